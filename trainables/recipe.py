@@ -1,0 +1,190 @@
+"""A replicate as a list of epochs, and the names of the states that it passes through. Pure: no torch.
+
+Training is a fold, ``state[e+1] = train(state[e], epoch[e+1])``, and every random number in it is drawn from (seed,
+epoch, purpose). So a state is named by the hash of everything that determined it::
+
+    key[0]   = H(origin)                   # data and split, network, seed, arithmetic, the source of trainables
+    key[e+1] = H(key[e], epoch[e])         # every field of the instruction
+
+Two recipes share a state exactly if they agree in everything up to it: equal prefixes are trained once, and what is
+stored under a name need never be trained again.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from trainables.config import Config
+from trainables.datasets import DATASETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One instruction: everything that an epoch of training uses, and what is measured after it.
+
+    Attributes:
+        lr: the learning rate of every step of the epoch.
+        sampler: exponent q of ``p_j ∝ n_j^q`` (1 is instance-balanced), or class weights (C,).
+        replacement: draw inside a class with replacement; has no meaning at q = 1, where it is False.
+        batch_size, drop_last: how the epoch's order is cut into batches.
+        crop, flip: augmentation: padding in pixels before the random crop; horizontal flips.
+        loss: cross_entropy.
+        class_weights: (C,) weights of the loss, or None.
+        momentum, nesterov, weight_decay: of SGD.
+        trains: which parameters are trained: all, or classifier.
+        reinitialise: what is drawn anew before the epoch: nothing, or classifier.
+        batch_norm: train (statistics move) or frozen.
+        fresh_optimizer: forget the momentum before the epoch.
+        measures: beyond the fixed set: ``train`` evaluates the training images, un-augmented.
+    """
+
+    lr: float
+    sampler: float | tuple[float, ...] = 1.0
+    replacement: bool = False
+    batch_size: int = 64
+    drop_last: bool = False
+    crop: int = 4
+    flip: bool = True
+    loss: str = "cross_entropy"
+    class_weights: tuple[float, ...] | None = None
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 2e-4
+    trains: str = "all"
+    reinitialise: str = "nothing"
+    batch_norm: str = "train"
+    fresh_optimizer: bool = False
+    measures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field, choices in _CHOICES.items():
+            assert getattr(self, field) in choices, f"{field} = {getattr(self, field)!r}: one of {choices} would do"
+        assert set(self.measures) <= {"train"}, f"measures = {self.measures!r}: ('train',) would do"
+        if self.sampler == 1.0 and self.replacement:
+            # Instance-balanced epochs visit each image once either way: one work, one name.
+            object.__setattr__(self, "replacement", False)
+        for field in ("lr", "momentum", "weight_decay"):
+            value = float(getattr(self, field))
+            assert math.isfinite(value), f"{field} = {value!r}: a finite number would do"
+            object.__setattr__(self, field, value)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON holds and `from_json` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Epoch:
+        """The instruction of such a dictionary."""
+        frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+        return cls(**frozen)
+
+
+_CHOICES = {
+    "loss": ("cross_entropy",),
+    "trains": ("all", "classifier"),
+    "reinitialise": ("nothing", "classifier"),
+    "batch_norm": ("train", "frozen"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What determines state 0 and the machine's arithmetic; settled when the plan is made, never by a worker.
+
+    Beyond what design.md lists stands NumPy's version, for its generators draw the orders and the crops.
+    """
+
+    dataset: str
+    fingerprint: str
+    imbalance: float
+    split_seed: int
+    subset_seed: int
+    backbone: str
+    seed: int
+    precision: str
+    device: str
+    threads: int
+    torch: str
+    numpy: str
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON holds."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Origin:
+        """The origin of such a dictionary."""
+        return cls(**{field.name: plain[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An origin and one instruction per epoch."""
+
+    origin: Origin
+    epochs: tuple[Epoch, ...]
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of states 0 … T: (T + 1,)."""
+        names = [_digest(_canonical(self.origin))]
+        for epoch in self.epochs:
+            names.append(_digest(names[-1] + _canonical(epoch)))
+        return tuple(names)
+
+
+def origin(config: Config, device: str, threads: int) -> Origin:
+    """The origin of a configuration on a type of device (cpu or cuda) with so many CPU threads a replicate."""
+    return Origin(
+        dataset=config.dataset,
+        fingerprint=DATASETS[config.dataset].fingerprint,
+        imbalance=config.imbalance,
+        split_seed=config.split_seed,
+        subset_seed=config.subset_seed,
+        backbone=config.backbone,
+        seed=config.seed,
+        precision=config.precision,
+        device=device,
+        threads=threads,
+        torch=_version("torch"),
+        numpy=_version("numpy"),
+        source=_digest(json.dumps(source_files())),
+    )
+
+
+@lru_cache(maxsize=1)
+def source_files() -> dict[str, str]:
+    """The digest of each file of `trainables`, as a syntax tree without docstrings and comments."""
+    return {path.name: _digest(_code(path)) for path in sorted(Path(__file__).parent.glob("*.py"))}
+
+
+def _code(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        if documented and ast.get_docstring(node) is not None:  # type: ignore[arg-type]
+            node.body = node.body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+@lru_cache(maxsize=None)
+def _version(distribution: str) -> str:
+    return metadata.version(distribution)
+
+
+@lru_cache(maxsize=4096)
+def _canonical(part: Epoch | Origin) -> str:
+    return json.dumps(part.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:40]

@@ -1,0 +1,81 @@
+"""Class probabilities p_j ∝ n_j^q (eq. 1) and one epoch's order of training images, in one vectorised call."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Purpose(IntEnum):
+    """What a random number is for: with (seed, epoch) it names a stream of its own."""
+
+    WEIGHTS = 0
+    ORDER = 1
+    AUGMENTATION = 2
+
+
+def generator(seed: int, epoch: int, purpose: Purpose) -> np.random.Generator:
+    """The random stream of (seed, epoch, purpose)."""
+    return np.random.default_rng([seed, epoch, int(purpose)])
+
+
+def class_probabilities(counts: NDArray[np.int64], sampler: float | tuple[float, ...]) -> NDArray[np.float64]:
+    """The probability of each class: (C,).
+
+    Args:
+        counts: n_j, training images of each class: (C,).
+        sampler: the exponent q of eq. 1, or class weights (C,), which are normalised. A class without images gets 0.
+    """
+    present = counts > 0
+    weights = np.zeros(len(counts))
+    if isinstance(sampler, tuple):
+        weights[present] = np.asarray(sampler)[present]
+    else:
+        powers = sampler * np.log(counts[present])  # in logs: 5000^-200 is 0, but not beside others like it
+        weights[present] = np.exp(powers - powers.max())
+    return weights / weights.sum()
+
+
+def epoch_order(
+    counts: NDArray[np.int64], sampler: float | tuple[float, ...], replacement: bool, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The images of one epoch in order, as positions in the training set sorted by class: (N,), N = Σ n_j.
+
+    q = 1 is instance-balanced sampling: a permutation. Otherwise each draw takes a class by its probability, then an
+    image of it: with `replacement` uniformly; without (Algorithm 1) by walking through the class's shuffled images,
+    shuffled anew whenever they are used up. Deviation: the walk starts anew each epoch, so that an epoch depends on
+    nothing before it.
+
+    Args:
+        counts: n_j: (C,). Class j's images stand at positions Σ_{i<j} n_i … Σ_{i≤j} n_i - 1.
+        sampler: exponent q, or class weights (C,).
+        replacement: see above.
+        rng: the stream of (seed, epoch, `Purpose.ORDER`).
+    """
+    total = int(counts.sum())
+    if sampler == 1.0:
+        return rng.permutation(total)
+    classes = rng.choice(len(counts), size=total, p=class_probabilities(counts, sampler))
+    first = np.cumsum(counts) - counts
+    if replacement:
+        return first[classes] + (rng.random(total) * counts[classes]).astype(np.int64)
+
+    # The k-th draw of class j is image k mod n_j of that class's shuffle number k div n_j.
+    draws = np.bincount(classes, minlength=len(counts))
+    by_class = np.argsort(classes, kind="stable")
+    ranks = np.arange(total) - np.repeat(np.cumsum(draws) - draws, draws)
+    # All shuffles lie one after the other in one array, class by class; sorting uniform keys inside each makes them.
+    safe = np.maximum(counts, 1)
+    room = -(-draws // safe) * counts
+    start = np.cumsum(room) - room
+    lengths = np.repeat(counts, room)
+    within = np.arange(room.sum()) - np.repeat(start, room)
+    shuffle = within // lengths + np.repeat(np.cumsum(room // safe) - room // safe, room)
+    walk = np.argsort(shuffle + rng.random(len(shuffle)))
+    images = np.repeat(first, room) + within % lengths
+
+    order = np.empty(total, dtype=np.int64)
+    order[by_class] = images[walk][np.repeat(start, draws) + ranks]
+    return order
