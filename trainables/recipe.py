@@ -155,10 +155,18 @@ def origin(config: Config, device: str, threads: int) -> Origin:
         precision=config.precision,
         device=device,
         threads=threads,
-        torch=_version("torch"),
-        numpy=_version("numpy"),
-        source=_digest(json.dumps(source_files())),
+        **settled(),
     )
+
+
+@lru_cache(maxsize=1)
+def settled() -> dict[str, str]:
+    """The parts of an origin that this installation decides: a worker must have them as the plan does."""
+    return {
+        "torch": metadata.version("torch"),
+        "numpy": metadata.version("numpy"),
+        "source": _digest(json.dumps(source_files())),
+    }
 
 
 @lru_cache(maxsize=1)
@@ -174,11 +182,6 @@ def _code(path: Path) -> str:
         if documented and ast.get_docstring(node) is not None:  # type: ignore[arg-type]
             node.body = node.body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree)
-
-
-@lru_cache(maxsize=None)
-def _version(distribution: str) -> str:
-    return metadata.version(distribution)
 
 
 @lru_cache(maxsize=4096)

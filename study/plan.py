@@ -1,0 +1,300 @@
+"""What will run: spaces, trials, replicates, and the plan that fixes them before anything is trained. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from study.refusal import Refusal
+
+Json = Mapping[str, Any]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user chose of a space: the arguments of a space's function.
+
+    Attributes:
+        data: names of data sets; empty for the space's own default.
+        imbalance: imbalance factors; empty for the space's own default.
+        paper: the paper's own data, epochs and protocol.
+    """
+
+    data: tuple[str, ...] = ()
+    imbalance: tuple[float, ...] = ()
+    paper: bool = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The arithmetic, settled when the plan is made; it is part of every state's name.
+
+    Attributes:
+        device: cpu or cuda.
+        threads: CPU threads a replicate.
+    """
+
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A search dimension with listed values."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A search dimension of whole numbers, both ends included."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Real:
+    """A search dimension of real numbers, both ends included; in steps, if `step` is given."""
+
+    low: float
+    high: float
+    step: float | None = None
+
+
+Domain = Choice | Integer | Real
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a space: a configuration. One Optuna trial.
+
+    Attributes:
+        label: its name inside the space.
+        config: the complete configuration, as JSON.
+        axes: what tells the trials of the space apart, in the table's order; each is a dimension of the domain.
+        paper: the paper's figure in percent, or None.
+        paper_of: the data set that `paper` belongs to, as words; where it is not the trial's own, the report says so.
+    """
+
+    label: str
+    config: Json
+    axes: Mapping[str, str | int | float]
+    paper: float | None = None
+    paper_of: str = ""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A hypothesis that stood in the space's file before it was run: trial `better` beats trial `worse`.
+
+    Both are given as the part of a trial's axes that names it; they are compared within equal other axes.
+    """
+
+    better: Mapping[str, str | int | float]
+    worse: Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A replicate's work: what determines state 0, one instruction an epoch, and the states' names 0 … T."""
+
+    origin: Json
+    epochs: tuple[Json, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the platform needs of the science: plain functions that import late.
+
+    Attributes:
+        resolve: (configuration, replicate, machine) → its work. Pure and fast.
+        sources: the digest of each source file that the states' names depend on.
+        prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
+        trainable: → the Ray Trainable class that executes a stage.
+        parameters: (configuration, replicate) → what MLflow shows as parameters.
+        log_model: (configuration, a state's payload) → None; logs the model to MLflow's active run.
+    """
+
+    resolve: Callable[[Json, int, Machine], Resolved]
+    sources: Callable[[], Mapping[str, str]]
+    prepare: Callable[[Sequence[Json], Path, bool], None]
+    trainable: Callable[[], type]
+    parameters: Callable[[Json, int], Mapping[str, Any]]
+    log_model: Callable[[Json, bytes], None]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What could be run: a table of the paper, a figure, a search.
+
+    Attributes:
+        name: what the command line calls it.
+        title: what it reproduces.
+        trials: its points.
+        domain: the dimensions of the trials' axes, for Optuna.
+        columns: the axes that make a table's columns; the others make its rows.
+        contrasts: hypotheses; see `Contrast`.
+        evidence: what its result on the embedded data can say about the paper's.
+        work: what trains it.
+        objective: the measure, of the last epoch, that tables show and Optuna is told.
+        best: the measure whose maximum over epochs is shown as selected on test.
+    """
+
+    name: str
+    title: str
+    trials: tuple[Trial, ...]
+    domain: Mapping[str, Domain]
+    work: Work
+    columns: tuple[str, ...] = ("dataset", "imbalance")
+    contrasts: tuple[Contrast, ...] = ()
+    evidence: str = ""
+    objective: str = "test/top1"
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial in a plan: with the space it belongs to, and for each replicate the name of its last state."""
+
+    space: str
+    label: str
+    config: Json
+    axes: Mapping[str, str | int | float]
+    paper: float | None
+    paper_of: str
+    epochs: int
+    ends: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Unique in the plan."""
+        return f"{self.space}/{self.label}"
+
+
+@dataclass(frozen=True)
+class PlannedSpace:
+    """A space in a plan: what its report needs, and what made it."""
+
+    name: str
+    title: str
+    evidence: str
+    objective: str
+    columns: tuple[str, ...]
+    contrasts: tuple[Contrast, ...]
+    domain: Mapping[str, Domain]
+    file: str
+    file_digest: str
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where and how wide a run is executed; no part of any state's name.
+
+    Attributes:
+        workers: stages at a time; 0 for as many as the cluster has room for.
+        cpus, gpus: of each; a fraction of a GPU is bookkeeping, not isolation.
+        address: of a Ray cluster; empty for this machine alone.
+        data_dir: where data sets lie, on every machine.
+    """
+
+    workers: int = 0
+    cpus: float = 1.0
+    gpus: float = 0.0
+    address: str = ""
+    data_dir: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: spaces with data, replicates and machines chosen. Stored before training; nothing in it changes after."""
+
+    run: str
+    request: Request
+    machine: Machine
+    resources: Resources
+    replicates: int
+    spaces: tuple[PlannedSpace, ...]
+    trials: tuple[PlannedTrial, ...]
+    sources: Mapping[str, str]
+    epochs_needed: int
+    tracking_uri: str = ""
+    storage: str = ""
+    created: str = ""
+    commit: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def study(self) -> str:
+        """The names of its spaces, joined."""
+        return "+".join(space.name for space in self.spaces)
+
+    @property
+    def digest(self) -> str:
+        """What identifies the plan's work: every state that it ends in, by trial."""
+        return digest([[trial.name, *trial.ends] for trial in self.trials])
+
+    def space(self, name: str) -> PlannedSpace:
+        """The space of this name."""
+        return next(space for space in self.spaces if space.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON holds and `from_json` takes back."""
+        plain = asdict(self)
+        for space, original in zip(plain["spaces"], self.spaces, strict=True):
+            space["domain"] = {
+                name: {"kind": type(domain).__name__, **asdict(domain)} for name, domain in original.domain.items()
+            }
+        return {"format": FORMAT, **plain}
+
+    @classmethod
+    def from_json(cls, plain: Json) -> Plan:
+        """The plan of such a dictionary.
+
+        Raises:
+            Refusal: if another version of this program wrote it.
+        """
+        if plain.get("format") != FORMAT:
+            raise Refusal("plan format", plain.get("format"), f"this version reads format {FORMAT}")
+        kinds: dict[str, type[Domain]] = {"Choice": Choice, "Integer": Integer, "Real": Real}
+
+        def domain(value: Json) -> Domain:
+            return kinds[value["kind"]](**{k: _tuple(v) for k, v in value.items() if k != "kind"})
+
+        values = {name: value for name, value in plain.items() if name != "format"}
+        values["request"] = Request(**{name: _tuple(value) for name, value in values["request"].items()})
+        values["machine"] = Machine(**values["machine"])
+        values["resources"] = Resources(**values["resources"])
+        values["spaces"] = tuple(
+            PlannedSpace(
+                **{
+                    **space,
+                    "columns": tuple(space["columns"]),
+                    "contrasts": tuple(Contrast(**contrast) for contrast in space["contrasts"]),
+                    "domain": {name: domain(value) for name, value in space["domain"].items()},
+                }
+            )
+            for space in values["spaces"]
+        )
+        values["trials"] = tuple(PlannedTrial(**{**trial, "ends": tuple(trial["ends"])}) for trial in values["trials"])
+        return cls(**values)
+
+    def named(self, run: str) -> Plan:
+        """The same plan under a name."""
+        return replace(self, run=run)
+
+
+def digest(value: object) -> str:
+    """A short name for a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,125 @@
+"""From the replicates' recipes to a tree of stages: what must be trained at least, and in which pieces. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from study.plan import Json, Resolved
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive epochs from one kept state to the next: what Ray Tune executes.
+
+    Attributes:
+        parent: the state that it starts from; `start` 0 means that it is drawn from the origin instead of loaded.
+        start: the index of its first epoch.
+        keys: the states after each of its epochs; the last is kept.
+        epochs: one instruction an epoch.
+        origin: what determines state 0.
+        remaining: epochs from its start to the end of the longest recipe through it.
+    """
+
+    parent: str
+    start: int
+    keys: tuple[str, ...]
+    epochs: tuple[Json, ...]
+    origin: Json
+    remaining: int
+
+    @property
+    def key(self) -> str:
+        """The state that it ends in, which names the stage."""
+        return self.keys[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the worker; runs of equal instructions are written once."""
+        runs = [(len(list(group)), epoch) for epoch, group in groupby(self.epochs)]
+        return {
+            "parent": self.parent, "start": self.start, "keys": list(self.keys), "origin": dict(self.origin),
+            "epochs": [[count, dict(epoch)] for count, epoch in runs], "remaining": self.remaining,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, plain: Json) -> Stage:
+        """The stage of such a dictionary."""
+        epochs = tuple(epoch for count, epoch in plain["epochs"] for _ in range(count))
+        return cls(**{**plain, "keys": tuple(plain["keys"]), "epochs": epochs})
+
+
+def nodes(recipes: Iterable[Resolved]) -> set[str]:
+    """The states after state 0, each once: their number is the least number of epochs that trains all recipes."""
+    return {key for recipe in recipes for key in recipe.keys[1:]}
+
+
+def branching(recipes: Iterable[Resolved]) -> set[str]:
+    """The states that are kept whatever happens: where recipes part, and where they end."""
+    children: dict[str, set[str]] = {}
+    ends = set()
+    for recipe in recipes:
+        for parent, child in zip(recipe.keys, recipe.keys[1:], strict=False):
+            children.setdefault(parent, set()).add(child)
+        ends.add(recipe.keys[-1])
+    return ends | {key for key, below in children.items() if len(below) > 1}
+
+
+def missing(recipes: Iterable[Resolved], stored: Collection[str]) -> set[str]:
+    """The states that must still be trained: of each recipe, those after its deepest stored one."""
+    absent: set[str] = set()
+    for recipe in recipes:
+        for key in reversed(recipe.keys[1:]):
+            if key in stored or key in absent:
+                break
+            absent.add(key)
+    return absent
+
+
+def stages(recipes: Collection[Resolved], stored: Collection[str]) -> list[Stage]:
+    """The stages that train what is missing, longest remaining path first.
+
+    Every stage starts at state 0, at a stored state, or at the end of another stage; together they hold each missing
+    state exactly once.
+    """
+    absent = missing(recipes, stored)
+    kept = branching(recipes)
+    begun: dict[str, tuple[str, int, tuple[str, ...], tuple[Json, ...], Json]] = {}
+    height: dict[str, int] = {}
+    for recipe in recipes:
+        total = len(recipe.epochs)
+        index = total
+        while index > 0 and recipe.keys[index] in absent:
+            height[recipe.keys[index]] = max(height.get(recipe.keys[index], 0), total - index)
+            index -= 1
+        while index < total:
+            stop = index + 1
+            while recipe.keys[stop] not in kept:
+                stop += 1
+            keys = recipe.keys[index + 1 : stop + 1]
+            begun.setdefault(keys[0], (recipe.keys[index], index, keys, recipe.epochs[index:stop], recipe.origin))
+            index = stop
+    found = [
+        Stage(parent, start, keys, epochs, origin, height[keys[0]] + 1)
+        for parent, start, keys, epochs, origin in begun.values()
+    ]
+    return sorted(found, key=lambda stage: -stage.remaining)
+
+
+def descendants(key: str, all_stages: Iterable[Stage]) -> list[Stage]:
+    """The stages that cannot be trained without the state `key`."""
+    below: Mapping[str, list[Stage]] = _by_parent(all_stages)
+    found, front = [], [key]
+    while front:
+        for stage in below.get(front.pop(), ()):
+            found.append(stage)
+            front.append(stage.key)
+    return found
+
+
+def _by_parent(all_stages: Iterable[Stage]) -> dict[str, list[Stage]]:
+    below: dict[str, list[Stage]] = {}
+    for stage in all_stages:
+        below.setdefault(stage.parent, []).append(stage)
+    return below

@@ -1,0 +1,145 @@
+"""The Ray Trainable round the loop: one stage, from a stored state to the next."""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.tune import Trainable
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from study.refusal import Refusal
+from study.store import Store
+from study.tree import Stage
+from trainables import loop
+from trainables.data import LongTailed, load
+from trainables.recipe import Epoch, Origin, settled
+
+SLICE_SECONDS = 1.0  # between two reports to the driver, or one epoch, whichever is longer
+SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whichever is longer
+
+
+class StageTrainable(Trainable):  # type: ignore[misc]
+    """Trains one stage; an actor executes many, one after the other.
+
+    The configuration holds ``stage`` (`Stage.to_json`), ``store`` (a URL), ``data_dir`` and ``run``. Each report holds
+    ``position`` (epochs done of the stage), ``saved`` (the newest state in the store, or ""), ``done``, and, if
+    training raised, ``error`` (one line) and ``traceback``. So a trial that Tune itself counts as failed has lost its
+    process.
+
+    It is a class and not a function because Tune stops an actor between two calls of `step`: `cleanup` then saves the
+    epochs done. A function's thread would be abandoned.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take up the first stage."""
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up another stage in the same process."""
+        self.run = new_config["run"]
+        self.stage = Stage.from_json(new_config["stage"])
+        self.store = Store(new_config["store"])
+        self.data_dir = Path(new_config["data_dir"]) if new_config["data_dir"] else None
+        self.learner: loop.Learner | None = None
+        self.position = 0
+        self.saved = ""
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train for about a second and report; save when the stage ends, and after a minute of training."""
+        failure = {}
+        try:
+            if self.learner is None:
+                self._begin()
+            self._train_slice()
+        except Exception as error:  # noqa: BLE001  it is reported: what Tune sees as failed has lost its process
+            self.learner = None
+            failure = {"error": _one_line(error), "traceback": traceback.format_exc()}
+        ended = self.position == len(self.stage.keys)
+        return {"position": self.position, "saved": self.saved, "done": bool(failure) or ended, **failure}
+
+    def cleanup(self) -> None:
+        """Save what has been trained, if the stage is stopped before its end."""
+        if self.learner is not None and self.position:
+            self._save()
+
+    def _begin(self) -> None:
+        origin = Origin.from_json(self.stage.origin)
+        _refuse_other_sources(origin)
+        first = Epoch.from_json(self.stage.epochs[0])
+        self.data = self._data(origin, first)
+        learner = loop.Learner(origin)
+        self.measures: list[dict[str, Any]] = []
+        self.wall_seconds: list[float] = []
+        self.provenance: list[dict[str, Any]] = []
+        if self.stage.start:
+            header, payload = self.store.load(self.stage.parent)
+            self.measures, self.wall_seconds = header["measures"], header["wall_seconds"]
+            self.provenance = header["provenance"]
+            learner.load(load_tensors(payload))
+        self.provenance = [*self.provenance, {"from_epoch": self.stage.start, "run": self.run, **_machine(origin)}]
+        self.learner, self.saved_at, self.saved_time = learner, 0, time.monotonic()
+
+    def _data(self, origin: Origin, epoch: Epoch) -> LongTailed:
+        return load(
+            origin.dataset, origin.imbalance, origin.split_seed, origin.subset_seed, epoch.crop, origin.device,
+            self.data_dir,
+        )  # fmt: skip
+
+    def _train_slice(self) -> None:
+        learner = self.learner
+        assert learner is not None
+        began = time.monotonic()
+        while self.position < len(self.stage.keys):
+            started = time.monotonic()
+            index = self.stage.start + self.position
+            epoch = Epoch.from_json(self.stage.epochs[self.position])
+            if epoch.crop != self.data.crop:
+                self.data = self._data(learner.origin, epoch)
+            measures: dict[str, Any] = loop.train_epoch(learner, self.data, epoch, index)
+            measures |= loop.evaluate(learner, self.data, epoch)
+            self.measures.append(measures)
+            self.position += 1
+            now = time.monotonic()
+            self.wall_seconds.append(round(now - started, 4))
+            ended = self.position == len(self.stage.keys)
+            if ended or now + (now - started) - self.saved_time > SAVE_SECONDS:
+                self._save()
+            if ended or now - began > SLICE_SECONDS:
+                return
+
+    def _save(self) -> None:
+        assert self.learner is not None
+        if self.position == self.saved_at:
+            return
+        key = self.stage.keys[self.position - 1]
+        header = {
+            "key": key, "epochs": self.stage.start + self.position, "measures": self.measures,
+            "wall_seconds": self.wall_seconds, "provenance": self.provenance, "origin": self.stage.origin,
+        }  # fmt: skip
+        self.store.save(key, header, save_tensors(self.learner.state()))
+        self.saved, self.saved_at, self.saved_time = key, self.position, time.monotonic()
+
+
+def _refuse_other_sources(origin: Origin) -> None:
+    """A worker whose code or arithmetic is not the plan's would store other states under the plan's names."""
+    for name, here in settled().items():
+        planned = getattr(origin, name)
+        if planned != here:
+            raise Refusal(f"{name} of the worker", here, f"the plan was made with {planned}; the same would do")
+
+
+def _machine(origin: Origin) -> dict[str, Any]:
+    model = torch.cuda.get_device_name() if origin.device == "cuda" else platform.processor() or platform.machine()
+    return {"host": platform.node(), "device_model": model, "python": platform.python_version()}
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

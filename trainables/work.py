@@ -1,0 +1,67 @@
+"""What the platform needs of the trainables, as plain functions that import late."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from study.plan import Json, Machine, Resolved, Work
+from trainables import methods
+from trainables.config import Config, resolve_sampler, sampler_name
+from trainables.recipe import Recipe, origin, source_files
+
+
+def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
+    """A replicate's recipe, with the names of its states."""
+    checked = Config.from_json(config).replicate(replicate)
+    epochs = getattr(methods, checked.method)(checked)
+    recipe = Recipe(origin(checked, machine.device, machine.threads), epochs)
+    plain = {epoch: epoch.to_json() for epoch in set(epochs)}
+    return Resolved(recipe.origin.to_json(), tuple(plain[epoch] for epoch in epochs), recipe.keys())
+
+
+def prepare(configs: Sequence[Json], data_dir: Path, download: bool) -> None:
+    """See that every data set of the configurations is on disk; digits are part of scikit-learn."""
+    wanted = sorted({config["dataset"] for config in configs} - {"digits"})
+    if wanted:
+        from trainables import data
+
+        for dataset in wanted:
+            data.prepare(dataset, data_dir, download)
+
+
+def trainable() -> type:
+    """The class that executes a stage."""
+    from trainables.trainable import StageTrainable
+
+    return StageTrainable
+
+
+def parameters(config: Json, replicate: int) -> Mapping[str, Any]:
+    """What MLflow shows of a replicate: the schedule piece by piece, the protocol, and each seed."""
+    checked = Config.from_json(config).replicate(replicate)
+    shown = checked.to_json()
+    for stage in ("first", "switch"):
+        shown[stage] = sampler_name(getattr(checked, stage))
+        exponent = resolve_sampler(getattr(checked, stage))
+        if isinstance(exponent, float):
+            shown[f"{stage}_q"] = exponent
+    return {**shown, "combination": checked.combination}
+
+
+def log_model(config: Json, payload: bytes) -> None:
+    """Log the network of a state to MLflow's active run: pixels from 0 to 1, (B, channels, side, side), to logits."""
+    from trainables.export import log
+
+    log(Config.from_json(config), payload)
+
+
+WORK = Work(
+    resolve=resolve,
+    sources=source_files,
+    prepare=prepare,
+    trainable=trainable,
+    parameters=parameters,
+    log_model=log_model,
+)
