@@ -76,29 +76,32 @@ class Trial:
     """One point of a space: a configuration. One Optuna trial.
 
     Attributes:
-        label: its name inside the space.
+        row, column: where it stands in the table; together its label, unique in the space.
         config: the complete configuration, as JSON.
-        axes: what tells the trials of the space apart, in the table's order; each is a dimension of the domain.
+        axes: what tells the trials of the space apart; those in the space's domain are Optuna's parameters.
         paper: the paper's figure in percent, or None.
-        paper_of: the data set that `paper` belongs to, as words; where it is not the trial's own, the report says so.
+        paper_of: the column that `paper` belongs to; where it is not the trial's own, the report says so.
     """
 
-    label: str
+    row: str
+    column: str
     config: Json
     axes: Mapping[str, str | int | float]
     paper: float | None = None
     paper_of: str = ""
 
+    @property
+    def label(self) -> str:
+        """Its name inside the space."""
+        return f"{self.row} ({self.column})"
+
 
 @dataclass(frozen=True)
 class Contrast:
-    """A hypothesis that stood in the space's file before it was run: trial `better` beats trial `worse`.
+    """A hypothesis that stood in the space's file before it was run: row `better` beats row `worse`, in each column."""
 
-    Both are given as the part of a trial's axes that names it; they are compared within equal other axes.
-    """
-
-    better: Mapping[str, str | int | float]
-    worse: Mapping[str, str | int | float]
+    better: str
+    worse: str
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,10 @@ class Space:
         title: what it reproduces.
         trials: its points.
         domain: the dimensions of the trials' axes, for Optuna.
-        columns: the axes that make a table's columns; the others make its rows.
         contrasts: hypotheses; see `Contrast`.
         evidence: what its result on the embedded data can say about the paper's.
         work: what trains it.
         objective: the measure, of the last epoch, that tables show and Optuna is told.
-        best: the measure whose maximum over epochs is shown as selected on test.
     """
 
     name: str
@@ -153,7 +154,6 @@ class Space:
     trials: tuple[Trial, ...]
     domain: Mapping[str, Domain]
     work: Work
-    columns: tuple[str, ...] = ("dataset", "imbalance")
     contrasts: tuple[Contrast, ...] = ()
     evidence: str = ""
     objective: str = "test/top1"
@@ -165,6 +165,8 @@ class PlannedTrial:
 
     space: str
     label: str
+    row: str
+    column: str
     config: Json
     axes: Mapping[str, str | int | float]
     paper: float | None
@@ -186,7 +188,6 @@ class PlannedSpace:
     title: str
     evidence: str
     objective: str
-    columns: tuple[str, ...]
     contrasts: tuple[Contrast, ...]
     domain: Mapping[str, Domain]
     file: str
@@ -275,7 +276,6 @@ class Plan:
             PlannedSpace(
                 **{
                     **space,
-                    "columns": tuple(space["columns"]),
                     "contrasts": tuple(Contrast(**contrast) for contrast in space["contrasts"]),
                     "domain": {name: domain(value) for name, value in space["domain"].items()},
                 }

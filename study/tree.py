@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
 from study.plan import Json, Resolved
 
@@ -34,20 +32,6 @@ class Stage:
     def key(self) -> str:
         """The state that it ends in, which names the stage."""
         return self.keys[-1]
-
-    def to_json(self) -> dict[str, Any]:
-        """For the worker; runs of equal instructions are written once."""
-        runs = [(len(list(group)), epoch) for epoch, group in groupby(self.epochs)]
-        return {
-            "parent": self.parent, "start": self.start, "keys": list(self.keys), "origin": dict(self.origin),
-            "epochs": [[count, dict(epoch)] for count, epoch in runs], "remaining": self.remaining,
-        }  # fmt: skip
-
-    @classmethod
-    def from_json(cls, plain: Json) -> Stage:
-        """The stage of such a dictionary."""
-        epochs = tuple(epoch for count, epoch in plain["epochs"] for _ in range(count))
-        return cls(**{**plain, "keys": tuple(plain["keys"]), "epochs": epochs})
 
 
 def nodes(recipes: Iterable[Resolved]) -> set[str]:

@@ -13,9 +13,9 @@ from ray.tune import Trainable
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from study.execute import Job
 from study.refusal import Refusal
 from study.store import Store
-from study.tree import Stage
 from trainables import loop
 from trainables.data import LongTailed, load
 from trainables.recipe import Epoch, Origin, settled
@@ -27,25 +27,23 @@ SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whicheve
 class StageTrainable(Trainable):  # type: ignore[misc]
     """Trains one stage; an actor executes many, one after the other.
 
-    The configuration holds ``stage`` (`Stage.to_json`), ``store`` (a URL), ``data_dir`` and ``run``. Each report holds
-    ``position`` (epochs done of the stage), ``saved`` (the newest state in the store, or ""), ``done``, and, if
-    training raised, ``error`` (one line) and ``traceback``. So a trial that Tune itself counts as failed has lost its
-    process.
+    Its configuration is ``stage``, a stage's name; `study.execute.Job` describes them all and is sent to an actor
+    once. Each report holds ``position`` (epochs done of the stage), ``saved`` (the newest state in the store, or ""),
+    ``done``, and, if training raised, ``error`` (one line) and ``traceback``. So a trial that Tune itself counts as
+    failed has lost its process.
 
     It is a class and not a function because Tune stops an actor between two calls of `step`: `cleanup` then saves the
     epochs done. A function's thread would be abandoned.
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, Any], job: Job) -> None:
         """Take up the first stage."""
+        self.job = job
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another stage in the same process."""
-        self.run = new_config["run"]
-        self.stage = Stage.from_json(new_config["stage"])
-        self.store = Store(new_config["store"])
-        self.data_dir = Path(new_config["data_dir"]) if new_config["data_dir"] else None
+        self.stage = self.job.stages[new_config["stage"]]
         self.learner: loop.Learner | None = None
         self.position = 0
         self.saved = ""
@@ -73,6 +71,7 @@ class StageTrainable(Trainable):  # type: ignore[misc]
         origin = Origin.from_json(self.stage.origin)
         _refuse_other_sources(origin)
         first = Epoch.from_json(self.stage.epochs[0])
+        self.store = Store(self.job.store)
         self.data = self._data(origin, first)
         learner = loop.Learner(origin)
         self.measures: list[dict[str, Any]] = []
@@ -83,13 +82,13 @@ class StageTrainable(Trainable):  # type: ignore[misc]
             self.measures, self.wall_seconds = header["measures"], header["wall_seconds"]
             self.provenance = header["provenance"]
             learner.load(load_tensors(payload))
-        self.provenance = [*self.provenance, {"from_epoch": self.stage.start, "run": self.run, **_machine(origin)}]
+        self.provenance = [*self.provenance, {"from_epoch": self.stage.start, "run": self.job.run, **_machine(origin)}]
         self.learner, self.saved_at, self.saved_time = learner, 0, time.monotonic()
 
     def _data(self, origin: Origin, epoch: Epoch) -> LongTailed:
         return load(
             origin.dataset, origin.imbalance, origin.split_seed, origin.subset_seed, epoch.crop, origin.device,
-            self.data_dir,
+            Path(self.job.data_dir),
         )  # fmt: skip
 
     def _train_slice(self) -> None:

@@ -1,0 +1,40 @@
+"""Table 7: switching once, or progressively over a third sampler, S = 1.
+
+    study run table7                          digits-LT, 3 replicates: 579 epochs of 900
+    study run table7 --paper                  CIFAR-10-LT at IF 50: 393 epochs of 600 a replicate
+
+Paper: Table 7 (4.2). Evidence on digits: same question, other data. After m + S epochs under IB come 5 under the
+middle sampler, the rest under the last. The paper's claims: CB first changes nothing, CR then CB drops.
+"""
+
+from dataclasses import replace
+
+from study.plan import Choice, Contrast, Request, Space
+from trainables.protocol import DATA_DOMAIN, bases, trial
+from trainables.work import WORK
+
+COLUMNS = (("cifar10", 50.0),)
+SCHEDULES = {
+    "CR": ("CR", (), 82.9),
+    "CB for 5 epochs, then CR": ("CB", ((5, "CR"),), 82.7),
+    "CR for 5 epochs, then CB": ("CR", ((5, "CB"),), 79.2),
+}
+
+
+def space(request: Request) -> Space:
+    """The three schedules on every data set asked for."""
+    trials = []
+    for config in bases(request, COLUMNS):
+        for row, (switch, then, figure) in SCHEDULES.items():
+            cell = replace(config, first="IB", switch=switch, then=then, S=1)
+            axes = {"first": "IB", "switch": row, "S": 1}
+            trials.append(trial(cell, row, axes, {COLUMNS[0]: figure}))
+    return Space(
+        name="table7",
+        title="Table 7: switching once or progressively, first sampler IB, S = 1",
+        trials=tuple(trials),
+        domain={**DATA_DOMAIN, "switch": Choice(tuple(SCHEDULES))},
+        contrasts=(Contrast(better="CR", worse="CR for 5 epochs, then CB"),),
+        evidence="same question, other data",
+        work=WORK,
+    )

@@ -1,0 +1,59 @@
+"""Table 9: every pair of first and switch sampler, S = 1.
+
+    study run table9                          digits-LT, 3 replicates: 1782 epochs of 2700
+    study run table9 --paper                  CIFAR-10/100-LT at IF 100, 50, 10: 7164 epochs of 10800 a replicate
+    study run table9 --data cifar10 --paper   27 trainings a replicate
+
+Paper: Table 9 (A.5). Evidence on digits: same question, other data. The hypotheses are the paper's: IB is the best
+first sampler, and CR improves every first sampler (except CR itself on CIFAR-100 at IF 100 and 50).
+"""
+
+from dataclasses import replace
+
+from study.plan import Choice, Contrast, Integer, Request, Space
+from trainables.config import SAMPLERS
+from trainables.protocol import DATA_DOMAIN, bases, trial
+from trainables.work import WORK
+
+COLUMNS = tuple((dataset, imbalance) for dataset in ("cifar10", "cifar100") for imbalance in (100.0, 50.0, 10.0))
+
+PAPER = {
+    "IB⇒IB": (73.1, 77.9, 86.4, 40.7, 44.9, 57.2),
+    "IB⇒CB": (77.1, 81.9, 87.9, 44.2, 48.7, 59.2),
+    "IB⇒CR": (79.7, 82.9, 88.4, 44.7, 49.5, 59.5),
+    "CB⇒IB": (66.5, 73.8, 86.7, 33.3, 37.1, 55.0),
+    "CB⇒CB": (73.0, 78.5, 87.3, 36.2, 40.3, 56.9),
+    "CB⇒CR": (74.8, 80.7, 87.9, 38.6, 42.4, 57.8),
+    "CR⇒IB": (63.8, 74.8, 85.2, 24.7, 28.7, 51.3),
+    "CR⇒CB": (64.2, 72.7, 86.3, 24.7, 29.2, 52.5),
+    "CR⇒CR": (68.4, 76.3, 86.8, 22.9, 28.0, 53.2),
+}
+
+HYPOTHESES = (
+    Contrast(better="IB⇒CR", worse="IB⇒IB"),
+    Contrast(better="CB⇒CR", worse="CB⇒IB"),
+    Contrast(better="CR⇒CR", worse="CR⇒IB"),
+    Contrast(better="IB⇒CR", worse="CB⇒CR"),
+    Contrast(better="IB⇒CR", worse="CR⇒CR"),
+)
+
+
+def space(request: Request) -> Space:
+    """The nine combinations on every data set asked for."""
+    trials = []
+    for config in bases(request, COLUMNS):
+        for first in SAMPLERS:
+            for switch in SAMPLERS:
+                cell = replace(config, first=first, switch=switch, S=1)
+                paper = dict(zip(COLUMNS, PAPER[cell.combination], strict=True))
+                trials.append(trial(cell, cell.combination, {"first": first, "switch": switch, "S": 1}, paper))
+    samplers = Choice(tuple(SAMPLERS))
+    return Space(
+        name="table9",
+        title="Table 9: combinations of first and switch sampler, S = 1",
+        trials=tuple(trials),
+        domain={**DATA_DOMAIN, "first": samplers, "switch": samplers, "S": Integer(0, 10_000)},
+        contrasts=HYPOTHESES,
+        evidence="same question, other data",
+        work=WORK,
+    )

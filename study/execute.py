@@ -1,0 +1,234 @@
+"""Ray Tune executes stages: a Searcher hands out those whose parent exists, longest remaining path first."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+# Before Ray is imported. Under `uv run`, Ray's own hook would keep trials from ever starting.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the first Ctrl-C drains; see `interruptible`
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from study.plan import Resources
+from study.refusal import Refusal
+from study.tree import Stage, descendants
+
+LOST_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is told, once: where states lie, and what each stage is, by its name."""
+
+    run: str
+    store: str
+    data_dir: str
+    stages: Mapping[str, Stage]
+
+
+class Events(Protocol):
+    """Who is told what happens; called in the driver's main thread."""
+
+    def trained(self, stage: Stage, epochs: int) -> None:
+        """So many more epochs of a stage have been trained."""
+
+    def durable(self, key: str) -> None:
+        """A state is in the store."""
+
+    def failed(self, stage: Stage, reason: str, traceback: str, lost: bool) -> None:
+        """A stage was given up; `lost` if its process disappeared, else training raised."""
+
+
+class Drain:
+    """Whether the user has asked to stop: workers end their epoch and save, nothing new is begun."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self) -> bool:
+        return self.requested
+
+
+class StageSearcher(Searcher):
+    """Hands out stages whose parent exists; lets go of those that can no longer be trained.
+
+    A stage whose process is lost is handed out again, three times at most; one that raises is given up at once.
+
+    Args:
+        stages: sorted by priority.
+        workers: stages at a time; 0 for as many as there are resources.
+        drain: once requested, nothing more is handed out.
+        events: who is told.
+    """
+
+    def __init__(self, stages: Sequence[Stage], workers: int, drain: Drain, events: Events) -> None:
+        super().__init__(metric="position", mode="max")
+        self._stages = {stage.key: stage for stage in stages}
+        self._waiting: dict[str, list[Stage]] = {}
+        self._ready: list[tuple[int, int, Stage]] = []
+        self._order = {stage.key: number for number, stage in enumerate(stages)}
+        self._attempts: dict[str, int] = {}
+        self._running: dict[str, tuple[Stage, int, str]] = {}  # trial → stage, epochs reported, last state saved
+        self._workers, self._drain, self._events = workers, drain, events
+        for stage in stages:
+            if stage.parent in self._stages:
+                self._waiting.setdefault(stage.parent, []).append(stage)
+            else:
+                self._push(stage)
+
+    def _push(self, stage: Stage) -> None:
+        heapq.heappush(self._ready, (-stage.remaining, self._order[stage.key], stage))
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """A stage's name; None while none is ready; FINISHED when none is left."""
+        if self._drain() or not (self._ready or self._running):
+            return Searcher.FINISHED
+        if not self._ready or (self._workers and len(self._running) >= self._workers):
+            return None
+        stage = heapq.heappop(self._ready)[2]
+        self._running[trial_id] = (stage, 0, "")
+        return {"stage": stage.key}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass on progress, and any state that was saved on the way."""
+        if trial_id in self._running and "position" in result:
+            stage, reported, saved = self._running[trial_id]
+            self._running[trial_id] = (stage, result["position"], result["saved"])
+            self._events.trained(stage, result["position"] - reported)
+            if result["saved"] and result["saved"] != saved:
+                self._events.durable(result["saved"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Release what waited for the stage; or hand it out again, or let go of what needs it."""
+        if trial_id not in self._running:
+            return
+        if result is not None and not error:
+            self.on_trial_result(trial_id, result)
+        stage, _, saved = self._running.pop(trial_id)
+        if saved == stage.key:
+            for child in self._waiting.pop(stage.key, ()):
+                self._push(child)
+        elif result is not None and "error" in result and not error:
+            self._give_up(stage, result["error"], result["traceback"], lost=False)
+        elif not self._drain():
+            self._attempts[stage.key] = self._attempts.get(stage.key, 0) + 1
+            if self._attempts[stage.key] < LOST_ATTEMPTS:
+                self._push(stage)
+            else:
+                self._give_up(stage, f"its process was lost {LOST_ATTEMPTS} times", "", lost=True)
+
+    def _give_up(self, stage: Stage, reason: str, traceback: str, lost: bool) -> None:
+        for below in descendants(stage.key, self._stages.values()):
+            self._waiting.pop(below.parent, None)
+        self._events.failed(stage, reason, traceback, lost)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a run is taken up again from the store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing; see `save`."""
+
+
+@dataclass
+class _StopAll(tune.Stopper):  # type: ignore[misc]
+    """Ends the experiment once a drain is requested; Tune then lets each actor end its step and save."""
+
+    drain: Drain = field(default_factory=Drain)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.drain()
+
+
+def connect(resources: Resources) -> None:
+    """Start Ray on this machine, or join the cluster that `resources` names.
+
+    Raises:
+        Refusal: if there is no such cluster.
+    """
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    if not resources.address:
+        options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
+    try:
+        ray.init(address=resources.address or "local", **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if not resources.address:
+            raise
+        raise Refusal("--address", resources.address, f"a running Ray cluster would do ({_first(error)})") from error
+
+
+def execute(
+    stages: Sequence[Stage], job: Job, resources: Resources, trainable: type, drain: Drain, events: Events
+) -> None:
+    """Train stages until none is left that can be, or a drain is requested. Ray must be connected.
+
+    Args:
+        stages: from `tree.stages`, sorted by priority.
+        job: what workers are told of them.
+        resources: of each stage, and how many at a time.
+        trainable: a Ray Trainable class that takes a `Job`.
+        drain: requested from outside, for instance by a signal.
+        events: who is told what happens.
+
+    Raises:
+        Refusal: if the machines have no room for even one stage.
+    """
+    each = {"cpu": resources.cpus, "gpu": resources.gpus}
+    room = ray.cluster_resources()
+    for kind, option in (("cpu", "--cpus-per-trial"), ("gpu", "--gpus-per-trial")):
+        if each[kind] > room.get(kind.upper(), 0):
+            raise Refusal(option, each[kind], f"at most {room.get(kind.upper(), 0):g}, what the machines have, would do")
+    searcher = StageSearcher(stages, resources.workers, drain, events)
+    with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(None):
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(trainable, job=job), each),
+            tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="stages",
+                storage_path=scratch,
+                verbose=0,
+                stop=_StopAll(drain),
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        tuner.fit()
+
+
+@contextmanager
+def interruptible(drain: Drain, say: Callable[[str], None]) -> Iterator[None]:
+    """Within it, the first SIGINT or SIGTERM requests a drain, the second stops at once (KeyboardInterrupt)."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if drain.requested:
+            raise KeyboardInterrupt
+        drain.requested = True
+        say("stopping: workers end their epoch and save; once more to stop at once")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

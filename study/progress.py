@@ -1,0 +1,80 @@
+"""What the user sees while a run is trained: a live view on a terminal, plain lines elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Epochs, replicates, the best trial so far and the time left.
+
+    Args:
+        epochs: to train.
+        replicates: complete, of how many.
+    """
+
+    def __init__(self, epochs: int, replicates: tuple[int, int]) -> None:
+        self.epochs, self.trained = epochs, 0
+        self.complete, self.replicates = replicates
+        self.best: tuple[float, str] | None = None
+        self._began = self._line = time.monotonic()
+        self._bar: Bar | None = None
+        if sys.stderr.isatty():
+            self._bar = _bar()
+            self._task = self._bar.add_task("starting Ray", total=epochs)
+            self._bar.start()
+
+    def train(self, epochs: int) -> None:
+        """So many more epochs have been trained."""
+        self.trained += epochs
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.trained, description=self._words())
+        elif time.monotonic() - self._line > LINE_SECONDS:
+            self._line = time.monotonic()
+            self.say(f"{self.trained}/{self.epochs} epochs, {self._words()}, about {self._left()} left")
+
+    def end(self, value: float, label: str) -> None:
+        """A replicate is complete, with this value of its objective."""
+        self.complete += 1
+        if self.best is None or value > self.best[0]:
+            self.best = (value, label)
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.trained, description=self._words())
+            self._bar.stop()
+            self._bar = None
+
+    def _words(self) -> str:
+        words = f"{self.complete}/{self.replicates} replicates"
+        return words if self.best is None else f"{words}, best so far {self.best[0]:.1f} ({self.best[1]})"
+
+    def _left(self) -> str:
+        passed = time.monotonic() - self._began
+        seconds = passed / max(self.trained, 1) * (self.epochs - self.trained)
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        BarColumn(), MofNCompleteColumn(), TextColumn("epochs"), TimeRemainingColumn(), TextColumn("{task.description}"),
+        console=Console(stderr=True),
+    )  # fmt: skip

@@ -1,0 +1,244 @@
+"""MLflow as a projection of the store: written by the driver only, from durable epochs only, and idempotent.
+
+One experiment a run; one parent run with the plan and the report; one child run a replicate. A child is found again by
+(trial, replicate), and what it already holds is not written twice, so projecting is the same at a first start, after
+a crash and after an outage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# A server that is away is tried again by the next projection, not by minutes of retries inside a call.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from study.plan import Json, Plan, PlannedTrial, Work
+from study.refusal import Refusal
+
+BATCH = 1000  # metrics that MLflow takes in one call
+
+
+class Tracker:
+    """The MLflow runs of one run of the platform.
+
+    Args:
+        plan: what is run.
+        work: parameters and models.
+        uri: of the tracking store or server.
+        artifacts: where a tracking store without a server keeps artefacts; a server decides for itself.
+
+    Raises:
+        Refusal: if the experiment of this name was deleted.
+        MlflowException: if the store cannot be used.
+    """
+
+    def __init__(self, plan: Plan, work: Work, uri: str, artifacts: Path) -> None:
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        self._plan, self._work = plan, work
+        mlflow.set_tracking_uri(uri)
+        self._client = MlflowClient(uri)
+        self._created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
+        self._experiment = self._find_experiment(None if "://" in uri and not _embedded(uri) else artifacts)
+        runs = self._all_runs()
+        self._children: dict[tuple[str, int], _Child] = {}
+        for run in runs:
+            if run.data.tags.get("study.kind") == "replicate":
+                name = (run.data.tags["study.trial"], int(run.data.tags["study.replicate"]))
+                self._children[name] = _Child(self._client, run)
+        self._parent = next((run for run in runs if run.data.tags.get("study.kind") == "run"), None)
+
+    def begin(self) -> None:
+        """Create or reopen the parent run; the resolved plan is there before anything is trained."""
+        if self._parent is None:
+            tags = {"study.kind": "run", "study.run": self._plan.run, "mlflow.note.content": self._note()}
+            self._parent = self._client.create_run(
+                self._experiment, start_time=self._created, tags=tags, run_name=self._plan.run
+            )
+            parameters = {
+                "study": self._plan.study, "replicates": self._plan.replicates, "commit": self._plan.commit or "unknown",
+                "device": self._plan.machine.device, "threads": self._plan.machine.threads,
+                "trials": len(self._plan.trials), "epochs_needed": self._plan.epochs_needed,
+                **{f"version.{name}": version for name, version in self._plan.versions.items()},
+            }  # fmt: skip
+            self._client.log_batch(self._parent.info.run_id, params=_params(parameters))
+            self._client.log_dict(self._parent.info.run_id, self._plan.to_json(), "plan.json")
+        else:
+            self._client.update_run(self._parent.info.run_id, status="RUNNING")
+            self._parent = self._client.get_run(self._parent.info.run_id)
+
+    def is_closed(self) -> bool:
+        """Whether every replicate's run and the parent are finished: nothing is left to show."""
+        everything = sum(len(trial.ends) for trial in self._plan.trials)
+        complete = [child for child in self._children.values() if child.run.info.status == "FINISHED"]
+        return (
+            self._parent is not None and self._parent.info.status == "FINISHED" and len(complete) == everything
+        )
+
+    def is_complete(self, trial: PlannedTrial, number: int) -> bool:
+        """Whether a replicate's run holds everything already."""
+        child = self._children.get((trial.name, number))
+        return child is not None and child.run.info.status == "FINISHED"
+
+    def project(self, trial: PlannedTrial, number: int, header: Json, payload: Callable[[], bytes]) -> None:
+        """Bring a replicate's run up to a state that it passes through.
+
+        Args:
+            trial, number: the replicate.
+            header: of the state: the measures of every epoch so far.
+            payload: reads the state's payload; called once, for the model after the last epoch.
+        """
+        if self.is_complete(trial, number):
+            return
+        child = self._children.get((trial.name, number)) or self._create(trial, number)
+        measures: Sequence[Json] = header["measures"]
+        last = len(measures) == trial.epochs
+        clock = self._created
+        batch: list[Metric] = []
+        for step, (epoch, seconds) in enumerate(zip(measures, header["wall_seconds"], strict=True)):
+            clock += int(1000 * seconds)
+            if step >= child.epochs:
+                metrics = list(_metrics(epoch, step, clock, classes=last and step == trial.epochs - 1))
+                if len(batch) + len(metrics) > BATCH:  # an epoch is written whole or not at all
+                    self._client.log_batch(child.run_id, metrics=batch)
+                    batch = []
+                batch += metrics
+        tags = {"study.epochs": len(measures), "study.key": header["key"], "study.provenance": _provenance(header)}
+        self._client.log_batch(
+            child.run_id, metrics=batch, tags=[RunTag(name, str(value)) for name, value in tags.items()]
+        )
+        child.epochs = max(child.epochs, len(measures))
+        if last:
+            self._log_model(child, trial, payload)
+            self._client.set_terminated(child.run_id, "FINISHED", end_time=clock)
+            child.run = self._client.get_run(child.run_id)
+
+    def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
+        """Mark a replicate's run as failed, with the reason."""
+        child = self._children.get((trial.name, number)) or self._create(trial, number)
+        self._client.set_tag(child.run_id, "study.failed_because", reason)
+        self._client.set_terminated(child.run_id, "FAILED")
+        child.run = self._client.get_run(child.run_id)
+
+    def finish(self, status: str, files: Mapping[str, bytes | str]) -> None:
+        """Log the report's files to the parent run and close it as FINISHED, FAILED or KILLED (resumable)."""
+        assert self._parent is not None
+        run_id = self._parent.info.run_id
+        for name, content in files.items():
+            if isinstance(content, str):
+                self._client.log_text(run_id, content, name)
+            else:
+                import tempfile
+
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder, name)
+                    path.write_bytes(content)
+                    self._client.log_artifact(run_id, str(path))
+        self._client.set_terminated(run_id, status)
+
+    def _find_experiment(self, artifacts: Path | None) -> str:
+        found = self._client.get_experiment_by_name(self._plan.run)
+        if found is None:
+            location = (artifacts / self._plan.run).absolute().as_uri() if artifacts else None
+            tags = {"study.run": self._plan.run, "study": self._plan.study}
+            return str(self._client.create_experiment(self._plan.run, artifact_location=location, tags=tags))
+        if found.lifecycle_stage == "deleted":
+            remedy = f"restore it (mlflow experiments restore -x {found.experiment_id}) or give the run another --name"
+            raise Refusal("MLflow experiment", self._plan.run, f"it was deleted: {remedy}")
+        return str(found.experiment_id)
+
+    def _all_runs(self) -> list[Run]:
+        runs, token = [], None
+        while True:
+            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    def _create(self, trial: PlannedTrial, number: int) -> _Child:
+        assert self._parent is not None
+        tags = {
+            "mlflow.parentRunId": self._parent.info.run_id, "study.kind": "replicate", "study.run": self._plan.run,
+            "study.space": trial.space, "study.trial": trial.name, "study.replicate": str(number),
+        }  # fmt: skip
+        run = self._client.create_run(
+            self._experiment, start_time=self._created, tags=tags, run_name=f"{trial.label} r{number}"
+        )
+        shown = {"space": trial.space, "trial": trial.label, "replicate": number}
+        shown |= self._work.parameters(trial.config, number)
+        self._client.log_batch(run.info.run_id, params=_params(shown))
+        child = _Child(self._client, run)
+        self._children[trial.name, number] = child
+        return child
+
+    def _log_model(self, child: _Child, trial: PlannedTrial, payload: Callable[[], bytes]) -> None:
+        if any(output.model_id for output in (child.run.outputs.model_outputs if child.run.outputs else ())):
+            return
+        with mlflow.start_run(run_id=child.run_id, log_system_metrics=False):
+            self._work.log_model(trial.config, payload())
+
+    def _note(self) -> str:
+        titles = "\n".join(f"- {space.title}" for space in self._plan.spaces)
+        return f"{titles}\n\nCompare combinations: group the runs below by `combination`; each is one replicate."
+
+
+class _Child:
+    """A replicate's MLflow run, and how many epochs it holds."""
+
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        self.run, self.run_id = run, run.info.run_id
+        history = client.get_metric_history(self.run_id, "lr") if run.data.metrics else []
+        self.epochs = max((metric.step for metric in history), default=-1) + 1
+
+
+def reachable_error() -> tuple[type[Exception], ...]:
+    """What an MLflow call raises when its server or database is away."""
+    import requests
+    import sqlalchemy.exc
+
+    return (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError)
+
+
+def _embedded(uri: str) -> bool:
+    return uri.startswith("sqlite:")
+
+
+def _metrics(epoch: Json, step: int, clock: int, classes: bool) -> list[Metric]:
+    """An epoch's scalars; after the last epoch also each class's test accuracy."""
+    found = [Metric(name, value, clock, step) for name, value in epoch.items() if not isinstance(value, list)]
+    if classes:
+        by_class = enumerate(epoch["test/class_accuracy"])
+        found += [Metric(f"test/class/{rank:04d}", value, clock, step) for rank, value in by_class]
+    return found
+
+
+def _params(values: Mapping[str, Any]) -> list[Param]:
+    def text(value: Any) -> str:
+        plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return plain if len(plain) <= 6000 else plain[:5997] + "..."
+
+    return [Param(name, text(value)) for name, value in values.items()]
+
+
+def _provenance(header: Json) -> str:
+    """Which run trained which epochs: inherited ones are shown whole, and here is where they come from."""
+    parts = header["provenance"]
+    stops = [part["from_epoch"] for part in parts[1:]] + [header["epochs"]]
+    return "; ".join(
+        f"epochs {part['from_epoch']}-{stop - 1} by {part['run']} on {part['host']}"
+        for part, stop in zip(parts, stops, strict=True)
+    )

@@ -1,0 +1,287 @@
+import runpy
+import sys
+from collections import Counter
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from study.refusal import Refusal
+from trainables.data import LongTailed, load, prepare, subset
+from trainables.datasets import DATASETS
+
+UNPACK = Path(__file__).parents[3] / "shared/data/unpack.py"
+EVERYTHING = slice(None)
+
+
+# What is declared
+
+
+@pytest.mark.parametrize(
+    ("dataset", "imbalance", "total", "largest", "smallest"),
+    [
+        ("cifar10", 10, 20431, 5000, 500),
+        ("cifar10", 50, 13996, 5000, 100),
+        ("cifar10", 100, 12406, 5000, 50),
+        ("cifar100", 10, 19573, 500, 50),
+        ("cifar100", 50, 12608, 500, 10),
+        ("cifar100", 100, 10847, 500, 5),
+        ("digits", 1, 1240, 124, 124),
+    ],
+)
+def test_totals(dataset, imbalance, total, largest, smallest):
+    counts = DATASETS[dataset].counts(imbalance)
+    assert (sum(counts), counts[0], counts[-1]) == (total, largest, smallest)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "imbalance", "counts"),
+    [
+        ("cifar10", 10, (5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500)),
+        ("cifar10", 50, (5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100)),
+        ("cifar10", 100, (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50)),
+        ("digits", 50, (124, 80, 51, 33, 21, 14, 9, 5, 3, 2)),
+    ],
+)
+def test_counts(dataset, imbalance, counts):
+    assert DATASETS[dataset].counts(imbalance) == counts
+
+
+@pytest.mark.parametrize(
+    ("dataset", "imbalance", "sizes"),
+    [
+        ("cifar100", 10, (69, 31, 0)),
+        ("cifar100", 50, (41, 41, 18)),
+        ("cifar100", 100, (35, 35, 30)),
+        ("digits", 50, (3, 3, 4)),
+    ],
+)
+def test_shots(dataset, imbalance, sizes):
+    shots = DATASETS[dataset].shots(imbalance)
+    assert tuple(map(len, shots.values())) == sizes
+    assert [rank for split in shots.values() for rank in split] == list(range(DATASETS[dataset].classes))
+
+
+# The subset
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_the_subset_is_the_published_one(data):
+    counts = data.draw(st.lists(st.integers(0, 20), min_size=1, max_size=6))
+    labels = np.random.default_rng(data.draw(st.integers(0, 999))).permutation(np.repeat(range(len(counts)), 20))
+    np.random.seed(0)  # noqa: NPY002
+    kept = []
+    for label, count in enumerate(counts):
+        of_class = np.array([i for i in range(len(labels)) if labels[i] == label])
+        np.random.shuffle(of_class)  # noqa: NPY002
+        kept += of_class[:count].tolist()
+    assert subset(labels, np.asarray(counts), 0).tolist() == kept
+
+
+def test_another_seed_keeps_other_images():
+    labels = np.repeat(np.arange(2), 100)
+    kept = {tuple(subset(labels, np.asarray([50, 10]), seed).tolist()) for seed in range(5)}
+    assert len(kept) == 5
+
+
+# Batches
+
+
+def long_tailed(dataset, crop, counts=(5, 3, 2)):
+    """A data set of random images, and its padded training images: (N, channels, side + 2 crop, side + 2 crop)."""
+    rng, facts = np.random.default_rng(), DATASETS[dataset]
+    shape = (facts.channels, facts.side, facts.side)
+    train, test = (rng.integers(0, facts.scale + 1, (n, *shape), dtype=np.uint8) for n in (sum(counts), 6))
+    halves = np.arange(6) % 2 == 0
+    data = LongTailed(
+        facts, np.asarray(counts), train, test, np.repeat(np.arange(3), 2), halves, crop, torch.device("cpu")
+    )
+    return data, train, test
+
+
+def normalised(image, facts):
+    """One image, a channel at a time: (channels, side, side)."""
+    return np.stack([(image[c] / facts.scale - facts.mean[c]) / facts.std[c] for c in range(facts.channels)])
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+@pytest.mark.parametrize("crop", [0, 1, 4])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_batch_is_padded_cropped_flipped_and_normalised_image_by_image(dataset, crop, flip):
+    data, train, _ = long_tailed(dataset, crop)
+    side, rng = data.facts.side, np.random.default_rng()
+    picks, (top, left) = rng.integers(len(train), size=40), rng.integers(2 * crop + 1, size=(2, 40))
+    mirror = rng.random(40) < 0.5 if flip else None
+    batch = data.batch(*(None if a is None else torch.from_numpy(a) for a in (picks, top, left, mirror)))
+    assert batch.shape == (40, *train.shape[1:])
+    for b in range(40):
+        canvas = np.zeros((data.facts.channels, side + 2 * crop, side + 2 * crop))
+        canvas[:, crop : crop + side, crop : crop + side] = train[picks[b]]
+        image = canvas[:, top[b] : top[b] + side, left[b] : left[b] + side]
+        image = image[:, :, ::-1] if flip and mirror[b] else image
+        np.testing.assert_allclose(batch[b].numpy(), normalised(image, data.facts), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+def test_un_augmented_images_are_the_centre_crops_in_order(dataset):
+    data, train, test = long_tailed(dataset, crop=2)
+    for images, raw in ((data.train_images(slice(2, 9)), train[2:9]), (data.test_images(slice(1, 4)), test[1:4])):
+        expected = np.stack([normalised(image, data.facts) for image in raw])
+        np.testing.assert_allclose(images.numpy(), expected, rtol=1e-4, atol=1e-5)
+    centre = torch.full((7,), 2)
+    assert torch.equal(data.batch(torch.arange(2, 9), centre, centre, None), data.train_images(slice(2, 9)))
+
+
+def test_labels_follow_the_counts():
+    data, _, _ = long_tailed("digits", crop=1)
+    assert data.labels.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
+
+
+# Digits
+
+
+def digits(imbalance=50.0, split_seed=0, subset_seed=0):
+    return load("digits", imbalance, split_seed, subset_seed, 1, "cpu", None)
+
+
+def raw_images(data, images):
+    """The grey values of normalised images, as bytes: no two of scikit-learn's digits are alike."""
+    mean, std, scale = data.facts.mean[0], data.facts.std[0], data.facts.scale
+    return [image.tobytes() for image in ((images * std + mean) * scale).round().numpy().astype(np.uint8)]
+
+
+def members(data):
+    """The training and the test images of digits-LT, as bytes."""
+    return raw_images(data, data.train_images(EVERYTHING)), raw_images(data, data.test_images(EVERYTHING))
+
+
+@pytest.mark.parametrize("imbalance", [1.0, 10.0, 50.0, 124.0])
+def test_digits_has_its_counts_50_test_images_a_class_and_a_balanced_val_half(imbalance):
+    data = digits(imbalance)
+    assert np.bincount(data.labels).tolist() == list(DATASETS["digits"].counts(imbalance)) == data.counts.tolist()
+    assert data.labels.tolist() == sorted(data.labels.tolist())
+    assert np.bincount(data.test_labels).tolist() == [50] * 10
+    assert np.bincount(data.test_labels[data.in_val]).tolist() == [25] * 10
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_digits_train_and_test_are_disjoint_and_each_rank_is_one_digit(seed):
+    digit = {i.astype(np.uint8).tobytes(): t for i, t in zip(*load_digits(return_X_y=True), strict=True)}
+    data = digits(1.0, seed, seed)
+    train, test = members(data)
+    assert Counter(train + test).most_common(1)[0][1] == 1
+    named = Counter((label, digit[i]) for label, i in zip(data.labels.tolist(), train, strict=True))
+    named_in_test = Counter((label, digit[i]) for label, i in zip(data.test_labels.tolist(), test, strict=True))
+    assert len(named) == len({d for _, d in named}) == 10
+    assert named.keys() == named_in_test.keys()
+
+
+def test_another_split_seed_tests_on_other_images_with_other_ranks():
+    sets, halves, smallest = set(), set(), set()
+    digit = {i.astype(np.uint8).tobytes(): t for i, t in zip(*load_digits(return_X_y=True), strict=True)}
+    for seed in range(5):
+        train, test = members(digits(split_seed=seed))
+        sets.add(frozenset(test))
+        halves.add(tuple(digits(split_seed=seed).in_val.tolist()))
+        smallest.add(digit[train[-1]])
+    assert len(sets) == len(halves) == 5
+    assert len(smallest) > 1
+
+
+def test_another_subset_seed_trains_on_other_images_of_the_same_split():
+    (train, test), (other_train, other_test) = members(digits()), members(digits(subset_seed=1))
+    assert test == other_test
+    assert set(train) != set(other_train)
+    assert set(other_train).isdisjoint(test)
+
+
+def test_a_smaller_imbalance_keeps_the_test_set_and_adds_training_images():
+    (train, test), (more, same_test) = members(digits(50.0)), members(digits(10.0))
+    assert test == same_test
+    assert set(train) < set(more)
+
+
+# CIFAR
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory):
+    """A folder with CIFAR-10 as torchvision expects it."""
+    if not UNPACK.exists():
+        pytest.skip("no CIFAR-10 beside the repository")
+    root = tmp_path_factory.mktemp("cifar")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(UNPACK), str(root), "cifar10"])
+        runpy.run_path(str(UNPACK), run_name="__main__")
+    return root
+
+
+def test_cifar10_is_the_published_subset_of_the_official_files(cifar):
+    from torchvision.datasets import CIFAR10
+
+    prepare("cifar10", cifar, download=False)
+    data = load("cifar10", 50.0, 0, 0, 4, "cpu", cifar)
+    assert np.bincount(data.labels).tolist() == [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100]
+    assert np.bincount(data.test_labels).tolist() == [1000] * 10
+    assert np.bincount(data.test_labels[data.in_val]).tolist() == [500] * 10
+
+    official = CIFAR10(str(cifar), train=True, download=False)
+    kept = subset(np.asarray(official.targets), data.counts, 0)
+    for position in np.random.default_rng().integers(len(kept), size=20).tolist():
+        image, label = official[kept[position]]
+        expected = normalised(np.asarray(image).transpose(2, 0, 1), data.facts)
+        found = data.train_images(slice(position, position + 1))[0]
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+        assert data.labels[position] == label
+
+
+def test_val_on_cifar10_is_one_half_whatever_the_seeds(cifar):
+    halves = [load("cifar10", 100.0, seed, seed, 4, "cpu", cifar).in_val for seed in (0, 1)]
+    assert torch.equal(*halves)
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("ask", [
+    lambda dataset, root: load(dataset, 50.0, 0, 0, 4, "cpu", root),
+    lambda dataset, root: prepare(dataset, root, download=False),
+])  # fmt: skip
+def test_missing_files_are_refused_in_one_line_that_says_how_to_get_them(dataset, ask, tmp_path, capsys):
+    with pytest.raises(Refusal) as refused:
+        ask(dataset, tmp_path)
+    line = str(refused.value)
+    assert refused.value.field == dataset
+    assert "missing" in line
+    for word in ("--download", "--data-dir", str(tmp_path)):
+        assert word in line
+    assert "\n" not in line
+    assert capsys.readouterr().out == ""
+
+
+def test_damaged_files_are_refused(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half a file")
+    with pytest.raises(Refusal, match="missing or damaged"):
+        prepare("cifar10", tmp_path, download=False)
+
+
+@pytest.mark.parametrize("failure", [URLError("no route to host"), ConnectionResetError("reset"), TimeoutError("slow")])
+def test_a_failing_download_is_refused_with_its_reason(failure, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fail)
+    with pytest.raises(Refusal, match="the download failed") as refused:
+        prepare("cifar10", tmp_path, download=True)
+    assert str(failure) in str(refused.value)
+    assert "--data-dir" in str(refused.value)
+
+
+def test_digits_need_nothing_on_disk(tmp_path):
+    prepare("digits", tmp_path / "missing", download=False)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,223 @@
+import copy
+import json
+import subprocess
+import sys
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables import recipe
+from trainables.config import Config, base
+from trainables.methods import switching
+from trainables.recipe import Epoch, Origin, Recipe, origin, source_files
+
+EPOCH = Epoch(lr=0.1, sampler=-1.0)
+ORIGIN = origin(base("digits"), "cpu", 1)
+
+names = st.text("abcde", min_size=1, max_size=4)
+numbers = st.integers(0, 100)
+reals = st.floats(-10, 10).map(lambda x: x + 0.0)  # 0.0 and -0.0 are equal, but not in JSON
+vectors = st.lists(reals, min_size=10, max_size=10).map(tuple)
+
+VALUES = {
+    Epoch: {
+        "lr": reals,
+        "sampler": reals | vectors,
+        "replacement": st.booleans(),
+        "batch_size": numbers,
+        "drop_last": st.booleans(),
+        "crop": numbers,
+        "flip": st.booleans(),
+        "loss": names,
+        "class_weights": st.none() | vectors,
+        "momentum": reals,
+        "nesterov": st.booleans(),
+        "weight_decay": reals,
+        "trains": names,
+        "reinitialise": names,
+        "batch_norm": names,
+        "fresh_optimizer": st.booleans(),
+        "measures": st.sampled_from([(), ("train",)]),
+    },
+    Origin: {
+        "dataset": names,
+        "fingerprint": names,
+        "imbalance": reals,
+        "split_seed": numbers,
+        "subset_seed": numbers,
+        "backbone": names,
+        "seed": numbers,
+        "precision": names,
+        "device": names,
+        "threads": numbers,
+        "torch": names,
+        "numpy": names,
+        "source": names,
+    },
+}
+
+
+def changed(part, field, value):
+    """`part` with another value in one field, past its own checks: what may be allowed one day must count, too."""
+    other = copy.copy(part)
+    object.__setattr__(other, field, value)
+    return other
+
+
+@st.composite
+def changes(draw, part):
+    """`part` with up to one field changed at random."""
+    field = draw(st.none() | st.sampled_from([f.name for f in fields(part)]))
+    return part if field is None else changed(part, field, draw(VALUES[type(part)][field]))
+
+
+@st.composite
+def pairs(draw):
+    """Two recipes of any kind that often have a long prefix in common."""
+    first = Recipe(draw(changes(ORIGIN)), tuple(draw(st.lists(changes(EPOCH), max_size=6))))
+    second = Recipe(draw(st.just(first.origin) | changes(ORIGIN)), first.epochs)
+    for place in draw(st.lists(st.integers(0, len(first.epochs)), max_size=2)):
+        epochs = (*second.epochs[:place], draw(changes(EPOCH)), *second.epochs[place + 1 :])
+        second = replace(second, epochs=epochs)
+    return first, second
+
+
+@given(pairs())
+def test_two_recipes_share_a_state_exactly_if_they_agree_in_everything_up_to_it(pair):
+    first, second = pair
+    keys = list(zip(first.keys(), second.keys(), strict=False))
+    assert len(keys) == 1 + min(len(first.epochs), len(second.epochs))
+    for epoch, (one, other) in enumerate(keys):
+        agree = asdict(first.origin) == asdict(second.origin) and first.epochs[:epoch] == second.epochs[:epoch]
+        assert (one == other) == agree
+
+
+@given(pairs())
+def test_no_two_states_of_a_recipe_share_a_name(pair):
+    keys = pair[0].keys()
+    assert len(set(keys)) == len(keys) == 1 + len(pair[0].epochs)
+
+
+@pytest.mark.parametrize(("part", "field"), [(part, f.name) for part in (EPOCH, ORIGIN) for f in fields(part)])
+@given(data=st.data())
+def test_every_field_tells_two_states_apart(part, field, data):
+    # A new field raises KeyError here until its values are listed above.
+    value = data.draw(VALUES[type(part)][field].filter(lambda value: value != getattr(part, field)))
+    other = changed(part, field, value)
+    recipe_of = {Epoch: lambda epoch: Recipe(ORIGIN, (epoch,)), Origin: lambda start: Recipe(start, (EPOCH,))}
+    assert recipe_of[type(part)](part).keys()[1] != recipe_of[type(part)](other).keys()[1]
+
+
+def names_of(**config):
+    return Recipe(ORIGIN, switching(Config(**config))).keys()
+
+
+def test_ib_then_ib_is_one_recipe_whenever_it_switches():
+    assert len({names_of(first="IB", switch="IB", S=S) for S in range(100)}) == 1
+    assert len({names_of(first="IB", switch="CR", S=S) for S in range(100)}) == 100
+
+
+def test_five_epochs_of_cb_followed_by_cb_are_cb():
+    assert names_of(switch="CB", then=((5, "CB"),)) == names_of(switch="CB")
+    assert names_of(switch="CB", then=((5, "CR"),)) != names_of(switch="CB")
+
+
+def test_a_sampler_s_name_and_its_exponent_are_one_recipe():
+    assert names_of(first="IB", switch="CB") == names_of(first=1, switch=-0.0)
+
+
+def test_replacement_is_irrelevant_exactly_where_each_image_is_visited_once():
+    with_replacement, without = names_of(replacement=True, S=1), names_of(replacement=False, S=1)
+    assert with_replacement[:102] == without[:102]
+    assert not set(with_replacement[102:]) & set(without[102:])
+
+
+@given(data=st.data())
+def test_an_epoch_survives_json_text(data):
+    free = {"loss", "trains", "reinitialise", "batch_norm"}  # words, of which few are allowed
+    drawn = {name: data.draw(values) for name, values in VALUES[Epoch].items() if name not in free}
+    epoch = Epoch(**drawn, trains="classifier", reinitialise="classifier", batch_norm="frozen")
+    again = Epoch.from_json(json.loads(json.dumps(epoch.to_json(), allow_nan=False)))
+    assert again == epoch
+    assert Recipe(ORIGIN, (again,)).keys() == Recipe(ORIGIN, (epoch,)).keys()
+
+
+def test_an_origin_survives_json_text():
+    assert Origin.from_json(json.loads(json.dumps(ORIGIN.to_json()))) == ORIGIN
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"loss": "hinge"}, {"trains": "backbone"}, {"measures": ("test",)}, {"lr": float("inf")}],
+)
+def test_an_instruction_that_nobody_obeys_is_not_made(wrong):
+    with pytest.raises(AssertionError, match=next(iter(wrong))):
+        Epoch(**{"lr": 0.1, **wrong})
+
+
+def test_names_are_made_without_torch_and_are_the_same_in_every_process():
+    program = (
+        "import sys\n"
+        "from trainables.config import base\n"
+        "from trainables.methods import switching\n"
+        "from trainables.recipe import Recipe, origin\n"
+        "print(Recipe(origin(base('digits'), 'cpu', 1), switching(base('digits'))).keys()[-1], 'torch' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert told == [Recipe(ORIGIN, switching(base("digits"))).keys()[-1], "False"]
+
+
+@pytest.fixture
+def code_of(tmp_path):
+    """The code of a source text, as it enters a state's name."""
+
+    def write(text):
+        path = tmp_path / "module.py"
+        path.write_text(text, encoding="utf-8")
+        return recipe._code(path)
+
+    return write
+
+
+SOURCE = '''"""A module."""
+
+class Sampler:
+    """Draws."""
+
+    size = "x"
+
+def draw(n=1):
+    """Draw."""
+    return n + 1  # the next
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"""A module."""\n', ""),
+        ('"""Draw."""', '"""Draw one.\n\n    A longer story.\n    """'),
+        ('    """Draws."""\n', ""),
+        ("  # the next", ""),
+        ("n + 1", "(n\n    + 1)"),
+        ('"x"', "'x'"),
+    ],
+)
+def test_words_and_layout_do_not_change_the_source(code_of, old, new):
+    assert old in SOURCE
+    assert code_of(SOURCE.replace(old, new)) == code_of(SOURCE)
+
+
+@pytest.mark.parametrize(("old", "new"), [("n + 1", "n + 2"), ("n=1", "n=2"), ('"x"', '"y"'), ("return ", "")])
+def test_code_changes_the_source(code_of, old, new):
+    assert old in SOURCE
+    assert code_of(SOURCE.replace(old, new)) != code_of(SOURCE)
+
+
+def test_the_source_is_every_file_of_the_package():
+    folder = Path(recipe.__file__).parent
+    assert set(source_files()) == {path.name for path in folder.iterdir() if path.suffix == ".py"}
+    assert "loop.py" in source_files()
