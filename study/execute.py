@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 import signal
 import tempfile
@@ -138,6 +139,14 @@ class StageSearcher(Searcher):
             self._waiting.pop(below.parent, None)
         self._events.failed(stage, reason, traceback, lost)
 
+    def __deepcopy__(self, _memo: object) -> StageSearcher:
+        """Itself: Tune copies its configuration."""
+        return self
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Nothing: Tune pickles its configuration for a restore that never happens."""
+        return object, ()
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a run is taken up again from the store."""
 
@@ -196,6 +205,7 @@ def execute(
     for kind, option in (("cpu", "--cpus-per-trial"), ("gpu", "--gpus-per-trial")):
         if each[kind] > room.get(kind.upper(), 0):
             raise Refusal(option, each[kind], f"at most {room.get(kind.upper(), 0):g}, what the machines have, would do")
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it complains of logs and snapshots that are not kept
     searcher = StageSearcher(stages, resources.workers, drain, events)
     with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(None):
         tuner = tune.Tuner(
@@ -207,6 +217,7 @@ def execute(
                 verbose=0,
                 stop=_StopAll(drain),
                 failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
         tuner.fit()

@@ -80,7 +80,6 @@ class Search:
             study.set_user_attr("run", self._plan.run)
             study.set_user_attr("space", space.name)
             study.set_user_attr("objective", f"mean over replicates of {space.objective} after the last epoch")
-            study.set_metric_names([space.objective])
         return study
 
     def _enqueue(self, space: PlannedSpace) -> None:

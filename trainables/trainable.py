@@ -6,19 +6,18 @@ import platform
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from ray.tune import Trainable
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from study.execute import Job
 from study.refusal import Refusal
 from study.store import Store
-from trainables import loop
-from trainables.data import LongTailed, load
 from trainables.recipe import Epoch, Origin, settled
+
+if TYPE_CHECKING:  # the driver names this class and has no need of the seconds that importing torch takes
+    from trainables.data import LongTailed
+    from trainables.loop import Learner
 
 SLICE_SECONDS = 1.0  # between two reports to the driver, or one epoch, whichever is longer
 SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whichever is longer
@@ -44,7 +43,7 @@ class StageTrainable(Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another stage in the same process."""
         self.stage = self.job.stages[new_config["stage"]]
-        self.learner: loop.Learner | None = None
+        self.learner: Learner | None = None
         self.position = 0
         self.saved = ""
         return True
@@ -68,12 +67,16 @@ class StageTrainable(Trainable):  # type: ignore[misc]
             self._save()
 
     def _begin(self) -> None:
+        from safetensors.torch import load as load_tensors
+
+        from trainables.loop import Learner
+
         origin = Origin.from_json(self.stage.origin)
         _refuse_other_sources(origin)
         first = Epoch.from_json(self.stage.epochs[0])
         self.store = Store(self.job.store)
         self.data = self._data(origin, first)
-        learner = loop.Learner(origin)
+        learner = Learner(origin)
         self.measures: list[dict[str, Any]] = []
         self.wall_seconds: list[float] = []
         self.provenance: list[dict[str, Any]] = []
@@ -86,12 +89,16 @@ class StageTrainable(Trainable):  # type: ignore[misc]
         self.learner, self.saved_at, self.saved_time = learner, 0, time.monotonic()
 
     def _data(self, origin: Origin, epoch: Epoch) -> LongTailed:
+        from trainables.data import load
+
         return load(
             origin.dataset, origin.imbalance, origin.split_seed, origin.subset_seed, epoch.crop, origin.device,
             Path(self.job.data_dir),
         )  # fmt: skip
 
     def _train_slice(self) -> None:
+        from trainables import loop
+
         learner = self.learner
         assert learner is not None
         began = time.monotonic()
@@ -114,6 +121,8 @@ class StageTrainable(Trainable):  # type: ignore[misc]
                 return
 
     def _save(self) -> None:
+        from safetensors.torch import save as save_tensors
+
         assert self.learner is not None
         if self.position == self.saved_at:
             return
@@ -135,6 +144,8 @@ def _refuse_other_sources(origin: Origin) -> None:
 
 
 def _machine(origin: Origin) -> dict[str, Any]:
+    import torch
+
     model = torch.cuda.get_device_name() if origin.device == "cuda" else platform.processor() or platform.machine()
     return {"host": platform.node(), "device_model": model, "python": platform.python_version()}
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import nn
 
 from trainables.networks import SHAPES, Block, build
@@ -68,4 +69,5 @@ def test_weights_are_kaiming_normal():
             fan_in = part.weight[0].numel()
             tolerance = 6 / math.sqrt(2 * part.weight.numel())  # six standard errors
             assert part.weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=tolerance)
+            assert kstest(part.weight.detach().flatten() / math.sqrt(2 / fan_in), "norm").pvalue > 1e-8
     assert drawn.classifier.bias.abs().max() <= 1 / 8
