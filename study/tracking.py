@@ -111,7 +111,7 @@ class Tracker:
         for step, (epoch, seconds) in enumerate(zip(measures, header["wall_seconds"], strict=True)):
             clock += int(1000 * seconds)
             if step >= child.epochs:
-                metrics = list(_metrics(epoch, step, clock, classes=last and step == trial.epochs - 1))
+                metrics = _metrics(epoch, step, clock, last=last and step == trial.epochs - 1)
                 if len(batch) + len(metrics) > BATCH:  # an epoch is written whole or not at all
                     self._client.log_batch(child.run_id, metrics=batch)
                     batch = []
@@ -217,10 +217,14 @@ def _embedded(uri: str) -> bool:
     return uri.startswith("sqlite:")
 
 
-def _metrics(epoch: Json, step: int, clock: int, classes: bool) -> list[Metric]:
-    """An epoch's scalars; after the last epoch also each class's test accuracy."""
-    found = [Metric(name, value, clock, step) for name, value in epoch.items() if not isinstance(value, list)]
-    if classes:
+def _metrics(epoch: Json, step: int, clock: int, last: bool) -> list[Metric]:
+    """An epoch's scalars. What is read at the end, not as a curve, comes with the last epoch: holdout, and classes."""
+    found = [
+        Metric(name, value, clock, step)
+        for name, value in epoch.items()
+        if not isinstance(value, list) and (last or not name.startswith("holdout/"))
+    ]
+    if last:
         by_class = enumerate(epoch["test/class_accuracy"])
         found += [Metric(f"test/class/{rank:04d}", value, clock, step) for rank, value in by_class]
     return found
