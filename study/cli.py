@@ -28,8 +28,18 @@ class Home:
         self.path = Path(path).expanduser().absolute()
         self.store_url = store or str(self.path / "store")
 
-    def open(self) -> None:
-        """Make the folder; refused if it cannot be written."""
+    def make(self) -> Store:
+        """Make the folder and the store; refused, leaving nothing behind, if either cannot be written."""
+        existed = self.path.exists()
+        self._make_folder()
+        try:
+            return self.store(must_exist=False)
+        except Refusal:
+            if not existed:
+                self.path.rmdir()
+            raise
+
+    def _make_folder(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe-{os.getpid()}"
@@ -216,8 +226,7 @@ def run(
         return
 
     _check_services(place, tracking_uri, storage)
-    place.open()
-    opened = place.store(must_exist=False)
+    opened = place.make()
     before = runs.load_plan(opened, drawn.plan.run)
     if before is not None and before.digest != drawn.plan.digest:
         raise Refusal(
@@ -355,10 +364,14 @@ def _start(
 
     plan: Plan = drawn.plan
     click.echo(f"run {plan.run}", err=True)
+
+    def answer() -> None:
+        click.echo(Report(plan, driver.reader(opened)).render("json" if as_json else "table").rstrip("\n"))
+
     code = driver.start(
-        drawn, opened, place.tracking_uri(tracking_uri), place.artifacts, place.storage(storage), resources, retry_failed
-    )
-    click.echo(Report(plan, driver.reader(opened)).render("json" if as_json else "table").rstrip("\n"))
+        drawn, opened, place.tracking_uri(tracking_uri), place.artifacts, place.storage(storage), resources, answer,
+        retry_failed,
+    )  # fmt: skip
     own = "" if str(place.path) == str(Path("studies").absolute()) else f" --home {place.path}"
     more = f"resume {plan.run}{own}" if code == driver.INTERRUPTED else f"report {plan.run} --format markdown{own}"
     if code == driver.FAILED:

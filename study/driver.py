@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from study import runs, tree
-from study.plan import Json, Plan, Resources
+from study.plan import Json, Resources
 from study.planning import Draft, Replicate
 from study.progress import Progress
 from study.projection import Projection
@@ -22,7 +22,7 @@ RECORD_SECONDS = 1.0
 
 def start(
     draft: Draft, store: Store, tracking_uri: str, artifacts: Path, storage: str, resources: Resources,
-    retry_failed: bool = False,
+    answer: Callable[[], None], retry_failed: bool = False,
 ) -> int:  # fmt: skip
     """Train what is missing of a run and bring its records up to date; returns the exit code.
 
@@ -32,6 +32,7 @@ def start(
         tracking_uri, artifacts: for MLflow.
         storage: for Optuna.
         resources: where and how wide.
+        answer: called once training has ended: the user need not wait for MLflow to follow.
         retry_failed: train again what was given up because training raised.
 
     Raises:
@@ -54,12 +55,14 @@ def start(
             runs.save_failures(store, plan.run, given_up)
         projection.reconcile(stored)
         events = _Events(draft, store, projection, progress, ends, given_up)
-        interrupted = _train(stages, plan, store, resources, draft, events) if stages else False
+        events.start = runs.Start.begin(store, plan.run, epochs)
+        interrupted = _train(stages, store, resources, draft, events)
         if interrupted:
             projection.reconcile(store.keys())  # what the workers saved when they were stopped
     finally:
         progress.close()
     code = INTERRUPTED if interrupted else FAILED if len(events.complete(store.keys())) < len(draft.recipes) else COMPLETE
+    answer()
     status = {COMPLETE: "FINISHED", FAILED: "FAILED", INTERRUPTED: "KILLED"}[code]
     projection.close(status, lambda: Report(plan, reader(store)).files())
     return code
@@ -77,25 +80,25 @@ def reader(store: Store) -> Callable[[str], Json | None]:
     return header
 
 
-def _train(
-    stages: list[Stage], plan: Plan, store: Store, resources: Resources, draft: Draft, events: _Events
-) -> bool:
-    """Let Ray Tune execute the stages; returns whether the user stopped it."""
+def _train(stages: list[Stage], store: Store, resources: Resources, draft: Draft, events: _Events) -> bool:
+    """Let Ray Tune execute the stages, if there are any; returns whether the user stopped it."""
+    assert events.start is not None
+    if not stages:
+        events.start.end("failed" if events.given_up else "complete")
+        return False
     from study import execute
 
     drain = execute.Drain()
-    start = runs.Start.begin(store, plan.run, sum(len(stage.keys) for stage in stages))
-    events.start = start
     outcome = "interrupted"
     try:
         execute.connect(resources)
         with execute.interruptible(drain, events.progress.say):
-            job = execute.Job(plan.run, store.url, resources.data_dir, {stage.key: stage for stage in stages})
+            job = execute.Job(draft.plan.run, store.url, resources.data_dir, {stage.key: stage for stage in stages})
             execute.execute(stages, job, resources, draft.work.trainable(), drain, events)
         outcome = "interrupted" if drain.requested else "failed" if events.given_up else "complete"
     finally:
         events.active.clear()
-        start.end(outcome)
+        events.start.end(outcome)
     return drain.requested
 
 

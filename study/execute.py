@@ -168,11 +168,13 @@ class _StopAll(tune.Stopper):  # type: ignore[misc]
 
 
 def connect(resources: Resources) -> None:
-    """Start Ray on this machine, or join the cluster that `resources` names.
+    """Start Ray on this machine, or join the cluster that `resources` names; nothing if this process has done so.
 
     Raises:
         Refusal: if there is no such cluster.
     """
+    if ray.is_initialized():
+        return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if not resources.address:
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}

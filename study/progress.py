@@ -24,7 +24,8 @@ class Progress:
         self.epochs, self.trained = epochs, 0
         self.complete, self.replicates = replicates
         self.best: tuple[float, str] | None = None
-        self._began = self._line = time.monotonic()
+        self._line = time.monotonic()
+        self._began: tuple[float, int] | None = None  # when the first epochs came, and how many
         self._bar: Bar | None = None
         if sys.stderr.isatty():
             self._bar = _bar()
@@ -34,6 +35,7 @@ class Progress:
     def train(self, epochs: int) -> None:
         """So many more epochs have been trained."""
         self.trained += epochs
+        self._began = self._began or (time.monotonic(), self.trained)
         if self._bar is not None:
             self._bar.update(self._task, completed=self.trained, description=self._words())
         elif time.monotonic() - self._line > LINE_SECONDS:
@@ -65,8 +67,10 @@ class Progress:
         return words if self.best is None else f"{words}, best so far {self.best[0]:.1f} ({self.best[1]})"
 
     def _left(self) -> str:
-        passed = time.monotonic() - self._began
-        seconds = passed / max(self.trained, 1) * (self.epochs - self.trained)
+        began, first = self._began or (time.monotonic(), 0)
+        if self.trained == first:
+            return "unknown time"
+        seconds = (time.monotonic() - began) / (self.trained - first) * (self.epochs - self.trained)
         return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 

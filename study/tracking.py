@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Tracker:
         for run in runs:
             if run.data.tags.get("study.kind") == "replicate":
                 name = (run.data.tags["study.trial"], int(run.data.tags["study.replicate"]))
-                self._children[name] = _Child(self._client, run)
+                self._children[name] = _Child(run, epochs=None)
         self._parent = next((run for run in runs if run.data.tags.get("study.kind") == "run"), None)
 
     def begin(self) -> None:
@@ -83,15 +84,13 @@ class Tracker:
     def is_closed(self) -> bool:
         """Whether every replicate's run and the parent are finished: nothing is left to show."""
         everything = sum(len(trial.ends) for trial in self._plan.trials)
-        complete = [child for child in self._children.values() if child.run.info.status == "FINISHED"]
-        return (
-            self._parent is not None and self._parent.info.status == "FINISHED" and len(complete) == everything
-        )
+        finished = sum(child.finished for child in self._children.values())
+        return self._parent is not None and self._parent.info.status == "FINISHED" and finished == everything
 
     def is_complete(self, trial: PlannedTrial, number: int) -> bool:
         """Whether a replicate's run holds everything already."""
         child = self._children.get((trial.name, number))
-        return child is not None and child.run.info.status == "FINISHED"
+        return child is not None and child.finished
 
     def project(self, trial: PlannedTrial, number: int, header: Json, payload: Callable[[], bytes]) -> None:
         """Bring a replicate's run up to a state that it passes through.
@@ -104,6 +103,9 @@ class Tracker:
         if self.is_complete(trial, number):
             return
         child = self._children.get((trial.name, number)) or self._create(trial, number)
+        if child.epochs is None:
+            history = self._client.get_metric_history(child.run_id, "lr")
+            child.epochs = max((metric.step for metric in history), default=-1) + 1
         measures: Sequence[Json] = header["measures"]
         last = len(measures) == trial.epochs
         clock = self._created
@@ -181,7 +183,7 @@ class Tracker:
         shown = {"space": trial.space, "trial": trial.label, "replicate": number}
         shown |= self._work.parameters(trial.config, number)
         self._client.log_batch(run.info.run_id, params=_params(shown))
-        child = _Child(self._client, run)
+        child = _Child(run, epochs=0)
         self._children[trial.name, number] = child
         return child
 
@@ -196,13 +198,20 @@ class Tracker:
         return f"{titles}\n\nCompare combinations: group the runs below by `combination`; each is one replicate."
 
 
+@dataclass
 class _Child:
-    """A replicate's MLflow run, and how many epochs it holds."""
+    """A replicate's MLflow run, and how many epochs it holds; unknown (None) until somebody needs it."""
 
-    def __init__(self, client: MlflowClient, run: Run) -> None:
-        self.run, self.run_id = run, run.info.run_id
-        history = client.get_metric_history(self.run_id, "lr") if run.data.metrics else []
-        self.epochs = max((metric.step for metric in history), default=-1) + 1
+    run: Run
+    epochs: int | None
+
+    @property
+    def run_id(self) -> str:
+        return str(self.run.info.run_id)
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.run.info.status == "FINISHED")
 
 
 def reachable_error() -> tuple[type[Exception], ...]:

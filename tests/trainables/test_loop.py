@@ -133,7 +133,7 @@ def slow_epoch(network, data, images, epoch, draws):
         {"sampler": 0.0, "replacement": True},
         {"flip": True},
         {"momentum": 0.0},
-        {"nesterov": True, "weight_decay": 0.01},
+        {"nesterov": True, "weight_decay": 0.1},
         {"drop_last": True},
         {"batch_size": 50},
         {"class_weights": (0.1, 0.2, 0.5, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0)},
@@ -144,12 +144,14 @@ def slow_epoch(network, data, images, epoch, draws):
 def test_an_epoch_agrees_with_a_slow_one(setting):
     epoch = replace(EPOCH, **{"batch_size": 16, **setting})
     student, (data, images) = learner(seed=int(torch.randint(1000, ()))), random_data()
-    network = copy.deepcopy(student.network)
+    network, before = copy.deepcopy(student.network), copy.deepcopy(student.network.state_dict())
     draws = loop._draws(data, epoch, student.origin.seed, 3)
     measures = train_epoch(student, data, epoch, 3)
     assert measures == pytest.approx(slow_epoch(network, data, images, epoch, draws), rel=1e-3)
     for name, tensor in network.state_dict().items():
-        torch.testing.assert_close(student.network.state_dict()[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+        # Rounding may turn a ReLU on or off, which is a jump of the gradient; so by the size of the whole change.
+        difference = (student.network.state_dict()[name] - tensor).double().norm()
+        assert difference <= 0.01 * (tensor - before[name]).double().norm(), name
 
 
 def test_crops_and_flips_are_uniform_and_new_every_epoch():

@@ -1,0 +1,104 @@
+"""What tests share: one Ray, a small space, and the command line in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+# Ray, MLflow and torch leave sockets and files to the garbage collector, and warn of their own internals.
+THEIRS = (
+    "ignore::ResourceWarning",
+    "ignore::DeprecationWarning:(ray|mlflow|torch|pyarrow|sqlalchemy|alembic|google|pydantic|graphene|starlette|fastapi)",
+    "ignore::FutureWarning:(ray|mlflow|torch)",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+SMALL = '''
+"""A small space: three epochs of digits-LT, the switch after two."""
+
+from dataclasses import replace
+
+from search_spaces import table9
+from trainables import protocol
+from trainables.config import SAMPLERS
+
+
+def small(config, first="IB", switch="CR", **changes):
+    settings = {{"epochs": 3, "milestones": (1,), "warmup": 1, "S": 1, "first": first, "switch": switch, **changes}}
+    return replace(config, **settings)
+
+
+def space(request):
+    table = table9.space(request)
+    trials = []
+    for config in protocol.bases(request, table9.COLUMNS):
+        for first, switch in {cells!r}:
+            cell = small(config, first, switch)
+            axes = {{"first": first, "switch": switch, "S": 1}}
+            trials.append(protocol.trial(cell, cell.combination, axes, {{}}))
+    return replace(table, name={name!r}, trials=tuple(trials))
+'''
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Warnings of other people's packages are not ours to mend."""
+    for item in items:
+        for ignored in THEIRS:
+            item.add_marker(pytest.mark.filterwarnings(ignored))
+
+
+@pytest.fixture(scope="session")
+def one_ray() -> Iterator[None]:
+    """A Ray on this machine for all tests that train in this process."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    from study import execute
+    from study.plan import Resources
+
+    execute.connect(Resources())
+    yield
+    execute.ray.shutdown()
+
+
+@pytest.fixture
+def small_space(tmp_path: Path) -> Callable[..., str]:
+    """Writes a space file with a few cells and returns its path."""
+
+    def write(name: str = "small", cells: tuple[tuple[str, str], ...] = (("IB", "IB"), ("IB", "CR"))) -> str:
+        path = tmp_path / f"{name}.py"
+        path.write_text(SMALL.format(name=name, cells=cells))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command `study` in this process, with a home of its own; `result.output` is both streams."""
+    from study.cli import cli
+    from study.refusal import Refusal
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def call(*arguments: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(cli, list(arguments))
+        if isinstance(result.exception, Refusal):
+            result.exit_code = 2
+        elif result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return call
+
+
+def parsed(result: Result) -> Any:
+    """The JSON object that a verb printed."""
+    return json.loads(result.stdout)

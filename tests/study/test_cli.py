@@ -1,0 +1,275 @@
+"""The verbs, on a real Ray, a real MLflow database and a real Optuna storage."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from click.testing import Result
+
+Study = Callable[..., Result]
+
+
+def parsed(result: Result) -> dict:
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "needed", "naive"),
+    [
+        (["table6", "--data", "cifar10"], 584, 1000),
+        (["table7"], 393, 600),
+        (["table9", "--data", "cifar10", "--imbalance", "50"], 1194, 1800),
+        (["table9"], 7164, 10800),
+    ],
+)
+def test_shared_prefixes_cost_what_the_paper_protocol_says(
+    study: Study, spaces: list[str], needed: int, naive: int
+) -> None:
+    plan = parsed(study("run", *spaces, "--paper", "--seeds", "1", "--dry-run", "--json"))
+    assert (plan["epochs_needed"], plan["epochs_naive"], plan["epochs_to_train"]) == (needed, naive, needed)
+
+
+def test_a_dry_run_lists_every_trial_and_writes_nothing(study: Study, tmp_path: Path) -> None:
+    plan = parsed(study("run", "table9", "--data", "cifar10", "--paper", "--seeds", "2", "--dry-run", "--json"))
+    assert plan["study"] == "table9"
+    assert len(plan["trials"]) == 27
+    assert (plan["trials_total"], plan["trials_distinct"]) == (54, 54)
+    assert plan["trials"][0]["config"]["dataset"] == "cifar10"
+    assert plan["trials"][0]["replicates"] == [0, 1]
+    assert plan["trials"][0]["epochs"] == 200
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_planned_together_share_their_trunks(study: Study) -> None:
+    alone = [parsed(study("run", name, "--dry-run", "--json")) for name in ("table6", "table7", "table9")]
+    union = parsed(study("run", "table6", "table7", "table9", "--dry-run", "--json"))
+    assert union["trials_total"] == sum(plan["trials_total"] for plan in alone)
+    assert union["trials_distinct"] == union["trials_total"] - 2 * 3  # IB⇒CR at S = 1 stands in all three
+    assert union["epochs_needed"] < sum(plan["epochs_needed"] for plan in alone)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "table99"], ["space", "table99", "table9"]),
+        (["run", "table9", "--data", "mnist"], ["dataset", "mnist", "cifar10"]),
+        (["run", "table9", "--data", "digits", "--paper"], ["--data", "digits", "--paper"]),
+        (["run", "table9", "--seeds", "0"], ["--seeds", "0", "at least 1"]),
+        (["run", "table9", "--imbalance", "0.5"], ["imbalance", "0.5", "≥ 1"]),
+        (["run", "table9", "--imbalance", "1000"], ["imbalance", "1000", "124"]),
+        (["run", "table9", "--cpus-per-trial", "0"], ["--cpus-per-trial", "0.0", "above 0"]),
+        (["run", "table9", "--gpus-per-trial", "1.5"], ["--gpus-per-trial", "1.5", "whole number"]),
+        (["run", "table9", "--name", "../up"], ["--name", "../up", "letters"]),
+        (["run", "table9", "--home", "/proc/home"], ["--home", "/proc/home", "written"]),
+        (["run", "table9", "--home", "FILE/home"], ["--home", "FILE", "written"]),
+        (["run", "table9", "--store", "nowhere://x/y"], ["--store", "nowhere://x/y", "URL"]),
+        (["run", "table9", "--tracking-uri", "http://127.0.0.1:9"], ["--tracking-uri", "127.0.0.1:9", "answers"]),
+        (["run", "table9", "--storage", "sqlite//x"], ["--storage", "sqlite//x", "sqlite:///"]),
+        (["run", "table9", "--storage", "postgresql://u:secret@127.0.0.1:9/x"], ["--storage", "***"]),
+        (["run", "table9", "table9"], ["space", "once"]),
+        (["run", "SPACE:nothing"], ["space", "nothing"]),
+        (["run", "SPACE:late"], ["S", "60", "at most 49"]),
+        (["run", "SPACE:unknown_sampler"], ["first", "XX", "IB, CB, CR"]),
+        (["resume", "nothing"], ["nothing", "study run"]),
+        (["status", "nothing"], ["nothing", "study run"]),
+        (["report", "nothing"], ["nothing", "study run"]),
+        (["ui"], ["home", "study run"]),
+        (["show", "table99"], ["space", "table99"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_exit_code_2_and_writes_nothing(
+    study: Study, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    (tmp_path / "FILE").touch()
+    (tmp_path / "SPACE.py").write_text(
+        "from dataclasses import replace\n"
+        "from search_spaces import table9\nfrom trainables.config import base\n"
+        "def late(request): return replace(base('digits'), S=60)\n"
+        "def unknown_sampler(request): return replace(base('digits'), first='XX')\n"
+    )
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    result = study(*(word.replace("SPACE", "SPACE.py") for word in arguments), code=2)
+    message = str(result.exception)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+    assert "secret" not in message
+    after = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != "__pycache__"}
+    assert after == before
+
+
+def test_the_command_prints_a_refusal_as_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "study", "run", "table99", "--home", str(tmp_path / "home")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("study: space = 'table99'")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from click.testing import CliRunner; from study.cli import cli\n"
+        "result = CliRunner().invoke(cli, ['--help']); assert result.exit_code == 0\n"
+        "print(sorted({'torch', 'ray', 'mlflow', 'optuna', 'pyarrow', 'rich', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_list_names_every_space_with_its_cost(study: Study) -> None:
+    listed = {each["space"]: each for each in json.loads(study("list", "--json").stdout)}
+    assert set(listed) == {"table6", "table7", "table9"}
+    assert listed["table9"]["paper"] == {"epochs_needed": 7164, "epochs_naive": 10800}
+
+
+def test_show_says_what_the_file_says(study: Study) -> None:
+    shown = study("show", "table7").stdout
+    assert "Paper: Table 7" in shown
+    assert "CR for 5 epochs, then CB (digits-LT IF 50)   paper 79.2 (cifar10-LT IF 50)" in shown
+
+
+@pytest.fixture
+def finished(study: Study, small_space: Callable[..., str], one_ray: None) -> tuple[Study, str]:
+    """A complete small run: two cells, two replicates."""
+    space = small_space()
+    study("run", space, "--seeds", "2", "--name", "mine")
+    return study, space
+
+
+def test_a_run_is_reported_recorded_and_not_trained_twice(
+    finished: tuple[Study, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, space = finished
+    status = parsed(study("status", "mine", "--json"))
+    assert {"complete": 4, "running": 0, "failed": 0, "waiting": 0}.items() <= status.items()
+    assert status["epochs_needed"] == status["epochs_trained"] == status["epochs_trained_now"] == 2 * (2 + 1 + 1)
+
+    report = parsed(study("report", "mine", "--format", "json"))
+    assert (report["study"], report["run"]) == ("small", "mine")
+    assert [(row["first"], row["switch"], row["S"], row["n"]) for row in report["rows"]] == [
+        ("IB", "IB", 1, 2),
+        ("IB", "CR", 1, 2),
+    ]
+    assert all(0 <= value <= 100 for row in report["rows"] for value in row["values"])
+    lines = list(csv.DictReader(io.StringIO(study("report", "mine", "--format", "csv").stdout)))
+    assert [float(line["value"]) for line in lines] == [value for row in report["rows"] for value in row["values"]]
+    assert "| IB⇒CR |" in study("report", "mine", "--format", "markdown").stdout
+
+    _check_mlflow(tmp_path / "home", report)
+    _check_optuna(tmp_path / "home", report)
+
+    from study import execute
+
+    def refuse(*_arguments: object) -> None:
+        raise AssertionError("Ray was started with nothing to train")
+
+    monkeypatch.setattr(execute, "connect", refuse)
+    again = study("run", space, "--seeds", "2", "--name", "mine", "--json")
+    assert parsed(again)["rows"] == report["rows"]
+    assert parsed(study("status", "mine", "--json"))["epochs_trained_now"] == 0
+    _check_mlflow(tmp_path / "home", report)
+
+
+def _check_mlflow(home: Path, report: dict) -> None:
+    """One parent, one FINISHED run a replicate, each metric once a step, a model that predicts."""
+    import mlflow
+    import numpy as np
+
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(report["run"])
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert {file.path for file in client.list_artifacts(parents[0].info.run_id)} >= {"plan.json", "report.md", "report.csv"}
+    assert len(runs) == 1 + sum(row["n"] for row in report["rows"])
+    for row in report["rows"]:
+        found = client.search_runs([experiment.experiment_id], f"params.combination = '{row['combination']}'")
+        assert sorted(run.data.metrics["test/top1"] for run in found) == sorted(row["values"])
+        assert {run.data.params["seed"] for run in found} == {"0", "1"}
+        assert {run.data.params["switch_q"] for run in found} == {{"IB": "1.0", "CR": "-1.0"}[row["switch"]]}
+        for run in found:
+            for name in ("train/loss", "test/top1", "val/few", "lr"):
+                steps = [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
+                assert steps == [0, 1, 2], name
+        (logged,) = found[0].outputs.model_outputs
+        model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+        assert model.predict(np.random.default_rng().random((3, 1, 8, 8), dtype=np.float32)).shape == (3, 10)
+
+
+def _check_optuna(home: Path, report: dict) -> None:
+    """Every cell one COMPLETE trial with the mean of its replicates."""
+    storage = f"sqlite:///{home / 'optuna.db'}"
+    (summary,) = optuna.get_all_study_summaries(storage)
+    trials = optuna.load_study(study_name=summary.study_name, storage=storage).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * len(report["rows"])
+    assert [trial.value for trial in trials] == pytest.approx([row["mean"] for row in report["rows"]])
+    assert trials[1].params == {"dataset": "digits", "imbalance": 50.0, "first": "IB", "switch": "CR", "S": 1}
+
+
+def test_what_another_run_trained_is_not_trained_again(
+    finished: tuple[Study, str], small_space: Callable[..., str]
+) -> None:
+    study, _ = finished
+    grown = small_space("grown", (("IB", "IB"), ("IB", "CR"), ("IB", "CB")))
+    plan = parsed(study("run", grown, "--seeds", "2", "--dry-run", "--json"))
+    assert (plan["epochs_needed"], plan["epochs_to_train"]) == (10, 2)
+    study("run", grown, "--seeds", "2")
+    status = parsed(study("status", "grown", "--json"))
+    assert (status["complete"], status["epochs_trained"]) == (6, 2)
+
+
+def test_a_name_belongs_to_one_plan(finished: tuple[Study, str]) -> None:
+    study, space = finished
+    result = study("run", space, "--seeds", "3", "--name", "mine", code=2)
+    assert "another name would do" in str(result.exception)
+
+
+def test_a_run_is_called_by_name_space_or_prefix(finished: tuple[Study, str]) -> None:
+    study, space = finished
+    study("run", space, "--seeds", "1", "--name", "minor")
+    assert parsed(study("status", "small", "--json"))["run"] == "minor"  # the space's latest
+    assert parsed(study("status", "mino", "--json"))["run"] == "minor"
+    assert "more than one run" in str(study("status", "min", code=2).exception)
+
+
+def test_a_failed_replicate_is_reported_and_the_rest_goes_on(
+    study: Study, small_space: Callable[..., str], one_ray: None, tmp_path: Path
+) -> None:
+    space = Path(small_space())
+    text = space.read_text().replace("small(config, first, switch)", "small(config, first, switch, lr=LR[switch])")
+    space.write_text(text + '\n\nLR = {"IB": 0.1, "CR": 1e30}\n')
+    study("run", str(space), "--seeds", "1", "--name", "mine", code=1)
+    status = parsed(study("status", "mine", "--json"))
+    assert (status["complete"], status["failed"]) == (1, 1)
+    assert "Diverged" in study("status", "mine").stdout
+    storage = f"sqlite:///{tmp_path / 'home' / 'optuna.db'}"
+    (summary,) = optuna.get_all_study_summaries(storage)
+    failed = optuna.load_study(study_name=summary.study_name, storage=storage).trials[1]
+    assert failed.state.name == "FAIL"
+    assert "Diverged" in failed.user_attrs["failed_because"]
+
+    study("resume", "mine", code=1)  # what raised is not tried again by itself
+    assert parsed(study("status", "mine", "--json"))["epochs_trained_now"] == 0
+    study("resume", "mine", "--retry-failed", code=1)
+    trials = optuna.load_study(study_name=summary.study_name, storage=storage).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "FAIL"]
+    assert trials[2].user_attrs["retry_of"] == 1
+
+
+def test_changed_sources_refuse_a_resume_and_name_the_files(finished: tuple[Study, str], tmp_path: Path) -> None:
+    study, _ = finished
+    record = tmp_path / "home" / "store" / "runs" / "mine" / "plan.json"
+    plan = json.loads(record.read_text())
+    plan["sources"]["loop.py"] = "0" * 40  # as if it had been planned with another loop
+    record.write_text(json.dumps(plan))
+    assert "loop.py" in str(study("resume", "mine", code=2).exception)
