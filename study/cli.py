@@ -33,7 +33,7 @@ class Home:
         existed = self.path.exists()
         self._make_folder()
         try:
-            return self.store(must_exist=False)
+            return self.store()
         except Refusal:
             if not existed:
                 self.path.rmdir()
@@ -48,13 +48,18 @@ class Home:
         except OSError as error:
             raise Refusal("--home", str(self.path), f"a folder that can be written would do ({error.strerror})") from error
 
-    def store(self, must_exist: bool = True) -> Store:
-        """The store; reading verbs do not make one."""
+    def store(self) -> Store:
+        """The store, made if need be."""
         from study.store import Store
 
-        if must_exist and "://" not in self.store_url and not Path(self.store_url).is_dir():
-            raise Refusal("--home", str(self.path), "there is no run in it yet; `study run table9` makes one")
         return Store(self.store_url)
+
+    def existing_store(self, called: str | None = None) -> Store:
+        """The store for a verb that reads: it makes none. `called` is the run that the user asked for."""
+        if "://" not in self.store_url and not Path(self.store_url).is_dir():
+            remedy = f"there is no run in {self.path} yet; `study run table9` makes one"
+            raise Refusal("--home", str(self.path), remedy) if called is None else Refusal("run", called, remedy)
+        return self.store()
 
     def tracking_uri(self, given: str | None) -> str:
         """MLflow's: as given, from MLFLOW_TRACKING_URI, or a database in the home."""
@@ -103,7 +108,7 @@ def _run_names(_context: click.Context, _parameter: click.Parameter, incomplete:
     from study import runs
 
     try:
-        plans = runs.all_plans(Home(os.environ.get("STUDY_HOME", "./studies"), None).store())
+        plans = runs.all_plans(Home(os.environ.get("STUDY_HOME", "./studies"), None).existing_store())
     except Refusal:
         return []
     return [plan.run for plan in plans if plan.run.startswith(incomplete)]
@@ -262,7 +267,7 @@ def resume(
     from study.planning import redraft
 
     place = Home(home, store)
-    opened = place.store()
+    opened = place.existing_store(run)
     plan, _ = runs.find(opened, run)
     for option, kept, given in (("--tracking-uri", plan.tracking_uri, tracking_uri), ("--storage", plan.storage, storage)):
         if ":***@" in kept and not given:
@@ -288,7 +293,7 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
 
     from study import runs
 
-    opened = Home(home, store).store()
+    opened = Home(home, store).existing_store(run)
     plans = runs.all_plans(opened) if run is None else [runs.find(opened, run)[0]]
     stored = opened.keys()
     found = [runs.Status.of(opened, plan, stored) for plan in plans]
@@ -318,7 +323,7 @@ def report(run: str, home: str, store: str | None, form: str) -> None:
     from study.driver import reader
     from study.report import Report
 
-    opened = Home(home, store).store()
+    opened = Home(home, store).existing_store(run)
     plan, space = runs.find(opened, run)
     click.echo(Report(plan, reader(opened), space).render(form).rstrip("\n"))
 
@@ -387,7 +392,7 @@ def _print_plan(drawn: Any, place: Home, as_json: bool) -> None:
     plan: Plan = drawn.plan
     recipes = list(drawn.recipes.values())
     exists = "://" in place.store_url or Path(place.store_url).is_dir()
-    stored = place.store(must_exist=False).keys() if exists else set()
+    stored = place.store().keys() if exists else set()
     record = {
         "study": plan.study, "run": plan.run,
         "trials": [
