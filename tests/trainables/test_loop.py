@@ -141,17 +141,17 @@ def slow_epoch(network, data, images, epoch, draws):
     ],
     ids=str,
 )
-def test_an_epoch_agrees_with_a_slow_one(setting):
+def test_an_epoch_agrees_with_a_slow_one(setting, monkeypatch):
+    # Rounding may turn a ReLU on or off, a jump of the gradient; in a smooth network it stays small.
+    monkeypatch.setattr(torch.nn.functional, "relu", torch.nn.functional.softplus)
     epoch = replace(EPOCH, **{"batch_size": 16, **setting})
     student, (data, images) = learner(seed=int(torch.randint(1000, ()))), random_data()
-    network, before = copy.deepcopy(student.network), copy.deepcopy(student.network.state_dict())
+    network = copy.deepcopy(student.network)
     draws = loop._draws(data, epoch, student.origin.seed, 3)
     measures = train_epoch(student, data, epoch, 3)
     assert measures == pytest.approx(slow_epoch(network, data, images, epoch, draws), rel=1e-3)
     for name, tensor in network.state_dict().items():
-        # Rounding may turn a ReLU on or off, which is a jump of the gradient; so by the size of the whole change.
-        difference = (student.network.state_dict()[name] - tensor).double().norm()
-        assert difference <= 0.01 * (tensor - before[name]).double().norm(), name
+        torch.testing.assert_close(student.network.state_dict()[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_crops_and_flips_are_uniform_and_new_every_epoch():

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+
+import search_spaces
+from search_spaces import table9
+from study import catalog
+from study.plan import Request, Space
+from study.refusal import Refusal
+
+MINE = '''"""A user's own: two cells of Table 9."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from search_spaces import table9
+
+
+@dataclass
+class Part:
+    size: int
+
+
+def space(request):
+    whole = table9.space(request)
+    return replace(whole, name="mine", trials=whole.trials[: Part(2).size])
+
+
+def first(request):
+    return replace(space(request), name="first", trials=space(request).trials[:1])
+
+
+nothing = None
+'''
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE, encoding="utf-8")
+    return path
+
+
+def test_the_shipped_spaces_are_the_files_of_the_package():
+    files = Path(search_spaces.__file__).parent.glob("*.py")
+    assert catalog.names() == sorted(path.stem for path in files if path.stem != "__init__")
+    assert {"table6", "table7", "table9"} <= set(catalog.names())
+
+
+def test_every_shipped_space_is_found_by_its_name():
+    for name in catalog.names():
+        function, path = catalog.find(name)
+        assert path == Path(search_spaces.__file__).parent / f"{name}.py"
+        assert isinstance(function(Request()), Space)
+
+
+def test_a_function_of_a_shipped_space_is_found():
+    assert catalog.find("table9:space") == catalog.find("table9") == (table9.space, Path(table9.__file__))
+
+
+@pytest.mark.parametrize(("suffix", "name", "trials"), [("", "mine", 2), (":space", "mine", 2), (":first", "first", 1)])
+def test_a_space_of_one_s_own_is_found_by_its_path(mine, suffix, name, trials):
+    function, path = catalog.find(f"{mine}{suffix}")
+    found = function(Request())
+    assert (path, found.name, len(found.trials)) == (mine, name, trials)
+
+
+def test_a_space_of_one_s_own_is_found_from_here(mine, monkeypatch):
+    monkeypatch.chdir(mine.parent)
+    function, path = catalog.find("./mine.py:first")
+    assert (path.resolve(), function(Request()).name) == (mine.resolve(), "first")
+
+
+def refusal(reference):
+    """What is said about a reference, in one line."""
+    with pytest.raises(Refusal) as refused:
+        catalog.find(reference)
+    message = str(refused.value)
+    assert message.startswith(f"space = {reference!r}: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("reference", ["table99", "table9.py", "", ":space", "search_spaces", "__init__"])
+def test_an_unknown_name_is_refused_with_the_known_ones(reference):
+    assert ", ".join(catalog.names()) in refusal(reference)
+
+
+def test_what_is_no_python_file_is_refused(tmp_path, mine):
+    (tmp_path / "folder.py").mkdir()
+    for path in (tmp_path / "absent.py", tmp_path / "folder.py", mine.rename(tmp_path / "mine.txt")):
+        assert "the path of a Python file" in refusal(str(path))
+
+
+@pytest.mark.parametrize("function", ["absent", "nothing"])
+def test_a_missing_function_is_refused(mine, function):
+    assert f"a function `{function}(request)`" in refusal(f"{mine}:{function}")
+    assert "a function `absent(request)`" in refusal("table9:absent")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("def space(request:\n    pass\n", "SyntaxError"),
+        ("import no_such_module_anywhere\n", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
+        ("raise ValueError('first\\nsecond')\n", "ValueError: first second"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_refused_with_the_reason(tmp_path, text, why):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    assert why in refusal(str(path))
