@@ -91,8 +91,7 @@ def _train(stages: list[Stage], store: Store, resources: Resources, draft: Draft
     drain = execute.Drain()
     outcome = "interrupted"
     try:
-        execute.connect(resources)
-        with execute.interruptible(drain, events.progress.say):
+        with execute.connected(resources), execute.interruptible(drain, events.progress.say):
             job = execute.Job(draft.plan.run, store.url, resources.data_dir, {stage.key: stage for stage in stages})
             execute.execute(stages, job, resources, draft.work.trainable(), drain, events)
         outcome = "interrupted" if drain.requested else "failed" if events.given_up else "complete"

@@ -167,13 +167,15 @@ class _StopAll(tune.Stopper):  # type: ignore[misc]
         return self.drain()
 
 
-def connect(resources: Resources) -> None:
-    """Start Ray on this machine, or join the cluster that `resources` names; nothing if this process has done so.
+@contextmanager
+def connected(resources: Resources) -> Iterator[None]:
+    """Within it, Ray runs on this machine or is the cluster that `resources` names; a Ray of the caller's is used.
 
     Raises:
         Refusal: if there is no such cluster.
     """
     if ray.is_initialized():
+        yield
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if not resources.address:
@@ -184,6 +186,10 @@ def connect(resources: Resources) -> None:
         if not resources.address:
             raise
         raise Refusal("--address", resources.address, f"a running Ray cluster would do ({_first(error)})") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def execute(

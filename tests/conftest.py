@@ -60,9 +60,8 @@ def one_ray() -> Iterator[None]:
     from study import execute
     from study.plan import Resources
 
-    execute.connect(Resources())
-    yield
-    execute.ray.shutdown()
+    with execute.connected(Resources()):
+        yield
 
 
 @pytest.fixture

@@ -33,15 +33,13 @@ def resolve_sampler(sampler: Sampler, field: str = "sampler", classes: int | Non
         if sampler not in SAMPLERS:
             raise Refusal(field, sampler, f"one of {', '.join(SAMPLERS)}, an exponent q or class weights would do")
         return SAMPLERS[sampler]
-    if isinstance(sampler, (int, float)) and not isinstance(sampler, bool) and math.isfinite(sampler):
-        return float(sampler) + 0.0  # -0.0 and 0.0 are one sampler and need one name
+    exponent = _number(sampler)
+    if math.isfinite(exponent):
+        return exponent
     if isinstance(sampler, (list, tuple)):
-        try:
-            weights = tuple(float(w) for w in sampler)
-        except (TypeError, ValueError):
-            weights = ()
-        if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights) > 0:
-            raise Refusal(field, sampler, "class weights must be finite numbers ≥ 0 that do not all vanish")
+        weights = tuple(map(_number, sampler))
+        if not all(w >= 0 for w in weights) or not 0 < sum(weights) < math.inf:
+            raise Refusal(field, sampler, "finite class weights ≥ 0 that do not all vanish would do")
         if classes is not None and len(weights) != classes:
             raise Refusal(field, f"{len(weights)} class weights", f"{classes}, one a class, would do")
         return weights
@@ -53,7 +51,7 @@ def sampler_name(sampler: Sampler) -> str:
     resolved = resolve_sampler(sampler)
     if isinstance(resolved, tuple):
         return "weights"
-    return next((name for name, q in SAMPLERS.items() if q == resolved), f"q={resolved:g}")
+    return next((name for name, q in SAMPLERS.items() if q == resolved), f"q={resolved!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +110,19 @@ class Config:
             ("dataset", tuple(DATASETS)), ("backbone", BACKBONES), ("method", METHODS), ("precision", PRECISIONS),
         ):  # fmt: skip
             self._require(field, getattr(self, field) in choices, f"one of {', '.join(choices)} would do")
-        for field, low in (
-            ("epochs", 1), ("batch_size", 1), ("warmup", 0), ("S", 0), ("split_seed", 0), ("subset_seed", 0),
-            ("seed", 0),
-        ):  # fmt: skip
+        for field, low in (("epochs", 1), ("batch_size", 1), ("warmup", 0), ("S", 0)):
             self._require(field, _is_int(getattr(self, field), low), f"a whole number ≥ {low} would do")
+        for field in ("split_seed", "subset_seed", "seed"):
+            value = getattr(self, field)
+            self._require(field, _is_int(value, 0) and value < 1 << 32, "a whole number from 0 to 2³² - 1 would do")
         for field, low, high in (
             ("imbalance", 1.0, math.inf), ("lr", 0.0, math.inf), ("gamma", 0.0, math.inf), ("momentum", 0.0, 1.0),
             ("weight_decay", 0.0, math.inf),
         ):  # fmt: skip
-            value = getattr(self, field)
-            good = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value < high
+            value = _number(getattr(self, field))
             above = f" and < {high:g}" if high < math.inf else ""
-            self._require(field, good, f"a finite number ≥ {low:g}{above} would do")
-            object.__setattr__(self, field, float(value))
+            self._require(field, low <= value < high, f"a finite number ≥ {low:g}{above} would do")
+            object.__setattr__(self, field, value)
         for field in ("nesterov", "drop_last", "replacement"):
             self._require(field, isinstance(getattr(self, field), bool), "true or false would do")
         self._require("nesterov", not self.nesterov or self.momentum > 0, "Nesterov needs a momentum above 0")
@@ -156,6 +153,8 @@ class Config:
             f"increasing whole numbers below epochs = {self.epochs} would do",
         )  # fmt: skip
         object.__setattr__(self, "milestones", tuple(stones))
+        highest = math.log(max(self.gamma, 1.0)) * len(stones) + math.log(self.lr or 1.0)
+        self._require("gamma", highest < 700, "an lr that stays finite through the milestones would do")
         stages = []
         self._require("then", isinstance(self.then, (list, tuple)), "a list of (epochs, sampler) would do")
         for stage in self.then:
@@ -218,6 +217,16 @@ def base(dataset: str, imbalance: float = 50.0) -> Config:
     if dataset == "digits":
         return Config(dataset="digits", imbalance=imbalance, backbone="resnet8", epochs=100, milestones=(50,))
     return Config(dataset=dataset, imbalance=imbalance)
+
+
+def _number(value: object) -> float:
+    """A number as a float, -0.0 as 0.0, for one value needs one name; NaN for anything else."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value) + 0.0
+    except OverflowError:
+        return math.inf
 
 
 def _is_int(value: object, low: int) -> bool:

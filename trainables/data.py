@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 from contextlib import redirect_stdout
 from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -119,10 +121,12 @@ def subset(labels: NDArray[np.int64], counts: NDArray[np.int64], seed: int) -> N
 def _digits(
     counts: NDArray[np.int64], split_seed: int, subset_seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    images, targets = raw.images.astype(np.uint8), raw.target.astype(np.uint8)
+    # load_digits() reads the same file, but importing scikit-learn takes a worker two seconds.
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.uint8)
+    images, targets = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
     found = "sha256:" + hashlib.sha256(images.tobytes() + targets.tobytes()).hexdigest()
     if found != DATASETS["digits"].fingerprint:
         raise Refusal("digits", found, f"scikit-learn's digits with {DATASETS['digits'].fingerprint} would do")
@@ -163,8 +167,9 @@ def _torchvision(
     try:
         with redirect_stdout(io.StringIO()):
             data = kind(root=str(where), train=train, download=download)
-    except OSError as error:  # URLError, a connection reset, a folder that cannot be written
-        raise Refusal(dataset, str(where), f"the download failed ({error}): {remedy}") from error
+    except (OSError, HTTPException) as error:  # URLError, a connection reset, a folder that cannot be written
+        verb = "downloaded" if download else "read"
+        raise Refusal(dataset, str(where), f"its files cannot be {verb} ({error}): {remedy}") from error
     except RuntimeError as error:  # torchvision's word for files that are missing or damaged
         raise Refusal(dataset, str(where), f"its files are missing or damaged: {remedy}") from error
     return data.data.transpose(0, 3, 1, 2), np.asarray(data.targets)

@@ -36,11 +36,15 @@ class Learner:
         facts = DATASETS[origin.dataset]
         self.origin, self.device = origin, torch.device(origin.device)
         rng = _torch_generator(origin.seed, 0, Purpose.WEIGHTS)
-        self.network = build(origin.backbone, facts.channels, facts.classes, rng).to(self.device)
+        network = build(origin.backbone, facts.channels, facts.classes, rng)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
         self.momentum = {name: torch.zeros_like(p) for name, p in self.network.named_parameters()}
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and buffers as ``network.*`` and momentum as ``momentum.*``, on the CPU."""
+        """Weights and buffers as ``network.*`` and momentum as ``momentum.*``, on the CPU.
+
+        There they share memory with what is trained next.
+        """
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"momentum.{name}": tensor for name, tensor in self.momentum.items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -104,6 +108,7 @@ def train_epoch(learner: Learner, data: LongTailed, epoch: Epoch, index: int) ->
     Raises:
         Diverged: if the training loss is not finite.
     """
+    assert data.crop == epoch.crop
     trained = learner.obey(epoch, index)
     sgd = learner.optimizer(epoch, trained)
     order, top, left, mirror = _draws(data, epoch, learner.origin.seed, index)

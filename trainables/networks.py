@@ -57,13 +57,17 @@ class ResNet(nn.Module):
 
 
 def initialise(module: nn.Module, rng: torch.Generator) -> None:
-    """Draw the weights below `module` as LDAM does: Kaiming-normal; a linear bias uniform in ± 1/√fan_in."""
+    """Draw the weights below `module` as LDAM does: Kaiming-normal; a linear bias uniform in ± 1/√fan_in.
+
+    They are drawn on the CPU, so that a GPU starts from the same weights.
+    """
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(part.weight, generator=rng)
+            weight = torch.empty(part.weight.shape)
+            part.weight.data.copy_(nn.init.kaiming_normal_(weight, generator=rng))
             if part.bias is not None:
-                bound = 1 / math.sqrt(part.weight[0].numel())
-                nn.init.uniform_(part.bias, -bound, bound, generator=rng)
+                bound = 1 / math.sqrt(weight[0].numel())
+                part.bias.data.copy_(nn.init.uniform_(torch.empty(part.bias.shape), -bound, bound, generator=rng))
 
 
 def build(backbone: str, channels: int, classes: int, rng: torch.Generator) -> ResNet:

@@ -72,10 +72,12 @@ class Epoch:
         if self.sampler == 1.0 and self.replacement:
             # Instance-balanced epochs visit each image once either way: one work, one name.
             object.__setattr__(self, "replacement", False)
-        for field in ("lr", "momentum", "weight_decay"):
-            value = float(getattr(self, field))
-            assert math.isfinite(value), f"{field} = {value!r}: a finite number would do"
-            object.__setattr__(self, field, value)
+        for field in ("lr", "momentum", "weight_decay", "sampler", "class_weights"):
+            # Equal values need equal names: 1 and 1.0, -0.0 and 0.0.
+            value = getattr(self, field)
+            plain = tuple(float(v) + 0.0 for v in value) if isinstance(value, tuple) else value and float(value) + 0.0
+            object.__setattr__(self, field, 0.0 if plain == 0 else plain)
+            assert all(map(math.isfinite, plain if isinstance(plain, tuple) else (plain or 0.0,))), (field, value)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON holds and `from_json` takes back."""

@@ -171,7 +171,7 @@ def test_a_run_is_reported_recorded_and_not_trained_twice(
     def refuse(*_arguments: object) -> None:
         raise AssertionError("Ray was started with nothing to train")
 
-    monkeypatch.setattr(execute, "connect", refuse)
+    monkeypatch.setattr(execute, "connected", refuse)
     again = study("run", space, "--seeds", "2", "--name", "mine", "--json")
     assert parsed(again)["rows"] == report["rows"]
     assert parsed(study("status", "mine", "--json"))["epochs_trained_now"] == 0

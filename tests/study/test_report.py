@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import struct
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -119,12 +120,14 @@ def test_a_paper_s_figure_for_other_data_says_so():
 
 def test_several_columns_stand_side_by_side_with_a_dash_for_what_is_not_there():
     trials = [*nine(dataset="cifar10", paper=82.9, paper_of="cifar10"), cell("IB", "CR", dataset="digits")]
+    trials[3] = replace(trials[3], paper=None)
     head, body = table_of(Report(plan(trials), all_of(trials[:1] + trials[9:])).markdown())
     assert head == ["", "cifar10", "paper", "digits"]
     assert [line[0] for line in body] == [trial.row for trial in trials[:9]]
     assert body[0] == ["IB⇒IB", "51.0 ± 1.0", "82.9", "–"]
     assert body[1] == ["IB⇒CB", "–", "82.9", "–"]
     assert body[2] == ["IB⇒CR", "–", "82.9", "51.0 ± 1.0"]
+    assert body[3] == ["CB⇒IB", "–", "–", "–"]
 
 
 @pytest.mark.parametrize("form", ["table", "markdown"])
