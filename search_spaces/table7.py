@@ -14,7 +14,7 @@ from trainables.protocol import DATA_DOMAIN, bases, trial
 from trainables.work import WORK
 
 COLUMNS = (("cifar10", 50.0),)
-SCHEDULES = {
+SCHEDULES: dict[str, tuple[str, tuple[tuple[int, str], ...], float]] = {
     "CR": ("CR", (), 82.9),
     "CB for 5 epochs, then CR": ("CB", ((5, "CR"),), 82.7),
     "CR for 5 epochs, then CB": ("CR", ((5, "CB"),), 79.2),
@@ -27,7 +27,7 @@ def space(request: Request) -> Space:
     for config in bases(request, COLUMNS):
         for row, (switch, then, figure) in SCHEDULES.items():
             cell = replace(config, first="IB", switch=switch, then=then, S=1)
-            axes = {"first": "IB", "switch": row, "S": 1}
+            axes: dict[str, str | int | float] = {"first": "IB", "switch": row, "S": 1}
             trials.append(trial(cell, row, axes, {COLUMNS[0]: figure}))
     return Space(
         name="table7",

@@ -56,5 +56,7 @@ def _module(reference: str, where: str) -> ModuleType:
     except Refusal:
         raise
     except Exception as error:
-        raise Refusal("space", reference, f"its file could not be imported ({type(error).__name__}: {error})") from error
+        raise Refusal(
+            "space", reference, f"its file could not be imported ({type(error).__name__}: {error})"
+        ) from error
     return module

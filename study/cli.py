@@ -46,7 +46,9 @@ class Home:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise Refusal("--home", str(self.path), f"a folder that can be written would do ({error.strerror})") from error
+            raise Refusal(
+                "--home", str(self.path), f"a folder that can be written would do ({error.strerror})"
+            ) from error
 
     def store(self) -> Store:
         """The store, made if need be."""
@@ -96,7 +98,9 @@ def _machines(function: Function) -> Function:
 
 def _services(function: Function) -> Function:
     options = (
-        click.option("--tracking-uri", metavar="URI", help="MLflow. [default: MLFLOW_TRACKING_URI, else HOME/mlflow.db]"),
+        click.option(
+            "--tracking-uri", metavar="URI", help="MLflow. [default: MLFLOW_TRACKING_URI, else HOME/mlflow.db]"
+        ),
         click.option("--storage", metavar="URL", help="Optuna. [default: sqlite:///HOME/optuna.db]"),
     )
     for option in reversed(options):
@@ -123,7 +127,7 @@ def _space_names(_context: click.Context, _parameter: click.Parameter, incomplet
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="longtail-study", prog_name="study")
 def cli() -> None:
-    """Which sampler, and when? Launch, compare and resume studies of long-tailed recognition.
+    r"""Which sampler, and when? Launch, compare and resume studies of long-tailed recognition.
 
     \b
     study run table9      train a table of the paper on the embedded data
@@ -142,12 +146,13 @@ def list_spaces(as_json: bool) -> None:
 
     found = []
     for name in catalog.names():
-        costs = {}
+        record: dict[str, Any] = {"space": name}
         for scale in (False, True):
             plan = draft([name], Request(paper=scale), 1, Machine("cpu", 1), Resources()).plan
             naive = sum(trial.epochs for trial in plan.trials)
-            costs["paper" if scale else "digits"] = {"epochs_needed": plan.epochs_needed, "epochs_naive": naive}
-        found.append({"space": name, "title": plan.spaces[0].title, **costs})
+            record["paper" if scale else "digits"] = {"epochs_needed": plan.epochs_needed, "epochs_naive": naive}
+            record["title"] = plan.spaces[0].title
+        found.append(record)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -179,8 +184,12 @@ def show(space: str) -> None:
 
 @cli.command()
 @click.argument("spaces", nargs=-1, required=True, metavar="SPACE...", shell_complete=_space_names)
-@click.option("--data", multiple=True, metavar="NAME", help="digits, cifar10 or cifar100; repeatable. [default: digits]")
-@click.option("--imbalance", multiple=True, type=float, metavar="IF", help="Imbalance factor; repeatable. [default: 50]")
+@click.option(
+    "--data", multiple=True, metavar="NAME", help="digits, cifar10 or cifar100; repeatable. [default: digits]"
+)
+@click.option(
+    "--imbalance", multiple=True, type=float, metavar="IF", help="Imbalance factor; repeatable. [default: 50]"
+)
 @click.option("--seeds", default=3, show_default=True, help="Replicates of each trial.")
 @click.option("--paper", is_flag=True, help="The paper's own data, epochs and protocol.")
 @click.option("--name", metavar="RUN", help="What to call the run. [default: from its content]")
@@ -188,8 +197,12 @@ def show(space: str) -> None:
 @_services
 @_machines
 @click.option("--cpus-per-trial", type=float, default=1.0, show_default=True, help="CPUs a stage, also its threads.")
-@click.option("--gpus-per-trial", type=float, default=None, help="GPUs a stage, or a fraction. [default: 1 if there is one]")
-@click.option("--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="CIFAR's files. [default: HOME/data]")
+@click.option(
+    "--gpus-per-trial", type=float, default=None, help="GPUs a stage, or a fraction. [default: 1 if there is one]"
+)
+@click.option(
+    "--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="CIFAR's files. [default: HOME/data]"
+)
 @click.option("--download", is_flag=True, help="Download data sets that are missing.")
 @click.option("--dry-run", is_flag=True, help="Print the trials and what they cost; train nothing, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run, one JSON object; else the report as one.")
@@ -214,7 +227,7 @@ def run(
         raise Refusal("--cpus-per-trial", cpus_per_trial, "a number above 0 would do")
     if gpus_per_trial is None:
         gpus_per_trial = 1.0 if not address and _has_gpu() else 0.0
-    elif not 0 <= gpus_per_trial or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
+    elif gpus_per_trial < 0 or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
         raise Refusal("--gpus-per-trial", gpus_per_trial, "a fraction, or a whole number, ≥ 0 would do")
     if name is not None:
         runs.check_name(name)
@@ -245,8 +258,12 @@ def run(
     else:
         from study.services import without_password
 
-        kept = {"tracking_uri": without_password(tracking_uri or ""), "storage": without_password(storage or "")}
-        drawn = replace(drawn, plan=replace(drawn.plan, **kept))
+        kept = replace(
+            drawn.plan,
+            tracking_uri=without_password(tracking_uri or ""),
+            storage=without_password(storage or ""),
+        )
+        drawn = replace(drawn, plan=kept)
         runs.save_plan(opened, drawn.plan)
     _start(drawn, opened, place, tracking_uri, storage, resources, as_json=as_json)
 
@@ -269,7 +286,10 @@ def resume(
     place = Home(home, store)
     opened = place.existing_store(run)
     plan, _ = runs.find(opened, run)
-    for option, kept, given in (("--tracking-uri", plan.tracking_uri, tracking_uri), ("--storage", plan.storage, storage)):
+    for option, kept, given in (
+        ("--tracking-uri", plan.tracking_uri, tracking_uri),
+        ("--storage", plan.storage, storage),
+    ):
         if ":***@" in kept and not given:
             raise Refusal(option, kept, "a password is not stored: the whole URL, given again, would do")
     tracking_uri, storage = tracking_uri or plan.tracking_uri, storage or plan.storage
@@ -316,7 +336,9 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
 @cli.command()
 @click.argument("run", shell_complete=_run_names)
 @_places
-@click.option("--format", "form", default="table", type=click.Choice(["table", "markdown", "csv", "json"]), show_default=True)
+@click.option(
+    "--format", "form", default="table", type=click.Choice(["table", "markdown", "csv", "json"]), show_default=True
+)
 def report(run: str, home: str, store: str | None, form: str) -> None:
     """Print a RUN's tables, beside the paper's figures: from the store alone."""
     from study import runs

@@ -61,7 +61,9 @@ def start(
             projection.reconcile(store.keys())  # what the workers saved when they were stopped
     finally:
         progress.close()
-    code = INTERRUPTED if interrupted else FAILED if len(events.complete(store.keys())) < len(draft.recipes) else COMPLETE
+    code = (
+        INTERRUPTED if interrupted else FAILED if len(events.complete(store.keys())) < len(draft.recipes) else COMPLETE
+    )
     answer()
     status = {COMPLETE: "FINISHED", FAILED: "FAILED", INTERRUPTED: "KILLED"}[code]
     projection.close(status, lambda: Report(plan, reader(store)).files())

@@ -56,14 +56,11 @@ class Events(Protocol):
         """A stage was given up; `lost` if its process disappeared, else training raised."""
 
 
+@dataclass
 class Drain:
     """Whether the user has asked to stop: workers end their epoch and save, nothing new is begun."""
 
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self) -> bool:
-        return self.requested
+    requested: bool = False
 
 
 class StageSearcher(Searcher):
@@ -96,9 +93,9 @@ class StageSearcher(Searcher):
     def _push(self, stage: Stage) -> None:
         heapq.heappush(self._ready, (-stage.remaining, self._order[stage.key], stage))
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | Any:
         """A stage's name; None while none is ready; FINISHED when none is left."""
-        if self._drain() or not (self._ready or self._running):
+        if self._drain.requested or not (self._ready or self._running):
             return Searcher.FINISHED
         if not self._ready or (self._workers and len(self._running) >= self._workers):
             return None
@@ -127,7 +124,7 @@ class StageSearcher(Searcher):
                 self._push(child)
         elif result is not None and "error" in result and not error:
             self._give_up(stage, result["error"], result["traceback"], lost=False)
-        elif not self._drain():
+        elif not self._drain.requested:
             self._attempts[stage.key] = self._attempts.get(stage.key, 0) + 1
             if self._attempts[stage.key] < LOST_ATTEMPTS:
                 self._push(stage)
@@ -155,16 +152,16 @@ class StageSearcher(Searcher):
 
 
 @dataclass
-class _StopAll(tune.Stopper):  # type: ignore[misc]
+class _StopAll(tune.Stopper):
     """Ends the experiment once a drain is requested; Tune then lets each actor end its step and save."""
 
     drain: Drain = field(default_factory=Drain)
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
         return False
 
     def stop_all(self) -> bool:
-        return self.drain()
+        return self.drain.requested
 
 
 @contextmanager
@@ -212,7 +209,9 @@ def execute(
     room = ray.cluster_resources()
     for kind, option in (("cpu", "--cpus-per-trial"), ("gpu", "--gpus-per-trial")):
         if each[kind] > room.get(kind.upper(), 0):
-            raise Refusal(option, each[kind], f"at most {room.get(kind.upper(), 0):g}, what the machines have, would do")
+            raise Refusal(
+                option, each[kind], f"at most {room.get(kind.upper(), 0):g}, what the machines have, would do"
+            )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it complains of logs and snapshots that are not kept
     searcher = StageSearcher(stages, resources.workers, drain, events)
     with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(None):

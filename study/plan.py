@@ -158,6 +158,21 @@ class Space:
     evidence: str = ""
     objective: str = "test/top1"
 
+    def __post_init__(self) -> None:
+        if not self.trials:
+            raise Refusal("space", self.name, "at least one trial would do")
+        for trial in self.trials:
+            for name, domain in self.domain.items():
+                value = trial.axes.get(name)
+                inside = value in domain.values if isinstance(domain, Choice) else _within(domain, value)
+                if not inside:
+                    raise Refusal(f"{self.name}, {trial.label}: {name}", value, f"a value of {domain} would do")
+
+
+def _within(domain: Integer | Real, value: object) -> bool:
+    kinds = (int,) if isinstance(domain, Integer) else (int, float)
+    return isinstance(value, kinds) and domain.low <= value <= domain.high
+
 
 @dataclass(frozen=True)
 class PlannedTrial:

@@ -39,7 +39,9 @@ def draft(
     for reference in references:
         function, path = catalog.find(reference)
         shipped = path.parent.name == "search_spaces" and path.stem in catalog.names()
-        where = reference if shipped else str(path.absolute()) + reference.partition(":")[1] + reference.partition(":")[2]
+        where = (
+            reference if shipped else str(path.absolute()) + reference.partition(":")[1] + reference.partition(":")[2]
+        )
         space = function(request)
         if any(space.name == other.name for other, *_ in spaces):
             raise Refusal("space", reference, "each space once would do")
@@ -76,7 +78,9 @@ def draft(
         commit=_commit(),
         versions={
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("longtail-study", "torch", "ray", "optuna", "mlflow", "numpy")},
+            **{
+                name: metadata.version(name) for name in ("longtail-study", "torch", "ray", "optuna", "mlflow", "numpy")
+            },
         },
     )
     plan = plan.named(f"{plan.study}-{plan.digest}")

@@ -79,6 +79,6 @@ def _bar() -> Bar:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
-        BarColumn(), MofNCompleteColumn(), TextColumn("epochs"), TimeRemainingColumn(), TextColumn("{task.description}"),
-        console=Console(stderr=True),
+        BarColumn(), MofNCompleteColumn(), TextColumn("epochs"), TimeRemainingColumn(),
+        TextColumn("{task.description}"), console=Console(stderr=True),
     )  # fmt: skip

@@ -72,16 +72,17 @@ class Report:
         from rich import box
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         out = io.StringIO()
         console = Console(file=out, width=160, color_system=None, highlight=False)
         for space in self.spaces:
             head, body = self._grid(space)
-            grid = Table(title=space.title, title_justify="left", box=box.SIMPLE_HEAD, title_style="")
+            grid = Table(title=Text(space.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="")
             for number, name in enumerate(head):
-                grid.add_column(name, justify="right" if number else "left", no_wrap=True)
+                grid.add_column(Text(name), justify="right" if number else "left", no_wrap=True)
             for cells in body:
-                grid.add_row(*cells)
+                grid.add_row(*map(Text, cells))
             console.print(grid)
             for line in [*self._notes(space), *self._words(space)]:
                 console.print(line, soft_wrap=True, markup=False)
@@ -89,7 +90,10 @@ class Report:
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
     def heat_map(self) -> bytes | None:
-        """The combinations as a picture (PNG): first sampler by switch sampler, a panel a column; None without both."""
+        """The combinations as a picture (PNG): first by switch sampler, a panel a column.
+
+        None if a space has not just these two dimensions, or not all results.
+        """
         panels = [
             (space.title, column, grid)
             for space in self.spaces
@@ -104,7 +108,7 @@ class Report:
         figure = Figure(figsize=(4.2 * len(panels), 3.9), layout="constrained")
         for number, (title, column, (firsts, switches, cells)) in enumerate(panels):
             axis = figure.add_subplot(1, len(panels), number + 1)
-            means = [[row.mean or float("nan") for row in line] for line in cells]
+            means = [[row.mean or 0.0 for row in line] for line in cells]  # every one has values
             axis.imshow(means, cmap="viridis", aspect="auto")
             low, high = min(map(min, means)), max(map(max, means))
             for y, line in enumerate(cells):
@@ -166,7 +170,7 @@ class Report:
         counts = sorted({len(row.values) for row in self._of(space)})
         n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         what = f"Top-1 in % after the last epoch ({space.objective}), mean ± std over n = {n} replicates."
-        if space.evidence and any(row.trial.config["dataset"] == "digits" for row in self._of(space)):
+        if space.evidence and any(row.trial.axes.get("dataset") == "digits" for row in self._of(space)):
             what += f" Evidence on digits: {space.evidence}."
         if any(row.trial.paper is not None for row in self._of(space)):
             what += " Paper: n = 1 or unstated."
@@ -179,7 +183,10 @@ class Report:
         found: dict[tuple[str, str], Row] = {}
         for row in self._of(space):
             if row.trial.column == column and row.values and {"first", "switch"} <= row.trial.axes.keys():
-                found[str(row.trial.axes["first"]), str(row.trial.axes["switch"])] = row
+                pair = (str(row.trial.axes["first"]), str(row.trial.axes["switch"]))
+                if pair in found:
+                    return None  # the space has further dimensions, and a square would hide them
+                found[pair] = row
         firsts = list(dict.fromkeys(first for first, _ in found))
         switches = list(dict.fromkeys(switch for _, switch in found))
         if len(firsts) < 2 or len(switches) < 2 or len(found) < len(firsts) * len(switches):

@@ -13,7 +13,7 @@ from typing import Any
 from study.plan import Plan
 from study.planning import Replicate
 from study.refusal import Refusal
-from study.store import Damaged, Store
+from study.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 
 import optuna
 from optuna.distributions import (
@@ -38,8 +40,6 @@ def check_url(url: str) -> None:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
-    if url.startswith("redis://"):
-        return
     try:
         make_url(url).get_dialect().import_dbapi()
     except (SQLAlchemyError, ImportError, ValueError) as error:
@@ -93,8 +93,16 @@ class Search:
                 study.enqueue_trial(parameters, user_attrs={"trial": trial.label, **trial.axes})
         while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             study.ask(distributions)
+        self._complete_parameters(study, distributions)
         for frozen in study.get_trials(deepcopy=False):
             self._trials[f"{space.name}/{frozen.user_attrs['trial']}"] = frozen
+
+    def _complete_parameters(self, study: optuna.Study, distributions: Mapping[str, BaseDistribution]) -> None:
+        """Write what a driver that was killed inside `ask` left out: Optuna writes parameters one by one."""
+        for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            for name in distributions.keys() - frozen.params.keys():
+                value = distributions[name].to_internal_repr(frozen.user_attrs[name])
+                self._storage.set_trial_param(frozen._trial_id, name, value, distributions[name])
 
     def state(self, trial: PlannedTrial) -> TrialState:
         """The state of a trial as this driver knows it."""
@@ -110,8 +118,8 @@ class Search:
     def fail(self, trial: PlannedTrial, reason: str) -> None:
         """Tell that training raised, with the reason; once."""
         if not self.state(trial).is_finished():
-            frozen = self._trials[trial.name]
-            self._storage.set_trial_user_attr(frozen._trial_id, "failed_because", reason)
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another driver was first
+                self._storage.set_trial_user_attr(self._trials[trial.name]._trial_id, "failed_because", reason)
         self._tell(trial, None, TrialState.FAIL)
 
     def retry(self, trial: PlannedTrial) -> None:
@@ -128,7 +136,8 @@ class Search:
     def _tell(self, trial: PlannedTrial, value: float | None, state: TrialState) -> None:
         if not self.state(trial).is_finished():
             study = self._studies[trial.space]
-            self._trials[trial.name] = study.tell(self._trials[trial.name].number, value, state=state)
+            number = self._trials[trial.name].number
+            self._trials[trial.name] = study.tell(number, value, state=state, skip_if_finished=True)
 
 
 def _distribution(domain: Domain) -> BaseDistribution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from urllib.parse import urlsplit
 
@@ -9,16 +10,16 @@ from study.refusal import Refusal
 
 SECONDS = 2.0
 
-_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "redis": 6379}
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 
 
 def reachable(url: str) -> str:
     """Why a server cannot be reached within two seconds, or "" if it can, or if the URL names no server."""
-    parts = urlsplit(url)
-    scheme = parts.scheme.partition("+")[0]
-    if scheme not in _PORTS:
-        return ""
     try:
+        parts = urlsplit(url)
+        scheme = parts.scheme.partition("+")[0]
+        if scheme not in _PORTS:
+            return ""
         address = (parts.hostname or "localhost", parts.port or _PORTS[scheme])
         with socket.create_connection(address, timeout=SECONDS):
             return ""
@@ -35,8 +36,4 @@ def require(option: str, url: str) -> None:
 
 def without_password(url: str) -> str:
     """The URL, fit to be shown and stored."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username}:***@{host}").geturl()
+    return re.sub(r"(?<=:)[^:/@]*(?=@)|(?<=password=)[^&]*", "***", url)

@@ -133,6 +133,6 @@ def _header(key: str, prefix: bytes, read: Any) -> dict[str, Any]:
         head = read(size) if size < 1 << 32 else b""
         if len(head) == size and hashlib.sha256(head).digest() == prefix[16:]:
             header: dict[str, Any] = json.loads(head)
-            if header["key"] == key:
+            if header.get("key") == key:
                 return header
     raise Damaged(f"state {key}: its header is not the one that was written")

@@ -71,7 +71,8 @@ class Tracker:
                 self._experiment, start_time=self._created, tags=tags, run_name=self._plan.run
             )
             parameters = {
-                "study": self._plan.study, "replicates": self._plan.replicates, "commit": self._plan.commit or "unknown",
+                "study": self._plan.study, "replicates": self._plan.replicates,
+                "commit": self._plan.commit or "unknown",
                 "device": self._plan.machine.device, "threads": self._plan.machine.threads,
                 "trials": len(self._plan.trials), "epochs_needed": self._plan.epochs_needed,
                 **{f"version.{name}": version for name, version in self._plan.versions.items()},

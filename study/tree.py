@@ -18,7 +18,7 @@ class Stage:
         keys: the states after each of its epochs; the last is kept.
         epochs: one instruction an epoch.
         origin: what determines state 0.
-        remaining: epochs from its start to the end of the longest recipe through it.
+        remaining: epochs from its start to the end of the longest recipe that waits for it.
     """
 
     parent: str

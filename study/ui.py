@@ -20,7 +20,18 @@ def serve(uri: str, artifacts: Path, host: str, port: int) -> int:
         return 0
     click.echo(f"http://{host}:{port}")
     click.echo("MLflow starts in about 15 s; Ctrl-C ends it", err=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
     command += ["--default-artifact-root", artifacts.as_uri(), "--workers", "1"]
     environment = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", **os.environ,

@@ -115,14 +115,14 @@ class Config:
         for field in ("split_seed", "subset_seed", "seed"):
             value = getattr(self, field)
             self._require(field, _is_int(value, 0) and value < 1 << 32, "a whole number from 0 to 2³² - 1 would do")
-        for field, low, high in (
+        for field, least, limit in (
             ("imbalance", 1.0, math.inf), ("lr", 0.0, math.inf), ("gamma", 0.0, math.inf), ("momentum", 0.0, 1.0),
             ("weight_decay", 0.0, math.inf),
         ):  # fmt: skip
-            value = _number(getattr(self, field))
-            above = f" and < {high:g}" if high < math.inf else ""
-            self._require(field, low <= value < high, f"a finite number ≥ {low:g}{above} would do")
-            object.__setattr__(self, field, value)
+            number = _number(getattr(self, field))
+            above = f" and < {limit:g}" if limit < math.inf else ""
+            self._require(field, least <= number < limit, f"a finite number ≥ {least:g}{above} would do")
+            object.__setattr__(self, field, number)
         for field in ("nesterov", "drop_last", "replacement"):
             self._require(field, isinstance(getattr(self, field), bool), "true or false would do")
         self._require("nesterov", not self.nesterov or self.momentum > 0, "Nesterov needs a momentum above 0")

@@ -109,7 +109,7 @@ def subset(labels: NDArray[np.int64], counts: NDArray[np.int64], seed: int) -> N
 
     One `RandomState(seed)`; classes ascending; each class's positions are shuffled and the first n_j kept.
     """
-    rng = np.random.RandomState(seed)  # noqa: NPY002  the legacy stream is the published subset
+    rng = np.random.RandomState(seed)
     kept = []
     for label, count in enumerate(counts):
         positions = np.flatnonzero(labels == label)
@@ -125,7 +125,9 @@ def _digits(
     package = importlib.util.find_spec("sklearn")
     assert package is not None
     assert package.origin is not None
-    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.uint8)
+    table = np.loadtxt(
+        Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.uint8
+    )
     images, targets = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
     found = "sha256:" + hashlib.sha256(images.tobytes() + targets.tobytes()).hexdigest()
     if found != DATASETS["digits"].fingerprint:

@@ -25,6 +25,9 @@ from trainables.networks import build
 class Classifier(nn.Module):
     """Normalisation and network in one: pixels from 0 to 1, (B, channels, side, side), to logits (B, C)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.network = network

@@ -37,7 +37,7 @@ class Learner:
         self.origin, self.device = origin, torch.device(origin.device)
         rng = _torch_generator(origin.seed, 0, Purpose.WEIGHTS)
         network = build(origin.backbone, facts.channels, facts.classes, rng)
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.momentum = {name: torch.zeros_like(p) for name, p in self.network.named_parameters()}
 
     def state(self) -> dict[str, Tensor]:

@@ -73,11 +73,12 @@ class Epoch:
             # Instance-balanced epochs visit each image once either way: one work, one name.
             object.__setattr__(self, "replacement", False)
         for field in ("lr", "momentum", "weight_decay", "sampler", "class_weights"):
-            # Equal values need equal names: 1 and 1.0, -0.0 and 0.0.
             value = getattr(self, field)
-            plain = tuple(float(v) + 0.0 for v in value) if isinstance(value, tuple) else value and float(value) + 0.0
-            object.__setattr__(self, field, 0.0 if plain == 0 else plain)
-            assert all(map(math.isfinite, plain if isinstance(plain, tuple) else (plain or 0.0,))), (field, value)
+            if value is not None:
+                numbers = tuple(float(v) + 0.0 for v in (value if isinstance(value, tuple) else (value,)))
+                assert all(map(math.isfinite, numbers)), f"{field} = {value!r}: finite numbers would do"
+                # Equal values need equal names: 1 and 1.0, -0.0 and 0.0.
+                object.__setattr__(self, field, numbers if isinstance(value, tuple) else numbers[0])
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON holds and `from_json` takes back."""
@@ -86,7 +87,9 @@ class Epoch:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Epoch:
         """The instruction of such a dictionary."""
-        frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+        frozen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+        }
         return cls(**frozen)
 
 

@@ -35,7 +35,8 @@ def class_probabilities(counts: NDArray[np.int64], sampler: float | tuple[float,
     else:
         powers = sampler * np.log(counts[present])  # in logs: 5000^-200 is 0, but not beside others like it
         weights[present] = np.exp(powers - powers.max())
-    return weights / weights.sum()
+    probabilities: NDArray[np.float64] = weights / weights.sum()
+    return probabilities
 
 
 def epoch_order(

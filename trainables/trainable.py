@@ -23,7 +23,7 @@ SLICE_SECONDS = 1.0  # between two reports to the driver, or one epoch, whicheve
 SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whichever is longer
 
 
-class StageTrainable(Trainable):  # type: ignore[misc]
+class StageTrainable(Trainable):
     """Trains one stage; an actor executes many, one after the other.
 
     Its configuration is ``stage``, a stage's name; `study.execute.Job` describes them all and is sent to an actor

@@ -190,7 +190,11 @@ def _check_mlflow(home: Path, report: dict) -> None:
     assert {run.info.status for run in runs} == {"FINISHED"}
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1
-    assert {file.path for file in client.list_artifacts(parents[0].info.run_id)} >= {"plan.json", "report.md", "report.csv"}
+    assert {file.path for file in client.list_artifacts(parents[0].info.run_id)} >= {
+        "plan.json",
+        "report.md",
+        "report.csv",
+    }
     assert len(runs) == 1 + sum(row["n"] for row in report["rows"])
     for row in report["rows"]:
         found = client.search_runs([experiment.experiment_id], f"params.combination = '{row['combination']}'")

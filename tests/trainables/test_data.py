@@ -75,11 +75,11 @@ def test_shots(dataset, imbalance, sizes):
 def test_the_subset_is_the_published_one(data):
     counts = data.draw(st.lists(st.integers(0, 20), min_size=1, max_size=6))
     labels = np.random.default_rng(data.draw(st.integers(0, 999))).permutation(np.repeat(range(len(counts)), 20))
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     kept = []
     for label, count in enumerate(counts):
         of_class = np.array([i for i in range(len(labels)) if labels[i] == label])
-        np.random.shuffle(of_class)  # noqa: NPY002
+        np.random.shuffle(of_class)
         kept += of_class[:count].tolist()
     assert subset(labels, np.asarray(counts), 0).tolist() == kept
 
