@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
@@ -73,13 +72,12 @@ class _Template:
         shape = (facts.channels, facts.side, facts.side)
         example = np.zeros((2, *shape), dtype=np.float32)
         network = build(backbone, facts.channels, facts.classes, torch.Generator())
-        self._folder = TemporaryDirectory(prefix="study-model-")
-        self.path = Path(self._folder.name, "model")
-        with warnings.catch_warnings():
+        with TemporaryDirectory(prefix="study-") as folder, warnings.catch_warnings():
+            path = Path(folder, "model")
             warnings.simplefilter("ignore")  # torch.export and MLflow warn of their own internals
             mlflow.pytorch.save_model(
                 Classifier(network, facts.mean, facts.std).eval(),
-                self.path,
+                path,
                 signature=ModelSignature(
                     inputs=Schema([TensorSpec(example.dtype, (-1, *shape))]),
                     outputs=Schema([TensorSpec(example.dtype, (-1, facts.classes))]),
@@ -88,8 +86,10 @@ class _Template:
                 pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"mlflow=={mlflow.__version__}"],
                 serialization_format="pt2",
             )
-        (self.graph,) = (path.relative_to(self.path) for path in self.path.rglob("*.pt2"))
-        self.program = torch.export.load(self.path / self.graph)
+            self.files = {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+            self.model = Model.load(str(path))
+            (self.graph,) = (name for name in self.files if name.suffix == ".pt2")
+            self.program = torch.export.load(path / self.graph)
 
 
 @lru_cache(maxsize=4)
@@ -105,14 +105,14 @@ class _Reweighted:
         path: str, mlflow_model: Model, template: _Template, weights: Mapping[str, Tensor], **_options: object
     ) -> None:
         """Write a model directory."""
-        shutil.copytree(template.path, path)
+        for name, content in template.files.items():
+            Path(path, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(path, name).write_bytes(content)
         state = template.program.state_dict
         assert state.keys() == weights.keys()
         for name, tensor in weights.items():
             state[name].data.copy_(tensor)
         torch.export.save(template.program, Path(path, template.graph))
-        original = Model.load(str(template.path))
-        mlflow_model.flavors, mlflow_model.signature = original.flavors, original.signature
-        mlflow_model.saved_input_example_info = original.saved_input_example_info
-        mlflow_model.model_size_bytes = original.model_size_bytes
+        for part in ("flavors", "signature", "saved_input_example_info", "model_size_bytes"):
+            setattr(mlflow_model, part, getattr(template.model, part))
         mlflow_model.save(str(Path(path, "MLmodel")))

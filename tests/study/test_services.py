@@ -27,7 +27,9 @@ def test_a_server_that_listens_is_there(listening, url):
     require("--storage", url.format(listening))
 
 
-@pytest.mark.parametrize("url", ["http://{}", "mysql+pymysql://me:secret@{}/optuna", "redis://{}"])
+@pytest.mark.parametrize(
+    "url", ["http://{}", "mysql+pymysql://me:secret@{}/optuna", "postgresql://me:secret@{}/optuna"]
+)
 def test_a_server_that_does_not_listen_is_refused_in_one_line_without_its_password(refusing, url):
     assert "refused" in reachable(url.format(refusing)).lower()
     with pytest.raises(Refusal) as refused:
