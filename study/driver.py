@@ -61,9 +61,10 @@ def start(
             projection.reconcile(store.keys())  # what the workers saved when they were stopped
     finally:
         progress.close()
-    code = (
-        INTERRUPTED if interrupted else FAILED if len(events.complete(store.keys())) < len(draft.recipes) else COMPLETE
-    )
+    if len(events.complete(store.keys())) == len(draft.recipes):
+        code = COMPLETE
+    else:
+        code = INTERRUPTED if interrupted else FAILED
     answer()
     status = {COMPLETE: "FINISHED", FAILED: "FAILED", INTERRUPTED: "KILLED"}[code]
     projection.close(status, lambda: Report(plan, reader(store)).files())

@@ -84,9 +84,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def call(*arguments: str, code: int = 0) -> Result:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it in the process that sets a URI
         result = CliRunner().invoke(cli, list(arguments))
         if isinstance(result.exception, Refusal):
             result.exit_code = 2

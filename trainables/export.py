@@ -105,9 +105,9 @@ class _Reweighted:
         path: str, mlflow_model: Model, template: _Template, weights: Mapping[str, Tensor], **_options: object
     ) -> None:
         """Write a model directory."""
-        for name, content in template.files.items():
-            Path(path, name).parent.mkdir(parents=True, exist_ok=True)
-            Path(path, name).write_bytes(content)
+        for file, content in template.files.items():
+            Path(path, file).parent.mkdir(parents=True, exist_ok=True)
+            Path(path, file).write_bytes(content)
         state = template.program.state_dict
         assert state.keys() == weights.keys()
         for name, tensor in weights.items():
