@@ -244,6 +244,9 @@ def run(
         return
 
     _check_services(place, tracking_uri, storage)
+    if not address and cpus_per_trial > (os.cpu_count() or 1):
+        raise Refusal("--cpus-per-trial", cpus_per_trial, f"at most {os.cpu_count()}, what this machine has, would do")
+    drawn.work.prepare([trial.config for trial in drawn.plan.trials], Path(folder), download)
     opened = place.make()
     before = runs.load_plan(opened, drawn.plan.run)
     if before is not None and before.digest != drawn.plan.digest:
@@ -252,7 +255,6 @@ def run(
             f"a run of this name holds another plan ({before.study}, {len(before.trials)} trials × "
             f"{before.replicates} replicates): another name would do",
         )  # fmt: skip
-    drawn.work.prepare([trial.config for trial in drawn.plan.trials], Path(folder), download)
     if before is not None:
         drawn = replace(drawn, plan=before)
     else:

@@ -53,12 +53,12 @@ def start(
                 projection.retry(replicate)
             given_up = {}
             runs.save_failures(store, plan.run, given_up)
-        projection.reconcile(stored)
+        projection.reconcile(stored, given_up)
         events = _Events(draft, store, projection, progress, ends, given_up)
         events.start = runs.Start.begin(store, plan.run, epochs)
         interrupted = _train(stages, store, resources, draft, events)
         if interrupted:
-            projection.reconcile(store.keys())  # what the workers saved when they were stopped
+            projection.reconcile(store.keys(), given_up)  # what the workers saved when they were stopped
     finally:
         progress.close()
     if len(events.complete(store.keys())) == len(draft.recipes):
@@ -95,6 +95,7 @@ def _train(stages: list[Stage], store: Store, resources: Resources, draft: Draft
     outcome = "interrupted"
     try:
         with execute.connected(resources), execute.interruptible(drain, events.progress.say):
+            events.projection.check()
             job = execute.Job(draft.plan.run, store.url, resources.data_dir, {stage.key: stage for stage in stages})
             execute.execute(stages, job, resources, draft.work.trainable(), drain, events)
         outcome = "interrupted" if drain.requested else "failed" if events.given_up else "complete"

@@ -38,7 +38,7 @@ def draft(
     spaces: list[tuple[Space, str, Path]] = []
     for reference in references:
         function, path = catalog.find(reference)
-        shipped = path.parent.name == "search_spaces" and path.stem in catalog.names()
+        shipped = reference.partition(":")[0] in catalog.names()
         where = (
             reference if shipped else str(path.absolute()) + reference.partition(":")[1] + reference.partition(":")[2]
         )
@@ -75,7 +75,7 @@ def draft(
         sources=dict(spaces[0][0].work.sources()),
         epochs_needed=len(tree.nodes(recipes.values())),
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        commit=_commit(),
+        commit=commit(),
         versions={
             "python": platform.python_version(),
             **{
@@ -119,7 +119,7 @@ def _planned(space: Space, where: str, path: Path) -> PlannedSpace:
     )  # fmt: skip
 
 
-def _commit() -> str:
+def commit() -> str:
     """The git commit of this program's checkout, with a plus if it has uncommitted changes; "" if it has none."""
     here = Path(__file__).parent
     try:

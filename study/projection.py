@@ -43,6 +43,7 @@ class Projection:
         self._trials = {trial.name: trial for trial in draft.plan.trials}
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
+        self._opened = threading.Event()
         self._thread = threading.Thread(target=self._work, name="projection", daemon=True)
         self._thread.start()
         self._queue.put(self._open)
@@ -64,8 +65,16 @@ class Projection:
         """A failed replicate is tried again, under a new Optuna trial."""
         self._queue.put(lambda: self._search.retry(self._trials[replicate[0]]))
 
-    def reconcile(self, stored: set[str]) -> None:
-        """Show whatever of the store is not shown yet: at every start, finished trials included."""
+    def check(self) -> None:
+        """Wait until MLflow is open; raises what the thread raised, such as the refusal of a deleted experiment."""
+        self._opened.wait()
+        if self._error is not None:
+            raise self._error
+
+    def reconcile(self, stored: set[str], failures: Mapping[Replicate, Json]) -> None:
+        """Show whatever of the store is not shown yet: at every start, finished trials and failures included."""
+        for replicate, failure in failures.items():
+            self.failed(replicate, failure["reason"], lost=False)
         for replicate, recipe in self._draft.recipes.items():
             deepest = next((key for key in reversed(recipe.keys[1:]) if key in stored), None)
             if deepest is not None:
@@ -89,8 +98,9 @@ class Projection:
             if self._error is None:
                 try:
                     task()
-                except BaseException as error:  # noqa: BLE001  raised again by `close`, in the driver's thread
+                except BaseException as error:  # noqa: BLE001  raised again by `check` or `close`, in the driver's thread
                     self._error = error
+            self._opened.set()  # by the first task, which opens MLflow
 
     def _open(self) -> None:
         self._outage_is_a_warning(self._open_tracker)
@@ -113,7 +123,7 @@ class Projection:
             if not shown:
                 header = header or self._store.header(key)
                 self._project(trial, replicate[1], header, key)
-            if last and not self._search.state(trial).is_finished():
+            if last:
                 self._tell(trial)
 
     def _project(self, trial: PlannedTrial, number: int, header: Json, key: str) -> None:
@@ -123,6 +133,8 @@ class Projection:
 
     def _tell(self, trial: PlannedTrial) -> None:
         """Once every replicate has ended, tell Optuna the mean of the objective after the last epoch."""
+        if self._search.is_told(trial):
+            return
         objective = self.plan.space(trial.space).objective
         values = []
         for end in trial.ends:

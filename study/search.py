@@ -108,11 +108,19 @@ class Search:
         """The state of a trial as this driver knows it."""
         return self._trials[trial.name].state
 
+    def is_told(self, trial: PlannedTrial) -> bool:
+        """Whether a trial has its value."""
+        return self.state(trial) == TrialState.COMPLETE
+
     def tell(self, trial: PlannedTrial, value: float) -> None:
-        """Tell a trial's value at its full budget, once; what is not a number is a FAIL."""
+        """Tell a trial's value at its full budget, once; what is not a number is a FAIL.
+
+        A trial that failed and has a value after all was tried again: it gets a new trial, if it has none yet.
+        """
         if not math.isfinite(value):
             self.fail(trial, f"its value is {value}")
         else:
+            self.retry(trial)
             self._tell(trial, value, TrialState.COMPLETE)
 
     def fail(self, trial: PlannedTrial, reason: str) -> None:

@@ -36,4 +36,4 @@ def require(option: str, url: str) -> None:
 
 def without_password(url: str) -> str:
     """The URL, fit to be shown and stored."""
-    return re.sub(r"(?<=:)[^:/@]*(?=@)|(?<=password=)[^&]*", "***", url)
+    return re.sub(r"(?<=:)[^:/]*(?=@)|(?<=password=)[^&]*", "***", url)

@@ -30,7 +30,9 @@ from study.plan import Json, Plan, PlannedTrial, Work
 from study.refusal import Refusal
 
 CURVES = ("train/", "lr", "test/", "val/top1", "val/loss", "fit/")  # what is shown of every epoch
-BATCH = 1000  # metrics that MLflow takes in one call
+BATCH = 990  # metrics a call; MLflow takes 1,000 entities, of which some are tags
+CLASSES = 100  # with more of them, each one's accuracy is in the store alone
+DESCRIBED, FAILED_BECAUSE = "study.described", "study.failed_because"
 
 
 class Tracker:
@@ -70,18 +72,23 @@ class Tracker:
             self._parent = self._client.create_run(
                 self._experiment, start_time=self._created, tags=tags, run_name=self._plan.run
             )
-            parameters = {
-                "study": self._plan.study, "replicates": self._plan.replicates,
-                "commit": self._plan.commit or "unknown",
-                "device": self._plan.machine.device, "threads": self._plan.machine.threads,
-                "trials": len(self._plan.trials), "epochs_needed": self._plan.epochs_needed,
-                **{f"version.{name}": version for name, version in self._plan.versions.items()},
-            }  # fmt: skip
-            self._client.log_batch(self._parent.info.run_id, params=_params(parameters))
-            self._client.log_dict(self._parent.info.run_id, self._plan.to_json(), "plan.json")
         else:
             self._client.update_run(self._parent.info.run_id, status="RUNNING")
-            self._parent = self._client.get_run(self._parent.info.run_id)
+        if DESCRIBED not in self._parent.data.tags:
+            plan = self._plan
+            parameters = {
+                "study": plan.study, "replicates": plan.replicates, "commit": plan.commit or "unknown",
+                "device": plan.machine.device, "threads": plan.machine.threads, "trials": len(plan.trials),
+                "epochs_needed": plan.epochs_needed,
+                **{f"version.{name}": version for name, version in plan.versions.items()},
+            }  # fmt: skip
+            self._client.log_dict(self._parent.info.run_id, plan.to_json(), "plan.json")
+            self._describe(self._parent.info.run_id, parameters)
+        self._parent = self._client.get_run(self._parent.info.run_id)
+
+    def _describe(self, run_id: str, parameters: Mapping[str, Any]) -> None:
+        """Write parameters; a run that a killed driver created without them is described by the next."""
+        self._client.log_batch(run_id, params=_params(parameters), tags=[RunTag(DESCRIBED, "true")])
 
     def is_closed(self) -> bool:
         """Whether every replicate's run and the parent are finished: nothing is left to show."""
@@ -104,10 +111,8 @@ class Tracker:
         """
         if self.is_complete(trial, number):
             return
-        child = self._children.get((trial.name, number)) or self._create(trial, number)
-        if child.epochs is None:
-            history = self._client.get_metric_history(child.run_id, "lr")
-            child.epochs = max((metric.step for metric in history), default=-1) + 1
+        child = self._take_up(trial, number)
+        assert child.epochs is not None
         measures: Sequence[Json] = header["measures"]
         last = len(measures) == trial.epochs
         clock = self._created
@@ -130,12 +135,29 @@ class Tracker:
             self._client.set_terminated(child.run_id, "FINISHED", end_time=clock)
             child.run = self._client.get_run(child.run_id)
 
+    def _take_up(self, trial: PlannedTrial, number: int) -> _Child:
+        """A replicate's run, described, and no longer failed if it was."""
+        child = self._children.get((trial.name, number)) or self._create(trial, number)
+        if child.epochs is None:
+            history = self._client.get_metric_history(child.run_id, "lr")
+            child.epochs = max((metric.step for metric in history), default=-1) + 1
+            if DESCRIBED not in child.run.data.tags:
+                shown = {"space": trial.space, "trial": trial.label, "replicate": number}
+                self._describe(child.run_id, {**shown, **self._work.parameters(trial.config, number)})
+            if child.run.info.status != "RUNNING":
+                self._client.update_run(child.run_id, status="RUNNING")
+                if FAILED_BECAUSE in child.run.data.tags:
+                    self._client.delete_tag(child.run_id, FAILED_BECAUSE)
+        return child
+
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
         """Mark a replicate's run as failed, with the reason."""
-        child = self._children.get((trial.name, number)) or self._create(trial, number)
-        self._client.set_tag(child.run_id, "study.failed_because", reason)
-        self._client.set_terminated(child.run_id, "FAILED")
-        child.run = self._client.get_run(child.run_id)
+        child = self._children.get((trial.name, number))
+        if child is None or child.run.data.tags.get(FAILED_BECAUSE) != reason:
+            child = self._take_up(trial, number)
+            self._client.set_tag(child.run_id, FAILED_BECAUSE, reason)
+            self._client.set_terminated(child.run_id, "FAILED")
+            self._children[trial.name, number] = _Child(self._client.get_run(child.run_id), epochs=None)
 
     def finish(self, status: str, files: Mapping[str, bytes | str]) -> None:
         """Log the report's files to the parent run and close it as FINISHED, FAILED or KILLED (resumable)."""
@@ -182,10 +204,7 @@ class Tracker:
         run = self._client.create_run(
             self._experiment, start_time=self._created, tags=tags, run_name=f"{trial.label} r{number}"
         )
-        shown = {"space": trial.space, "trial": trial.label, "replicate": number}
-        shown |= self._work.parameters(trial.config, number)
-        self._client.log_batch(run.info.run_id, params=_params(shown))
-        child = _Child(run, epochs=0)
+        child = _Child(run, epochs=None)
         self._children[trial.name, number] = child
         return child
 
@@ -238,10 +257,11 @@ def _metrics(epoch: Json, step: int, clock: int, last: bool) -> list[Metric]:
         for name, value in epoch.items()
         if not isinstance(value, list) and (last or name.startswith(CURVES))
     ]
-    if last:
+    if last and len(epoch["test/class_accuracy"]) <= CLASSES:
         by_class = enumerate(epoch["test/class_accuracy"])
         found += [Metric(f"test/class/{rank:04d}", value, clock, step) for rank, value in by_class]
-    return found
+    # By the last epoch whose lr is there, a later start knows how far this run is.
+    return sorted(found, key=lambda metric: metric.key == "lr")
 
 
 def _params(values: Mapping[str, Any]) -> list[Param]:

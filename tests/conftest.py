@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -64,40 +63,50 @@ def one_ray() -> Iterator[None]:
         yield
 
 
+def write_space(
+    folder: Path, name: str = "small", cells: tuple[tuple[str, str], ...] = (("IB", "IB"), ("IB", "CR"))
+) -> str:
+    """Writes a space file with a few cells and returns its path."""
+    path = folder / f"{name}.py"
+    path.write_text(SMALL.format(name=name, cells=cells))
+    return str(path)
+
+
 @pytest.fixture
 def small_space(tmp_path: Path) -> Callable[..., str]:
-    """Writes a space file with a few cells and returns its path."""
+    """Writes a small space file into the test's folder."""
+    return partial(write_space, tmp_path)
 
-    def write(name: str = "small", cells: tuple[tuple[str, str], ...] = (("IB", "IB"), ("IB", "CR"))) -> str:
-        path = tmp_path / f"{name}.py"
-        path.write_text(SMALL.format(name=name, cells=cells))
-        return str(path)
 
-    return write
+def call_study(*arguments: str, home: Path, code: int = 0) -> Result:
+    """The command `study` in this process on a home, with the exit code that is expected."""
+    from study.cli import cli
+    from study.refusal import Refusal
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(home))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it in the process that sets a URI
+        result = CliRunner().invoke(cli, list(arguments))
+    if isinstance(result.exception, Refusal):
+        result.exit_code = 2
+    elif result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """The command `study` in this process, with a home of its own; `result.output` is both streams."""
-    from study.cli import cli
-    from study.refusal import Refusal
-
+    """The command `study` with a home of the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
-
-    def call(*arguments: str, code: int = 0) -> Result:
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it in the process that sets a URI
-        result = CliRunner().invoke(cli, list(arguments))
-        if isinstance(result.exception, Refusal):
-            result.exit_code = 2
-        elif result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == code, result.output
-        return result
-
-    return call
+    return partial(call_study, home=tmp_path / "home")
 
 
-def parsed(result: Result) -> Any:
-    """The JSON object that a verb printed."""
-    return json.loads(result.stdout)
+@pytest.fixture(scope="session")
+def finished(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Callable[..., Result], Path, str]:
+    """A complete small run, `mine`, of two cells and two replicates: the command, its folder, its space's file."""
+    folder = tmp_path_factory.mktemp("finished")
+    space = write_space(folder)
+    study = partial(call_study, home=folder / "home")
+    study("run", space, "--seeds", "2", "--name", "mine")
+    return study, folder, space

@@ -136,18 +136,11 @@ def test_show_says_what_the_file_says(study: Study) -> None:
     assert "CR for 5 epochs, then CB (digits-LT IF 50)   paper 79.2 (cifar10-LT IF 50)" in shown
 
 
-@pytest.fixture
-def finished(study: Study, small_space: Callable[..., str], one_ray: None) -> tuple[Study, str]:
-    """A complete small run: two cells, two replicates."""
-    space = small_space()
-    study("run", space, "--seeds", "2", "--name", "mine")
-    return study, space
+Finished = tuple[Study, Path, str]
 
 
-def test_a_run_is_reported_recorded_and_not_trained_twice(
-    finished: tuple[Study, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study, space = finished
+def test_a_run_is_reported_recorded_and_not_trained_twice(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, folder, space = finished
     status = parsed(study("status", "mine", "--json"))
     assert {"complete": 4, "running": 0, "failed": 0, "waiting": 0}.items() <= status.items()
     assert status["epochs_needed"] == status["epochs_trained"] == status["epochs_trained_now"] == 2 * (2 + 1 + 1)
@@ -163,8 +156,8 @@ def test_a_run_is_reported_recorded_and_not_trained_twice(
     assert [float(line["value"]) for line in lines] == [value for row in report["rows"] for value in row["values"]]
     assert "| IB⇒CR |" in study("report", "mine", "--format", "markdown").stdout
 
-    _check_mlflow(tmp_path / "home", report)
-    _check_optuna(tmp_path / "home", report)
+    _check_mlflow(folder / "home", report)
+    _check_optuna(folder / "home", report)
 
     from study import execute
 
@@ -175,7 +168,7 @@ def test_a_run_is_reported_recorded_and_not_trained_twice(
     again = study("run", space, "--seeds", "2", "--name", "mine", "--json")
     assert parsed(again)["rows"] == report["rows"]
     assert parsed(study("status", "mine", "--json"))["epochs_trained_now"] == 0
-    _check_mlflow(tmp_path / "home", report)
+    _check_mlflow(folder / "home", report)
 
 
 def _check_mlflow(home: Path, report: dict) -> None:
@@ -202,7 +195,7 @@ def _check_mlflow(home: Path, report: dict) -> None:
         assert {run.data.params["seed"] for run in found} == {"0", "1"}
         assert {run.data.params["switch_q"] for run in found} == {{"IB": "1.0", "CR": "-1.0"}[row["switch"]]}
         for run in found:
-            for name in ("train/loss", "test/top1", "val/few", "lr"):
+            for name in ("train/loss", "test/top1", "val/top1", "lr"):
                 steps = [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
                 assert steps == [0, 1, 2], name
         (logged,) = found[0].outputs.model_outputs
@@ -220,10 +213,8 @@ def _check_optuna(home: Path, report: dict) -> None:
     assert trials[1].params == {"dataset": "digits", "imbalance": 50.0, "first": "IB", "switch": "CR", "S": 1}
 
 
-def test_what_another_run_trained_is_not_trained_again(
-    finished: tuple[Study, str], small_space: Callable[..., str]
-) -> None:
-    study, _ = finished
+def test_what_another_run_trained_is_not_trained_again(finished: Finished, small_space: Callable[..., str]) -> None:
+    study, _, _ = finished
     grown = small_space("grown", (("IB", "IB"), ("IB", "CR"), ("IB", "CB")))
     plan = parsed(study("run", grown, "--seeds", "2", "--dry-run", "--json"))
     assert (plan["epochs_needed"], plan["epochs_to_train"]) == (10, 2)
@@ -232,14 +223,14 @@ def test_what_another_run_trained_is_not_trained_again(
     assert (status["complete"], status["epochs_trained"]) == (6, 2)
 
 
-def test_a_name_belongs_to_one_plan(finished: tuple[Study, str]) -> None:
-    study, space = finished
+def test_a_name_belongs_to_one_plan(finished: Finished) -> None:
+    study, _, space = finished
     result = study("run", space, "--seeds", "3", "--name", "mine", code=2)
     assert "another name would do" in str(result.exception)
 
 
-def test_a_run_is_called_by_name_space_or_prefix(finished: tuple[Study, str]) -> None:
-    study, space = finished
+def test_a_run_is_called_by_name_space_or_prefix(finished: Finished) -> None:
+    study, _, space = finished
     study("run", space, "--seeds", "1", "--name", "minor")
     assert parsed(study("status", "small", "--json"))["run"] == "minor"  # the space's latest
     assert parsed(study("status", "mino", "--json"))["run"] == "minor"
@@ -270,10 +261,11 @@ def test_a_failed_replicate_is_reported_and_the_rest_goes_on(
     assert trials[2].user_attrs["retry_of"] == 1
 
 
-def test_changed_sources_refuse_a_resume_and_name_the_files(finished: tuple[Study, str], tmp_path: Path) -> None:
-    study, _ = finished
-    record = tmp_path / "home" / "store" / "runs" / "mine" / "plan.json"
-    plan = json.loads(record.read_text())
+def test_changed_sources_refuse_a_resume_and_name_the_files(finished: Finished) -> None:
+    study, folder, _ = finished
+    plan = json.loads((folder / "home/store/runs/mine/plan.json").read_text())
     plan["sources"]["loop.py"] = "0" * 40  # as if it had been planned with another loop
-    record.write_text(json.dumps(plan))
-    assert "loop.py" in str(study("resume", "mine", code=2).exception)
+    record = folder / "home/store/runs/other/plan.json"
+    record.parent.mkdir()
+    record.write_text(json.dumps({**plan, "run": "other"}))
+    assert "loop.py" in str(study("resume", "other", code=2).exception)

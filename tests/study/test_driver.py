@@ -90,7 +90,7 @@ def test_an_interrupted_run_resumes_to_the_same_end(
     study("run", space, "--seeds", "1", "--name", "forty", "--home", str(tmp_path / "whole"))
 
     home = tmp_path / "stopped"
-    moment = random.Random(seed := os.getpid() + how).randint(1, 60)  # noqa: S311
+    moment = random.Random(seed := os.getpid() + how).randint(1, 60)
     print(f"seed {seed}: {how.name} after {moment} of 128 epochs")
     process = begin(space, home)
     wait_for(home, moment)

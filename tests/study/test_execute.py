@@ -129,6 +129,7 @@ def test_the_longest_remaining_path_comes_first(train):
     assert [key for what, key, _ in log if what == "begin"] == ["trunk", "long", "other", "short", "alone"]
 
 
+@pytest.mark.slow  # each lost process costs two seconds for another
 def test_what_fails_takes_its_descendants_with_it_and_nothing_else(train):
     stages = [
         stage("raises", remaining=3, do="raise"), stage("below", "raises", 2), stage("further", "below"),

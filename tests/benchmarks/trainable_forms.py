@@ -1,0 +1,97 @@
+"""The class form of a Trainable against the function form: seconds a stage that does nothing, actors reused.
+
+    python tests/benchmarks/trainable_forms.py [--stages 100] [--rounds 5]
+
+Both forms run the same number of stages through the same Searcher and the same Ray, alternating; the first round of
+each starts its actors and is left out. Writes tests/benchmarks/results/trainable_forms.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from study import execute
+from study.plan import Resources
+from study.planning import commit
+from study.tree import Stage
+
+RESULT = Path(__file__).parent / "results" / "trainable_forms.json"
+
+
+class Form(execute.tune.Trainable):
+    """A stage that does nothing, as a class."""
+
+    def setup(self, config: dict[str, Any], job: execute.Job) -> None:
+        self.key = config["stage"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.key = new_config["stage"]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        return {"position": 1, "saved": self.key, "done": True}
+
+
+def function(config: dict[str, Any], job: execute.Job) -> None:
+    """The same as a function."""
+    execute.tune.report({"position": 1, "saved": config["stage"], "done": True})
+
+
+class Silent:
+    """Nobody is told."""
+
+    def trained(self, stage: Stage, epochs: int) -> None: ...
+
+    def durable(self, key: str) -> None: ...
+
+    def failed(self, stage: Stage, reason: str, traceback: str, lost: bool) -> None:
+        raise RuntimeError(reason)
+
+
+def seconds(trainable: Any, count: int) -> float:
+    """Wall seconds a stage."""
+    stages = [Stage("", 0, (f"{number}",), ({},), {}, 1) for number in range(count)]
+    job = execute.Job("benchmark", "", "", {stage.key: stage for stage in stages})
+    began = time.perf_counter()
+    execute.execute(stages, job, Resources(workers=2), trainable, execute.Drain(), Silent())
+    return (time.perf_counter() - began) / count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stages", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    measured: dict[str, list[float]] = {"class": [], "function": []}
+    with execute.connected(Resources()):
+        for _ in range(options.rounds + 1):
+            for form, trainable in (("class", Form), ("function", function)):
+                measured[form].append(seconds(trainable, options.stages))
+    result = {
+        "command": f"python tests/benchmarks/trainable_forms.py --stages {options.stages} --rounds {options.rounds}",
+        "unit": "ms a stage that does nothing, end to end, two at a time, start-up of actors included",
+        "n": options.rounds,
+        **{
+            form: {"min": min(rest), "median": statistics.median(rest), "max": max(rest)}
+            for form, values in measured.items()
+            if (rest := [round(1000 * value, 1) for value in values[1:]])
+        },
+        "hardware": f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}",
+        "versions": {name: metadata.version(name) for name in ("ray", "longtail-study")},
+        "python": platform.python_version(),
+        "commit": commit(),
+    }
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
