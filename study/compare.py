@@ -24,12 +24,14 @@ class Row:
         values: the objective after the last epoch, by replicate number.
         best: the highest of any epoch: selected on test.
         shots: mean over replicates of many-, medium- and few-shot accuracy; a split without classes is missing.
+        hardware: the models of CPU or GPU that trained it.
     """
 
     trial: PlannedTrial
     values: dict[int, float]
     best: dict[int, float]
     shots: dict[str, float]
+    hardware: frozenset[str]
 
     @property
     def mean(self) -> float | None:
@@ -102,6 +104,7 @@ def rows(plan: Plan, header: Callable[[str], Json | None], space: str | None = N
                 trial=trial,
                 values={number: head["measures"][-1][objective] for number, head in ends.items()},
                 best={number: max(epoch[objective] for epoch in head["measures"]) for number, head in ends.items()},
+                hardware=frozenset(part["device_model"] for head in ends.values() for part in head["provenance"]),
                 shots={shot: sum(values) / len(values) for shot, values in shots.items() if values},
             )
         )

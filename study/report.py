@@ -40,6 +40,7 @@ class Report:
             "rows": [row.to_json() for row in self.rows],
             "differences": [difference.to_json() for difference in self.differences],
             "commit": self.plan.commit, "versions": dict(self.plan.versions), "device": self.plan.machine.device,
+            "hardware": sorted(frozenset().union(*(row.hardware for row in self.rows))),
         }  # fmt: skip
         return json.dumps(record, indent=2, ensure_ascii=False)
 

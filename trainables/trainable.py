@@ -146,8 +146,16 @@ def _refuse_other_sources(origin: Origin) -> None:
 def _machine(origin: Origin) -> dict[str, Any]:
     import torch
 
-    model = torch.cuda.get_device_name() if origin.device == "cuda" else platform.processor() or platform.machine()
+    model = torch.cuda.get_device_name() if origin.device == "cuda" else _cpu_model()
     return {"host": platform.node(), "device_model": model, "python": platform.python_version()}
+
+
+def _cpu_model() -> str:
+    """What the processor calls itself; on Linux `platform` does not say."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _one_line(error: Exception) -> str:

@@ -49,7 +49,7 @@ def plan(trials, names=("table9",)):
 def top1(last, best=None, **shots):
     best = last if best is None else best
     split = {f"test/{shot}": value for shot, value in shots.items()}
-    return {"measures": [{"test/top1": best}, {"test/top1": last, **split}]}
+    return {"provenance": [{"device_model": "a CPU"}], "measures": [{"test/top1": best}, {"test/top1": last, **split}]}
 
 
 def all_of(trials, value=50.0, step=1.0):
