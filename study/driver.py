@@ -55,7 +55,8 @@ def start(
             runs.save_failures(store, plan.run, given_up)
         projection.reconcile(stored, given_up)
         events = _Events(draft, store, projection, progress, ends, given_up)
-        events.start = runs.Start.begin(store, plan.run, epochs)
+        missing = len(tree.missing(draft.recipes.values(), stored))
+        events.start = runs.Start.begin(store, plan.run, epochs, missing)
         interrupted = _train(stages, store, resources, draft, events)
         if interrupted:
             projection.reconcile(store.keys(), given_up)  # what the workers saved when they were stopped
@@ -87,7 +88,7 @@ def _train(stages: list[Stage], store: Store, resources: Resources, draft: Draft
     """Let Ray Tune execute the stages, if there are any; returns whether the user stopped it."""
     assert events.start is not None
     if not stages:
-        events.start.end("failed" if events.given_up else "complete")
+        events.end("failed" if events.given_up else "complete")
         return False
     from study import execute
 
@@ -100,8 +101,7 @@ def _train(stages: list[Stage], store: Store, resources: Resources, draft: Draft
             execute.execute(stages, job, resources, draft.work.trainable(), drain, events)
         outcome = "interrupted" if drain.requested else "failed" if events.given_up else "complete"
     finally:
-        events.active.clear()
-        events.start.end(outcome)
+        events.end(outcome)
     return drain.requested
 
 
@@ -134,6 +134,12 @@ class _Events:
         self._written = time.monotonic()
         self.start.record["training"] = len(set().union(*self.active.values()))
         self.start.write()
+
+    def end(self, outcome: str) -> None:
+        """Record how the start ended."""
+        assert self.start is not None
+        self.active.clear()
+        self.start.end(outcome, len(tree.missing(self.draft.recipes.values(), self.store.keys())))
 
     def durable(self, key: str) -> None:
         """Show a state; if replicates end in it, count them."""

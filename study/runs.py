@@ -76,12 +76,28 @@ class Start:
     record: dict[str, Any]
 
     @classmethod
-    def begin(cls, store: Store, run: str, epochs_to_train: int) -> Start:
-        """Record that a run is being started."""
-        number = len(store.records(f"runs/{run}/starts"))
+    def begin(cls, store: Store, run: str, epochs_to_train: int, epochs_missing: int) -> Start:
+        """Record that a run is being started.
+
+        A start that was killed may have trained epochs that are in the store but not in its record; they are what is
+        no longer missing and that nobody has counted, and are added to it here.
+
+        Args:
+            store: where the run lies.
+            run: its name.
+            epochs_to_train: by this start.
+            epochs_missing: in all, those of replicates that were given up included.
+        """
+        before = starts(store, run)
+        number = len(before)
+        if before and before[-1]["outcome"] == "running":
+            counted = sum(each["epochs_trained"] for each in before)
+            unrecorded = max(0, before[0]["epochs_missing"] - epochs_missing - counted)
+            last = {**before[-1], "epochs_trained": before[-1]["epochs_trained"] + unrecorded, "outcome": "killed"}
+            store.write_record(f"runs/{run}/starts/{number - 1:05d}.json", last)
         record = {
             "started": now(), "ended": None, "outcome": "running", "host": platform.node(), "pid": os.getpid(),
-            "epochs_to_train": epochs_to_train, "epochs_trained": 0,
+            "epochs_to_train": epochs_to_train, "epochs_missing": epochs_missing, "epochs_trained": 0,
         }  # fmt: skip
         start = cls(store, run, number, record)
         start.write()
@@ -92,9 +108,13 @@ class Start:
         self.record["seen"] = now()
         self.store.write_record(f"runs/{self.run}/starts/{self.number:05d}.json", self.record)
 
-    def end(self, outcome: str) -> None:
-        """Record how it ended: complete, failed, or interrupted."""
-        self.record |= {"ended": now(), "outcome": outcome}
+    def end(self, outcome: str, epochs_missing: int) -> None:
+        """Record how it ended: complete, failed, or interrupted.
+
+        What a worker trained and saved while it was stopped was not reported, but is no longer missing.
+        """
+        trained = max(self.record["epochs_trained"], self.record["epochs_missing"] - epochs_missing)
+        self.record |= {"ended": now(), "outcome": outcome, "epochs_trained": trained}
         self.write()
 
 

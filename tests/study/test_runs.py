@@ -123,13 +123,27 @@ def test_failures_are_kept(store):
 
 def test_starts_are_counted_in_order(store):
     for outcome in ("interrupted", "failed", "complete"):
-        start = Start.begin(store, "mine", 12)
+        start = Start.begin(store, "mine", 12, 12)
         start.record["epochs_trained"] += 4
-        start.end(outcome)
+        start.end(outcome, epochs_missing=8)
     assert [each["outcome"] for each in runs.starts(store, "mine")] == ["interrupted", "failed", "complete"]
     for each in runs.starts(store, "mine"):
         assert (each["epochs_to_train"], each["epochs_trained"], each["pid"]) == (12, 4, os.getpid())
         assert each["started"] <= each["ended"]
+
+
+def test_what_a_worker_saved_unreported_is_counted(store):
+    drained = Start.begin(store, "mine", 12, 12)
+    drained.record["epochs_trained"] = 3
+    drained.end("interrupted", epochs_missing=7)  # it was told of three epochs, and finds five more in the store
+    killed = Start.begin(store, "mine", 7, 7)
+    killed.record["epochs_trained"] = 2
+    killed.write()
+    last = Start.begin(store, "mine", 1, 1)
+    last.record["epochs_trained"] = 1
+    last.end("complete", epochs_missing=0)
+    assert [each["epochs_trained"] for each in runs.starts(store, "mine")] == [5, 6, 1]
+    assert [each["outcome"] for each in runs.starts(store, "mine")] == ["interrupted", "killed", "complete"]
 
 
 # Where a run stands: four replicates, two of table9/a and two of table9/b
@@ -147,7 +161,7 @@ def dead():
 
 def started(store, **record):
     """A start of a driver on this host that is still there, unless the record says otherwise."""
-    start = Start.begin(store, "mine", 12)
+    start = Start.begin(store, "mine", 12, 12)
     start.record |= record
     store.write_record(f"runs/mine/starts/{start.number:05d}.json", start.record)
 
