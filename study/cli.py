@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from study.home import Home, has_gpu
 from study.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -19,62 +20,6 @@ if TYPE_CHECKING:
     from study.store import Store
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Home:
-    """The folder that holds everything unless the user names other places: states, MLflow, Optuna, artefacts."""
-
-    def __init__(self, path: str, store: str | None) -> None:
-        self.path = Path(path).expanduser().absolute()
-        self.store_url = store or str(self.path / "store")
-
-    def make(self) -> Store:
-        """Make the folder and the store; refused, leaving nothing behind, if either cannot be written."""
-        existed = self.path.exists()
-        self._make_folder()
-        try:
-            return self.store()
-        except Refusal:
-            if not existed:
-                self.path.rmdir()
-            raise
-
-    def _make_folder(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise Refusal(
-                "--home", str(self.path), f"a folder that can be written would do ({error.strerror})"
-            ) from error
-
-    def store(self) -> Store:
-        """The store, made if need be."""
-        from study.store import Store
-
-        return Store(self.store_url)
-
-    def existing_store(self, called: str | None = None) -> Store:
-        """The store for a verb that reads: it makes none. `called` is the run that the user asked for."""
-        if "://" not in self.store_url and not Path(self.store_url).is_dir():
-            remedy = f"there is no run in {self.path} yet; `study run table9` makes one"
-            raise Refusal("--home", str(self.path), remedy) if called is None else Refusal("run", called, remedy)
-        return self.store()
-
-    def tracking_uri(self, given: str | None) -> str:
-        """MLflow's: as given, from MLFLOW_TRACKING_URI, or a database in the home."""
-        return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow.db'}"
-
-    def storage(self, given: str | None) -> str:
-        """Optuna's: as given, or a database in the home."""
-        return given or f"sqlite:///{self.path / 'optuna.db'}"
-
-    @property
-    def artifacts(self) -> Path:
-        """Where MLflow's artefacts go when no server keeps them."""
-        return self.path / "artifacts"
 
 
 def _places(function: Function) -> Function:
@@ -226,7 +171,7 @@ def run(
     if not cpus_per_trial > 0:
         raise Refusal("--cpus-per-trial", cpus_per_trial, "a number above 0 would do")
     if gpus_per_trial is None:
-        gpus_per_trial = 1.0 if not address and _has_gpu() else 0.0
+        gpus_per_trial = 1.0 if not address and has_gpu() else 0.0
     elif gpus_per_trial < 0 or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
         raise Refusal("--gpus-per-trial", gpus_per_trial, "a fraction, or a whole number, ≥ 0 would do")
     if name is not None:
@@ -243,7 +188,7 @@ def run(
         _print_plan(drawn, place, as_json)
         return
 
-    _check_services(place, tracking_uri, storage)
+    place.check_services(tracking_uri, storage)
     if not address and cpus_per_trial > (os.cpu_count() or 1):
         raise Refusal("--cpus-per-trial", cpus_per_trial, f"at most {os.cpu_count()}, what this machine has, would do")
     drawn.work.prepare([trial.config for trial in drawn.plan.trials], Path(folder), download)
@@ -301,7 +246,7 @@ def resume(
         resources = replace(resources, workers=workers)
     if address is not None:
         resources = replace(resources, address=address)
-    _check_services(place, None, storage)
+    place.check_services(None, storage)
     _start(drawn, opened, place, tracking_uri, storage, resources, retry_failed=retry_failed, as_json=as_json)
 
 
@@ -366,22 +311,6 @@ def ui(home: str, store: str | None, tracking_uri: str | None, host: str, port: 
     if uri.startswith("sqlite:") and not tracking_uri and not (place.path / "mlflow.db").is_file():
         raise Refusal("--home", str(place.path), "there is nothing to show in it yet; `study run table9` makes a run")
     sys.exit(serve(uri, place.artifacts, host, port))
-
-
-def _has_gpu() -> bool:
-    """Whether this machine shows an NVIDIA GPU, without the seconds that importing torch takes."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible not in ("", "-1") and any(Path("/dev").glob("nvidia[0-9]*"))
-
-
-def _check_services(place: Home, tracking_uri: str | None, storage: str | None) -> None:
-    """Find out what is away or malformed before anything is written."""
-    from study import services
-    from study.search import check_url
-
-    services.require("--tracking-uri", place.tracking_uri(tracking_uri))
-    check_url(place.storage(storage))
-    services.require("--storage", place.storage(storage))
 
 
 def _start(

@@ -95,6 +95,12 @@ def call_study(*arguments: str, home: Path, code: int = 0) -> Result:
     return result
 
 
+@pytest.fixture(scope="session")
+def command() -> Callable[..., Result]:
+    """The command `study` on a home that each call names."""
+    return call_study
+
+
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """The command `study` with a home of the test's own."""

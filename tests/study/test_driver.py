@@ -19,10 +19,10 @@ from click.testing import Result
 CELLS = (("IB", "IB"), ("IB", "CR"), ("CB", "CB"), ("CB", "CR"))
 
 
-@pytest.fixture
-def space(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Four cells of 40 epochs: two trunks of 16, four branches of 24."""
-    path = tmp_path / "forty.py"
+    path = tmp_path_factory.mktemp("space") / "forty.py"
     path.write_text(
         "from dataclasses import replace\n"
         "from search_spaces import table9\n"
@@ -37,6 +37,14 @@ def space(tmp_path: Path) -> str:
         "    return replace(table, name='forty', trials=tuple(trials))\n"
     )
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def whole(command: Callable[..., Result], space: str, one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the same run, undisturbed."""
+    home = tmp_path_factory.mktemp("whole")
+    command("run", space, "--seeds", "1", "--name", "forty", home=home)
+    return home
 
 
 def begin(space: str, home: Path) -> subprocess.Popen[str]:
@@ -85,10 +93,8 @@ def everything(home: Path) -> dict[str, object]:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_resumes_to_the_same_end(
-    how: signal.Signals, space: str, tmp_path: Path, study: Callable[..., Result], one_ray: None
+    how: signal.Signals, space: str, whole: Path, tmp_path: Path, study: Callable[..., Result]
 ) -> None:
-    study("run", space, "--seeds", "1", "--name", "forty", "--home", str(tmp_path / "whole"))
-
     home = tmp_path / "stopped"
     moment = random.Random(seed := os.getpid() + how).randint(1, 60)
     print(f"seed {seed}: {how.name} after {moment} of 128 epochs")
@@ -112,7 +118,7 @@ def test_an_interrupted_run_resumes_to_the_same_end(
         assert status["epochs_trained"] == 128, "a drain loses nothing"
     reports = [
         json.loads(study("report", "forty", "--home", str(each), "--format", "json").stdout)["rows"]
-        for each in (home, tmp_path / "whole")
+        for each in (home, whole)
     ]
     assert reports[0] == reports[1]
-    assert everything(home) == everything(tmp_path / "whole")
+    assert everything(home) == everything(whole)
