@@ -165,6 +165,7 @@ def run(
     from study import runs
     from study.plan import Machine, Request, Resources
     from study.planning import draft
+    from study.services import without_password
 
     if seeds < 1:
         raise Refusal("--seeds", seeds, "at least 1 replicate would do")
@@ -188,7 +189,10 @@ def run(
         _print_plan(drawn, place, as_json)
         return
 
-    place.check_services(tracking_uri, storage)
+    chosen = place.chosen(tracking_uri, storage)
+    place.check_services(*chosen)
+    if gpus_per_trial and not address and not has_gpu():
+        raise Refusal("--gpus-per-trial", gpus_per_trial, "0 would do: this machine shows no NVIDIA GPU")
     if not address and cpus_per_trial > (os.cpu_count() or 1):
         raise Refusal("--cpus-per-trial", cpus_per_trial, f"at most {os.cpu_count()}, what this machine has, would do")
     drawn.work.prepare([trial.config for trial in drawn.plan.trials], Path(folder), download)
@@ -202,17 +206,12 @@ def run(
         )  # fmt: skip
     if before is not None:
         drawn = replace(drawn, plan=before)
+        chosen = _recorded(before, tracking_uri, storage)
     else:
-        from study.services import without_password
-
-        kept = replace(
-            drawn.plan,
-            tracking_uri=without_password(tracking_uri or ""),
-            storage=without_password(storage or ""),
-        )
-        drawn = replace(drawn, plan=kept)
+        kept = {"tracking_uri": without_password(chosen[0]), "storage": without_password(chosen[1])}
+        drawn = replace(drawn, plan=replace(drawn.plan, **kept))  # type: ignore[arg-type]
         runs.save_plan(opened, drawn.plan)
-    _start(drawn, opened, place, tracking_uri, storage, resources, as_json=as_json)
+    _start(drawn, opened, place, *chosen, resources, as_json=as_json)
 
 
 @cli.command()
@@ -227,27 +226,25 @@ def resume(
     address: str | None, retry_failed: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Go on with a RUN after an interruption: its plan is stored, nothing else need be said."""
-    from study import runs
+    from study import runs, services
     from study.planning import redraft
 
     place = Home(home, store)
     opened = place.existing_store(run)
     plan, _ = runs.find(opened, run)
-    for option, kept, given in (
-        ("--tracking-uri", plan.tracking_uri, tracking_uri),
-        ("--storage", plan.storage, storage),
-    ):
-        if ":***@" in kept and not given:
-            raise Refusal(option, kept, "a password is not stored: the whole URL, given again, would do")
-    tracking_uri, storage = tracking_uri or plan.tracking_uri, storage or plan.storage
+    chosen = _recorded(plan, tracking_uri, storage)
     drawn = redraft(plan)
     resources = plan.resources
     if workers:
         resources = replace(resources, workers=workers)
     if address is not None:
         resources = replace(resources, address=address)
-    place.check_services(None, storage)
-    _start(drawn, opened, place, tracking_uri, storage, resources, retry_failed=retry_failed, as_json=as_json)
+    place.check_services("", chosen[1])
+    away = services.reachable(place.tracking_uri(chosen[0]))
+    if away:
+        click.echo(f"MLflow is away ({away}): training goes on, and a later `study resume` catches up", err=True)
+    place.make()
+    _start(drawn, opened, place, *chosen, resources, retry_failed=retry_failed, as_json=as_json)
 
 
 @cli.command()
@@ -307,14 +304,27 @@ def ui(home: str, store: str | None, tracking_uri: str | None, host: str, port: 
     from study.ui import serve
 
     place = Home(home, store)
-    uri = place.tracking_uri(tracking_uri)
+    uri = place.tracking_uri(place.chosen(tracking_uri, None)[0])
     if uri.startswith("sqlite:") and not tracking_uri and not (place.path / "mlflow.db").is_file():
         raise Refusal("--home", str(place.path), "there is nothing to show in it yet; `study run table9` makes a run")
     sys.exit(serve(uri, place.artifacts, host, port))
 
 
+def _recorded(plan: Plan, tracking_uri: str | None, storage: str | None) -> tuple[str, str]:
+    """Where a run's records lie, unless the user says otherwise: MLflow's and Optuna's URL, "" for the home's."""
+    found = []
+    for option, given, kept in (
+        ("--tracking-uri", tracking_uri, plan.tracking_uri),
+        ("--storage", storage, plan.storage),
+    ):
+        if "***" in kept and not given:
+            raise Refusal(option, kept, "a password is not stored: the whole URL, given again, would do")
+        found.append(given or kept)
+    return found[0], found[1]
+
+
 def _start(
-    drawn: Any, opened: Store, place: Home, tracking_uri: str | None, storage: str | None, resources: Resources,
+    drawn: Any, opened: Store, place: Home, tracking_uri: str, storage: str, resources: Resources,
     as_json: bool, retry_failed: bool = False,
 ) -> None:  # fmt: skip
     from study import driver
@@ -330,7 +340,7 @@ def _start(
         drawn, opened, place.tracking_uri(tracking_uri), place.artifacts, place.storage(storage), resources, answer,
         retry_failed,
     )  # fmt: skip
-    own = "" if str(place.path) == str(Path("studies").absolute()) else f" --home {place.path}"
+    own = place.options()
     more = f"resume {plan.run}{own}" if code == driver.INTERRUPTED else f"report {plan.run} --format markdown{own}"
     if code == driver.FAILED:
         more = f"status {plan.run}{own}"
@@ -377,11 +387,14 @@ def main() -> None:
     """The command `study`: users' mistakes are one line and exit code 2."""
     code = 0
     try:
-        cli()
+        code = cli(standalone_mode=False) or 0
     except Refusal as refusal:
         click.echo(f"study: {refusal}", err=True)
         code = 2
-    except KeyboardInterrupt:
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
         click.echo("study: stopped; `study resume` goes on", err=True)
         code = 130
     except SystemExit as end:

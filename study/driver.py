@@ -88,7 +88,7 @@ def _train(stages: list[Stage], store: Store, resources: Resources, draft: Draft
     """Let Ray Tune execute the stages, if there are any; returns whether the user stopped it."""
     assert events.start is not None
     if not stages:
-        events.end("failed" if events.given_up else "complete")
+        events.end("failed")
         return False
     from study import execute
 
@@ -99,7 +99,7 @@ def _train(stages: list[Stage], store: Store, resources: Resources, draft: Draft
             events.projection.check()
             job = execute.Job(draft.plan.run, store.url, resources.data_dir, {stage.key: stage for stage in stages})
             execute.execute(stages, job, resources, draft.work.trainable(), drain, events)
-        outcome = "interrupted" if drain.requested else "failed" if events.given_up else "complete"
+        outcome = "interrupted" if drain.requested else "failed"
     finally:
         events.end(outcome)
     return drain.requested
@@ -139,7 +139,8 @@ class _Events:
         """Record how the start ended."""
         assert self.start is not None
         self.active.clear()
-        self.start.end(outcome, len(tree.missing(self.draft.recipes.values(), self.store.keys())))
+        missing = len(tree.missing(self.draft.recipes.values(), self.store.keys()))
+        self.start.end("complete" if not missing else outcome, missing)
 
     def durable(self, key: str) -> None:
         """Show a state; if replicates end in it, count them."""

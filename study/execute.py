@@ -6,6 +6,7 @@ import heapq
 import logging
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -82,6 +83,7 @@ class StageSearcher(Searcher):
         self._ready: list[tuple[int, int, Stage]] = []
         self._order = {stage.key: number for number, stage in enumerate(stages)}
         self._attempts: dict[str, int] = {}
+        self._saved: dict[str, str] = {}  # by a stage that lost its process
         self._running: dict[str, tuple[Stage, int, str]] = {}  # trial → stage, epochs reported, last state saved
         self._workers, self._drain, self._events = workers, drain, events
         for stage in stages:
@@ -94,14 +96,18 @@ class StageSearcher(Searcher):
         heapq.heappush(self._ready, (-stage.remaining, self._order[stage.key], stage))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | Any:
-        """A stage's name; None while none is ready; FINISHED when none is left."""
+        """A stage's name, with the last state that a lost attempt at it saved.
+
+        None while no stage is ready; FINISHED when none is left.
+        """
         if self._drain.requested or not (self._ready or self._running):
             return Searcher.FINISHED
         if not self._ready or (self._workers and len(self._running) >= self._workers):
             return None
         stage = heapq.heappop(self._ready)[2]
-        self._running[trial_id] = (stage, 0, "")
-        return {"stage": stage.key}
+        saved = self._saved.get(stage.key, "")
+        self._running[trial_id] = (stage, stage.keys.index(saved) + 1 if saved else 0, saved)
+        return {"stage": stage.key, "saved": saved}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on progress, and any state that was saved on the way."""
@@ -126,6 +132,7 @@ class StageSearcher(Searcher):
             self._give_up(stage, result["error"], result["traceback"], lost=False)
         elif not self._drain.requested:
             self._attempts[stage.key] = self._attempts.get(stage.key, 0) + 1
+            self._saved[stage.key] = saved
             if self._attempts[stage.key] < LOST_ATTEMPTS:
                 self._push(stage)
             else:
@@ -152,16 +159,19 @@ class StageSearcher(Searcher):
 
 
 @dataclass
-class _StopAll(tune.Stopper):
-    """Ends the experiment once a drain is requested; Tune then lets each actor end its step and save."""
+class _StopEach(tune.Stopper):
+    """Once a drain is requested, ends each stage at its own next report; Tune then lets its actor save.
+
+    Ending the experiment instead (`stop_all`) would kill a worker whose epoch takes longer than 15 s.
+    """
 
     drain: Drain = field(default_factory=Drain)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        return False
+        return self.drain.requested
 
     def stop_all(self) -> bool:
-        return self.drain.requested
+        return False
 
 
 @contextmanager
@@ -214,7 +224,7 @@ def execute(
             )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it complains of logs and snapshots that are not kept
     searcher = StageSearcher(stages, resources.workers, drain, events)
-    with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(None):
+    with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(sys.stderr):
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, job=job), each),
             tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
@@ -222,7 +232,7 @@ def execute(
                 name="stages",
                 storage_path=scratch,
                 verbose=0,
-                stop=_StopAll(drain),
+                stop=_StopEach(drain),
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),

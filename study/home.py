@@ -54,20 +54,30 @@ class Home:
             raise Refusal("--home", str(self.path), remedy) if called is None else Refusal("run", called, remedy)
         return self.store()
 
-    def tracking_uri(self, given: str | None) -> str:
-        """MLflow's: as given, from MLFLOW_TRACKING_URI, or a database in the home."""
-        return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow.db'}"
+    @staticmethod
+    def chosen(tracking_uri: str | None, storage: str | None) -> tuple[str, str]:
+        """MLflow's and Optuna's URL as the user or the environment says; "" for the home's own."""
+        return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "", storage or ""
 
-    def storage(self, given: str | None) -> str:
-        """Optuna's: as given, or a database in the home."""
-        return given or f"sqlite:///{self.path / 'optuna.db'}"
+    def tracking_uri(self, chosen: str) -> str:
+        """MLflow's URL: as chosen, or a database in the home."""
+        return chosen or f"sqlite:///{self.path / 'mlflow.db'}"
+
+    def storage(self, chosen: str) -> str:
+        """Optuna's URL: as chosen, or a database in the home."""
+        return chosen or f"sqlite:///{self.path / 'optuna.db'}"
+
+    def options(self) -> str:
+        """What must be said again to find this home and store, for the commands that are named next."""
+        home = "" if self.path == Path("studies").absolute() else f" --home {self.path}"
+        return home if self.store_url == str(self.path / "store") else f"{home} --store {self.store_url}"
 
     @property
     def artifacts(self) -> Path:
         """Where MLflow's artefacts go when no server keeps them."""
         return self.path / "artifacts"
 
-    def check_services(self, tracking_uri: str | None, storage: str | None) -> None:
+    def check_services(self, tracking_uri: str, storage: str) -> None:
         """Refuse what is away or malformed, before anything is written."""
         from study import services
         from study.search import check_url

@@ -73,12 +73,12 @@ class Projection:
 
     def reconcile(self, stored: set[str], failures: Mapping[Replicate, Json]) -> None:
         """Show whatever of the store is not shown yet: at every start, finished trials and failures included."""
-        for replicate, failure in failures.items():
-            self.failed(replicate, failure["reason"], lost=False)
         for replicate, recipe in self._draft.recipes.items():
             deepest = next((key for key in reversed(recipe.keys[1:]) if key in stored), None)
             if deepest is not None:
                 self._queue.put(lambda key=deepest, replicate=replicate: self._show(key, replicate))  # type: ignore[misc]
+        for replicate, failure in failures.items():
+            self.failed(replicate, failure["reason"], lost=False)
 
     def close(self, status: str, files: Callable[[], Mapping[str, bytes | str]]) -> str:
         """Wait until everything is shown, log the report, and end the parent run with a status.
@@ -159,11 +159,13 @@ class Projection:
 
     def _outage_is_a_warning(self, action: Callable[[], None]) -> None:
         """MLflow's absence costs nothing but this warning: the next start shows what is missing."""
-        from study.tracking import reachable_error
+        from study.tracking import is_outage
 
         try:
             action()
-        except reachable_error() as error:
+        except Exception as error:
+            if not is_outage(error):
+                raise
             self._behind = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self._tracker = None
             self._warn(f"MLflow is behind ({self._behind}); training goes on, and `study resume` catches up")

@@ -56,8 +56,8 @@ def _refused(url: str, error: Exception) -> Refusal:
 class Search:
     """The Optuna studies of a run, one a space, and their trials.
 
-    A study's name carries the run and a digest of space, objective and protocol, but not of cells, replicates or
-    counts: a grown run keeps its history, and two plans never merge. A trial is told once, at its full budget.
+    A study's name carries the run and a digest of space, objective and domain, but not of cells, replicates or
+    counts, so two runs never merge. A trial is told once, at its full budget.
     """
 
     def __init__(self, plan: Plan, storage: optuna.storages.BaseStorage) -> None:

@@ -35,5 +35,6 @@ def require(option: str, url: str) -> None:
 
 
 def without_password(url: str) -> str:
-    """The URL, fit to be shown and stored."""
-    return re.sub(r"(?<=:)[^:/]*(?=@)|(?<=password=)[^&]*", "***", url)
+    """The URL, fit to be shown and stored: a password, also one in the query, becomes ``***``."""
+    url = re.sub(r"(://[^:@/?]*):[^?]*@", r"\1:***@", url)
+    return re.sub(r"(?i)((?:pass|pwd|token|secret|key)[^=&]*=)[^&]*", r"\1***", url)

@@ -20,6 +20,7 @@ from typing import Any
 from pyarrow import fs
 
 from study.refusal import Refusal
+from study.services import without_password
 
 MAGIC = b"LTSTATE1"
 _PREFIX = len(MAGIC) + 8 + 32
@@ -48,7 +49,9 @@ class Store:
                 raise PermissionError("it is not writable")
         except (OSError, ValueError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
-            raise Refusal("--store", url, f"a directory or URL that can be written would do ({reason})") from error
+            raise Refusal(
+                "--store", without_password(url), f"a directory or URL that can be written would do ({reason})"
+            ) from error
         self._fs = fs.SubTreeFileSystem(path, base)
 
     def save(self, key: str, header: Mapping[str, Any], payload: bytes) -> None:

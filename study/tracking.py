@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout holds results
 # A server that is away is tried again by the next projection, not by minutes of retries inside a call.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -56,7 +57,7 @@ class Tracker:
         mlflow.set_tracking_uri(uri)
         self._client = MlflowClient(uri)
         self._created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
-        self._experiment = self._find_experiment(None if "://" in uri and not _embedded(uri) else artifacts)
+        self._experiment = self._find_experiment(None if uri.startswith(("http", "databricks")) else artifacts)
         runs = self._all_runs()
         self._children: dict[tuple[str, int], _Child] = {}
         for run in runs:
@@ -115,6 +116,13 @@ class Tracker:
         assert child.epochs is not None
         measures: Sequence[Json] = header["measures"]
         last = len(measures) == trial.epochs
+        if child.epochs >= len(measures) and not last:
+            return
+        if child.run.info.status != "RUNNING":  # it had failed, and is tried again
+            self._client.update_run(child.run_id, status="RUNNING")
+            if FAILED_BECAUSE in child.run.data.tags:
+                self._client.delete_tag(child.run_id, FAILED_BECAUSE)
+            child.run = self._client.get_run(child.run_id)
         clock = self._created
         batch: list[Metric] = []
         for step, (epoch, seconds) in enumerate(zip(measures, header["wall_seconds"], strict=True)):
@@ -136,7 +144,7 @@ class Tracker:
             child.run = self._client.get_run(child.run_id)
 
     def _take_up(self, trial: PlannedTrial, number: int) -> _Child:
-        """A replicate's run, described, and no longer failed if it was."""
+        """A replicate's run, described."""
         child = self._children.get((trial.name, number)) or self._create(trial, number)
         if child.epochs is None:
             history = self._client.get_metric_history(child.run_id, "lr")
@@ -144,10 +152,6 @@ class Tracker:
             if DESCRIBED not in child.run.data.tags:
                 shown = {"space": trial.space, "trial": trial.label, "replicate": number}
                 self._describe(child.run_id, {**shown, **self._work.parameters(trial.config, number)})
-            if child.run.info.status != "RUNNING":
-                self._client.update_run(child.run_id, status="RUNNING")
-                if FAILED_BECAUSE in child.run.data.tags:
-                    self._client.delete_tag(child.run_id, FAILED_BECAUSE)
         return child
 
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
@@ -235,16 +239,14 @@ class _Child:
         return bool(self.run.info.status == "FINISHED")
 
 
-def reachable_error() -> tuple[type[Exception], ...]:
-    """What an MLflow call raises when its server or database is away."""
+def is_outage(error: Exception) -> bool:
+    """Whether an MLflow call failed because its server or database is away, and not because of what was asked."""
     import requests
     import sqlalchemy.exc
 
-    return (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError)
-
-
-def _embedded(uri: str) -> bool:
-    return uri.startswith("sqlite:")
+    if isinstance(error, MlflowException):
+        return error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+    return isinstance(error, (requests.RequestException, sqlalchemy.exc.SQLAlchemyError))
 
 
 def _metrics(epoch: Json, step: int, clock: int, last: bool) -> list[Metric]:
@@ -257,8 +259,9 @@ def _metrics(epoch: Json, step: int, clock: int, last: bool) -> list[Metric]:
         for name, value in epoch.items()
         if not isinstance(value, list) and (last or name.startswith(CURVES))
     ]
-    if last and len(epoch["test/class_accuracy"]) <= CLASSES:
-        by_class = enumerate(epoch["test/class_accuracy"])
+    classes = epoch.get("test/class_accuracy", [])
+    if last and len(classes) <= CLASSES:
+        by_class = enumerate(classes)
         found += [Metric(f"test/class/{rank:04d}", value, clock, step) for rank, value in by_class]
     # By the last epoch whose lr is there, a later start knows how far this run is.
     return sorted(found, key=lambda metric: metric.key == "lr")

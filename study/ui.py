@@ -20,21 +20,11 @@ def serve(uri: str, artifacts: Path, host: str, port: int) -> int:
         return 0
     click.echo(f"http://{host}:{port}")
     click.echo("MLflow starts in about 15 s; Ctrl-C ends it", err=True)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
-    command += ["--default-artifact-root", artifacts.as_uri(), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--default-artifact-root", artifacts.as_uri()]
     environment = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", **os.environ,
+        **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password, and others see arguments
     }  # fmt: skip
     process = subprocess.Popen(command, env=environment)
     try:

@@ -192,8 +192,10 @@ class Config:
         return "⇒".join([*words, sampler_name(sampler)])
 
     def replicate(self, number: int) -> Config:
-        """The same trial under replicate `number`'s seeds (protocol: split, subset and training seed alike)."""
-        return replace(self, split_seed=number, subset_seed=number, seed=number)
+        """The same trial under replicate `number`'s seeds: each, 0 by default, is counted on from its own value."""
+        return replace(
+            self, split_seed=self.split_seed + number, subset_seed=self.subset_seed + number, seed=self.seed + number
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON holds and `from_json` takes back."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from study.refusal import Refusal
 from trainables.datasets import DATASETS, Dataset
+from trainables.samplers import Purpose, generator
 
 DIGITS_TEST = 50  # test images a class
 
@@ -96,7 +97,7 @@ def load(
         train, test, test_labels = _digits(counts, split_seed, subset_seed)
     else:
         train, test, test_labels = _cifar(dataset, counts, subset_seed, root)
-    halves = np.random.default_rng([split_seed if dataset == "digits" else 0, 1])
+    halves = generator(split_seed if dataset == "digits" else 0, 0, Purpose.SELECTION)
     in_val = np.zeros(len(test), dtype=bool)
     for label in range(facts.classes):
         members = np.flatnonzero(test_labels == label)
@@ -132,7 +133,7 @@ def _digits(
     found = "sha256:" + hashlib.sha256(images.tobytes() + targets.tobytes()).hexdigest()
     if found != DATASETS["digits"].fingerprint:
         raise Refusal("digits", found, f"scikit-learn's digits with {DATASETS['digits'].fingerprint} would do")
-    split = np.random.default_rng([split_seed, 0])
+    split = generator(split_seed, 0, Purpose.SPLIT)
     rank_of_digit = split.permutation(10)
     labels = rank_of_digit[targets]
     test, pool = [], []

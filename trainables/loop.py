@@ -137,10 +137,8 @@ def _draws(data: LongTailed, epoch: Epoch, seed: int, index: int) -> tuple[Tenso
     order = epoch_order(data.counts, epoch.sampler, epoch.replacement, generator(seed, index, Purpose.ORDER))
     rng = generator(seed, index, Purpose.AUGMENTATION)
     crops = rng.integers(0, 2 * epoch.crop + 1, size=(2, len(order)))
-    draws = torch.from_numpy(np.concatenate((order[None], crops))).to(data.device, non_blocking=True)
-    mirror = None
-    if epoch.flip:
-        mirror = torch.from_numpy(rng.random(len(order)) < 0.5).to(data.device, non_blocking=True)
+    draws = torch.from_numpy(np.concatenate((order[None], crops))).to(data.device)
+    mirror = torch.from_numpy(rng.random(len(order)) < 0.5).to(data.device) if epoch.flip else None
     return draws[0], draws[1], draws[2], mirror
 
 

@@ -185,7 +185,7 @@ def source_files() -> dict[str, str]:
     return {path.name: _digest(_code(path)) for path in files if path.name not in _NO_PART_OF_A_STATE}
 
 
-_NO_PART_OF_A_STATE = ("export.py", "protocol.py", "work.py")
+_NO_PART_OF_A_STATE = ("export.py", "methods.py", "protocol.py", "work.py")
 
 
 def _code(path: Path) -> str:

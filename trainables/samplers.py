@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 class Purpose(IntEnum):
     """What a random number is for: with (seed, epoch) it names a stream of its own."""
 
-    WEIGHTS = 0
-    ORDER = 1
-    AUGMENTATION = 2
+    # From 1: NumPy pads a seed with zeros, so [s, e] and [s, e, 0] are one stream.
+    WEIGHTS = 1
+    ORDER = 2
+    AUGMENTATION = 3
+    SPLIT = 4
+    SELECTION = 5
 
 
 def generator(seed: int, epoch: int, purpose: Purpose) -> np.random.Generator:

@@ -26,10 +26,10 @@ SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whicheve
 class StageTrainable(Trainable):
     """Trains one stage; an actor executes many, one after the other.
 
-    Its configuration is ``stage``, a stage's name; `study.execute.Job` describes them all and is sent to an actor
-    once. Each report holds ``position`` (epochs done of the stage), ``saved`` (the newest state in the store, or ""),
-    ``done``, and, if training raised, ``error`` (one line) and ``traceback``. So a trial that Tune itself counts as
-    failed has lost its process.
+    Its configuration is ``stage``, a stage's name, and ``saved``, the last state that a lost attempt at it saved, or
+    ""; `study.execute.Job` describes all stages and is sent to an actor once. Each report holds ``position`` (epochs
+    done of the stage), ``saved`` (the newest state in the store, or ""), ``done``, and, if training raised, ``error``
+    (one line) and ``traceback``. So a trial that Tune itself counts as failed has lost its process.
 
     It is a class and not a function because Tune stops an actor between two calls of `step`: `cleanup` then saves the
     epochs done. A function's thread would be abandoned.
@@ -44,8 +44,8 @@ class StageTrainable(Trainable):
         """Take up another stage in the same process."""
         self.stage = self.job.stages[new_config["stage"]]
         self.learner: Learner | None = None
-        self.position = 0
-        self.saved = ""
+        self.saved = new_config["saved"]
+        self.position = self.stage.keys.index(self.saved) + 1 if self.saved else 0
         return True
 
     def step(self) -> dict[str, Any]:
@@ -80,13 +80,14 @@ class StageTrainable(Trainable):
         self.measures: list[dict[str, Any]] = []
         self.wall_seconds: list[float] = []
         self.provenance: list[dict[str, Any]] = []
-        if self.stage.start:
-            header, payload = self.store.load(self.stage.parent)
+        begun = self.stage.start + self.position
+        if begun:
+            header, payload = self.store.load(self.saved or self.stage.parent)
             self.measures, self.wall_seconds = header["measures"], header["wall_seconds"]
             self.provenance = header["provenance"]
             learner.load(load_tensors(payload))
-        self.provenance = [*self.provenance, {"from_epoch": self.stage.start, "run": self.job.run, **_machine(origin)}]
-        self.learner, self.saved_at, self.saved_time = learner, 0, time.monotonic()
+        self.provenance = [*self.provenance, {"from_epoch": begun, "run": self.job.run, **_machine(origin)}]
+        self.learner, self.saved_at, self.saved_time = learner, self.position, time.monotonic()
 
     def _data(self, origin: Origin, epoch: Epoch) -> LongTailed:
         from trainables.data import load

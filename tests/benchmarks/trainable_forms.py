@@ -89,6 +89,7 @@ def main() -> None:
         "python": platform.python_version(),
         "commit": commit(),
     }
+    RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

@@ -248,7 +248,7 @@ def test_in_any_order_of_completions_each_stage_is_handed_out_when_it_is_ready(s
 def test_a_drain_hands_out_nothing_more_and_gives_nothing_up():
     drain, events = Drain(), Recorder()
     searcher = StageSearcher([stage("a"), stage("b")], 0, drain, events)
-    assert searcher.suggest("t0") == {"stage": "a"}
+    assert searcher.suggest("t0") == {"stage": "a", "saved": ""}
     drain.requested = True
     assert searcher.suggest("t1") == StageSearcher.FINISHED
     searcher.on_trial_complete("t0", error=True)

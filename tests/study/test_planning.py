@@ -155,7 +155,7 @@ def test_what_is_trained_by_other_code_is_a_run_of_its_own(small_space):
     ],
 )
 def test_a_password_is_not_in_the_stored_plan(study, small_space, tmp_path, monkeypatch, option, url):
-    monkeypatch.setattr("study.cli._check_services", lambda *_: None)
+    monkeypatch.setattr("study.home.Home.check_services", lambda *_: None)
     monkeypatch.setattr("study.cli._start", lambda *_, **__: None)
     study("run", small_space(cells=CELLS), "--name", "mine", option, url)
     (record,) = (tmp_path / "home").rglob("plan.json")
