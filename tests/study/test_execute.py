@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -50,8 +51,8 @@ class Scripted(Trainable):
                 os._exit(1)
             if do == "raise":
                 return {"position": 0, "saved": "", "done": True, "error": "Diverged: NaN", "traceback": "at line 1"}
-        if do == "wait":
-            time.sleep(0.1)
+        if do in ("wait", "wait long"):
+            time.sleep(0.1 if do == "wait" else 18)
             self.position = 1
             return {"position": 1, "saved": "", "done": False}
         self.position = 2
@@ -154,6 +155,16 @@ def test_a_drain_lets_the_running_stage_save_and_begins_nothing(train):
     events, log = train(*stages, workers=1, events=Recorder(Drain()))
     assert [entry[:2] for entry in log] == [("begin", "slow"), ("cleanup", "slow")]
     assert (events.states, events.failures) == ([], [])
+
+
+@pytest.mark.slow
+def test_a_drain_waits_for_an_epoch_longer_than_tune_waits_for_an_actor(train):
+    events = Recorder(Drain())
+    asked = threading.Timer(4, lambda: setattr(events.drain, "requested", True))
+    asked.start()
+    _, log = train(stage("slow", do="wait long"), stage("next"), workers=1, events=events)
+    asked.join()
+    assert [entry[:2] for entry in log] == [("begin", "slow"), ("cleanup", "slow")]
 
 
 def test_more_than_the_machines_have_is_refused(train, tmp_path):
