@@ -223,7 +223,10 @@ def execute(
                 option, each[kind], f"at most {room.get(kind.upper(), 0):g}, what the machines have, would do"
             )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it complains of logs and snapshots that are not kept
-    searcher = StageSearcher(stages, resources.workers, drain, events)
+    fits = min(int(room[kind.upper()] / need) for kind, need in each.items() if need > 0)
+    # Never more than fit: a stage that waits for room would begin when a drain makes some.
+    workers = min(resources.workers, fits) if resources.workers else fits
+    searcher = StageSearcher(stages, workers, drain, events)
     with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(sys.stderr):
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, job=job), each),

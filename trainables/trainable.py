@@ -39,12 +39,14 @@ class StageTrainable(Trainable):
     def setup(self, config: dict[str, Any], job: Job) -> None:
         """Take up the first stage."""
         self.job = job
+        self.learner: Learner | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up another stage in the same process."""
+        """Take up another stage in the same process, once the one before is safe."""
+        self.cleanup()
         self.stage = self.job.stages[new_config["stage"]]
-        self.learner: Learner | None = None
+        self.learner = None
         self.saved = new_config["saved"]
         self.position = self.stage.keys.index(self.saved) + 1 if self.saved else 0
         return True

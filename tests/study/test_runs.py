@@ -198,13 +198,15 @@ def test_a_run_whose_driver_lives_is_running(store, training, running):
     [
         ({"pid": 1}, "running"),  # of another user
         ({}, "interrupted"),
-        ({"host": "another", "seen": ago(5)}, "running"),
-        ({"host": "another", "seen": ago(600)}, "interrupted"),
+        ({"host": "another", "seen": 5}, "running"),
+        ({"host": "another", "seen": 600}, "interrupted"),
         ({"pid": os.getpid(), "outcome": "interrupted"}, "interrupted"),
         ({"outcome": "failed"}, "failed"),
     ],
 )
 def test_whether_a_run_goes_on_is_told_by_its_last_driver(store, dead, record, outcome):
+    if "seen" in record:
+        record = {**record, "seen": ago(record["seen"])}
     started(store, pid=dead)
     started(store, training=1, **{"pid": dead, **record})
     running = int(outcome == "running")
