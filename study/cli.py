@@ -257,7 +257,8 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
 
     from study import runs
 
-    opened = Home(home, store).existing_store(run)
+    place = Home(home, store)
+    opened = place.existing_store(run)
     plans = runs.all_plans(opened) if run is None else [runs.find(opened, run)[0]]
     stored = opened.keys()
     found = [runs.Status.of(opened, plan, stored) for plan in plans]
@@ -274,7 +275,7 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
     if found:
         last = found[-1]
         verb = "report" if last.outcome == "complete" else "resume"
-        click.echo(f"\nNext: study {verb} {last.run}", err=True)
+        click.echo(f"\nNext: study {verb} {last.run}{place.options()}", err=True)
 
 
 @cli.command()
