@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from study.home import Home, has_gpu
-from study.refusal import Refusal
+from study.refusal import Damaged, Refusal
 
 if TYPE_CHECKING:
     from study.plan import Plan, Resources
@@ -389,7 +389,7 @@ def main() -> None:
     code = 0
     try:
         code = cli(standalone_mode=False) or 0
-    except Refusal as refusal:
+    except (Refusal, Damaged) as refusal:
         click.echo(f"study: {refusal}", err=True)
         code = 2
     except click.ClickException as error:

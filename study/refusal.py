@@ -1,4 +1,4 @@
-"""The one exception for users' mistakes."""
+"""What the command line prints as one line: a user's mistake, and damage to what was stored."""
 
 from __future__ import annotations
 
@@ -18,3 +18,7 @@ class Refusal(ValueError):
 
     def __reduce__(self) -> tuple[type[Refusal], tuple[str, object, str]]:
         return Refusal, (self.field, self.value, self.remedy)
+
+
+class Damaged(OSError):
+    """An object of the store that is not what was written there."""

@@ -6,13 +6,14 @@ import os
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from study.plan import Plan
 from study.planning import Replicate
-from study.refusal import Refusal
+from study.refusal import Damaged, Refusal
 from study.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
@@ -28,7 +29,10 @@ def check_name(name: str) -> str:
 def load_plan(store: Store, run: str) -> Plan | None:
     """A run's plan, or None if there is no such run."""
     record = store.read_record(f"runs/{run}/plan.json")
-    return None if record is None else Plan.from_json(record)
+    try:
+        return None if record is None else Plan.from_json(record)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{store.url}/runs/{run}/plan.json is not a plan") from error
 
 
 def save_plan(store: Store, plan: Plan) -> None:
@@ -37,8 +41,13 @@ def save_plan(store: Store, plan: Plan) -> None:
 
 
 def all_plans(store: Store) -> list[Plan]:
-    """Every run's plan, the newest last."""
-    plans = [plan for run in store.records("runs") if (plan := load_plan(store, run)) is not None]
+    """Every run's plan, the newest last; one that is damaged or of another version is no reason to hide the others."""
+    plans = []
+    for run in store.records("runs"):
+        with suppress(Damaged, Refusal):
+            plan = load_plan(store, run)
+            if plan is not None:
+                plans.append(plan)
     return sorted(plans, key=lambda plan: plan.created)
 
 
@@ -51,10 +60,11 @@ def find(store: Store, called: str) -> tuple[Plan, str | None]:
     Raises:
         Refusal: if there is none, or more than one.
     """
+    if _NAME.fullmatch(called):
+        exact = load_plan(store, called)
+        if exact is not None:
+            return exact, None
     plans = all_plans(store)
-    for plan in plans:
-        if plan.run == called:
-            return plan, None
     for plan in reversed(plans):
         if called in (plan.study, *(space.name for space in plan.spaces)):
             return plan, called if len(plan.spaces) > 1 and called != plan.study else None

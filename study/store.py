@@ -19,15 +19,11 @@ from typing import Any
 
 from pyarrow import fs
 
-from study.refusal import Refusal
+from study.refusal import Damaged, Refusal
 from study.services import without_password
 
 MAGIC = b"LTSTATE1"
 _PREFIX = len(MAGIC) + 8 + 32
-
-
-class Damaged(OSError):
-    """An object of the store that is not what was written there."""
 
 
 class Store:

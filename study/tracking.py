@@ -54,6 +54,7 @@ class Tracker:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self._plan, self._work = plan, work
+        _create_whole(uri)
         mlflow.set_tracking_uri(uri)
         self._client = MlflowClient(uri)
         self._created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
@@ -237,6 +238,15 @@ class _Child:
     @property
     def finished(self) -> bool:
         return bool(self.run.info.status == "FINISHED")
+
+
+def _create_whole(uri: str) -> None:
+    """Make a new SQLite database under another name and move it: MLflow cannot use one whose creation was stopped."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+        temporary.replace(path)
 
 
 def is_outage(error: Exception) -> bool:
