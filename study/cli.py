@@ -72,7 +72,7 @@ def _space_names(_context: click.Context, _parameter: click.Parameter, incomplet
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="longtail-study", prog_name="study")
 def cli() -> None:
-    r"""Which sampler, and when? Launch, compare and resume studies of long-tailed recognition.
+    """Which sampler, and when? Launch, compare and resume studies of long-tailed recognition.
 
     \b
     study run table9      train a table of the paper on the embedded data

@@ -42,7 +42,14 @@ def draft(
         where = (
             reference if shipped else str(path.absolute()) + reference.partition(":")[1] + reference.partition(":")[2]
         )
-        space = function(request)
+        try:
+            space = function(request)
+        except Refusal:
+            raise
+        except Exception as error:
+            raise Refusal("space", reference, f"its function raised {type(error).__name__}: {error}") from error
+        if not isinstance(space, Space):
+            raise Refusal("space", reference, f"a function that returns a Space would do, not {type(space).__name__}")
         if any(space.name == other.name for other, *_ in spaces):
             raise Refusal("space", reference, "each space once would do")
         if spaces and space.work != spaces[0][0].work:
