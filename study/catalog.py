@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +16,8 @@ from study.plan import Request, Space
 from study.refusal import Refusal
 
 SpaceFunction = Callable[[Request], Space]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def names() -> list[str]:
@@ -39,11 +43,46 @@ def find(reference: str) -> tuple[SpaceFunction, Path]:
     return found, Path(str(module.__file__))
 
 
+def call(function: SpaceFunction, reference: str, request: Request) -> Space:
+    """The space that a function makes of a request.
+
+    Raises:
+        Refusal: if it raises, returns no Space, or gives it a name that could not be a folder's.
+    """
+    try:
+        space: object = function(request)
+    except Refusal:
+        raise
+    except (Exception, SystemExit) as error:
+        file = getattr(getattr(function, "__code__", None), "co_filename", "")
+        raise Refusal("space", reference, f"its function raised {_said(error, file)}") from error
+    if not isinstance(space, Space):
+        raise Refusal("space", reference, f"a function that returns a Space would do, not {type(space).__name__}")
+    if not isinstance(space.name, str) or not _NAME.fullmatch(space.name):
+        remedy = "1 to 64 letters, digits, dots, dashes and underscores would do, a letter or digit first"
+        raise Refusal(f"space {reference}: name", space.name, remedy)
+    return space
+
+
+def _said(error: BaseException, file: str) -> str:
+    """An error with the last line of the user's file that it passed; a syntax error's text has its own."""
+    said = f"{type(error).__name__}: {error}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return said if isinstance(error, SyntaxError) or not lines else f"{said} ({Path(file).name}, line {lines[-1]})"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # its name is too long
+        return False
+
+
 def _module(reference: str, where: str) -> ModuleType:
     if where in names():
         return importlib.import_module(f"search_spaces.{where}")
     path = Path(where)
-    if path.suffix != ".py" or not path.is_file():
+    if path.suffix != ".py" or not _is_file(path):
         known = ", ".join(names())
         raise Refusal("space", reference, f"one of {known}, or the path of a Python file with a space, would do")
     spec = importlib.util.spec_from_file_location(f"study_space_{path.stem}", path.absolute())
@@ -53,10 +92,11 @@ def _module(reference: str, where: str) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Refusal:
-        raise
-    except Exception as error:
+    except BaseException as error:
+        sys.modules.pop(spec.name, None)
+        if isinstance(error, Refusal) or not isinstance(error, Exception | SystemExit):
+            raise
         raise Refusal(
-            "space", reference, f"its file could not be imported ({type(error).__name__}: {error})"
+            "space", reference, f"its file could not be imported: {_said(error, str(path.absolute()))}"
         ) from error
     return module

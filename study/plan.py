@@ -13,7 +13,7 @@ from study.refusal import Refusal
 
 Json = Mapping[str, Any]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,17 @@ class Request:
         data: names of data sets; empty for the space's own default.
         imbalance: imbalance factors; empty for the space's own default.
         paper: the paper's own data, epochs and protocol.
+        trials: of an open search, in all; 0 for the space's own default.
+        objectives: of an open search, in the space's words; empty for the space's own default.
+        early_stop: of an open search: epochs since the last switch after which a point is judged; 0 for never.
     """
 
     data: tuple[str, ...] = ()
     imbalance: tuple[float, ...] = ()
     paper: bool = False
+    trials: int = 0
+    objectives: tuple[str, ...] = ()
+    early_stop: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,11 +112,17 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A replicate's work: what determines state 0, one instruction an epoch, and the states' names 0 … T."""
+    """A replicate's work: what determines state 0, one instruction an epoch, and the states' names 0 … T.
+
+    Attributes:
+        joints: the states, by number, at which other points of an open search are likely to part from this one; the
+            last is that of the last switch.
+    """
 
     origin: Json
     epochs: tuple[Json, ...]
     keys: tuple[str, ...]
+    joints: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,18 +147,40 @@ class Work:
 
 
 @dataclass(frozen=True)
+class OpenSearch:
+    """How a space finds its trials where none are listed: Optuna suggests points of the domain.
+
+    Attributes:
+        point: (a value for each dimension of the domain) → the trial; its row is overwritten with its number.
+        base: a configuration that stands for the work of all points in the name of a run.
+        trials: how many in all.
+        seed: of the suggestions, with the number of trials before each.
+        fresh: replicates, under seeds that no point saw, in which the best point is trained again.
+        reported: the measures, of the last epoch, that are reported of those.
+    """
+
+    point: Callable[[Mapping[str, Any]], Trial]
+    base: Json
+    trials: int
+    seed: int = 0
+    fresh: int = 3
+    reported: tuple[str, ...] = ("test/top1",)
+
+
+@dataclass(frozen=True)
 class Space:
     """What could be run: a table of the paper, a figure, a search.
 
     Attributes:
         name: what the command line calls it.
         title: what it reproduces.
-        trials: its points.
+        trials: its points; none if `search` finds them.
         domain: the dimensions of the trials' axes, for Optuna.
         contrasts: hypotheses; see `Contrast`.
         evidence: what its result on the embedded data can say about the paper's.
         work: what trains it.
-        objective: the measure, of the last epoch, that tables show and Optuna is told.
+        objectives: the measures, of the last epoch, that Optuna is told, each to be maximised; tables show the first.
+        search: how trials are found, if they are not listed.
     """
 
     name: str
@@ -156,11 +190,12 @@ class Space:
     work: Work
     contrasts: tuple[Contrast, ...] = ()
     evidence: str = ""
-    objective: str = "test/top1"
+    objectives: tuple[str, ...] = ("test/top1",)
+    search: OpenSearch | None = None
 
     def __post_init__(self) -> None:
-        if not self.trials:
-            raise Refusal("space", self.name, "at least one trial would do")
+        if bool(self.trials) == (self.search is not None):
+            raise Refusal("space", self.name, "at least one trial, or else an open search, would do")
         for trial in self.trials:
             for name, domain in self.domain.items():
                 value = trial.axes.get(name)
@@ -176,7 +211,15 @@ def _within(domain: Integer | Real, value: object) -> bool:
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial in a plan: with the space it belongs to, and for each replicate the name of its last state."""
+    """A trial in a plan: with the space it belongs to, and for each replicate the name of its last state.
+
+    Attributes:
+        measure: what its row shows, of the last epoch.
+        champion_of: the label of the point that it trains again under fresh replicates, or "".
+        first_replicate: the number of its first replicate.
+        rung: the epochs after which it is going to be judged, and perhaps stopped; 0 if it is not, or has been.
+        stopped: whether it was, so that its work ends there.
+    """
 
     space: str
     label: str
@@ -188,11 +231,33 @@ class PlannedTrial:
     paper_of: str
     epochs: int
     ends: tuple[str, ...]
+    measure: str
+    champion_of: str = ""
+    first_replicate: int = 0
+    rung: int = 0
+    stopped: bool = False
 
     @property
     def name(self) -> str:
         """Unique in the plan."""
         return f"{self.space}/{self.label}"
+
+    @property
+    def by_replicate(self) -> dict[int, str]:
+        """The name of each replicate's last state, by the replicate's number."""
+        return dict(enumerate(self.ends, self.first_replicate))
+
+
+@dataclass(frozen=True)
+class PlannedSearch:
+    """An open search in a plan; see `OpenSearch`. `base` names the last states of its base configuration."""
+
+    trials: int
+    seed: int
+    fresh: int
+    reported: tuple[str, ...]
+    base: tuple[str, ...]
+    early_stop: int = 0
 
 
 @dataclass(frozen=True)
@@ -202,11 +267,12 @@ class PlannedSpace:
     name: str
     title: str
     evidence: str
-    objective: str
+    objectives: tuple[str, ...]
     contrasts: tuple[Contrast, ...]
     domain: Mapping[str, Domain]
     file: str
     file_digest: str
+    search: PlannedSearch | None = None
 
 
 @dataclass(frozen=True)
@@ -229,7 +295,14 @@ class Resources:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: spaces with data, replicates and machines chosen. Stored before training; nothing in it changes after."""
+    """A run: spaces with data, replicates and machines chosen. Stored before training.
+
+    A plan only ever grows: by what the user adds to the run, and by the points that an open search finds.
+
+    Attributes:
+        generation: how often the run was started anew because the sources had changed.
+        created: when the run was first planned.
+    """
 
     run: str
     request: Request
@@ -243,6 +316,7 @@ class Plan:
     tracking_uri: str = ""
     storage: str = ""
     created: str = ""
+    generation: int = 0
     commit: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -253,8 +327,22 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """What identifies the plan's work: every state that it ends in, by trial."""
-        return digest([[trial.name, *trial.ends] for trial in self.trials])
+        """What identifies the plan's work: its last states by trial; what a search has found is left out."""
+        listed = [[trial.name, *trial.ends] for trial in self.trials if self.space(trial.space).search is None]
+        searched = [
+            [s.name, s.objectives, s.search.base, _plain(s.domain)] for s in self.spaces if s.search is not None
+        ]
+        return digest([*listed, *searched])
+
+    @property
+    def content(self) -> str:
+        """What identifies all that it holds now, and all that its searches are going to find."""
+        totals = [s.search.trials for s in self.spaces if s.search is not None]
+        return digest([[[trial.name, *trial.ends] for trial in self.trials], totals])
+
+    def points(self, space: PlannedSpace) -> list[PlannedTrial]:
+        """The trials of a space but for champions: its cells, or what its search has found so far, in order."""
+        return [trial for trial in self.trials if trial.space == space.name and not trial.champion_of]
 
     def space(self, name: str) -> PlannedSpace:
         """The space of this name."""
@@ -264,9 +352,7 @@ class Plan:
         """A dictionary that JSON holds and `from_json` takes back."""
         plain = asdict(self)
         for space, original in zip(plain["spaces"], self.spaces, strict=True):
-            space["domain"] = {
-                name: {"kind": type(domain).__name__, **asdict(domain)} for name, domain in original.domain.items()
-            }
+            space["domain"] = _plain(original.domain)
         return {"format": FORMAT, **plain}
 
     @classmethod
@@ -293,6 +379,8 @@ class Plan:
                     **space,
                     "contrasts": tuple(Contrast(**contrast) for contrast in space["contrasts"]),
                     "domain": {name: domain(value) for name, value in space["domain"].items()},
+                    "objectives": tuple(space["objectives"]),
+                    "search": space["search"] and PlannedSearch(**{k: _tuple(v) for k, v in space["search"].items()}),
                 }
             )
             for space in values["spaces"]
@@ -309,6 +397,10 @@ def digest(value: object) -> str:
     """A short name for a JSON value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _plain(domain: Mapping[str, Domain]) -> Json:
+    return {name: {"kind": type(dimension).__name__, **asdict(dimension)} for name, dimension in domain.items()}
 
 
 def _tuple(value: Any) -> Any:

@@ -5,71 +5,196 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from study import catalog, tree
-from study.plan import Machine, Plan, PlannedSpace, PlannedTrial, Request, Resolved, Resources, Space, Work
+from study.plan import (
+    Machine,
+    Plan,
+    PlannedSearch,
+    PlannedSpace,
+    PlannedTrial,
+    Request,
+    Resolved,
+    Resources,
+    Space,
+    Trial,
+    Work,
+)
 from study.refusal import Refusal
 
 Replicate = tuple[str, int]  # a trial's name in its plan, and the replicate's number
 
+FRESH = 1000  # the number of a champion's first replicate: no point of a search has seen its seeds
 
-@dataclass(frozen=True)
+
 class Draft:
-    """A plan with what is derived from it: the work behind its spaces, and each replicate's recipe."""
+    """A plan with what is derived from it: the work behind its spaces, and each replicate's recipe.
 
-    plan: Plan
-    work: Work
-    recipes: Mapping[Replicate, Resolved]
+    It grows by the points that an open search finds; in the driver's main thread only, others read.
+    """
+
+    def __init__(self, plan: Plan, spaces: Sequence[Space], listed: Sequence[PlannedTrial]) -> None:
+        self.plan = replace(plan, trials=())
+        self.spaces = {space.name: space for space in spaces}
+        self.work: Work = spaces[0].work
+        self.recipes: dict[Replicate, Resolved] = {}
+        self._trials: dict[str, PlannedTrial] = {}
+        self._through: dict[str, list[Replicate]] = {}
+        for trial in listed:
+            self.append(trial)
+
+    def append(self, trial: PlannedTrial, replicates: int | None = None) -> PlannedTrial:
+        """Plan a trial, under so many replicates, or as many as it has.
+
+        Raises:
+            Refusal: if the plan has a trial of this name.
+        """
+        if trial.name in self._trials:
+            raise Refusal("trial", trial.name, "a label that no other trial of the space has would do")
+        count = len(trial.ends) if replicates is None else replicates
+        numbers = range(trial.first_replicate, trial.first_replicate + count)
+        own = {number: self.work.resolve(trial.config, number, self.plan.machine) for number in numbers}
+        if trial.stopped:
+            own = {number: cut(recipe, trial.epochs) for number, recipe in own.items()}
+        trial = replace(
+            trial, ends=tuple(recipe.keys[-1] for recipe in own.values()), epochs=len(own[numbers[0]].epochs)
+        )
+        self._trials[trial.name] = trial
+        for number, recipe in own.items():
+            self.recipes[trial.name, number] = recipe
+            for key in recipe.keys[1:]:
+                self._through.setdefault(key, []).append((trial.name, number))
+        self.plan = replace(
+            self.plan, trials=(*self.plan.trials, trial), epochs_needed=self.plan.epochs_needed + self._new(own)
+        )
+        return trial
+
+    def _new(self, own: Mapping[int, Resolved]) -> int:
+        """How many states of these recipes, appended last, no recipe before passes through."""
+        keys = [key for recipe in own.values() for key in recipe.keys[1:]]
+        counts = Counter(keys)
+        return sum(len(self._through[key]) == count for key, count in counts.items())
+
+    def add_point(self, space: PlannedSpace, values: Mapping[str, Any]) -> PlannedTrial:
+        """Plan the next point of an open search."""
+        search = self.spaces[space.name].search
+        assert search is not None
+        label = point_label(len(self.plan.points(space)))
+        point = replace(_planned_trial(space.name, search.point(values), space.objectives[0]), row=label, label=label)
+        if self.plan.request.early_stop:
+            recipe = self.work.resolve(point.config, 0, self.plan.machine)
+            rung = recipe.joints[-1] + self.plan.request.early_stop
+            point = replace(point, rung=rung if rung < len(recipe.epochs) else 0)
+        return self.append(point, self.plan.replicates)
+
+    def judge(self, point: PlannedTrial, stop: bool) -> PlannedTrial:
+        """Let a point that has come to its rung go on, or end there."""
+        judged = replace(point, rung=0, stopped=stop)
+        if stop:
+            own = {}
+            for number in point.by_replicate:
+                whole = self.recipes[point.name, number]
+                own[number] = cut(whole, point.rung)
+                for key in whole.keys[point.rung + 1 :]:
+                    self._through[key].remove((point.name, number))
+            judged = replace(judged, epochs=point.rung, ends=tuple(recipe.keys[-1] for recipe in own.values()))
+            self.recipes.update({(point.name, number): recipe for number, recipe in own.items()})
+        self._trials[point.name] = judged
+        trials = tuple(judged if trial.name == point.name else trial for trial in self.plan.trials)
+        self.plan = replace(self.plan, trials=trials, epochs_needed=len(tree.nodes(self.recipes.values())))
+        return judged
+
+    def to_train(self, replicate: Replicate) -> Resolved:
+        """A replicate's recipe, as far as it is to be trained before the point is judged."""
+        recipe, rung = self.recipes[replicate], self._trials[replicate[0]].rung
+        return cut(recipe, rung) if rung else recipe
+
+    def add_champion(self, space: PlannedSpace, point: PlannedTrial) -> PlannedTrial:
+        """Plan a point once more, under fresh replicates."""
+        assert space.search is not None
+        label = f"champion {point.label}"
+        champion = replace(
+            point, row=label, label=label, champion_of=point.label, first_replicate=FRESH,
+            measure=space.search.reported[0],
+        )  # fmt: skip
+        return self.append(champion, space.search.fresh)
+
+    def through(self, key: str) -> list[Replicate]:
+        """The replicates that pass through a state."""
+        return self._through.get(key, [])
+
+    def trial(self, replicate: Replicate) -> PlannedTrial:
+        """A replicate's trial."""
+        return self._trials[replicate[0]]
+
+    def find(self, name: str) -> PlannedTrial | None:
+        """The trial of this name, if it is planned."""
+        return self._trials.get(name)
+
+    @property
+    def joints(self) -> set[str]:
+        """The states that the plan's open searches keep for points to come."""
+        searched = {space.name for space in self.plan.spaces if space.search is not None}
+        return tree.joints(r for (name, _), r in self.recipes.items() if self._trials[name].space in searched)
+
+
+def cut(recipe: Resolved, epochs: int) -> Resolved:
+    """The first epochs of a recipe."""
+    joints = tuple(number for number in recipe.joints if number < epochs)
+    return Resolved(recipe.origin, recipe.epochs[:epochs], recipe.keys[: epochs + 1], joints)
+
+
+def point_label(number: int) -> str:
+    """What an open search's point is called."""
+    return f"#{number}"
 
 
 def draft(
-    references: Sequence[str], request: Request, replicates: int, machine: Machine, resources: Resources
+    references: Sequence[str], request: Request, replicates: int | None, machine: Machine, resources: Resources
 ) -> Draft:
     """Plan spaces together: their recipes are merged into one tree.
+
+    Args:
+        references: the spaces, by name or path.
+        request: what the user chose of them.
+        replicates: of each trial; None for 3, or 1 if every space is an open search.
+        machine: the arithmetic.
+        resources: where and how wide.
 
     Raises:
         Refusal: if a space is unknown or named twice, or a configuration is refused.
     """
-    spaces: list[tuple[Space, str, Path]] = []
+    spaces: list[Space] = []
+    places: list[tuple[str, Path]] = []
     for reference in references:
         function, path = catalog.find(reference)
-        shipped = reference.partition(":")[0] in catalog.names()
-        where = (
-            reference if shipped else str(path.absolute()) + reference.partition(":")[1] + reference.partition(":")[2]
-        )
-        try:
-            space = function(request)
-        except Refusal:
-            raise
-        except Exception as error:
-            raise Refusal("space", reference, f"its function raised {type(error).__name__}: {error}") from error
-        if not isinstance(space, Space):
-            raise Refusal("space", reference, f"a function that returns a Space would do, not {type(space).__name__}")
-        if any(space.name == other.name for other, *_ in spaces):
+        where, colon, name = reference.partition(":")
+        if where not in catalog.names():
+            where = str(path.absolute())
+        space = catalog.call(function, reference, request)
+        if any(space.name == other.name for other in spaces):
             raise Refusal("space", reference, "each space once would do")
-        if spaces and space.work != spaces[0][0].work:
+        if spaces and space.work != spaces[0].work:
             raise Refusal("space", reference, "a run of its own would do: it is trained by other code than the others")
-        spaces.append((space, where, path))
-
-    recipes: dict[Replicate, Resolved] = {}
-    trials: list[PlannedTrial] = []
-    for space, _, _ in spaces:
-        for trial in space.trials:
-            own = [space.work.resolve(trial.config, number, machine) for number in range(replicates)]
-            planned = PlannedTrial(
-                space=space.name, label=trial.label, row=trial.row, column=trial.column, config=trial.config,
-                axes=trial.axes, paper=trial.paper, paper_of=trial.paper_of, epochs=len(own[0].epochs),
-                ends=tuple(recipe.keys[-1] for recipe in own),
-            )  # fmt: skip
-            if any(planned.name == other.name for other in trials):
-                raise Refusal("trial", planned.name, "a label that no other trial of the space has would do")
-            trials.append(planned)
-            recipes.update({(planned.name, number): recipe for number, recipe in enumerate(own)})
+        for option, given in (
+            ("--trials", request.trials), ("--objectives", ", ".join(request.objectives)),
+            ("--early-stop", request.early_stop),
+        ):  # fmt: skip
+            if given and space.search is None:
+                raise Refusal(option, given, f"it is for an open search, and {space.name} lists its trials")
+        if request.early_stop and len(space.objectives) > 1:
+            raise Refusal("--early-stop", request.early_stop, "one objective would do: several have no median")
+        spaces.append(space)
+        places.append((where + colon + name, path))
+    if replicates is None:
+        replicates = 1 if all(space.search is not None for space in spaces) else 3
 
     plan = Plan(
         run="",
@@ -77,10 +202,13 @@ def draft(
         machine=machine,
         resources=resources,
         replicates=replicates,
-        spaces=tuple(_planned(space, where, path) for space, where, path in spaces),
-        trials=tuple(trials),
-        sources=dict(spaces[0][0].work.sources()),
-        epochs_needed=len(tree.nodes(recipes.values())),
+        spaces=tuple(
+            _planned_space(space, *at, replicates, machine, request.early_stop)
+            for space, at in zip(spaces, places, strict=True)
+        ),
+        trials=(),
+        sources=dict(spaces[0].work.sources()),
+        epochs_needed=0,
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         commit=commit(),
         versions={
@@ -90,39 +218,111 @@ def draft(
             },
         },
     )
-    plan = plan.named(f"{plan.study}-{plan.digest}")
-    return Draft(plan, spaces[0][0].work, recipes)
+    made = Draft(plan, spaces, ())
+    for space in spaces:
+        for trial in space.trials:
+            made.append(_planned_trial(space.name, trial, space.objectives[0]), replicates)
+    made.plan = made.plan.named(f"{made.plan.study}-{made.plan.digest}")
+    return made
 
 
 def redraft(plan: Plan) -> Draft:
-    """The works and recipes of a stored plan, checked against it.
+    """A stored plan with what is derived from it.
 
     Raises:
-        Refusal: if the sources that name its states have changed, naming the files; or if a space's file now gives
-            other trials.
+        Refusal: if it would now be another, naming the sources that changed or the trials that differ.
     """
-    again = draft([space.file for space in plan.spaces], plan.request, plan.replicates, plan.machine, plan.resources)
-    now = again.plan.sources
-    changed = sorted(name for name in plan.sources.keys() | now.keys() if plan.sources.get(name) != now.get(name))
+    spaces = [space.file for space in plan.spaces]
+    return grown(plan, draft(spaces, plan.request, plan.replicates, plan.machine, plan.resources))
+
+
+def grown(before: Plan, drawn: Draft) -> Draft:
+    """A run's plan, grown to what has been drawn now: what it holds stays as it is.
+
+    Raises:
+        Refusal: if that is not a superset of it, showing the difference.
+    """
+    now = drawn.plan
+    changed = sorted(
+        n for n in before.sources.keys() | now.sources.keys() if before.sources.get(n) != now.sources.get(n)
+    )
     if changed:
         raise Refusal(
             "sources", ", ".join(changed),
-            f"they changed since run {plan.run} was planned, so its states would be others: "
-            "check out what it was planned with, or start a new run",
+            f"they changed since run {before.run} was planned, so its states would be others: "
+            "check out what it was planned with, or start it anew with --retrain",
         )  # fmt: skip
-    if again.plan.digest != plan.digest:
-        files = ", ".join(space.file for space in plan.spaces)
-        settled = {name: v for name, v in plan.versions.items() if again.plan.versions.get(name) != v}
-        reason = f"other versions ({settled})" if settled else f"another content of {files}"
-        raise Refusal("plan", plan.run, f"it cannot be taken up with {reason}; a new run would do")
-    return Draft(plan, again.work, again.recipes)
+    lost = _lost(before, drawn)
+    if lost:
+        shown = "; ".join(lost[:3]) + (f"; and {len(lost) - 3} more" if len(lost) > 3 else "")
+        raise Refusal("run", before.run, f"it can only grow, and this is not a superset of it: {shown}")
+    drawn.plan = replace(
+        drawn.plan, run=before.run, created=before.created, generation=before.generation,
+        tracking_uri=before.tracking_uri, storage=before.storage,
+    )  # fmt: skip
+    return drawn
 
 
-def _planned(space: Space, where: str, path: Path) -> PlannedSpace:
+def _lost(before: Plan, drawn: Draft) -> list[str]:
+    """What of a plan is not in what has been drawn, in words; its points are taken over."""
+    now, lost = drawn.plan, []
+    if before.machine != now.machine:
+        lost.append(f"{now.machine} instead of {before.machine}")
+    if before.replicates > now.replicates:
+        lost.append(f"{now.replicates} replicates instead of {before.replicates}")
+    here = {space.name: space for space in now.spaces}
+    for space in before.spaces:
+        again = here.get(space.name)
+        if again is None:
+            lost.append(f"no {space.name}")
+        elif (space.objectives, space.domain) != (again.objectives, again.domain):
+            lost.append(f"other objectives or dimensions of {space.name}")
+        elif space.search and again.search and space.search.early_stop != again.search.early_stop:
+            lost.append(f"--early-stop {again.search.early_stop} instead of {space.search.early_stop}")
+        elif space.search and again.search and len(before.points(space)) > again.search.trials:
+            lost.append(f"{again.search.trials} trials of {space.name}, which has {len(before.points(space))}")
+    if lost:
+        return lost
+    for trial in before.trials:
+        if before.space(trial.space).search is not None:
+            drawn.append(trial, None if trial.champion_of else now.replicates)
+        again_trial = drawn.find(trial.name)
+        if again_trial is None:
+            lost.append(f"no {trial.name}")
+        elif again_trial.ends[: len(trial.ends)] != trial.ends:
+            versions = [n for n, v in before.versions.items() if now.versions.get(n) != v and n in ("torch", "numpy")]
+            lost.append(f"other work in {trial.name}" + (f" (another {' and '.join(versions)})" if versions else ""))
+    return lost
+
+
+def anew(before: Plan, drawn: Draft) -> Draft:
+    """A run begun once more under its name, for its sources have changed: what was recorded stays as history."""
+    drawn.plan = replace(
+        drawn.plan, run=before.run, generation=before.generation + 1,
+        tracking_uri=before.tracking_uri, storage=before.storage,
+    )  # fmt: skip
+    return drawn
+
+
+def _planned_trial(space: str, trial: Trial, measure: str) -> PlannedTrial:
+    return PlannedTrial(
+        space=space, label=trial.label, row=trial.row, column=trial.column, config=trial.config, axes=trial.axes,
+        paper=trial.paper, paper_of=trial.paper_of, epochs=0, ends=(), measure=measure,
+    )  # fmt: skip
+
+
+def _planned_space(
+    space: Space, where: str, path: Path, replicates: int, machine: Machine, early_stop: int
+) -> PlannedSpace:
+    search = None
+    if space.search is not None:
+        own = space.search
+        base = tuple(space.work.resolve(own.base, number, machine).keys[-1] for number in range(replicates))
+        search = PlannedSearch(own.trials, own.seed, own.fresh, own.reported, base, early_stop)
     return PlannedSpace(
-        name=space.name, title=space.title, evidence=space.evidence, objective=space.objective,
+        name=space.name, title=space.title, evidence=space.evidence, objectives=space.objectives,
         contrasts=space.contrasts, domain=space.domain, file=where,
-        file_digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        file_digest=hashlib.sha256(path.read_bytes()).hexdigest(), search=search,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from study.plan import Json, Resolved
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stage:
     """Consecutive epochs from one kept state to the next: what Ray Tune executes.
 
@@ -32,6 +32,27 @@ class Stage:
     def key(self) -> str:
         """The state that it ends in, which names the stage."""
         return self.keys[-1]
+
+    def __repr__(self) -> str:
+        return f"Stage({self.key[:8]}, epochs {self.start} to {self.start + len(self.keys) - 1})"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a stage was given up.
+
+    Attributes:
+        reason: one line.
+        traceback: of the worker, or "".
+        for_good: whether training itself raised, as it would again. Otherwise a process, a disk or a machine failed,
+            and the next start tries again.
+        damaged: the state that could not be read, or "".
+    """
+
+    reason: str
+    traceback: str = ""
+    for_good: bool = False
+    damaged: str = ""
 
 
 def nodes(recipes: Iterable[Resolved]) -> set[str]:
@@ -61,14 +82,19 @@ def missing(recipes: Iterable[Resolved], stored: Collection[str]) -> set[str]:
     return absent
 
 
-def stages(recipes: Collection[Resolved], stored: Collection[str]) -> list[Stage]:
+def joints(recipes: Iterable[Resolved]) -> set[str]:
+    """The states that an open search keeps, for later points are likely to part from there."""
+    return {recipe.keys[number] for recipe in recipes for number in recipe.joints}
+
+
+def stages(recipes: Collection[Resolved], stored: Collection[str], keep: Collection[str] = ()) -> list[Stage]:
     """The stages that train what is missing, longest remaining path first.
 
     Every stage starts at state 0, at a stored state, or at the end of another stage; together they hold each missing
-    state exactly once.
+    state exactly once. A stage ends where recipes part, where one ends, and at the states in `keep`.
     """
     absent = missing(recipes, stored)
-    kept = branching(recipes)
+    kept = branching(recipes) | set(keep)
     begun: dict[str, tuple[str, int, tuple[str, ...], tuple[Json, ...], Json]] = {}
     height: dict[str, int] = {}
     for recipe in recipes:

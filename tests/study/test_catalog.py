@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,7 +105,11 @@ def test_a_missing_function_is_refused(mine, function):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("def space(request:\n    pass\n", "SyntaxError"),
+        ("pass\ndef space(request:\n    pass\n", "SyntaxError: '(' was never closed (broken.py, line 2)"),
+        ("pass\nimport sys\nsys.exit()\n", "SystemExit:  (broken.py, line 3)"),
+        ("raise SystemExit('first\\nsecond')\n", "SystemExit: first second (broken.py, line 1)"),
+        ("def deep():\n    open('/absent')\n\ndeep()\n", "'/absent' (broken.py, line 2)"),
+        ("a = 1\0\n", "null bytes"),
         ("import no_such_module_anywhere\n", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
         ("raise ValueError('first\\nsecond')\n", "ValueError: first second"),
     ],
@@ -111,3 +118,89 @@ def test_a_file_that_cannot_be_imported_is_refused_with_the_reason(tmp_path, tex
     path = tmp_path / "broken.py"
     path.write_text(text)
     assert why in refusal(str(path))
+
+
+def test_a_file_that_cannot_be_imported_leaves_no_module(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("1 / 0\n")
+    refusal(str(path))
+    assert "study_space_broken" not in sys.modules
+
+
+def test_a_path_too_long_is_refused():
+    assert "the path of a Python file" in refusal("x" * 5000 + ".py")
+
+
+def test_an_interruption_is_no_mistake_of_the_file(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        catalog.find(str(path))
+
+
+def called(function, reference="mine.py:space"):
+    """What is said about a function, in one line."""
+    with pytest.raises(Refusal) as refused:
+        catalog.call(function, reference, Request())
+    message = str(refused.value)
+    assert reference in message
+    assert "\n" not in message
+    return message
+
+
+def test_a_function_s_space_is_returned():
+    assert catalog.call(table9.space, "table9", Request()) == table9.space(Request())
+
+
+def test_what_a_function_raises_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import sys\n"
+        "def ends(request): sys.exit(0)\n"
+        "def fails(request): return inner()\n"
+        "def inner(): raise ValueError('first\\nsecond')\n"
+        "def none(): pass\n"
+    )
+    for name, said in (
+        ("ends", "its function raised SystemExit: 0 (mine.py, line 2)"),
+        ("fails", "its function raised ValueError: first second (mine.py, line 4)"),
+        ("none", "its function raised TypeError: none() takes 0 positional arguments"),
+    ):
+        assert said in called(catalog.find(f"{path}:{name}")[0], f"{path}:{name}")
+
+
+def test_a_refusal_of_the_function_passes():
+    def refuses(request):
+        raise Refusal("S", 60, "less would do")
+
+    with pytest.raises(Refusal, match=r"^S = 60: less would do$"):
+        catalog.call(refuses, "mine.py", Request())
+
+
+@pytest.mark.parametrize("made", [None, "table9", Space, {"name": "mine"}])
+def test_what_is_no_space_is_refused(made):
+    assert f"not {type(made).__name__}" in called(lambda _: made)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "..", ".hidden", "-x", "../up", "a/b", "/a", "a b", "a\n", "a\0", "ä", "a" * 65, None, 7, "a:b", "a\\b"],
+)
+def test_a_name_that_is_no_folder_s_is_refused(name):
+    message = called(lambda request: replace(table9.space(request), name=name))
+    assert f"name = {name!r}" in message
+    assert "letters, digits" in message
+
+
+@pytest.mark.parametrize("name", ["a", "7", "table9", "Mine-2.b_c", "a" * 64])
+def test_a_folder_s_name_is_taken(name):
+    assert catalog.call(lambda request: replace(table9.space(request), name=name), "mine.py", Request()).name == name
+
+
+def test_the_command_says_that_a_file_ended_it(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("import sys\nsys.exit(0)\n")
+    command = [sys.executable, "-m", "study", "run", str(path), "--dry-run", "--home", str(tmp_path / "home")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "SystemExit" in done.stderr

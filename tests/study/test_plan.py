@@ -10,12 +10,17 @@ from study.plan import (
     Contrast,
     Integer,
     Machine,
+    OpenSearch,
     Plan,
+    PlannedSearch,
     PlannedSpace,
     PlannedTrial,
     Real,
     Request,
     Resources,
+    Space,
+    Trial,
+    Work,
 )
 from study.refusal import Refusal
 
@@ -33,8 +38,15 @@ domains = st.dictionaries(
     | st.builds(Real, reals, reals, st.none() | reals),
     max_size=4,
 )
+searches = st.builds(
+    PlannedSearch,
+    reported=st.lists(words, max_size=2).map(tuple),
+    base=st.lists(words, max_size=2).map(tuple),
+)
 spaces = st.builds(
     PlannedSpace,
+    objectives=st.lists(words, max_size=2).map(tuple),
+    search=st.none() | searches,
     contrasts=st.lists(st.builds(Contrast, words, words), max_size=2).map(tuple),
     domain=domains,
 )
@@ -45,13 +57,21 @@ trials = st.builds(
     paper=st.none() | reals,
     ends=st.lists(words, max_size=3).map(tuple),
 )
-plans = st.builds(
+unrelated = st.builds(
     Plan,
-    request=st.builds(Request, st.lists(words).map(tuple), st.lists(reals).map(tuple), st.booleans()),
+    request=st.builds(
+        Request,
+        st.lists(words).map(tuple),
+        st.lists(reals).map(tuple),
+        st.booleans(),
+        numbers,
+        st.lists(words).map(tuple),
+        numbers,
+    ),
     machine=st.builds(Machine),
     resources=st.builds(Resources, numbers, reals, reals, words, words),
     replicates=numbers,
-    spaces=st.lists(spaces, max_size=2).map(tuple),
+    spaces=st.lists(spaces, min_size=1, max_size=2, unique_by=lambda space: space.name).map(tuple),
     trials=st.lists(trials, min_size=1, max_size=3).map(tuple),
     sources=st.dictionaries(words, words, max_size=2),
     tracking_uri=words,
@@ -62,14 +82,28 @@ plans = st.builds(
 )
 
 
+@st.composite
+def plans(draw, **changes):
+    """Plans whose trials belong to their spaces."""
+    plan = draw(unrelated)
+    spaces = tuple(replace(space, **changes) for space in plan.spaces)
+    names = [space.name for space in spaces]
+    return replace(
+        plan, spaces=spaces, trials=tuple(replace(each, space=draw(st.sampled_from(names))) for each in plan.trials)
+    )
+
+
+listed = plans(search=None)
+
+
 @few
-@given(plan=plans)
+@given(plan=plans())
 def test_a_plan_survives_json_text(plan):
     assert Plan.from_json(json.loads(json.dumps(plan.to_json(), allow_nan=False))) == plan
 
 
 @few
-@given(domain=domains, space=spaces, plan=plans)
+@given(domain=domains, space=spaces, plan=plans())
 def test_each_kind_of_dimension_comes_back_as_itself(domain, space, plan):
     plan = replace(plan, spaces=(replace(space, domain=domain),))
     again = Plan.from_json(json.loads(json.dumps(plan.to_json()))).spaces[0].domain
@@ -79,42 +113,97 @@ def test_each_kind_of_dimension_comes_back_as_itself(domain, space, plan):
 
 
 @few
-@given(one=plans, other=plans, trial=trials)
+@given(one=listed, other=listed, trial=trials)
 def test_the_digest_depends_on_nothing_but_trials_and_ends(one, other, trial):
     same = tuple(
         replace(trial, space=own.space, label=own.label, row=own.row, column=own.column, ends=own.ends)
         for own in one.trials
     )
-    assert replace(other, trials=same).digest == one.digest
+    spaces = tuple(replace(other.spaces[0], name=space.name) for space in one.spaces)
+    assert replace(other, trials=same, spaces=spaces).digest == one.digest
     assert one.named("another").digest == one.digest
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda trial: {"space": trial.space + "x"},
         lambda trial: {"label": trial.label + "x"},
         lambda trial: {"ends": (*trial.ends, "x")},
         lambda trial: {"ends": ("x", *trial.ends[1:])},
     ],
 )
 @few
-@given(plan=plans)
+@given(plan=listed)
 def test_another_name_or_end_of_one_trial_is_another_digest(change, plan):
     first, *others = plan.trials
     assert replace(plan, trials=(replace(first, **change(first)), *others)).digest != plan.digest
 
 
 @few
-@given(plan=plans)
+@given(plan=listed)
 def test_another_number_or_order_of_trials_is_another_digest(plan):
     once, twice = (replace(plan, trials=plan.trials[:1] * count) for count in (1, 2))
     assert once.digest != twice.digest
 
 
-@pytest.mark.parametrize("other", [0, 2, "1", None])
+@few
+@given(plan=listed)
+def test_another_space_of_one_trial_is_another_digest(plan):
+    first, *others = plan.trials
+    moved = replace(first, space=plan.spaces[0].name + "x")
+    spaces = (*plan.spaces, replace(plan.spaces[0], name=moved.space))
+    assert replace(plan, trials=(moved, *others), spaces=spaces).digest != replace(plan, spaces=spaces).digest
+
+
+@few
+@given(plan=plans(search=PlannedSearch(5, 0, 3, (), ("base",))), found=trials)
+def test_what_a_search_finds_and_how_far_it_goes_is_of_its_content_and_not_of_its_digest(plan, found):
+    more = replace(plan, trials=(*plan.trials, replace(found, space=plan.spaces[0].name)))
+    further = replace(plan, spaces=(replace(plan.spaces[0], search=PlannedSearch(6, 0, 3, (), ("base",))),))
+    assert more.digest == plan.digest
+    assert more.content != plan.content
+    assert replace(plan, spaces=further.spaces + plan.spaces[1:]).digest == plan.digest
+    assert replace(plan, spaces=further.spaces + plan.spaces[1:]).content != plan.content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda space: {"objectives": ("test/few",)},
+        lambda space: {"search": PlannedSearch(5, 0, 3, (), ("other base",))},
+        lambda space: {"domain": {"S": Integer(0, 9)}},
+        lambda space: {"name": "another"},
+    ],
+)
+def test_a_search_with_other_objectives_work_or_dimensions_is_another_digest(change):
+    space = PlannedSpace(
+        "s", "", "", ("test/top1",), (), {"S": Integer(0, 5)}, "", "", PlannedSearch(5, 0, 3, (), ("base",))
+    )
+    plan = Plan("r", Request(), Machine("cpu", 1), Resources(), 1, (space,), (), {}, 0)
+    assert replace(plan, spaces=(replace(space, **change(space)),)).digest != plan.digest
+
+
+def test_a_champion_s_replicates_have_their_own_numbers():
+    trial = PlannedTrial("s", "champion #1", "", "", {}, {}, None, "", 3, ("a", "b"), "test/top1", "#1", 1000)
+    point = replace(trial, label="#1", champion_of="", first_replicate=0)
+    space = PlannedSpace("s", "", "", ("test/top1",), (), {}, "", "")
+    plan = Plan("r", Request(), Machine("cpu", 1), Resources(), 1, (space,), (point, trial), {}, 0)
+    assert (trial.by_replicate, point.by_replicate) == ({1000: "a", 1001: "b"}, {0: "a", 1: "b"})
+    assert plan.points(space) == [point]
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_space_has_either_trials_or_a_search(both):
+    trial = Trial("row", "column", {}, {})
+    search = OpenSearch(point=lambda values: trial, base={}, trials=5)
+    work = Work(*[lambda *_: None] * 6)
+    with pytest.raises(Refusal, match="at least one trial, or else an open search, would do"):
+        Space("s", "", (trial,) if both else (), {}, work, search=search if both else None)
+
+
+@pytest.mark.parametrize("other", [0, 1, 3, "2", None])
 def test_another_format_is_refused(other):
-    with pytest.raises(Refusal, match=f"plan format = {other!r}: this version reads format 1"):
+    with pytest.raises(Refusal, match=f"plan format = {other!r}: this version reads format 2"):
         Plan.from_json({"format": other, "run": "table9-0"})
 
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from study import planning
+from study import planning, tree
 from study.plan import Machine, Plan, Request, Resources
 from study.refusal import Refusal
 
@@ -105,24 +107,27 @@ def test_changed_sources_are_refused_by_name(small_space, sources, named):
 def test_a_space_file_that_now_gives_other_trials_is_refused_and_named(small_space):
     path = small_space(cells=CELLS)
     plan = stored(draft(path))
-    small_space(cells=(*CELLS, ("CB", "CR")))
-    with pytest.raises(Refusal, match="it cannot be taken up with another content of ") as refused:
+    small_space(cells=(CELLS[0], ("CB", "CR")))
+    with pytest.raises(Refusal, match="it can only grow, and this is not a superset of it: ") as refused:
         planning.redraft(plan)
-    assert path in str(refused.value)
+    assert "no small/IB⇒CR (digits-LT IF 50)" in str(refused.value)
+    assert plan.run in str(refused.value)
 
 
 def test_a_space_file_that_gives_the_same_trials_may_change(small_space):
     path = Path(small_space(cells=CELLS))
     plan = stored(draft(str(path)))
     path.write_text(path.read_text() + "\n# a remark, written later\n")
-    assert planning.redraft(plan).plan == plan
+    again = planning.redraft(plan).plan
+    assert again.spaces[0].file_digest != plan.spaces[0].file_digest
+    assert replace(again, spaces=(replace(again.spaces[0], file_digest=plan.spaces[0].file_digest),)) == plan
 
 
 def test_other_versions_are_refused_as_such(small_space):
     drawn = draft(small_space(cells=CELLS))
     trial = replace(drawn.plan.trials[0], ends=("state of another torch", "and another"))
     plan = replace(drawn.plan, trials=(trial,), versions={**drawn.plan.versions, "torch": "1.0"})
-    with pytest.raises(Refusal, match=r"other versions \(\{'torch': '1\.0'\}\)"):
+    with pytest.raises(Refusal, match=r"other work in small/IB⇒IB \(digits-LT IF 50\) \(another torch\)"):
         planning.redraft(plan)
 
 
@@ -156,9 +161,249 @@ def test_what_is_trained_by_other_code_is_a_run_of_its_own(small_space):
 )
 def test_a_password_is_not_in_the_stored_plan(study, small_space, tmp_path, monkeypatch, option, url):
     monkeypatch.setattr("study.home.Home.check_services", lambda *_: None)
-    monkeypatch.setattr("study.cli._start", lambda *_, **__: None)
+    monkeypatch.setattr("study.driver.start", lambda *_, **__: 0)
     study("run", small_space(cells=CELLS), "--name", "mine", option, url)
     (record,) = (tmp_path / "home").rglob("plan.json")
     kept = json.loads(record.read_text())[option.removeprefix("--").replace("-", "_")]
     assert kept == url.replace("hunter2", "***")
     assert all(b"hunter2" not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+
+
+# A run that grows
+
+
+def grown(before, *references, **changes):
+    return planning.grown(stored(before), draft(*references, **changes))
+
+
+def test_a_run_grows_by_replicates_cells_and_spaces_and_what_it_holds_stays(small_space):
+    one, more = small_space("one", CELLS), small_space("more", MORE)
+    before = draft(one, replicates=2)
+    before.plan = replace(
+        before.plan, run="mine", created="2020", generation=3, tracking_uri="http://mlflow", storage="sqlite:///x"
+    )
+    replicates = grown(before, one, replicates=3)
+    small_space("one", (*CELLS, ("CB", "CR")))
+    cells = grown(before, one)
+    spaces = grown(before, one, more, replicates=4)
+    sizes = [len(each.recipes) for each in (replicates, cells, spaces)]
+    assert sizes == [2 * 3, 3 * 2, (3 + 3) * 4]
+    for now in (replicates, cells, spaces):
+        assert now.recipes.items() >= before.recipes.items()
+        assert now.plan.epochs_needed == len(beginnings(now))
+        assert now.plan.run == "mine"
+        assert (now.plan.created, now.plan.generation) == ("2020", 3)
+        assert (now.plan.tracking_uri, now.plan.storage) == ("http://mlflow", "sqlite:///x")
+        again = planning.grown(stored(now), now)
+        assert again.plan == now.plan
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda small: draft(small(cells=CELLS), replicates=1), "1 replicates instead of 2"),
+        (lambda small: draft(small(cells=CELLS[:1])), "no small/IB⇒CR (digits-LT IF 50)"),
+        (lambda small: draft(small("other", CELLS)), "no small"),
+        (
+            lambda small: draft(small(cells=CELLS), machine=Machine("cpu", 2)),
+            "Machine(device='cpu', threads=2) instead of Machine(device='cpu', threads=1)",
+        ),
+        (lambda small: draft(small(cells=CELLS), request=Request(imbalance=(10.0,))), "no small/IB⇒IB"),
+    ],
+    ids=["fewer replicates", "a missing cell", "a missing space", "another machine", "other data"],
+)
+def test_what_is_not_a_superset_is_refused_with_the_difference(small_space, change, difference):
+    before = stored(draft(small_space(cells=CELLS)))
+    with pytest.raises(Refusal) as refused:
+        planning.grown(before.named("mine"), change(small_space))
+    assert str(refused.value).startswith("run = 'mine': it can only grow, and this is not a superset of it: ")
+    assert difference in str(refused.value)
+
+
+def test_a_long_difference_is_shown_by_three_and_a_number(small_space):
+    cells = [(first, switch) for first in ("IB", "CB", "CR") for switch in ("IB", "CB", "CR")]
+    before = stored(draft(small_space(cells=tuple(cells)), replicates=1))
+    with pytest.raises(Refusal, match=r"; and 5 more$") as refused:
+        planning.grown(before, draft(small_space(cells=(("CR", "CR"),)), replicates=1))
+    assert str(refused.value).count("no small/") == 3
+
+
+def test_changed_sources_name_the_files_and_the_way_to_train_anew(small_space):
+    drawn = draft(small_space(cells=CELLS))
+    before = replace(stored(drawn), run="mine", sources={**drawn.plan.sources, "loop.py": "0", "data.py": "0"})
+    with pytest.raises(Refusal, match=r"sources = 'data.py, loop.py': .* run mine .*--retrain"):
+        planning.grown(before, drawn)
+
+
+def test_a_run_begun_anew_counts_its_generation_and_keeps_its_name_and_places(small_space):
+    drawn = draft(small_space(cells=CELLS))
+    before = replace(
+        stored(drawn), run="mine", created="2020", generation=1, sources={}, tracking_uri="http://m", storage="s"
+    )
+    now = planning.anew(before, drawn).plan
+    assert (now.run, now.generation, now.tracking_uri, now.storage) == ("mine", 2, "http://m", "s")
+    assert now.created != "2020"
+    assert now.sources == drawn.plan.sources
+
+
+# Open searches
+
+
+def searched(trials=4, replicates=1, early_stop=0, objectives=(), imbalance=()):
+    request = Request(trials=trials, early_stop=early_stop, objectives=objectives, imbalance=imbalance)
+    return draft("sampler_search", replicates=replicates, request=request)
+
+
+VALUES = [
+    {"first_q": 0.0, "switch_q": 0.3, "S": 1}, {"first_q": 0.0, "switch_q": -1.0, "S": 1},
+    {"first_q": 1.0, "switch_q": -0.7, "S": 9}, {"first_q": 0.0, "switch_q": 0.3, "S": 20},
+]  # fmt: skip
+
+
+def test_points_of_a_search_are_numbered_and_share_their_beginnings():
+    drawn = searched(replicates=2)
+    (space,) = drawn.plan.spaces
+    points = [drawn.add_point(space, values) for values in VALUES]
+    assert [point.label for point in points] == ["#0", "#1", "#2", "#3"]
+    assert [point.measure for point in points] == ["val/top1"] * 4
+    assert drawn.plan.points(space) == points
+    assert drawn.plan.epochs_needed == len(tree.nodes(drawn.recipes.values())) < 2 * 4 * points[0].epochs
+    assert drawn.find("sampler_search/#2") == points[2]
+    assert drawn.find("sampler_search/#9") is None
+    shared = drawn.recipes["sampler_search/#0", 0].keys[1]
+    assert drawn.through(shared) == [(f"sampler_search/#{n}", 0) for n in (0, 1, 3)]
+
+
+def test_a_champion_is_the_point_again_under_seeds_that_no_point_saw():
+    drawn = searched()
+    (space,) = drawn.plan.spaces
+    point = drawn.add_point(space, VALUES[0])
+    champion = drawn.add_champion(space, point)
+    assert (champion.label, champion.champion_of, champion.config) == ("champion #0", "#0", point.config)
+    assert list(champion.by_replicate) == [planning.FRESH, planning.FRESH + 1, planning.FRESH + 2]
+    assert champion.measure == "test/top1"
+    assert len({*champion.ends, *point.ends}) == 4
+    assert drawn.plan.points(space) == [point]
+    assert drawn.plan.epochs_needed == 4 * point.epochs
+
+
+def test_the_joints_of_a_search_are_kept_and_those_of_a_table_are_not(small_space):
+    drawn = draft(small_space(cells=CELLS), "sampler_search", replicates=1)
+    assert drawn.joints == set()
+    point = drawn.add_point(drawn.plan.spaces[1], VALUES[3])
+    recipe = drawn.recipes[point.name, 0]
+    assert drawn.joints == {recipe.keys[number] for number in recipe.joints} != set()
+
+
+def test_points_and_champions_are_taken_over_when_a_search_grows(tmp_path):
+    before = searched(trials=4)
+    (space,) = before.plan.spaces
+    for values in VALUES:
+        before.add_point(space, values)
+    before.add_champion(space, before.plan.trials[2])
+    more = planning.grown(stored(before), searched(trials=9))
+    assert more.plan.trials == before.plan.trials
+    assert more.recipes == before.recipes
+    assert more.plan.spaces[0].search.trials == 9
+    assert (more.plan.digest, more.plan.content) == (before.plan.digest, more.plan.content)
+    assert more.plan.content != before.plan.content
+    wider = planning.grown(stored(before), searched(trials=4, replicates=3))
+    assert [len(trial.ends) for trial in wider.plan.trials] == [3, 3, 3, 3, 3]
+    assert list(wider.plan.trials[4].by_replicate) == [1000, 1001, 1002]
+    assert wider.recipes.items() >= before.recipes.items()
+    assert planning.redraft(stored(before)).plan == before.plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"trials": 3}, "3 trials of sampler_search, which has 4"),
+        ({"objectives": ("few",)}, "other objectives or dimensions of sampler_search"),
+        ({"early_stop": 5}, "--early-stop 5 instead of 0"),
+    ],
+)
+def test_a_search_that_is_narrowed_or_turned_is_refused(changes, difference):
+    before = searched(trials=4)
+    for values in VALUES:
+        before.add_point(before.plan.spaces[0], values)
+    with pytest.raises(Refusal) as refused:
+        planning.grown(stored(before), searched(**{"trials": 4, **changes}))
+    assert difference in str(refused.value)
+
+
+def test_fewer_trials_than_were_asked_for_will_do_while_they_hold_what_was_found():
+    before = searched(trials=50)
+    before.add_point(before.plan.spaces[0], VALUES[0])
+    assert planning.grown(stored(before), searched(trials=1)).plan.spaces[0].search.trials == 1
+
+
+def test_a_point_with_a_rung_is_trained_to_it_and_judged():
+    drawn = searched(early_stop=3)
+    (space,) = drawn.plan.spaces
+    point, last = drawn.add_point(space, VALUES[0]), drawn.add_point(space, {**VALUES[0], "S": 49})
+    whole = drawn.recipes[point.name, 0]
+    assert point.rung == whole.joints[-1] + 3
+    assert len(drawn.to_train((point.name, 0)).epochs) == point.rung
+    assert last.rung == 0, "its last switch comes too late to be judged"
+    assert len(drawn.to_train((last.name, 0)).epochs) == last.epochs
+
+    stopped = drawn.judge(point, stop=True)
+    assert (stopped.stopped, stopped.rung, stopped.epochs) == (True, 0, point.rung)
+    assert stopped.ends == (whole.keys[point.rung],)
+    assert drawn.recipes[point.name, 0] == planning.cut(whole, point.rung)
+    assert drawn.find(point.name) == drawn.trial((point.name, 0)) == drawn.plan.trials[0] == stopped
+    assert planning.grown(stored(drawn), searched(early_stop=3)).plan.trials == drawn.plan.trials
+
+    another = drawn.add_point(space, VALUES[1])
+    kept = drawn.judge(another, stop=False)
+    assert (kept.stopped, kept.rung, kept.epochs, kept.ends) == (False, 0, another.epochs, another.ends)
+    assert len(drawn.to_train((kept.name, 0)).epochs) == kept.epochs
+
+
+schedules = st.fixed_dictionaries(
+    {"first_q": st.sampled_from([0.0, 1.0]), "switch_q": st.sampled_from([-1.0, 0.5]), "S": st.sampled_from([0, 7, 40])}
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(schedules | st.sampled_from(["champion", "stop", "go on"]), max_size=7), replicates=st.integers(1, 2)
+)
+def test_after_any_growth_the_epochs_needed_are_the_distinct_states(steps, replicates):
+    drawn = searched(trials=7, early_stop=3, replicates=replicates)
+    (space,) = drawn.plan.spaces
+    for step in steps:
+        points = drawn.plan.points(space)
+        open_points = [point for point in points if point.rung]
+        if isinstance(step, dict):
+            drawn.add_point(space, step)
+        elif step == "champion" and points and drawn.find(f"{space.name}/champion {points[-1].label}") is None:
+            drawn.add_champion(space, replace(points[-1], rung=0, stopped=False))
+        elif step in ("stop", "go on") and open_points:
+            drawn.judge(open_points[0], step == "stop")
+        assert drawn.plan.epochs_needed == len(tree.nodes(drawn.recipes.values()))
+    assert planning.grown(stored(drawn), searched(trials=7, early_stop=3, replicates=replicates)).plan == drawn.plan
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request(trials=5), "--trials = 5: it is for an open search, and table9 lists its trials"),
+        (Request(objectives=("few",)), "--objectives = 'few': it is for an open search"),
+        (Request(early_stop=5), "--early-stop = 5: it is for an open search"),
+    ],
+)
+def test_what_is_for_searches_is_refused_for_a_table(request_, message):
+    with pytest.raises(Refusal, match=message):
+        draft("table9", request=request_)
+
+
+def test_several_objectives_are_not_stopped_early():
+    with pytest.raises(Refusal, match="--early-stop = 5: one objective would do"):
+        searched(early_stop=5, objectives=("top1", "few"))
+
+
+def test_by_default_a_search_has_one_replicate_and_anything_else_three(small_space):
+    counts = [draft(*each, replicates=None).plan.replicates for each in (["sampler_search"], [small_space()])]
+    assert counts == [1, 3]
+    assert draft("sampler_search", small_space(), replicates=None).plan.replicates == 3

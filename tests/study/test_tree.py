@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.plan import Resolved
-from study.tree import branching, descendants, missing, nodes, stages
+from study.tree import branching, descendants, joints, missing, nodes, stages
 
 few = settings(max_examples=60, deadline=None)
 
@@ -26,6 +26,14 @@ def works(draw):
     everything = sorted(nodes(recipes))
     stored = draw(st.sets(st.sampled_from(everything))) if everything else set()
     return recipes, stored | draw(st.sets(st.sampled_from(["o/x", "q/a", "z"])))
+
+
+@st.composite
+def kept_works(draw):
+    """The same, and states that are kept for recipes to come; some are of other runs."""
+    recipes, stored = draw(works())
+    everywhere = sorted({key for recipe in recipes for key in recipe.keys} | {"o/x", "z"})
+    return recipes, stored, draw(st.sets(st.sampled_from(everywhere)))
 
 
 def parts_or_ends(recipes):
@@ -90,6 +98,34 @@ def test_a_stage_starts_at_state_0_or_at_what_is_kept(work):
 def test_every_missing_branching_point_and_end_is_kept_and_nothing_else(work):
     recipes, stored = work
     assert {stage.key for stage in stages(recipes, stored)} == parts_or_ends(recipes) & slow_missing(recipes, stored)
+
+
+@few
+@given(work=kept_works())
+def test_stages_that_keep_more_still_hold_each_missing_state_once(work):
+    recipes, stored, keep = work
+    found = stages(*work)
+    trained = [key for stage in found for key in stage.keys]
+    assert len(trained) == len(set(trained))
+    assert set(trained) == slow_missing(recipes, stored)
+    ends = {stage.key for stage in found}
+    assert ends == (parts_or_ends(recipes) | keep) & slow_missing(recipes, stored)
+    assert all(stage.start == 0 or stage.parent in stored | ends for stage in found)
+
+
+def test_joints_are_the_states_that_recipes_name_by_number():
+    one, other = (Resolved(r.origin, r.epochs, r.keys, (1, 3)) for r in (resolved("o", "abab"), resolved("o", "abba")))
+    assert joints([one, other, resolved("o", "b")]) == {"o/a", "o/a/b/a", "o/a/b/b"}
+
+
+def test_a_stage_ends_at_a_joint_so_that_a_later_recipe_can_part_there():
+    first, later = resolved("o", "aaaabb"), resolved("o", "aaaaab")
+    trunk, rest = stages([first], set(), {"o/a/a/a/a"})
+    assert (trunk.key, rest.parent, rest.start) == ("o/a/a/a/a", "o/a/a/a/a", 4)
+    (more,) = stages([later], {trunk.key, rest.key}, {"o/a/a/a/a"})
+    assert (more.parent, len(more.keys)) == (trunk.key, 2)
+    (whole,) = stages([first], set())
+    assert [len(stage.keys) for stage in stages([later], {whole.key})] == [6]
 
 
 @few
