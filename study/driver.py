@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from study import runs, tree
-from study.plan import Json, Resources
+from study.plan import Json, Resolved, Resources
 from study.planning import Draft, Replicate
+from study.points import Points
+from study.presence import Start
 from study.progress import Progress
 from study.projection import Projection
+from study.refusal import Damaged
 from study.report import Report
 from study.store import Store
-from study.tree import Stage
+from study.tree import Failure, Stage
 
 COMPLETE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
-RECORD_SECONDS = 1.0
+_ENDS = {"complete": (COMPLETE, "FINISHED"), "failed": (FAILED, "FAILED"), "interrupted": (INTERRUPTED, "KILLED")}
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where a run's records go.
+
+    Attributes:
+        tracking_uri, artifacts: for MLflow.
+        storage: for Optuna.
+    """
+
+    tracking_uri: str
+    artifacts: Path
+    storage: str
 
 
 def start(
-    draft: Draft, store: Store, tracking_uri: str, artifacts: Path, storage: str, resources: Resources,
+    draft: Draft, store: Store, services: Services, resources: Resources, before: Collection[Replicate],
     answer: Callable[[], None], retry_failed: bool = False,
 ) -> int:  # fmt: skip
     """Train what is missing of a run and bring its records up to date; returns the exit code.
@@ -29,147 +48,192 @@ def start(
     Args:
         draft: the plan and what is derived from it.
         store: where its states lie.
-        tracking_uri, artifacts: for MLflow.
-        storage: for Optuna.
+        services: where its records go.
         resources: where and how wide.
+        before: the replicates that the plan had when it was last started.
         answer: called once training has ended: the user need not wait for MLflow to follow.
         retry_failed: train again what was given up because training raised.
 
     Raises:
-        Refusal: if the storage cannot be used or the machines have no room; nothing has been trained.
+        Refusal: if another driver trains the run, a service cannot be used or the machines have no room; nothing has
+            been trained.
     """
-    plan = draft.plan
-    stored = store.keys()
-    given_up = runs.failures(store, plan.run)
-    wanted = {name: recipe for name, recipe in draft.recipes.items() if retry_failed or name not in given_up}
-    stages = tree.stages(list(wanted.values()), stored)
-    epochs = sum(len(stage.keys) for stage in stages)
-    ends = {recipe.keys[-1] for recipe in draft.recipes.values()}
-    progress = Progress(epochs, (sum(r.keys[-1] in stored for r in draft.recipes.values()), len(draft.recipes)))
+    run, progress = draft.plan.run, Progress()
     try:
-        projection = Projection(draft, store, tracking_uri, artifacts, storage, progress.say)
-        if retry_failed and given_up:
-            for replicate in given_up:
-                projection.retry(replicate)
-            given_up = {}
-            runs.save_failures(store, plan.run, given_up)
-        projection.reconcile(stored, given_up)
-        events = _Events(draft, store, projection, progress, ends, given_up)
-        missing = len(tree.missing(draft.recipes.values(), stored))
-        events.start = runs.Start.begin(store, plan.run, epochs, missing)
-        interrupted = _train(stages, store, resources, draft, events)
-        if interrupted:
-            projection.reconcile(store.keys(), given_up)  # what the workers saved when they were stopped
+        stored = sound(draft, store, progress.say)
+        known = [draft.recipes[name] for name in before]
+        done, done_before = _done(draft.recipes.values(), stored), _done(known, stored)
+        begun = Start(store, run, draft.plan.generation, done, done_before, progress.say)
+        outcome = "interrupted"
+        try:
+            projection = Projection(
+                draft, store, services.tracking_uri, services.artifacts, services.storage, progress.say
+            )
+            given_up = {name: each for name, each in runs.failures(store, run).items() if name in draft.recipes}
+            if retry_failed and given_up:
+                for replicate in given_up:
+                    projection.retry(replicate)
+                given_up = {}
+                runs.save_failures(store, run, given_up)
+            projection.reconcile(stored, given_up)
+            drive = _Drive(draft, store, projection, progress, begun, given_up, stored)
+            stopped = drive.train(resources)
+            if drive.is_complete():
+                outcome = "complete"
+            elif stopped:
+                stored = store.keys()
+                projection.reconcile(stored, given_up)  # what the workers saved when they were stopped
+            else:
+                outcome = "failed"
+            progress.close()
+            answer()
+            code, status = _ENDS[outcome]
+            behind = projection.close(
+                status, lambda: Report(draft.plan, reader(store)).files(), drive.points.champions()
+            )
+            if behind:
+                progress.say(f"{behind}: `study resume {run}` catches up")
+            return code
+        finally:  # only now may another driver come: until here this one writes records
+            begun.end(outcome, _done(draft.recipes.values(), stored))
     finally:
         progress.close()
-    if len(events.complete(store.keys())) == len(draft.recipes):
-        code = COMPLETE
-    else:
-        code = INTERRUPTED if interrupted else FAILED
-    answer()
-    status = {COMPLETE: "FINISHED", FAILED: "FAILED", INTERRUPTED: "KILLED"}[code]
-    projection.close(status, lambda: Report(plan, reader(store)).files())
-    return code
+
+
+def sound(draft: Draft, store: Store, say: Callable[[str], None]) -> set[str]:
+    """The names of the states in a store; those of the plan are read whole, and set aside if they are damaged."""
+    stored = store.keys()
+    for key, reason in store.verify([key for key in stored if draft.through(key)]).items():
+        say(f"damaged: {reason}; set aside in {store.set_aside(key) or 'damaged'}, and trained again where needed")
+        stored.discard(key)
+    return stored
 
 
 def reader(store: Store) -> Callable[[str], Json | None]:
-    """Reads headers from a store; None for a state that is not there."""
+    """Reads measures from a store; None for a state that it never held, or that is damaged."""
 
-    def header(key: str) -> Json | None:
+    def measures(key: str) -> Json | None:
         try:
-            return store.header(key)
-        except FileNotFoundError:
+            return store.measures(key)
+        except (FileNotFoundError, NotADirectoryError, Damaged):
             return None
 
-    return header
+    return measures
 
 
-def _train(stages: list[Stage], store: Store, resources: Resources, draft: Draft, events: _Events) -> bool:
-    """Let Ray Tune execute the stages, if there are any; returns whether the user stopped it."""
-    assert events.start is not None
-    if not stages:
-        events.end("failed")
-        return False
-    from study import execute
-
-    drain = execute.Drain()
-    outcome = "interrupted"
-    try:
-        with execute.connected(resources), execute.interruptible(drain, events.progress.say):
-            events.projection.check()
-            job = execute.Job(draft.plan.run, store.url, resources.data_dir, {stage.key: stage for stage in stages})
-            execute.execute(stages, job, resources, draft.work.trainable(), drain, events)
-        outcome = "interrupted" if drain.requested else "failed"
-    finally:
-        events.end(outcome)
-    return drain.requested
+def _done(recipes: Iterable[Resolved], stored: set[str]) -> int:
+    """How many of the recipes' states need no training."""
+    kept = list(recipes)
+    return len(tree.nodes(kept)) - len(tree.missing(kept, stored))
 
 
-class _Events:
-    """Passes on what happens to the records, the projection and the user's view."""
+class _Drive:
+    """Lets Ray train, and passes on what happens to the records, the projection and the user's view."""
 
     def __init__(
-        self, draft: Draft, store: Store, projection: Projection, progress: Progress, ends: set[str],
-        given_up: dict[Replicate, dict[str, Any]],
+        self, draft: Draft, store: Store, projection: Projection, progress: Progress, begun: Start,
+        given_up: dict[Replicate, dict[str, Any]], stored: set[str],
     ) -> None:  # fmt: skip
-        self.draft, self.store, self.projection, self.progress = draft, store, projection, progress
-        self.ends, self.given_up = ends, given_up
-        self.start: runs.Start | None = None
-        self.active: dict[str, set[Replicate]] = {}  # by the stage that is being trained: who needs it
-        self._written = 0.0
+        self._draft, self._store, self._projection, self._progress = draft, store, projection, progress
+        self._begun, self._given_up, self._stored = begun, given_up, stored
+        self._active: dict[str, list[Replicate]] = {}  # by the stage that is being trained: who needs it
+        self._ends = {recipe.keys[-1] for recipe in draft.recipes.values()}
+        wanted = [draft.to_train(name) for name in draft.recipes if name not in given_up]
+        self._stages = tree.stages(wanted, stored, draft.joints)
+        self.points = Points(draft, store, projection, given_up, stored, self._stages, progress.say)
+        epochs = sum(len(stage.keys) for stage in self._stages)
+        progress.begin(epochs, (sum(r.keys[-1] in stored for r in draft.recipes.values()), len(draft.recipes)))
+
+    def train(self, resources: Resources) -> bool:
+        """Let Ray Tune execute the stages, if there are any; returns whether it was stopped."""
+        if not self._stages and self.points.settled():
+            return False
+        from study import execute
+
+        drain = execute.Drain()
+        # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
+        with execute.connected(resources, self._lost_ray), execute.interruptible(drain, self._progress.say):
+            self._projection.check()  # they were opened while Ray started
+            job = execute.Job(self._draft.plan.run, self._store.url, resources.data_dir)
+            execute.execute(self._stages, job, resources, self._draft.work.trainable(), drain, self)
+        return drain.requested
+
+    def is_complete(self) -> bool:
+        """Whether every replicate has ended in a state, and no search goes on."""
+        ends = (recipe.keys[-1] for recipe in self._draft.recipes.values())
+        return all(end in self._stored for end in ends) and self.points.settled()
+
+    def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
+        """Stages of the points that open searches go on with."""
+        planned = len(self._draft.recipes)
+        stages = self.points.more(workers, idle)
+        if len(self._draft.recipes) > planned:
+            self._ends = {recipe.keys[-1] for recipe in self._draft.recipes.values()}
+            self._progress.expect(sum(len(stage.keys) for stage in stages or ()), len(self._draft.recipes))
+        return stages
 
     def trained(self, stage: Stage, epochs: int) -> None:
-        """Count epochs, and see that the count is durable within a second."""
-        assert self.start is not None
-        self.start.record["epochs_trained"] += epochs
-        if stage.key not in self.active:
-            self.active[stage.key] = set(self._needing(stage))
-        self.progress.train(epochs)
-        if time.monotonic() - self._written > RECORD_SECONDS:
-            self.flush()
+        """Count epochs; the heartbeat makes the count durable."""
+        self._begun.record["epochs_trained"] += epochs
+        if stage.key not in self._active:
+            self._active[stage.key] = self._needing(stage)
+            self._count_active()
+        self._progress.train(epochs)
 
-    def flush(self) -> None:
-        """Make the count durable."""
-        assert self.start is not None
-        self._written = time.monotonic()
-        self.start.record["training"] = len(set().union(*self.active.values()))
-        self.start.write()
-
-    def end(self, outcome: str) -> None:
-        """Record how the start ended."""
-        assert self.start is not None
-        self.active.clear()
-        missing = len(tree.missing(self.draft.recipes.values(), self.store.keys()))
-        self.start.end("complete" if not missing else outcome, missing)
+    def _count_active(self) -> None:
+        self._begun.record["training"] = len({name for names in self._active.values() for name in names})
 
     def durable(self, key: str) -> None:
         """Show a state; if replicates end in it, count them."""
-        self.projection.state(key)
-        self.active.pop(key, None)
-        if key in self.ends:
-            measures = self.store.header(key)["measures"][-1]
-            for trial in self.draft.plan.trials:
-                for end in trial.ends:
-                    if end == key:
-                        self.progress.end(measures[self.draft.plan.space(trial.space).objective], trial.label)
+        self._stored.add(key)
+        self.points.stored(key)
+        self._projection.state(key)
+        if self._active.pop(key, None):
+            self._count_active()
+        if key in self._ends:
+            with suppress(OSError):  # the store is away: this is for the user's view only
+                self._end(key, self._store.header(key)["measures"][-1])
 
-    def failed(self, stage: Stage, reason: str, traceback: str, lost: bool) -> None:
-        """Give up every replicate that needs the stage, and say so once."""
+    def _end(self, key: str, measures: Json) -> None:
+        for replicate in self._draft.through(key):
+            trial = self._draft.trial(replicate)
+            if trial.by_replicate[replicate[1]] == key:
+                self._progress.end(measures[trial.measure], trial.label)
+
+    def failed(self, stage: Stage, failure: Failure) -> None:
+        """Give up every replicate that needs the stage, and say so once; what may go better next time is not kept."""
         hit = self._needing(stage)
-        self.active.pop(stage.key, None)
-        self.progress.say(f"failed: {', '.join(f'{trial} r{number}' for trial, number in hit)}: {reason}")
+        self.points.failed(stage)
+        self._active.pop(stage.key, None)
+        self._count_active()
+        if failure.damaged:
+            self._stored.discard(failure.damaged)
+            with suppress(OSError):  # then the next start does it
+                self._store.set_aside(failure.damaged)
+        self._progress.say(f"failed: {', '.join(f'{trial} r{number}' for trial, number in hit)}: {failure.reason}")
         for trial, number in hit:
-            self.projection.failed((trial, number), reason, lost)
-            if not lost:
-                self.given_up[trial, number] = {
-                    "trial": trial, "replicate": number, "reason": reason, "traceback": traceback, "stage": stage.key,
+            self._projection.failed((trial, number), failure)
+            if failure.for_good:
+                self._given_up[trial, number] = {
+                    "trial": trial, "replicate": number, "reason": failure.reason, "traceback": failure.traceback,
+                    "stage": stage.key,
                 }  # fmt: skip
-        if not lost:
-            runs.save_failures(self.store, self.draft.plan.run, self.given_up)
+        if failure.for_good:
+            self._save_failures()
+        else:
+            self.points.halt()
 
     def _needing(self, stage: Stage) -> list[Replicate]:
-        return [name for name, recipe in self.draft.recipes.items() if stage.key in recipe.keys]
+        """The replicates that wait for a stage; one that has ended may pass through it, and needs it no more."""
+        through, recipes = self._draft.through(stage.key), self._draft.recipes
+        return [name for name in through if recipes[name].keys[-1] not in self._stored]
 
-    def complete(self, stored: set[str]) -> set[Replicate]:
-        """The replicates whose last state is in the store."""
-        return {name for name, recipe in self.draft.recipes.items() if recipe.keys[-1] in stored}
+    def _save_failures(self) -> None:
+        with suppress(OSError):  # a full disk: what failed is tried again
+            runs.save_failures(self._store, self._draft.plan.run, self._given_up)
+
+    def _lost_ray(self) -> None:
+        """Ray is dead, and takes this process with it: say so first."""
+        self._begun.end("interrupted", _done(self._draft.recipes.values(), self._stored))
+        self._progress.say(f"Ray has ended; what was saved stays: `study resume {self._draft.plan.run}` goes on")
+        os._exit(INTERRUPTED)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from types import FrameType
@@ -29,23 +31,23 @@ from ray.tune.search import Searcher
 
 from study.plan import Resources
 from study.refusal import Refusal
-from study.tree import Stage, descendants
+from study.tree import Failure, Stage, descendants
 
 LOST_ATTEMPTS = 3
+WATCH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told, once: where states lie, and what each stage is, by its name."""
+    """What every worker is told, once."""
 
     run: str
     store: str
     data_dir: str
-    stages: Mapping[str, Stage]
 
 
 class Events(Protocol):
-    """Who is told what happens; called in the driver's main thread."""
+    """Who is told what happens, and asked for more; called in the driver's main thread."""
 
     def trained(self, stage: Stage, epochs: int) -> None:
         """So many more epochs of a stage have been trained."""
@@ -53,8 +55,16 @@ class Events(Protocol):
     def durable(self, key: str) -> None:
         """A state is in the store."""
 
-    def failed(self, stage: Stage, reason: str, traceback: str, lost: bool) -> None:
-        """A stage was given up; `lost` if its process disappeared, else training raised."""
+    def failed(self, stage: Stage, failure: Failure) -> None:
+        """A stage was given up."""
+
+    def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
+        """Further stages for workers that have nothing to do; none yet, or None if there will be none.
+
+        Args:
+            workers: how many there are.
+            idle: whether nothing is being trained, so that waiting a little for an answer costs nothing.
+        """
 
 
 @dataclass
@@ -67,54 +77,66 @@ class Drain:
 class StageSearcher(Searcher):
     """Hands out stages whose parent exists; lets go of those that can no longer be trained.
 
-    A stage whose process is lost is handed out again, three times at most; one that raises is given up at once.
+    A stage whose process is lost is handed out again, three times at most; one that fails is given up at once.
 
     Args:
-        stages: sorted by priority.
-        workers: stages at a time; 0 for as many as there are resources.
+        stages: to begin with; `events` may have more.
+        workers: stages at a time.
         drain: once requested, nothing more is handed out.
         events: who is told.
     """
 
     def __init__(self, stages: Sequence[Stage], workers: int, drain: Drain, events: Events) -> None:
         super().__init__(metric="position", mode="max")
-        self._stages = {stage.key: stage for stage in stages}
+        self._open: dict[str, Stage] = {}  # what is not trained yet, by name
         self._waiting: dict[str, list[Stage]] = {}
         self._ready: list[tuple[int, int, Stage]] = []
-        self._order = {stage.key: number for number, stage in enumerate(stages)}
+        self._order = itertools.count()
         self._attempts: dict[str, int] = {}
         self._saved: dict[str, str] = {}  # by a stage that lost its process
         self._running: dict[str, tuple[Stage, int, str]] = {}  # trial → stage, epochs reported, last state saved
         self._workers, self._drain, self._events = workers, drain, events
-        for stage in stages:
-            if stage.parent in self._stages:
+        self.add(stages)
+
+    def add(self, stages: Sequence[Stage]) -> None:
+        """Take in stages, sorted by priority; those that are under way already are left as they are."""
+        new = [stage for stage in stages if stage.key not in self._open]
+        self._open.update({stage.key: stage for stage in new})
+        for stage in new:
+            if stage.parent in self._open:
                 self._waiting.setdefault(stage.parent, []).append(stage)
             else:
                 self._push(stage)
 
     def _push(self, stage: Stage) -> None:
-        heapq.heappush(self._ready, (-stage.remaining, self._order[stage.key], stage))
+        heapq.heappush(self._ready, (-stage.remaining, next(self._order), stage))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | Any:
-        """A stage's name, with the last state that a lost attempt at it saved.
+        """A stage, with the last state that a lost attempt at it saved.
 
         None while no stage is ready; FINISHED when none is left.
         """
-        if self._drain.requested or not (self._ready or self._running):
+        if self._drain.requested:
             return Searcher.FINISHED
-        if not self._ready or (self._workers and len(self._running) >= self._workers):
+        if len(self._running) >= self._workers:
             return None
+        if not self._ready:
+            more = self._events.more(self._workers, idle=not self._running)
+            self.add(more or ())
+            if not self._ready:
+                return Searcher.FINISHED if more is None and not self._running else None
         stage = heapq.heappop(self._ready)[2]
         saved = self._saved.get(stage.key, "")
         self._running[trial_id] = (stage, stage.keys.index(saved) + 1 if saved else 0, saved)
-        return {"stage": stage.key, "saved": saved}
+        return {"stage": stage, "saved": saved}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on progress, and any state that was saved on the way."""
         if trial_id in self._running and "position" in result:
             stage, reported, saved = self._running[trial_id]
             self._running[trial_id] = (stage, result["position"], result["saved"])
-            self._events.trained(stage, result["position"] - reported)
+            if result["position"] > reported:
+                self._events.trained(stage, result["position"] - reported)
             if result["saved"] and result["saved"] != saved:
                 self._events.durable(result["saved"])
 
@@ -125,23 +147,27 @@ class StageSearcher(Searcher):
         if result is not None and not error:
             self.on_trial_result(trial_id, result)
         stage, _, saved = self._running.pop(trial_id)
+        told = (result or {}).items()
+        failure = {name.removeprefix("failure/"): own for name, own in told if name.startswith("failure/")}  # by Tune
         if saved == stage.key:
+            del self._open[stage.key]
             for child in self._waiting.pop(stage.key, ()):
                 self._push(child)
-        elif result is not None and "error" in result and not error:
-            self._give_up(stage, result["error"], result["traceback"], lost=False)
+        elif failure and not error:
+            self._give_up(stage, Failure(**failure))
         elif not self._drain.requested:
             self._attempts[stage.key] = self._attempts.get(stage.key, 0) + 1
             self._saved[stage.key] = saved
             if self._attempts[stage.key] < LOST_ATTEMPTS:
                 self._push(stage)
             else:
-                self._give_up(stage, f"its process was lost {LOST_ATTEMPTS} times", "", lost=True)
+                self._give_up(stage, Failure(f"its process was lost {LOST_ATTEMPTS} times"))
 
-    def _give_up(self, stage: Stage, reason: str, traceback: str, lost: bool) -> None:
-        for below in descendants(stage.key, self._stages.values()):
+    def _give_up(self, stage: Stage, failure: Failure) -> None:
+        for below in [stage, *descendants(stage.key, self._open.values())]:
             self._waiting.pop(below.parent, None)
-        self._events.failed(stage, reason, traceback, lost)
+            del self._open[below.key]
+        self._events.failed(stage, failure)
 
     def __deepcopy__(self, _memo: object) -> StageSearcher:
         """Itself: Tune copies its configuration."""
@@ -175,8 +201,13 @@ class _StopEach(tune.Stopper):
 
 
 @contextmanager
-def connected(resources: Resources) -> Iterator[None]:
+def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Within it, Ray runs on this machine or is the cluster that `resources` names; a Ray of the caller's is used.
+
+    Args:
+        resources: name the cluster.
+        lost: called, in a thread, when the part of Ray on this machine has died. Ray itself then ends this process
+            about ten seconds later, without a word that helps.
 
     Raises:
         Refusal: if there is no such cluster.
@@ -193,10 +224,25 @@ def connected(resources: Resources) -> Iterator[None]:
         if not resources.address:
             raise
         raise Refusal("--address", resources.address, f"a running Ray cluster would do ({_first(error)})") from error
+    ended = threading.Event()
+    node = ray.get_runtime_context().get_node_id()
+    threading.Thread(target=_watch, args=(node, ended, lost), name="watch Ray", daemon=True).start()
     try:
         yield
     finally:
+        ended.set()
         ray.shutdown()
+
+
+def _watch(node: str, ended: threading.Event, lost: Callable[[], None]) -> None:
+    while not ended.wait(WATCH_SECONDS):
+        try:
+            alive = any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())
+        except Exception:  # noqa: BLE001  whatever Ray raises, it does not answer
+            alive = False
+        if not alive and not ended.is_set():
+            lost()
+            return
 
 
 def execute(
@@ -205,7 +251,7 @@ def execute(
     """Train stages until none is left that can be, or a drain is requested. Ray must be connected.
 
     Args:
-        stages: from `tree.stages`, sorted by priority.
+        stages: from `tree.stages`, sorted by priority; `events` may have more.
         job: what workers are told of them.
         resources: of each stage, and how many at a time.
         trainable: a Ray Trainable class that takes a `Job`.

@@ -13,24 +13,29 @@ LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Epochs, replicates, the best trial so far and the time left.
+    """Epochs, replicates, the best trial so far and the time left."""
 
-    Args:
-        epochs: to train.
-        replicates: complete, of how many.
-    """
-
-    def __init__(self, epochs: int, replicates: tuple[int, int]) -> None:
-        self.epochs, self.trained = epochs, 0
-        self.complete, self.replicates = replicates
+    def __init__(self) -> None:
+        self.epochs, self.trained = 0, 0
+        self.complete, self.replicates = 0, 0
         self.best: tuple[float, str] | None = None
         self._line = time.monotonic()
         self._began: tuple[float, int] | None = None  # when the first epochs came, and how many
         self._bar: Bar | None = None
-        if sys.stderr.isatty():
+
+    def begin(self, epochs: int, replicates: tuple[int, int]) -> None:
+        """So many epochs are to be trained; replicates: complete, of how many."""
+        self.epochs, (self.complete, self.replicates) = epochs, replicates
+        if sys.stderr.isatty() and (epochs or self.complete < self.replicates):
             self._bar = _bar()
             self._task = self._bar.add_task("starting Ray", total=epochs)
             self._bar.start()
+
+    def expect(self, epochs: int, replicates: int) -> None:
+        """So many more epochs are to be trained, and the run has so many replicates now."""
+        self.epochs, self.replicates = self.epochs + epochs, replicates
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.epochs)
 
     def train(self, epochs: int) -> None:
         """So many more epochs have been trained."""

@@ -21,4 +21,16 @@ class Refusal(ValueError):
 
 
 class Damaged(OSError):
-    """An object of the store that is not what was written there."""
+    """An object of the store that is not what was written there.
+
+    Args:
+        words: which, and what is wrong with it.
+        key: the state's name, if it is one.
+    """
+
+    def __init__(self, words: str, key: str = "") -> None:
+        self.key = key
+        super().__init__(words)
+
+    def __reduce__(self) -> tuple[type[Damaged], tuple[str, str]]:
+        return Damaged, (str(self), self.key)

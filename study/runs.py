@@ -1,18 +1,16 @@
-"""The records of runs beside the states: plans, starts and failures; and how a run is called."""
+"""The records of runs beside the states: plans and failures; where a run stands, and how it is called."""
 
 from __future__ import annotations
 
-import os
-import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from study.plan import Plan
+from study.plan import Plan, PlannedSpace
 from study.planning import Replicate
+from study.presence import alive, now, starts
 from study.refusal import Damaged, Refusal
 from study.store import Store
 
@@ -32,7 +30,17 @@ def load_plan(store: Store, run: str) -> Plan | None:
     try:
         return None if record is None else Plan.from_json(record)
     except (KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{store.url}/runs/{run}/plan.json is not a plan") from error
+        raise Damaged(f"{store.shown}/runs/{run}/plan.json is not a plan") from error
+
+
+def take_plan(store: Store, run: str, say: Callable[[str], None]) -> Plan | None:
+    """A run's plan for a driver that can make it again: a damaged one is removed, and said so."""
+    try:
+        return load_plan(store, run)
+    except Damaged as error:
+        say(f"damaged: {error}; the plan is made anew")
+        store.delete_record(f"runs/{run}/plan.json")
+        return None
 
 
 def save_plan(store: Store, plan: Plan) -> None:
@@ -61,7 +69,11 @@ def find(store: Store, called: str) -> tuple[Plan, str | None]:
         Refusal: if there is none, or more than one.
     """
     if _NAME.fullmatch(called):
-        exact = load_plan(store, called)
+        try:
+            exact = load_plan(store, called)
+        except Damaged as error:
+            remedy = f"its plan is damaged; the `study run` that made it, with --name {called}, makes it anew"
+            raise Refusal("run", called, remedy) from error
         if exact is not None:
             return exact, None
     plans = all_plans(store)
@@ -73,71 +85,30 @@ def find(store: Store, called: str) -> tuple[Plan, str | None]:
         return matches[0], None
     known = ", ".join(plan.run for plan in plans) or "none yet: `study run table9` makes one"
     problem = "more than one run begins so" if matches else "no run is called so"
-    raise Refusal("run", called, f"{problem}; runs in {store.url}: {known}")
+    raise Refusal("run", called, f"{problem}; runs in {store.shown}: {known}")
 
 
-@dataclass
-class Start:
-    """One start of a run: who trains it and how many epochs it has trained so far."""
-
-    store: Store
-    run: str
-    number: int
-    record: dict[str, Any]
-
-    @classmethod
-    def begin(cls, store: Store, run: str, epochs_to_train: int, epochs_missing: int) -> Start:
-        """Record that a run is being started.
-
-        A start that was killed may have trained epochs that are in the store but not in its record; they are what is
-        no longer missing and that nobody has counted, and are added to it here.
-
-        Args:
-            store: where the run lies.
-            run: its name.
-            epochs_to_train: by this start.
-            epochs_missing: in all, those of replicates that were given up included.
-        """
-        before = starts(store, run)
-        number = len(before)
-        if before and before[-1]["outcome"] == "running":
-            counted = sum(each["epochs_trained"] for each in before)
-            unrecorded = max(0, before[0]["epochs_missing"] - epochs_missing - counted)
-            last = {**before[-1], "epochs_trained": before[-1]["epochs_trained"] + unrecorded, "outcome": "killed"}
-            store.write_record(f"runs/{run}/starts/{number - 1:05d}.json", last)
-        record = {
-            "started": now(), "ended": None, "outcome": "running", "host": platform.node(), "pid": os.getpid(),
-            "epochs_to_train": epochs_to_train, "epochs_missing": epochs_missing, "epochs_trained": 0,
-        }  # fmt: skip
-        start = cls(store, run, number, record)
-        start.write()
-        return start
-
-    def write(self) -> None:
-        """Make the record durable as it is."""
-        self.record["seen"] = now()
-        self.store.write_record(f"runs/{self.run}/starts/{self.number:05d}.json", self.record)
-
-    def end(self, outcome: str, epochs_missing: int) -> None:
-        """Record how it ended: complete, failed, or interrupted.
-
-        What a worker trained and saved while it was stopped was not reported, but is no longer missing.
-        """
-        trained = max(self.record["epochs_trained"], self.record["epochs_missing"] - epochs_missing)
-        self.record |= {"ended": now(), "outcome": outcome, "epochs_trained": trained}
-        self.write()
+def forget(store: Store, run: str) -> None:
+    """Let go of a run's states; its plan and what was measured stay, and training it again remembers it."""
+    store.write_record(f"runs/{run}/forgotten.json", {"forgotten": now()})
 
 
-def starts(store: Store, run: str) -> list[dict[str, Any]]:
-    """The records of every start of a run, oldest first."""
-    folder = f"runs/{run}/starts"
-    found = (store.read_record(f"{folder}/{name}") for name in store.records(folder))
-    return [record for record in found if record is not None]
+def remember(store: Store, run: str) -> None:
+    """Take back `forget`."""
+    store.delete_record(f"runs/{run}/forgotten.json")
+
+
+def is_forgotten(store: Store, run: str) -> bool:
+    """Whether a run's states have been let go of."""
+    return "forgotten.json" in store.records(f"runs/{run}")
 
 
 def failures(store: Store, run: str) -> dict[Replicate, dict[str, Any]]:
     """The replicates that were given up because training raised, with reason and traceback."""
-    record = store.read_record(f"runs/{run}/failures.json") or {"failures": []}
+    record = None
+    with suppress(Damaged):  # then they are tried again
+        record = store.read_record(f"runs/{run}/failures.json")
+    record = record or {"failures": []}
     return {(each["trial"], each["replicate"]): each for each in record["failures"]}
 
 
@@ -160,26 +131,31 @@ class Status:
     epochs_trained: int
     epochs_trained_now: int
     outcome: str
+    bytes: int
 
     @classmethod
-    def of(cls, store: Store, plan: Plan, stored: set[str]) -> Status:
+    def of(cls, store: Store, plan: Plan, stored: Mapping[str, int]) -> Status:
         """The status of a run.
 
         Args:
             store: where it lies.
             plan: the run's.
-            stored: the names of all states in the store.
+            stored: the sizes of all states in the store, in bytes, by name.
         """
-        replicates = {(trial.name, number): end for trial in plan.trials for number, end in enumerate(trial.ends)}
+        replicates = {(trial.name, n): end for trial in plan.trials for n, end in trial.by_replicate.items()}
         complete = {replicate for replicate, end in replicates.items() if end in stored}
         failed = failures(store, plan.run).keys() - complete
-        history = starts(store, plan.run)
-        alive = bool(history) and history[-1]["outcome"] == "running" and _alive(history[-1])
-        rest = len(replicates) - len(complete) - len(failed)
-        running = min(rest, history[-1].get("training", 0)) if alive else 0
-        if not history:
+        history = [start for start in starts(store, plan.run) if start["generation"] == plan.generation]
+        live = bool(history) and alive(history[-1])
+        # What an open search has yet to suggest waits, too.
+        unasked = sum(_unasked(plan, space) for space in plan.spaces)
+        rest = len(replicates) + unasked - len(complete) - len(failed)
+        running = min(rest, history[-1]["training"]) if live else 0
+        if is_forgotten(store, plan.run):
+            outcome = "forgotten"
+        elif not history:
             outcome = "planned"
-        elif history[-1]["outcome"] == "running" and not alive:
+        elif history[-1]["outcome"] == "running" and not live:
             outcome = "interrupted"
         else:
             outcome = history[-1]["outcome"]
@@ -188,23 +164,15 @@ class Status:
             waiting=rest - running, epochs_needed=plan.epochs_needed,
             epochs_trained=sum(each["epochs_trained"] for each in history),
             epochs_trained_now=history[-1]["epochs_trained"] if history else 0,
-            outcome="complete" if len(complete) == len(replicates) else outcome,
+            outcome="complete" if not rest and not failed else outcome,
+            bytes=sum(stored[end] for end in {replicates[replicate] for replicate in complete}),
         )  # fmt: skip
 
 
-def _alive(start: Mapping[str, Any]) -> bool:
-    """Whether the driver of a start may still be at work: its process here, or on another host a recent record."""
-    if start["host"] == platform.node():
-        try:
-            os.kill(start["pid"], 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
-    return (datetime.now(UTC) - datetime.fromisoformat(start["seen"])).total_seconds() < 120
-
-
-def now() -> str:
-    """The time, as records hold it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def _unasked(plan: Plan, space: PlannedSpace) -> int:
+    """The replicates that an open search has yet to plan, its first champion's included."""
+    if space.search is None:
+        return 0
+    points = max(0, space.search.trials - len(plan.points(space))) * plan.replicates
+    crowned = any(trial.champion_of for trial in plan.trials if trial.space == space.name)
+    return points + (0 if crowned else space.search.fresh)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import ZipFile
 
 import mlflow.pytorch
 import numpy as np
@@ -65,7 +68,7 @@ def log(config: Config, payload: bytes) -> None:
 
 
 class _Template:
-    """A saved model of a kind of network, and its graph."""
+    """A saved model of a kind of network."""
 
     def __init__(self, dataset: str, backbone: str) -> None:
         facts = DATASETS[dataset]
@@ -89,7 +92,23 @@ class _Template:
             self.files = {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
             self.model = Model.load(str(path))
             (self.graph,) = (name for name in self.files if name.suffix == ".pt2")
-            self.program = torch.export.load(path / self.graph)
+
+    def reweighted(self, weights: Mapping[str, Tensor]) -> bytes:
+        """The graph with other weights: in a pt2 archive each tensor is an entry of raw bytes."""
+        out = BytesIO()
+        with ZipFile(BytesIO(self.files[self.graph])) as old, ZipFile(out, "w") as new:
+            (config,) = (name for name in old.namelist() if name.endswith("/data/weights/model_weights_config.json"))
+            described = json.loads(old.read(config))["config"]
+            folder = config.rpartition("/")[0]
+            names = {f"{folder}/{each['path_name']}": name for name, each in described.items()}
+            assert described.keys() == weights.keys()
+            for entry in old.infolist():
+                content = old.read(entry)
+                if entry.filename in names:
+                    content = weights[names[entry.filename]].contiguous().numpy().tobytes()
+                    assert len(content) == entry.file_size
+                new.writestr(entry, content)
+        return out.getvalue()
 
 
 @lru_cache(maxsize=4)
@@ -108,11 +127,7 @@ class _Reweighted:
         for file, content in template.files.items():
             Path(path, file).parent.mkdir(parents=True, exist_ok=True)
             Path(path, file).write_bytes(content)
-        state = template.program.state_dict
-        assert state.keys() == weights.keys()
-        for name, tensor in weights.items():
-            state[name].data.copy_(tensor)
-        torch.export.save(template.program, Path(path, template.graph))
+        Path(path, template.graph).write_bytes(template.reweighted(weights))
         for part in ("flavors", "signature", "saved_input_example_info", "model_size_bytes"):
             setattr(mlflow_model, part, getattr(template.model, part))
         mlflow_model.save(str(Path(path, "MLmodel")))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import platform
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
 
 from study.execute import Job
-from study.refusal import Refusal
+from study.refusal import Damaged, Refusal
 from study.store import Store
 from trainables.recipe import Epoch, Origin, settled
 
@@ -26,10 +27,10 @@ SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whicheve
 class StageTrainable(Trainable):
     """Trains one stage; an actor executes many, one after the other.
 
-    Its configuration is ``stage``, a stage's name, and ``saved``, the last state that a lost attempt at it saved, or
-    ""; `study.execute.Job` describes all stages and is sent to an actor once. Each report holds ``position`` (epochs
-    done of the stage), ``saved`` (the newest state in the store, or ""), ``done``, and, if training raised, ``error``
-    (one line) and ``traceback``. So a trial that Tune itself counts as failed has lost its process.
+    Its configuration is ``stage``, a `study.tree.Stage`, and ``saved``, the last state that a lost attempt at it
+    saved, or "". Each report holds ``position`` (epochs done of the stage), ``saved`` (the newest state in the store,
+    or ""), ``done``, and, if it failed, ``failure``, the fields of a `study.tree.Failure`. So a trial that Tune
+    itself counts as failed has lost its process.
 
     It is a class and not a function because Tune stops an actor between two calls of `step`: `cleanup` then saves the
     epochs done. A function's thread would be abandoned, and is no faster
@@ -45,7 +46,7 @@ class StageTrainable(Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another stage in the same process, once the one before is safe."""
         self.cleanup()
-        self.stage = self.job.stages[new_config["stage"]]
+        self.stage = new_config["stage"]
         self.learner = None
         self.saved = new_config["saved"]
         self.position = self.stage.keys.index(self.saved) + 1 if self.saved else 0
@@ -53,21 +54,22 @@ class StageTrainable(Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train for about a second and report; save when the stage ends, and after a minute of training."""
-        failure = {}
+        failure: dict[str, Any] = {}
         try:
             if self.learner is None:
                 self._begin()
             self._train_slice()
         except Exception as error:  # noqa: BLE001  it is reported: what Tune sees as failed has lost its process
             self.learner = None
-            failure = {"error": _one_line(error), "traceback": traceback.format_exc()}
+            failure = {"failure": _failure(error)}
         ended = self.position == len(self.stage.keys)
         return {"position": self.position, "saved": self.saved, "done": bool(failure) or ended, **failure}
 
     def cleanup(self) -> None:
         """Save what has been trained, if the stage is stopped before its end."""
         if self.learner is not None and self.position:
-            self._save()
+            with suppress(OSError):  # what cannot be saved now is trained again
+                self._save()
 
     def _begin(self) -> None:
         from safetensors.torch import load as load_tensors
@@ -160,6 +162,17 @@ def _cpu_model() -> str:
     lines = described.read_text().splitlines() if described.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """What a `study.tree.Failure` says of it: a full disk, a lost file or too little memory is not the training's."""
+    import torch
+
+    elsewhere = (OSError, ImportError, MemoryError, Refusal, torch.cuda.OutOfMemoryError)
+    return {
+        "reason": _one_line(error), "traceback": traceback.format_exc(),
+        "for_good": not isinstance(error, elsewhere), "damaged": error.key if isinstance(error, Damaged) else "",
+    }  # fmt: skip
 
 
 def _one_line(error: Exception) -> str:

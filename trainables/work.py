@@ -18,7 +18,9 @@ def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
     epochs = getattr(methods, checked.method)(checked)
     recipe = Recipe(origin(checked, machine.device, machine.threads), epochs)
     plain = {epoch: epoch.to_json() for epoch in set(epochs)}
-    return Resolved(recipe.origin.to_json(), tuple(plain[epoch] for epoch in epochs), recipe.keys())
+    switch = checked.last_milestone + checked.S
+    joints = (checked.last_milestone, switch) if checked.last_milestone else (switch,)
+    return Resolved(recipe.origin.to_json(), tuple(plain[epoch] for epoch in epochs), recipe.keys(), joints)
 
 
 def prepare(configs: Sequence[Json], data_dir: Path, download: bool) -> None:

@@ -1,126 +1,196 @@
-"""A run that is killed or interrupted ends, after `study resume`, as if nothing had happened."""
+"""Whatever happens to a run, after `study resume` it is as if nothing had."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import optuna
 import pytest
+from benchmarks import kills
 from click.testing import Result
+from conftest import s3_url
 
-CELLS = (("IB", "IB"), ("IB", "CR"), ("CB", "CB"), ("CB", "CR"))
+from study import runs
+from study.planning import redraft
+from study.store import Store
+
+pytestmark = pytest.mark.slow
+
+Study = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Four cells of 40 epochs: two trunks of 16, four branches of 24."""
-    path = tmp_path_factory.mktemp("space") / "forty.py"
-    path.write_text(
-        "from dataclasses import replace\n"
-        "from search_spaces import table9\n"
-        "from trainables.protocol import bases, trial\n"
-        "def space(request):\n"
-        "    table, trials = table9.space(request), []\n"
-        "    for config in bases(request, ()):\n"
-        f"        for first, switch in {CELLS}:\n"
-        "            cell = replace(config, first=first, switch=switch, epochs=40, milestones=(15,), S=1)\n"
-        "            axes = {'first': first, 'switch': switch, 'S': 1}\n"
-        "            trials.append(trial(cell, cell.combination, axes, {}))\n"
-        "    return replace(table, name='forty', trials=tuple(trials))\n"
-    )
-    return str(path)
+    """Four cells of 40 epochs, two replicates: two trunks of 21 each, four branches of 19."""
+    return kills.write_space(tmp_path_factory.mktemp("space"), epochs=40)
 
 
 @pytest.fixture(scope="module")
-def whole(command: Callable[..., Result], space: str, one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of the same run, undisturbed."""
+def whole(command: Study, space: str, one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the run that nothing happens to."""
     home = tmp_path_factory.mktemp("whole")
-    command("run", space, "--seeds", "1", "--name", "forty", home=home)
+    command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, home=home)
     return home
 
 
-def begin(space: str, home: Path) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def expected(whole: Path) -> dict[str, object]:
+    return kills.everything(whole)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def begin(space: str, home: Path, *more: str) -> subprocess.Popen[str]:
     """Start the run in a process of its own, without Ray's sharing."""
-    command = [sys.executable, "-m", "study", "run", space, "--seeds", "1", "--name", "forty", "--home", str(home)]
-    # MLflow sets this in the process that sets a URI, which other tests have made this one do.
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def trained(home: Path) -> int:
-    """Epochs that the latest start has recorded."""
-    starts = sorted(home.glob("store/runs/forty/starts/*.json"))
-    return json.loads(starts[-1].read_text())["epochs_trained"] if starts else 0
+    return kills.study("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, *more, home=home)
 
 
 def wait_for(home: Path, epochs: int) -> None:
     deadline = time.monotonic() + 120
-    while trained(home) < epochs:
+    while kills.epochs_trained(home) < epochs:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def everything(home: Path) -> dict[str, object]:
-    """What a user sees of a run: report, Optuna's trials, and every metric of every MLflow run, by replicate."""
-    import mlflow
-
-    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    (experiment,) = [e for e in client.search_experiments() if e.name == "forty"]
-    metrics = {}
-    for run in client.search_runs([experiment.experiment_id]):
-        name = run.data.tags.get("study.trial", "parent")
-        assert name not in metrics, "a run is doubled"
-        metrics[name] = {
-            key: [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)]
-            for key in run.data.metrics
-        }
-        assert run.info.status == "FINISHED"
-    storage = f"sqlite:///{home / 'optuna.db'}"
-    (summary,) = optuna.get_all_study_summaries(storage)
-    trials = optuna.load_study(study_name=summary.study_name, storage=storage).trials
-    return {
-        "optuna": [(trial.number, trial.state.name, trial.params, trial.value) for trial in trials],
-        "mlflow": metrics,
-    }
+def status(command: Study, home: Path) -> dict[str, object]:
+    return json.loads(command("status", kills.RUN, "--json", home=home).stdout)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_resumes_to_the_same_end(
-    how: signal.Signals, space: str, whole: Path, tmp_path: Path, study: Callable[..., Result]
+@pytest.mark.parametrize("how", [signal.SIGTERM, "stop --now"])
+def test_a_run_that_is_stopped_resumes_to_the_same_end(
+    how: signal.Signals | str, space: str, expected: object, home: Path, command: Study, tmp_path: Path
 ) -> None:
-    home = tmp_path / "stopped"
-    moment = random.Random(seed := os.getpid() + how).randint(1, 60)
-    print(f"seed {seed}: {how.name} after {moment} of 128 epochs")
+    draw = random.Random(seed := time.time_ns())
+    moment = draw.randint(1, 100)
+    print(f"seed {seed}: {how} after {moment} epochs")
     process = begin(space, home)
     wait_for(home, moment)
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=90)
-    if how == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
+    if isinstance(how, str):  # from another home that names the same store
+        command(*how.split(), kills.RUN, "--store", str(home / "store"), home=tmp_path / "elsewhere")
     else:
-        assert process.returncode == 130, errors
-        assert "workers end their epoch and save" in errors
-        before = json.loads(study("status", "forty", "--home", str(home), "--json").stdout)
-        assert before["outcome"] == "interrupted"
+        process.send_signal(how)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, output
+    assert status(command, home)["outcome"] == "interrupted"
 
-    study("resume", "forty", "--home", str(home))
-    status = json.loads(study("status", "forty", "--home", str(home), "--json").stdout)
-    assert (status["complete"], status["epochs_needed"], status["outcome"]) == (4, 128, "complete")
-    assert status["epochs_trained"] >= 128
-    if how != signal.SIGKILL:
-        assert status["epochs_trained"] == 128, "a drain loses nothing"
+    command("resume", kills.RUN, home=home)
+    after = status(command, home)
+    assert (after["complete"], after["outcome"]) == (8, "complete")
+    if how == signal.SIGTERM:
+        assert "workers end their epoch and save" in output
+        assert after["epochs_trained"] == after["epochs_needed"], "a drain loses nothing"
+    assert kills.everything(home) == expected
+
+
+def test_a_second_driver_is_refused_while_the_first_is_alive(space: str, home: Path, command: Study) -> None:
+    process = begin(space, home)
+    wait_for(home, 1)
+    before = sorted(path.name for path in home.rglob("*.json"))
+    for arguments in (["resume", kills.RUN], ["run", space, "--seeds", "5", "--name", kills.RUN]):
+        refused = command(*arguments, home=home, code=2)
+        assert f"process {process.pid}" in str(refused.exception)
+        assert "study stop" in str(refused.exception)
+    assert [name for name in sorted(path.name for path in home.rglob("*.json")) if name not in before] == []
+    process.kill()
+    process.wait()
+    assert command("resume", kills.RUN, home=home).exit_code == 0  # at once: its process is gone
+
+
+@pytest.mark.parametrize("workers", [1, 4])  # and `whole` has two
+def test_any_number_of_workers_trains_the_minimum_to_the_same_report(
+    workers: int, space: str, whole: Path, home: Path, command: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from study import tree
+
+    ordered = tree.stages
+
+    def shuffled(*arguments: object, **named: object) -> list[tree.Stage]:
+        found = ordered(*arguments, **named)  # type: ignore[arg-type]
+        random.shuffle(found)
+        return found
+
+    monkeypatch.setattr(tree, "stages", shuffled)
+    each = ["--workers", str(workers), "--cpus-per-trial", "0.5"]
+    command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, *each, home=home)
+    after = status(command, home)
+    assert after["epochs_trained"] == after["epochs_needed"] == 2 * (2 * 21 + 4 * 19)
+    reports = [command("report", kills.RUN, "--format", "csv", home=each).stdout for each in (home, whole)]
+    assert reports[0] == reports[1]
+
+
+def test_damage_is_noticed_set_aside_and_trained_again(
+    space: str, expected: object, home: Path, command: Study, one_ray: None
+) -> None:
+    command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, home=home)
+    store = Store(str(home / "store"))
+    draft = redraft(runs.find(store, kills.RUN)[0])
+    draw = random.Random(seed := time.time_ns())
+    print(f"seed {seed}")
+    first, second, third = draw.sample(sorted({recipe.keys[-1] for recipe in draft.recipes.values()}), 3)
+    flipped, cut, foreign = (home / "store" / "states" / key[:2] / key for key in (first, second, third))
+    content = bytearray(flipped.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    flipped.write_bytes(content)
+    cut.write_bytes(cut.read_bytes()[: draw.randrange(cut.stat().st_size)])
+    foreign.write_bytes(b"something else")
+
+    again = command("resume", kills.RUN, home=home)
+    assert again.stderr.count("damaged: ") == 3
+    assert len(list((home / "store" / "damaged").iterdir())) == 3
+    assert store.verify(store.keys()) == {}
+    after = status(command, home)
+    assert after["epochs_trained"] == after["epochs_needed"] + 3 * 19, "only the branches are trained again"
+    assert kills.everything(home) == expected
+    assert "damaged" not in command("resume", kills.RUN, home=home).stderr, "reported once"
+
+
+def test_what_cannot_be_saved_fails_alone_and_resume_finishes_it(
+    space: str, whole: Path, expected: object, home: Path, command: Study, one_ray: None
+) -> None:
+    # The folder of one state cannot be made: the save raises the OSError that a full disk raises.
+    store = Store(str(whole / "store"))
+    recipe = redraft(runs.find(store, kills.RUN)[0]).recipes["small/CB⇒CR (digits-LT IF 50)", 1]
+    others = {key[:2] for key in store.sizes() if key != recipe.keys[-1]}
+    blocked = home / "store" / "states" / recipe.keys[-1][:2]
+    assert blocked.name not in others, "another state lies in the same folder: change the space"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+
+    failed = command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, home=home, code=1)
+    (line,) = [line for line in failed.stderr.splitlines() if line.startswith("failed: ")]
+    assert "CB⇒CR (digits-LT IF 50) r1: " in line
+    assert "Traceback" not in failed.stderr
+    assert status(command, home)["complete"] == 7
+    assert status(command, home)["failed"] == 0, "the training did not fail"
+
+    blocked.unlink()
+    command("resume", kills.RUN, home=home)
+    assert kills.everything(home) == expected
+
+
+def test_a_store_on_s3_does_all_the_same(
+    space: str, whole: Path, home: Path, command: Study, one_ray: None, s3: str, tmp_path: Path
+) -> None:
+    url = s3_url(s3, "study", user="key:hunter2@")
+    done = command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, "--store", url, home=home)
+    assert "hunter2" not in done.output
+    assert not (home / "store").exists()
     reports = [
-        json.loads(study("report", "forty", "--home", str(each), "--format", "json").stdout)["rows"]
-        for each in (home, whole)
+        command("report", kills.RUN, "--format", "csv", *more, home=each).stdout
+        for each, more in ((tmp_path / "elsewhere", ["--store", url]), (whole, []))
     ]
     assert reports[0] == reports[1]
-    assert everything(home) == everything(whole)
+    again = command("resume", kills.RUN, "--store", url, home=home)
+    assert "failed" not in again.stderr
+    state = json.loads(command("status", kills.RUN, "--json", "--store", url, home=home).stdout)
+    assert (state["outcome"], state["epochs_trained"]) == ("complete", state["epochs_needed"])
+    for path in (path for path in home.rglob("*") if path.is_file()):
+        assert b"hunter2" not in path.read_bytes(), path

@@ -4,16 +4,17 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import runs
-from study.plan import Machine, Plan, PlannedSpace, PlannedTrial, Request, Resources
-from study.refusal import Refusal
-from study.runs import Start, Status
+from study import presence, runs
+from study.plan import Machine, Plan, PlannedSearch, PlannedSpace, PlannedTrial, Request, Resources
+from study.refusal import Damaged, Refusal
+from study.runs import Status
 from study.store import Store
 
 
@@ -21,12 +22,12 @@ def plan(run, spaces=("table9",), created="2020-01-01T00:00:00.000+00:00", repli
     trials = tuple(
         PlannedTrial(
             space, f"{row} (digits)", row, "digits", {}, {}, None, "", 3,
-            tuple(f"{space}{row}{number}" for number in range(replicates)),
+            tuple(f"{space}{row}{number}" for number in range(replicates)), "test/top1",
         )
         for space in spaces
         for row in ("a", "b")
     )  # fmt: skip
-    planned = tuple(PlannedSpace(space, space, "", "test/top1", (), {}, space, "") for space in spaces)
+    planned = tuple(PlannedSpace(space, space, "", ("test/top1",), (), {}, space, "") for space in spaces)
     return Plan(
         run, Request(), Machine("cpu", 1), Resources(), replicates, planned, trials, {}, 12, created=created
     )  # fmt: skip
@@ -121,31 +122,6 @@ def test_failures_are_kept(store):
     assert runs.failures(store, "mine") == {}
 
 
-def test_starts_are_counted_in_order(store):
-    for outcome in ("interrupted", "failed", "complete"):
-        start = Start.begin(store, "mine", 12, 12)
-        start.record["epochs_trained"] += 4
-        start.end(outcome, epochs_missing=8)
-    assert [each["outcome"] for each in runs.starts(store, "mine")] == ["interrupted", "failed", "complete"]
-    for each in runs.starts(store, "mine"):
-        assert (each["epochs_to_train"], each["epochs_trained"], each["pid"]) == (12, 4, os.getpid())
-        assert each["started"] <= each["ended"]
-
-
-def test_what_a_worker_saved_unreported_is_counted(store):
-    drained = Start.begin(store, "mine", 12, 12)
-    drained.record["epochs_trained"] = 3
-    drained.end("interrupted", epochs_missing=7)  # it was told of three epochs, and finds five more in the store
-    killed = Start.begin(store, "mine", 7, 7)
-    killed.record["epochs_trained"] = 2
-    killed.write()
-    last = Start.begin(store, "mine", 1, 1)
-    last.record["epochs_trained"] = 1
-    last.end("complete", epochs_missing=0)
-    assert [each["epochs_trained"] for each in runs.starts(store, "mine")] == [5, 6, 1]
-    assert [each["outcome"] for each in runs.starts(store, "mine")] == ["interrupted", "killed", "complete"]
-
-
 # Where a run stands: four replicates, two of table9/a and two of table9/b
 
 A0, A1, B0, B1 = "table9a0", "table9a1", "table9b0", "table9b1"
@@ -161,14 +137,18 @@ def dead():
 
 def started(store, **record):
     """A start of a driver on this host that is still there, unless the record says otherwise."""
-    start = Start.begin(store, "mine", 12, 12)
-    start.record |= record
-    store.write_record(f"runs/mine/starts/{start.number:05d}.json", start.record)
+    number = len(presence.starts(store, "mine"))
+    whole = {
+        "number": number, "started": ago(9), "ended": None, "outcome": "running", "host": platform.node(),
+        "pid": os.getpid(), "token": "t", "generation": 0, "epochs_done": 0, "epochs_trained": 0, "training": 0,
+        "seen": ago(1),
+    }  # fmt: skip
+    store.write_record(f"runs/mine/starts/{number:05d}.json", {**whole, **record})
 
 
 def status(store, *stored):
     """Outcome, then complete, running, failed and waiting replicates."""
-    found = Status.of(store, plan("mine"), {*stored, "a state of another run"})
+    found = Status.of(store, plan("mine"), dict.fromkeys((*stored, "a state of another run"), 1))
     assert (found.run, found.study, found.epochs_needed) == ("mine", "table9", 12)
     return found.outcome, found.complete, found.running, found.failed, found.waiting
 
@@ -224,5 +204,54 @@ def test_what_was_given_up_is_failed_until_it_is_there(store):
 def test_epochs_are_summed_over_starts(store):
     for epochs in (5, 3):
         started(store, epochs_trained=epochs, host=platform.node())
-    found = Status.of(store, plan("mine"), set())
+    found = Status.of(store, plan("mine"), {})
     assert (found.epochs_trained, found.epochs_trained_now) == (8, 3)
+
+
+def test_the_size_of_a_run_is_that_of_its_final_states_each_once(store):
+    sizes = {A0: 100, A1: 20, "table9a0/half": 5000, "a state of another run": 9000}
+    assert Status.of(store, plan("mine"), sizes).bytes == 120
+    doubled = plan("mine")
+    doubled = replace(doubled, trials=(*doubled.trials, replace(doubled.trials[0], label="the same again")))
+    found = Status.of(store, doubled, sizes)
+    assert (found.complete, found.bytes) == (4, 120)
+
+
+@pytest.mark.parametrize(("trials", "unasked"), [(5, 3), (2, 0), (1, 0)])
+def test_what_a_search_has_yet_to_ask_waits_as_well(store, trials, unasked):
+    listed = plan("mine")
+    space = replace(listed.spaces[0], search=PlannedSearch(trials, 0, 3, (), ()))
+    found = Status.of(store, replace(listed, spaces=(space,)), {A0: 1, A1: 1, B0: 1, B1: 1})
+    assert (found.complete, found.waiting) == (4, 2 * unasked + 3)  # and the champion that is not planned yet
+    assert found.outcome == "planned"
+
+
+def test_a_champion_is_no_point(store):
+    listed = plan("mine")
+    champion = replace(listed.trials[1], champion_of="a (digits)", first_replicate=1000)
+    space = replace(listed.spaces[0], search=PlannedSearch(2, 0, 3, (), ()))
+    found = Status.of(store, replace(listed, spaces=(space,), trials=(listed.trials[0], champion)), {A0: 1})
+    assert (found.complete, found.waiting) == (1, 1 + 2 + 2)
+
+
+def test_a_run_whose_states_were_let_go_of_is_forgotten_until_it_is_planned_again(store):
+    runs.save_plan(store, plan("mine"))
+    runs.forget(store, "mine")
+    assert runs.is_forgotten(store, "mine")
+    assert status(store)[0] == "forgotten"
+    runs.remember(store, "mine")
+    assert not runs.is_forgotten(store, "mine")
+    assert status(store)[0] == "planned"
+
+
+def test_a_damaged_plan_is_set_aside_by_who_can_make_it_again(store, tmp_path):
+    runs.save_plan(store, plan("mine"))
+    path = tmp_path / "store/runs/mine/plan.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(Damaged):
+        runs.load_plan(store, "mine")
+    said = []
+    assert runs.take_plan(store, "mine", said.append) is None
+    assert len(said) == 1
+    assert said[0].startswith("damaged: ")
+    assert runs.load_plan(store, "mine") is None

@@ -10,6 +10,7 @@ from study import tree
 from study.execute import Job
 from study.plan import Machine
 from study.store import Store
+from study.tree import Failure, Stage
 from trainables import trainable, work
 from trainables.config import Config
 from trainables.trainable import StageTrainable
@@ -19,16 +20,20 @@ CONFIG = Config(dataset="digits", backbone="resnet8", epochs=5, milestones=(2,),
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """One stage of five epochs."""
-    (stage,) = tree.stages([work.resolve(CONFIG, 0, Machine("cpu", 1))], set())
-    return Job("mine", str(tmp_path / "store"), "", {stage.key: stage})
+    return Job("mine", str(tmp_path / "store"), "")
 
 
-def actor(job: Job, saved: str = "") -> StageTrainable:
+@pytest.fixture(scope="module")
+def stage() -> Stage:
+    """Five epochs."""
+    (made,) = tree.stages([work.resolve(CONFIG, 0, Machine("cpu", 1))], set())
+    return made
+
+
+def actor(job: Job, stage: Stage, saved: str = "") -> StageTrainable:
     """A Trainable as Tune would make one, in this process."""
-    (key,) = job.stages
     made = StageTrainable.__new__(StageTrainable)
-    made.setup({"stage": key, "saved": saved}, job=job)
+    made.setup({"stage": stage, "saved": saved}, job=job)
     return made
 
 
@@ -38,63 +43,105 @@ def finish(made: StageTrainable) -> dict:
     return result
 
 
-def payload_and_measures(job: Job) -> tuple[bytes, list]:
-    (key,) = job.stages
-    header, payload = Store(job.store).load(key)
+def payload_and_measures(job: Job, stage: Stage) -> tuple[bytes, list]:
+    header, payload = Store(job.store).load(stage.key)
     return payload, header["measures"]
 
 
-def test_a_stage_ends_in_its_state(job: Job) -> None:
-    (key,) = job.stages
-    result = finish(actor(job))
-    assert (result["position"], result["saved"]) == (5, key)
-    header = Store(job.store).header(key)
+def test_a_stage_ends_in_its_state(job: Job, stage: Stage) -> None:
+    result = finish(actor(job, stage))
+    assert (result["position"], result["saved"]) == (5, stage.key)
+    header = Store(job.store).header(stage.key)
     assert (header["epochs"], len(header["measures"]), len(header["wall_seconds"])) == (5, 5, 5)
     assert [(part["from_epoch"], part["run"]) for part in header["provenance"]] == [(0, "mine")]
 
 
-def test_a_lost_attempt_is_taken_up_where_it_saved(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_attempt_is_taken_up_where_it_saved(
+    job: Job, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trainable, "SLICE_SECONDS", 0.0)  # a report an epoch
     monkeypatch.setattr(trainable, "SAVE_SECONDS", 0.0)  # and a state an epoch
-    lost = actor(job)
+    lost = actor(job, stage)
     for _ in range(3):
         saved = lost.step()["saved"]
-    (stage,) = job.stages.values()
     assert saved == stage.keys[2]
 
-    again = actor(job, saved)
+    again = actor(job, stage, saved)
     assert again.step()["position"] == 4
     finish(again)
-    elsewhere = Job("other", str(tmp_path / "elsewhere"), "", job.stages)
-    finish(actor(elsewhere))
-    assert payload_and_measures(job) == payload_and_measures(elsewhere)
+    elsewhere = Job("other", str(tmp_path / "elsewhere"), "")
+    finish(actor(elsewhere, stage))
+    assert payload_and_measures(job, stage) == payload_and_measures(elsewhere, stage)
 
 
-def test_a_stopped_stage_saves_what_it_has_trained(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_stage_saves_what_it_has_trained(job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable, "SLICE_SECONDS", 0.0)
-    stopped = actor(job)
+    stopped = actor(job, stage)
     assert stopped.step() | {"saved": ""} == {"position": 1, "saved": "", "done": False}
     stopped.step()
-    (stage,) = job.stages.values()
     assert Store(job.store).keys() == set()
     stopped.cleanup()
     assert Store(job.store).keys() == {stage.keys[1]}
 
 
-def test_what_training_raises_is_reported_in_one_line_with_its_traceback(job: Job) -> None:
-    (stage,) = job.stages.values()
+def test_what_training_raises_is_reported_in_one_line_with_its_traceback(job: Job, stage: Stage) -> None:
     wild = {**stage.epochs[0], "lr": 1e30}
     broken = tree.Stage(stage.parent, 0, stage.keys, (wild, *stage.epochs[1:]), stage.origin, 5)
-    result = finish(actor(Job("mine", job.store, "", {stage.key: broken})))
-    assert result["error"].startswith("Diverged: the ")
-    assert "Traceback" in result["traceback"]
+    result = finish(actor(job, broken))
+    failure = Failure(**result["failure"])
+    assert failure.reason.startswith("Diverged: the ")
+    assert "Traceback" in failure.traceback
+    assert (failure.for_good, failure.damaged) == (True, "")
     assert Store(job.store).keys() == set()
 
 
 @pytest.mark.parametrize("field", ["source", "torch", "numpy"])
-def test_a_worker_refuses_a_plan_made_with_other_code(job: Job, field: str) -> None:
-    (stage,) = job.stages.values()
+def test_a_worker_refuses_a_plan_made_with_other_code(job: Job, stage: Stage, field: str) -> None:
     origin = {**stage.origin, field: "another"}
     other = tree.Stage(stage.parent, 0, stage.keys, stage.epochs, origin, 5)
-    result = finish(actor(Job("mine", job.store, "", {stage.key: other})))
-    assert "the plan was made with another" in result["error"]
+    result = finish(actor(job, other))
+    assert "the plan was made with another" in result["failure"]["reason"]
+    assert not result["failure"]["for_good"]
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), MemoryError(), ImportError("no torch"), ValueError("odd")])
+def test_a_machine_s_failure_is_not_the_training_s(
+    job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Store, "save", fail)
+    failure = Failure(**finish(actor(job, stage))["failure"])
+    assert failure.reason.startswith(type(error).__name__)
+    assert failure.for_good == isinstance(error, ValueError)
+
+
+def test_a_damaged_parent_is_named_and_not_for_good(job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable, "SLICE_SECONDS", 0.0)
+    stopped = actor(job, stage)
+    stopped.step()
+    stopped.cleanup()
+    (state,) = [path for path in Path(job.store).rglob("*") if path.is_file() and stage.keys[0] in path.name]
+    state.write_bytes(state.read_bytes()[:-1] + b"?")
+    failure = Failure(**finish(actor(job, stage, stage.keys[0]))["failure"])
+    assert (failure.for_good, failure.damaged) == (False, stage.keys[0])
+
+
+def test_a_parent_that_is_gone_is_not_for_good(job: Job, stage: Stage) -> None:
+    failure = Failure(**finish(actor(job, stage, stage.keys[1]))["failure"])
+    assert failure.for_good is False
+
+
+def test_a_stage_that_is_stopped_where_nothing_can_be_saved_ends_without_an_error(
+    job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(trainable, "SLICE_SECONDS", 0.0)
+    stopped = actor(job, stage)
+    stopped.step()
+    monkeypatch.setattr(Store, "save", full)
+    stopped.cleanup()
+    assert Store(job.store).keys() == set()

@@ -1,0 +1,69 @@
+"""A replicate has the same bits, whether trained whole, resumed at any epoch, or started from another's prefix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from study import tree
+from study.execute import Job
+from study.plan import Machine, Resolved
+from study.store import Store
+from trainables import work
+from trainables.config import Config
+from trainables.trainable import StageTrainable
+
+EPOCHS = 7
+
+
+def recipe(first: str, switch: str) -> Resolved:
+    config = Config(
+        dataset="digits", backbone="resnet8", epochs=EPOCHS, milestones=(3,), warmup=2, S=1, first=first, switch=switch
+    )
+    return work.resolve(config.to_json(), 0, Machine("cpu", 1))
+
+
+def train(stages: list[tree.Stage], folder: Path) -> Store:
+    """Each stage by an actor of its own, in this process."""
+    job = Job("mine", str(folder), "")
+    for stage in stages:
+        actor = StageTrainable.__new__(StageTrainable)
+        actor.setup({"stage": stage, "saved": ""}, job=job)
+        while not (result := actor.step())["done"]:
+            pass
+        assert "failure" not in result, result
+    return Store(job.store)
+
+
+def bits(store: Store, recipe: Resolved) -> tuple[bytes, list[dict[str, object]]]:
+    header, payload = store.load(recipe.keys[-1])
+    return payload, header["measures"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[dict[str, object]]]:
+    own = recipe("IB", "CR")
+    (stage,) = tree.stages([own], set())
+    assert len(stage.keys) == EPOCHS
+    return bits(train([stage], tmp_path_factory.mktemp("whole")), own)
+
+
+def test_resumed_at_every_epoch_in_turn(whole: object, tmp_path: Path) -> None:
+    own = recipe("IB", "CR")
+    for epoch in range(1, EPOCHS):
+        stages = tree.stages([own], set(), keep={own.keys[epoch]})
+        assert [len(stage.keys) for stage in stages] == [epoch, EPOCHS - epoch]
+        assert bits(train(stages, tmp_path / str(epoch)), own) == whole, f"resumed after epoch {epoch}"
+
+
+def test_stopped_after_every_epoch(whole: object, tmp_path: Path) -> None:
+    own = recipe("IB", "CR")
+    assert bits(train(tree.stages([own], set(), keep=set(own.keys)), tmp_path), own) == whole
+
+
+def test_started_from_another_s_prefix(whole: object, tmp_path: Path) -> None:
+    own, other = recipe("IB", "CR"), recipe("IB", "CB")
+    stages = sorted(tree.stages([own, other], set()), key=lambda stage: (stage.start, stage.key == own.keys[-1]))
+    assert [len(stage.keys) for stage in stages] == [4, 3, 3]  # a shared trunk of m + S epochs; own is trained last
+    assert bits(train(stages, tmp_path), own) == whole
