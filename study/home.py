@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,30 +18,39 @@ class Home:
     """The folder that holds everything unless the user names other places: states, MLflow, Optuna, artefacts."""
 
     def __init__(self, path: str, store: str | None) -> None:
-        self.path = Path(path).expanduser().absolute()
+        try:
+            self.path = Path(path).expanduser().absolute()
+            os.fsencode(path)
+            if not path or "\0" in path:
+                raise ValueError("it is empty" if not path else "it holds a NUL")
+            if self.path.exists() and not self.path.is_dir():
+                raise ValueError("it is a file")
+        except (OSError, ValueError, RuntimeError) as error:  # a user who does not exist is a RuntimeError
+            raise _refused(path, error) from error
+        if set("?%{}") & set(str(self.path)):  # which mean something else in the URLs of databases
+            raise Refusal("--home", path, "a folder whose path has no ?, %, { or } would do")
         self.store_url = store or str(self.path / "store")
 
     def make(self) -> Store:
         """Make the folder and the store; refused, leaving nothing behind, if either cannot be written."""
-        existed = self.path.exists()
-        self._make_folder()
+        missing: list[Path] = []
         try:
+            missing += (folder for folder in (self.path, *self.path.parents) if not folder.exists())
+            self._make_folder()
             return self.store()
-        except Refusal:
-            if not existed:
-                self.path.rmdir()
-            raise
+        except (OSError, ValueError) as error:
+            for folder in missing:
+                with suppress(OSError, ValueError):  # it was not made, or another program uses it
+                    folder.rmdir()
+            if isinstance(error, Refusal):
+                raise
+            raise _refused(str(self.path), error) from error
 
     def _make_folder(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise Refusal(
-                "--home", str(self.path), f"a folder that can be written would do ({error.strerror})"
-            ) from error
+        self.path.mkdir(parents=True, exist_ok=True)
+        probe = self.path / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
 
     def store(self) -> Store:
         """The store, made if need be."""
@@ -49,10 +60,14 @@ class Home:
 
     def existing_store(self, called: str | None = None) -> Store:
         """The store for a verb that reads: it makes none. `called` is the run that the user asked for."""
-        if "://" not in self.store_url and not Path(self.store_url).is_dir():
-            remedy = f"there is no run in {self.path} yet; `study run table9` makes one"
-            raise Refusal("--home", str(self.path), remedy) if called is None else Refusal("run", called, remedy)
-        return self.store()
+        from study.store import Store
+
+        if "://" not in self.store_url and not _is_folder(self.store_url):
+            place = self.path if self.store_url == str(self.path / "store") else self.store_url
+            remedy = f"there is no run in {place} yet; `study run table9` makes one"
+            option = "--home" if place == self.path else "--store"
+            raise Refusal(option, str(place), remedy) if called is None else Refusal("run", called, remedy)
+        return Store(self.store_url, create=False)
 
     @staticmethod
     def chosen(tracking_uri: str | None, storage: str | None) -> tuple[str, str]:
@@ -69,22 +84,42 @@ class Home:
 
     def options(self) -> str:
         """What must be said again to find this home and store, for the commands that are named next."""
-        home = "" if self.path == Path("studies").absolute() else f" --home {self.path}"
-        return home if self.store_url == str(self.path / "store") else f"{home} --store {self.store_url}"
+        from study.services import without_password
+
+        home = "" if self.path == Path("studies").absolute() else f" --home {shlex.quote(str(self.path))}"
+        if self.store_url == str(self.path / "store"):
+            return home
+        return f"{home} --store {shlex.quote(without_password(self.store_url))}"
 
     @property
     def artifacts(self) -> Path:
         """Where MLflow's artefacts go when no server keeps them."""
         return self.path / "artifacts"
 
-    def check_services(self, tracking_uri: str, storage: str) -> None:
-        """Refuse what is away or malformed, before anything is written."""
+    def check_services(self, tracking_uri: str, storage: str, may_be_away: bool = False) -> None:
+        """Refuse what is malformed, unusable or, unless it may be, away; before anything is written."""
         from study import services
-        from study.search import check_url
 
-        services.require("--tracking-uri", self.tracking_uri(tracking_uri))
-        check_url(self.storage(storage))
-        services.require("--storage", self.storage(storage))
+        tracking, optuna = self.tracking_uri(tracking_uri), self.storage(storage)
+        environment = tracking_uri and tracking_uri == os.environ.get("MLFLOW_TRACKING_URI")
+        option = "MLFLOW_TRACKING_URI" if environment else "--tracking-uri"
+        services.check_tracking(option, tracking, self.path)
+        services.check_storage("--storage", optuna, self.path)
+        services.check_apart("--storage", optuna, tracking)
+        if not may_be_away:
+            services.require((option, tracking), ("--storage", optuna))
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_dir()
+    except (OSError, RuntimeError):  # its name is too long, or that of a user who does not exist
+        return False
+
+
+def _refused(path: str, error: Exception) -> Refusal:
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return Refusal("--home", path, f"a folder that can be written would do ({reason})")
 
 
 def has_gpu() -> bool:

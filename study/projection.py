@@ -1,171 +1,177 @@
-"""Optuna and MLflow follow the store: in one thread, in order, so that training never waits for either."""
+"""Optuna and MLflow follow the store, each in a thread of its own: training never waits for either."""
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from study.plan import Json, Plan, PlannedTrial
+from study.compare import objectives
+from study.follower import Follower, first_line
+from study.plan import Json, PlannedSpace, PlannedTrial
 from study.planning import Draft, Replicate
-from study.search import Search, open_storage
+from study.refusal import Damaged, Refusal
+from study.services import without_password
 from study.store import Store
+from study.tree import Failure
 
 if TYPE_CHECKING:
+    from study.search import Search
     from study.tracking import Tracker
+
+PATIENCE_SECONDS = 20.0  # that a start waits at its end for a service that is away
 
 
 class Projection:
     """What the run's records show of the store.
 
     Args:
-        draft: the plan, its work and recipes.
+        draft: the plan, its work and recipes; it may grow meanwhile.
         store: where states lie.
         tracking_uri, artifacts: for MLflow; see `Tracker`.
         storage: URL of Optuna's storage.
-        warn: says a line to the user.
+        say: says a line to the user.
     """
 
     def __init__(
-        self, draft: Draft, store: Store, tracking_uri: str, artifacts: Path, storage: str, warn: Callable[[str], None]
+        self, draft: Draft, store: Store, tracking_uri: str, artifacts: Path, storage: str, say: Callable[[str], None]
     ) -> None:
-        self._draft, self._store, self._warn = draft, store, warn
-        self._tracking = (tracking_uri, artifacts)
-        self._tracker: Tracker | None = None
-        self._behind = ""
-        self._search = Search(draft.plan, open_storage(storage))
-        self._through: dict[str, list[Replicate]] = {}
-        for replicate, recipe in draft.recipes.items():
-            for key in recipe.keys[1:]:
-                self._through.setdefault(key, []).append(replicate)
-        self._trials = {trial.name: trial for trial in draft.plan.trials}
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._error: BaseException | None = None
-        self._opened = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="projection", daemon=True)
-        self._thread.start()
-        self._queue.put(self._open)
+        from study import search
 
-    @property
-    def plan(self) -> Plan:
-        """What is run."""
-        return self._draft.plan
+        self._draft, self._store = draft, store
+        self._search: Search
+        self._tracker: Tracker
+        self._optuna = Follower(
+            "Optuna", search.is_outage, say, "what is planned is trained, what needs a suggestion waits"
+        )
+        self._mlflow = Follower("MLflow", _is_mlflow_outage, say, "training goes on")
+        self._optuna.put(partial(self._open_search, storage))
+        self._optuna.put(lambda: self._search.take_up())
+        self._mlflow.put(partial(self._open_tracker, tracking_uri, artifacts))
+
+    def check(self) -> None:
+        """Wait until Optuna and MLflow are open, or away; raises what their threads raised, such as a refusal."""
+        self._optuna.check(wait=True)
+        self._mlflow.check(wait=True)
+
+    def check_suggestions(self) -> None:
+        """Raise what Optuna's thread raised: without it there are no more points. MLflow's can wait until the end."""
+        self._optuna.check()
 
     def state(self, key: str) -> None:
         """A state has become durable: show it in every replicate that passes through it."""
-        self._queue.put(lambda: self._show(key))
+        for replicate in self._draft.through(key):
+            self.show(replicate, key)
 
-    def failed(self, replicate: Replicate, reason: str, lost: bool) -> None:
-        """A replicate was given up. If its process was lost, its Optuna trial stays RUNNING, to be taken up again."""
-        self._queue.put(lambda: self._fail(replicate, reason, lost))
+    def show(self, replicate: Replicate, key: str) -> None:
+        """Show a replicate up to a state that it passes through."""
+        trial = self._draft.trial(replicate)
+        self._mlflow.put(lambda: self._project(trial, replicate[1], key))
+        if key == trial.by_replicate[replicate[1]] and not trial.champion_of:
+            self._optuna.put(lambda: self._tell(trial))
+
+    def failed(self, replicate: Replicate, failure: Failure) -> None:
+        """A replicate was given up. Unless for good, its Optuna trial stays RUNNING, to be taken up again."""
+        trial = self._draft.trial(replicate)
+        if failure.for_good and not trial.champion_of:
+            self._optuna.put(lambda: self._search.fail(trial, failure.reason))
+        self._mlflow.put(lambda: self._tracker.fail(trial, replicate[1], failure.reason))
 
     def retry(self, replicate: Replicate) -> None:
         """A failed replicate is tried again, under a new Optuna trial."""
-        self._queue.put(lambda: self._search.retry(self._trials[replicate[0]]))
+        trial = self._draft.trial(replicate)
+        if not trial.champion_of:
+            self._optuna.put(lambda: self._search.retry(trial))
 
-    def check(self) -> None:
-        """Wait until MLflow is open; raises what the thread raised, such as the refusal of a deleted experiment."""
-        self._opened.wait()
-        if self._error is not None:
-            raise self._error
+    def ask(self, space: PlannedSpace, label: str, answer: Callable[[dict[str, Any]], None]) -> None:
+        """Let Optuna suggest a point, once it has been told all that is known so far; `answer` gets its values."""
+        self._optuna.put(lambda: answer(self._search.ask(space, label)))
 
     def reconcile(self, stored: set[str], failures: Mapping[Replicate, Json]) -> None:
         """Show whatever of the store is not shown yet: at every start, finished trials and failures included."""
         for replicate, recipe in self._draft.recipes.items():
             deepest = next((key for key in reversed(recipe.keys[1:]) if key in stored), None)
             if deepest is not None:
-                self._queue.put(lambda key=deepest, replicate=replicate: self._show(key, replicate))  # type: ignore[misc]
+                self.show(replicate, deepest)
         for replicate, failure in failures.items():
-            self.failed(replicate, failure["reason"], lost=False)
+            self.failed(replicate, Failure(failure["reason"], for_good=True))
 
-    def close(self, status: str, files: Callable[[], Mapping[str, bytes | str]]) -> str:
+    def close(
+        self, status: str, files: Callable[[], Mapping[str, bytes | str]], champions: Mapping[str, list[PlannedTrial]]
+    ) -> str:
         """Wait until everything is shown, log the report, and end the parent run with a status.
 
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            files: makes the report's files.
+            champions: of each search, the trials whose model is to be registered, the best first.
+
         Returns:
-            Why MLflow is behind, or "" if it is not.
+            What is behind, or "" if nothing is.
         """
-        self._queue.put(lambda: self._finish(status, files))
-        self._queue.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._behind
+        self._mlflow.put(lambda: self._finish(status, files, champions))
+        behind = [("MLflow", self._close_mlflow()), ("Optuna", self._optuna.close(PATIENCE_SECONDS))]
+        return "; ".join(f"{service} is behind ({why})" for service, why in behind if why)
 
-    def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
-            if self._error is None:
-                try:
-                    task()
-                except BaseException as error:  # noqa: BLE001  raised again by `check` or `close`, in the driver's thread
-                    self._error = error
-            self._opened.set()  # by the first task, which opens MLflow
+    def _close_mlflow(self) -> str:
+        """Everything is trained and stored: what MLflow refuses is said, and no reason to end with an error."""
+        try:
+            return self._mlflow.close(PATIENCE_SECONDS)
+        except Exception as error:
+            if not type(error).__module__.startswith("mlflow."):
+                raise
+            return first_line(error)
 
-    def _open(self) -> None:
-        self._outage_is_a_warning(self._open_tracker)
+    def _open_search(self, storage: str) -> None:
+        from study.search import Search, open_storage
 
-    def _open_tracker(self) -> None:
+        self._search = Search(self._draft.plan, open_storage(storage))
+
+    def _open_tracker(self, uri: str, artifacts: Path) -> None:
+        from study.services import reachable
         from study.tracking import Tracker  # here, for MLflow takes seconds to import and this thread has them
 
-        uri, artifacts = self._tracking
-        tracker = Tracker(self.plan, self._draft.work, uri, artifacts)
-        if not tracker.is_closed():
-            tracker.begin()
+        away = reachable(uri)  # at once, where MLflow itself would try for a minute
+        if away:
+            raise ConnectionError(away)
+        try:
+            tracker = Tracker(self._draft, uri, artifacts)
+            if not tracker.is_closed():
+                tracker.begin()
+        except Exception as error:
+            if _is_mlflow_outage(error) or not type(error).__module__.startswith("mlflow."):
+                raise
+            raise Refusal("--tracking-uri", without_password(uri), f"MLflow refuses it: {first_line(error)}") from error
         self._tracker = tracker
 
-    def _show(self, key: str, only: Replicate | None = None) -> None:
-        header: Json | None = None
-        for replicate in self._through[key] if only is None else [only]:
-            trial = self._trials[replicate[0]]
-            last = key == trial.ends[replicate[1]]
-            shown = self._tracker is None or self._tracker.is_complete(trial, replicate[1])
-            if not shown:
-                header = header or self._store.header(key)
-                self._project(trial, replicate[1], header, key)
-            if last:
-                self._tell(trial)
-
-    def _project(self, trial: PlannedTrial, number: int, header: Json, key: str) -> None:
-        tracker = self._tracker
-        assert tracker is not None
-        self._outage_is_a_warning(lambda: tracker.project(trial, number, header, lambda: self._store.load(key)[1]))
+    def _project(self, trial: PlannedTrial, number: int, key: str) -> None:
+        if not self._tracker.is_complete(trial, number):
+            with suppress(FileNotFoundError, Damaged):  # damaged since it was listed: the next start sees to it
+                header = self._store.header(key)
+                self._tracker.project(trial, number, header, lambda: self._store.load(key)[1])
 
     def _tell(self, trial: PlannedTrial) -> None:
-        """Once every replicate has ended, tell Optuna the mean of the objective after the last epoch."""
-        if self._search.is_told(trial):
-            return
-        objective = self.plan.space(trial.space).objective
-        values = []
-        for end in trial.ends:
-            try:
-                values.append(self._store.header(end)["measures"][-1][objective])
-            except FileNotFoundError:
-                return
-        self._search.tell(trial, sum(values) / len(values))
+        """Once every replicate has ended, tell Optuna the means of the objectives after the last epoch."""
+        if not self._search.is_told(trial):
+            with suppress(FileNotFoundError, Damaged):
+                self._search.tell(trial, objectives(self._draft.plan, trial, self._store.header))
 
-    def _fail(self, replicate: Replicate, reason: str, lost: bool) -> None:
-        trial = self._trials[replicate[0]]
-        if not lost:
-            self._search.fail(trial, reason)
-        tracker = self._tracker
-        if tracker is not None:
-            self._outage_is_a_warning(lambda: tracker.fail(trial, replicate[1], reason))
+    def _finish(
+        self, status: str, files: Callable[[], Mapping[str, bytes | str]], champions: Mapping[str, list[PlannedTrial]]
+    ) -> None:
+        if not self._tracker.is_closed():
+            for space, trials in champions.items():
+                run = self._draft.plan.run
+                searches = sum(each.search is not None for each in self._draft.plan.spaces)
+                self._tracker.register(run if searches == 1 else f"{run}-{space}", trials)
+            self._tracker.finish(status, files())
 
-    def _finish(self, status: str, files: Callable[[], Mapping[str, bytes | str]]) -> None:
-        tracker = self._tracker
-        if tracker is not None and not tracker.is_closed():
-            self._outage_is_a_warning(lambda: tracker.finish(status, files()))
 
-    def _outage_is_a_warning(self, action: Callable[[], None]) -> None:
-        """MLflow's absence costs nothing but this warning: the next start shows what is missing."""
-        from study.tracking import is_outage
+def _is_mlflow_outage(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return True
+    from study.tracking import is_outage
 
-        try:
-            action()
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            self._behind = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self._tracker = None
-            self._warn(f"MLflow is behind ({self._behind}); training goes on, and `study resume` catches up")
+    return is_outage(error)

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout holds results
-# A server that is away is tried again by the next projection, not by minutes of retries inside a call.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+# A server that is away is asked again by the follower; retries inside a call could create a run twice.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
@@ -27,21 +28,25 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from study.plan import Json, Plan, PlannedTrial, Work
+from study.plan import Json, Plan, PlannedTrial
+from study.planning import Draft
 from study.refusal import Refusal
 
 CURVES = ("train/", "lr", "test/", "val/top1", "val/loss", "fit/")  # what is shown of every epoch
 BATCH = 990  # metrics a call; MLflow takes 1,000 entities, of which some are tags
 CLASSES = 100  # with more of them, each one's accuracy is in the store alone
-DESCRIBED, FAILED_BECAUSE = "study.described", "study.failed_because"
+DESCRIBED, FAILED_BECAUSE, FINISHED = "study.described", "study.failed_because", "study.finished"
+_AWAY = (
+    "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED",
+)  # fmt: skip
+CHAMPION = "champion"  # the alias of a registered model
 
 
 class Tracker:
     """The MLflow runs of one run of the platform.
 
     Args:
-        plan: what is run.
-        work: parameters and models.
+        draft: the plan, which may grow, and its work.
         uri: of the tracking store or server.
         artifacts: where a tracking store without a server keeps artefacts; a server decides for itself.
 
@@ -50,10 +55,10 @@ class Tracker:
         MlflowException: if the store cannot be used.
     """
 
-    def __init__(self, plan: Plan, work: Work, uri: str, artifacts: Path) -> None:
+    def __init__(self, draft: Draft, uri: str, artifacts: Path) -> None:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        self._plan, self._work = plan, work
+        self._draft, plan = draft, draft.plan
         _create_whole(uri)
         mlflow.set_tracking_uri(uri)
         self._client = MlflowClient(uri)
@@ -61,42 +66,58 @@ class Tracker:
         self._experiment = self._find_experiment(None if uri.startswith(("http", "databricks")) else artifacts)
         runs = self._all_runs()
         self._children: dict[tuple[str, int], _Child] = {}
+        self._unanswered: set[tuple[str, int]] = set()  # those that were asked to be created
         for run in runs:
             if run.data.tags.get("study.kind") == "replicate":
-                name = (run.data.tags["study.trial"], int(run.data.tags["study.replicate"]))
-                self._children[name] = _Child(run, epochs=None)
+                self._children[_replicate(run)] = _Child(run, epochs=None)
         self._parent = next((run for run in runs if run.data.tags.get("study.kind") == "run"), None)
+
+    @property
+    def _plan(self) -> Plan:
+        return self._draft.plan
 
     def begin(self) -> None:
         """Create or reopen the parent run; the resolved plan is there before anything is trained."""
+        plan = self._plan
         if self._parent is None:
-            tags = {"study.kind": "run", "study.run": self._plan.run, "mlflow.note.content": self._note()}
+            tags = {
+                "study.kind": "run", "study.run": plan.run, "study.generation": str(plan.generation),
+                "mlflow.note.content": self._note(),
+            }  # fmt: skip
             self._parent = self._client.create_run(
-                self._experiment, start_time=self._created, tags=tags, run_name=self._plan.run
+                self._experiment, start_time=self._created, tags=tags, run_name=plan.run
             )
         else:
             self._client.update_run(self._parent.info.run_id, status="RUNNING")
         if DESCRIBED not in self._parent.data.tags:
-            plan = self._plan
-            parameters = {
-                "study": plan.study, "replicates": plan.replicates, "commit": plan.commit or "unknown",
-                "device": plan.machine.device, "threads": plan.machine.threads, "trials": len(plan.trials),
-                "epochs_needed": plan.epochs_needed,
-                **{f"version.{name}": version for name, version in plan.versions.items()},
-            }  # fmt: skip
-            self._client.log_dict(self._parent.info.run_id, plan.to_json(), "plan.json")
+            parameters = {"device": plan.machine.device, "threads": plan.machine.threads, "created": plan.created}
             self._describe(self._parent.info.run_id, parameters)
+        self._log_plan()
         self._parent = self._client.get_run(self._parent.info.run_id)
+
+    def _log_plan(self) -> None:
+        """What may grow are tags, for MLflow's parameters never change."""
+        assert self._parent is not None
+        plan, run_id = self._plan, self._parent.info.run_id
+        tags = {
+            "study": plan.study, "replicates": plan.replicates, "trials": len(plan.trials), "commit": plan.commit,
+            "epochs_needed": plan.epochs_needed,
+            **{f"version.{name}": version for name, version in plan.versions.items()},
+        }  # fmt: skip
+        self._client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+        self._client.log_dict(run_id, plan.to_json(), "plan.json")
 
     def _describe(self, run_id: str, parameters: Mapping[str, Any]) -> None:
         """Write parameters; a run that a killed driver created without them is described by the next."""
         self._client.log_batch(run_id, params=_params(parameters), tags=[RunTag(DESCRIBED, "true")])
 
     def is_closed(self) -> bool:
-        """Whether every replicate's run and the parent are finished: nothing is left to show."""
-        everything = sum(len(trial.ends) for trial in self._plan.trials)
-        finished = sum(child.finished for child in self._children.values())
-        return self._parent is not None and self._parent.info.status == "FINISHED" and finished == everything
+        """Whether the plan, as it is now, has been finished before: nothing is left to show."""
+        parent = self._parent
+        return (
+            parent is not None and parent.info.status == "FINISHED"
+            and parent.data.tags.get(FINISHED) == self._plan.content
+        )  # fmt: skip
 
     def is_complete(self, trial: PlannedTrial, number: int) -> bool:
         """Whether a replicate's run holds everything already."""
@@ -128,13 +149,17 @@ class Tracker:
         batch: list[Metric] = []
         for step, (epoch, seconds) in enumerate(zip(measures, header["wall_seconds"], strict=True)):
             clock += int(1000 * seconds)
-            if step >= child.epochs:
-                metrics = _metrics(epoch, step, clock, last=last and step == trial.epochs - 1)
+            whole = last and step == trial.epochs - 1
+            if step >= child.epochs or (whole and trial.stopped):
+                metrics = _metrics(epoch, step, clock, last=whole)
+                if step < child.epochs:  # its curves were shown before it was stopped there
+                    metrics = [metric for metric in metrics if not metric.key.startswith(CURVES)]
                 if len(batch) + len(metrics) > BATCH:  # an epoch is written whole or not at all
                     self._client.log_batch(child.run_id, metrics=batch)
                     batch = []
                 batch += metrics
-        tags = {"study.epochs": len(measures), "study.key": header["key"], "study.provenance": _provenance(header)}
+        tags: dict[str, object] = {"study.stopped_early": True} if trial.stopped else {}
+        tags |= {"study.epochs": len(measures), "study.key": header["key"], "study.provenance": _provenance(header)}
         self._client.log_batch(
             child.run_id, metrics=batch, tags=[RunTag(name, str(value)) for name, value in tags.items()]
         )
@@ -148,11 +173,13 @@ class Tracker:
         """A replicate's run, described."""
         child = self._children.get((trial.name, number)) or self._create(trial, number)
         if child.epochs is None:
-            history = self._client.get_metric_history(child.run_id, "lr")
-            child.epochs = max((metric.step for metric in history), default=-1) + 1
             if DESCRIBED not in child.run.data.tags:
                 shown = {"space": trial.space, "trial": trial.label, "replicate": number}
-                self._describe(child.run_id, {**shown, **self._work.parameters(trial.config, number)})
+                if trial.champion_of:
+                    shown["champion_of"] = trial.champion_of
+                self._describe(child.run_id, {**shown, **self._draft.work.parameters(trial.config, number)})
+            history = self._client.get_metric_history(child.run_id, "lr")
+            child.epochs = max((metric.step for metric in history), default=-1) + 1
         return child
 
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
@@ -178,7 +205,35 @@ class Tracker:
                     path = Path(folder, name)
                     path.write_bytes(content)
                     self._client.log_artifact(run_id, str(path))
+        self._log_plan()
+        self._client.set_tag(run_id, FINISHED, self._plan.content)
         self._client.set_terminated(run_id, status)
+        self._parent = self._client.get_run(run_id)
+
+    def register(self, name: str, champions: Sequence[PlannedTrial]) -> None:
+        """Register the models of a search's champions, one version for each that has none yet.
+
+        The alias `CHAMPION` stands for the first. The model is that of a champion's first fresh replicate: which of
+        them is best is not asked.
+        """
+        with suppress(MlflowException):  # it is there already
+            self._client.create_registered_model(name)
+        versions = {v.tags.get("study.key"): v for v in self._client.search_model_versions(f"name = '{name}'")}
+        for rank, trial in enumerate(champions):
+            number, key = next(iter(trial.by_replicate.items()))
+            version = versions.get(key)
+            if version is None:
+                child = self._children.get((trial.name, number))
+                run = None if child is None else self._client.get_run(child.run_id)
+                if run is None or not run.outputs or not run.outputs.model_outputs:
+                    continue  # its state was damaged meanwhile: the next start sees to it
+                model = run.outputs.model_outputs[0].model_id
+                version = self._client.create_model_version(
+                    name, f"models:/{model}", run_id=run.info.run_id, model_id=model,
+                    tags={"study.key": key, "study.trial": trial.name, "study.run": self._plan.run},
+                )  # fmt: skip
+            if rank == 0:
+                self._client.set_registered_model_alias(name, CHAMPION, version.version)
 
     def _find_experiment(self, artifacts: Path | None) -> str:
         found = self._client.get_experiment_by_name(self._plan.run)
@@ -198,26 +253,38 @@ class Tracker:
             runs += page
             token = page.token
             if not token:
-                return runs
+                generation = str(self._plan.generation)
+                return [run for run in runs if run.data.tags.get("study.generation") == generation]
 
     def _create(self, trial: PlannedTrial, number: int) -> _Child:
         assert self._parent is not None
         tags = {
             "mlflow.parentRunId": self._parent.info.run_id, "study.kind": "replicate", "study.run": self._plan.run,
             "study.space": trial.space, "study.trial": trial.name, "study.replicate": str(number),
+            "study.generation": str(self._plan.generation),
         }  # fmt: skip
-        run = self._client.create_run(
-            self._experiment, start_time=self._created, tags=tags, run_name=f"{trial.label} r{number}"
-        )
+        name = (trial.name, number)
+        run = self._find_child(name) if name in self._unanswered else None
+        if run is None:
+            self._unanswered.add(name)
+            run = self._client.create_run(
+                self._experiment, start_time=self._created, tags=tags, run_name=f"{trial.label} r{number}"
+            )
         child = _Child(run, epochs=None)
-        self._children[trial.name, number] = child
+        self._children[name] = child
         return child
 
+    def _find_child(self, name: tuple[str, int]) -> Run | None:
+        """A replicate's run that was created, but whose answer an outage took away."""
+        found = (run for run in self._all_runs() if run.data.tags.get("study.kind") == "replicate")
+        return next((run for run in found if _replicate(run) == name), None)
+
     def _log_model(self, child: _Child, trial: PlannedTrial, payload: Callable[[], bytes]) -> None:
+        child.run = self._client.get_run(child.run_id)  # an outage may have hidden that it has one
         if any(output.model_id for output in (child.run.outputs.model_outputs if child.run.outputs else ())):
             return
         with mlflow.start_run(run_id=child.run_id, log_system_metrics=False):
-            self._work.log_model(trial.config, payload())
+            self._draft.work.log_model(trial.config, payload())
 
     def _note(self) -> str:
         titles = "\n".join(f"- {space.title}" for space in self._plan.spaces)
@@ -240,6 +307,11 @@ class _Child:
         return bool(self.run.info.status == "FINISHED")
 
 
+def _replicate(run: Run) -> tuple[str, int]:
+    """Whose run it is: a trial's name, and a replicate's number."""
+    return run.data.tags["study.trial"], int(run.data.tags["study.replicate"])
+
+
 def _create_whole(uri: str) -> None:
     """Make a new SQLite database under another name and move it: MLflow cannot use one whose creation was stopped."""
     path = Path(uri.removeprefix("sqlite:///"))
@@ -249,13 +321,13 @@ def _create_whole(uri: str) -> None:
         temporary.replace(path)
 
 
-def is_outage(error: Exception) -> bool:
+def is_outage(error: BaseException) -> bool:
     """Whether an MLflow call failed because its server or database is away, and not because of what was asked."""
     import requests
     import sqlalchemy.exc
 
     if isinstance(error, MlflowException):
-        return error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+        return error.error_code in _AWAY
     return isinstance(error, (requests.RequestException, sqlalchemy.exc.SQLAlchemyError))
 
 

@@ -1,31 +1,53 @@
 """The records follow the store: a real store, a real Optuna storage and a real MLflow database."""
 
+import hashlib
+import sqlite3
+import time
 from dataclasses import replace
 from itertools import count
 
 import optuna
 import pytest
+import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from study.plan import Choice, Machine, Plan, PlannedSpace, PlannedTrial, Request, Resolved, Resources, Work
+from study.plan import (
+    Choice,
+    Machine,
+    Plan,
+    PlannedSpace,
+    PlannedTrial,
+    Request,
+    Resolved,
+    Resources,
+    Space,
+    Trial,
+    Work,
+)
 from study.planning import Draft
 from study.projection import Projection
 from study.search import Search
 from study.store import Store
 from study.tracking import Tracker
+from study.tree import Failure
 
 SAMPLERS = ("CB", "CR")
 DOMAIN = {"switch": Choice(SAMPLERS)}
 names = count()
 
 
+def name(words):
+    """What a state might be called."""
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
 def recipe(switch, seed):
     """Three epochs; the first two are the same whatever comes then."""
     epochs = ("IB", "IB", switch)
-    keys = [f"seed {seed}"]
+    keys = [name(f"seed {seed}")]
     for epoch in epochs:
-        keys.append(f"{keys[-1]} {epoch}")
+        keys.append(name(f"{keys[-1]} {epoch}"))
     return Resolved({}, tuple({"sampler": epoch} for epoch in epochs), tuple(keys))
 
 
@@ -46,29 +68,38 @@ class Run:
     """Two trials of two replicates; drivers come and go, the store and the records stay."""
 
     def __init__(self, place, store):
-        self.place, self.store, self.warnings = place, store, []
+        self.place, self.store, self.said = place, store, []
         self.uri, self.storage = (f"sqlite:///{place / name}.db" for name in ("mlflow", "optuna"))
         self.recipes = {
             (f"table9/IB⇒{switch} (digits)", seed): recipe(switch, seed) for switch in SAMPLERS for seed in range(2)
         }
+        self.work = Work(
+            lambda config, seed, _machine: recipe(config["switch"], seed), None, None, None,
+            lambda _config, _number: {}, lambda _config, _payload: None,
+        )  # fmt: skip
+        made = [Trial(f"IB⇒{switch}", "digits", {"switch": switch}, {"switch": switch}) for switch in SAMPLERS]
+        self.space = Space("table9", "a title", tuple(made), DOMAIN, self.work)
         trials = tuple(
             PlannedTrial(
-                "table9", f"IB⇒{switch} (digits)", f"IB⇒{switch}", "digits", {}, {"switch": switch}, None, "", 3,
-                tuple(recipe(switch, seed).keys[-1] for seed in range(2)),
+                "table9", trial.label, trial.row, "digits", trial.config, trial.axes, None, "", 3,
+                tuple(recipe(trial.axes["switch"], seed).keys[-1] for seed in range(2)), "test/top1",
             )
-            for switch in SAMPLERS
+            for trial in made
         )  # fmt: skip
-        space = PlannedSpace("table9", "a title", "", "test/top1", (), DOMAIN, "table9", "")
+        space = PlannedSpace("table9", "a title", "", ("test/top1",), (), DOMAIN, "table9", "")
         self.plan = Plan(
             f"run-{next(names)}", Request(), Machine("cpu", 1), Resources(), 2, (space,), trials, {}, 8,
             created="2020-02-02T02:02:02.020+00:00",
         )  # fmt: skip
 
+    def draft(self):
+        return Draft(replace(self.plan, epochs_needed=0), [self.space], self.plan.trials)
+
     def driver(self):
         """A new driver's projection."""
-        work = Work(None, None, None, None, lambda _config, _number: {}, lambda _config, _payload: None)
-        draft = Draft(self.plan, work, self.recipes)
-        return Projection(draft, self.store, self.uri, self.place / "artifacts", self.storage, self.warnings.append)
+        return Projection(
+            self.draft(), self.store, self.uri, self.place / "artifacts", self.storage, self.said.append
+        )  # fmt: skip
 
     def train(self, *replicates, epochs=3):
         """Store the states of some replicates where stages end; returns their names in order."""
@@ -132,21 +163,32 @@ def away(*_arguments, **_options):
     raise MlflowException("the server is away\nand more")
 
 
+def locked(*_arguments, **_options):
+    cause = sqlalchemy.exc.OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+    raise optuna.exceptions.StorageInternalError("no data of ours") from cause
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch):
+    monkeypatch.setattr("study.follower.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("study.projection.PATIENCE_SECONDS", 0.1)
+
+
 def test_what_becomes_durable_is_shown_in_both(run):
     projection = run.driver()
     for key in run.train():
         projection.state(key)
-    assert projection.close("FINISHED", nothing) == ""
+    assert projection.close("FINISHED", nothing, {}) == ""
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
-    assert run.warnings == []
+    assert run.said == []
 
 
 def test_a_shared_state_is_shown_in_every_replicate_that_passes_through_it(run):
     projection = run.driver()
     (shared,) = run.train(("table9/IB⇒CB (digits)", 0), epochs=2)
     projection.state(shared)
-    projection.close("KILLED", nothing)
+    projection.close("KILLED", nothing, {})
     curve = [top1(key) for key in recipe("CB", 0).keys[1:3]]
     assert run.mlflow() == {(trial.name, 0): ("RUNNING", curve) for trial in run.plan.trials}
     assert {state for _, state, _ in run.optuna()} == {"RUNNING"}
@@ -157,7 +199,7 @@ def test_a_start_shows_what_is_in_the_store_and_a_trial_waits_for_its_last_repli
     run.train((first.name, 0), (first.name, 1), (second.name, 0))
     projection = run.driver()
     projection.reconcile(run.store.keys(), {})
-    projection.close("KILLED", nothing)
+    projection.close("KILLED", nothing, {})
     assert run.optuna() == [run.all_complete()[0], (second.label, "RUNNING", None)]
     assert run.mlflow() == {
         **run.all_shown(),
@@ -168,7 +210,7 @@ def test_a_start_shows_what_is_in_the_store_and_a_trial_waits_for_its_last_repli
     for _ in range(2):
         projection = run.driver()
         projection.reconcile(run.store.keys(), {})
-        projection.close("FINISHED", nothing)
+        projection.close("FINISHED", nothing, {})
         assert run.optuna() == run.all_complete()
         assert run.mlflow() == run.all_shown()
 
@@ -178,18 +220,99 @@ def test_an_outage_of_mlflow_is_one_warning_and_the_next_start_catches_up(run, m
     with monkeypatch.context() as patch:
         patch.setattr(Tracker, method, away)
         projection = run.driver()
+        projection.check()
         for key in run.train():
             projection.state(key)
-        assert projection.close("FINISHED", nothing) == "the server is away"
-    (warning,) = run.warnings
-    assert "the server is away" in warning
-    assert "\n" not in warning
+        assert projection.close("FINISHED", nothing, {}) == "MLflow is behind (the server is away)"
+    assert run.said == ["MLflow is behind (the server is away): training goes on"]
     assert run.optuna() == run.all_complete()
 
     projection = run.driver()
     projection.reconcile(run.store.keys(), {})
-    assert projection.close("FINISHED", nothing) == ""
-    assert len(run.warnings) == 1
+    assert projection.close("FINISHED", nothing, {}) == ""
+    assert len(run.said) == 1
+    assert run.optuna() == run.all_complete()
+    assert run.mlflow() == run.all_shown()
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("method", ["__init__", "begin", "project", "finish"])
+def test_after_an_outage_of_mlflow_the_same_start_catches_up(run, monkeypatch, method, after):
+    """Every second call meets it, before or after it had an effect."""
+    original, calls = getattr(Tracker, method), count()
+
+    def now_and_then(*arguments):
+        absent = next(calls) % 2 == 0
+        if absent and not after:
+            away()
+        found = original(*arguments)
+        if absent:
+            away()
+        return found
+
+    monkeypatch.setattr(Tracker, method, now_and_then)
+    monkeypatch.setattr("study.projection.PATIENCE_SECONDS", 60.0)
+    projection = run.driver()
+    for key in run.train():
+        projection.state(key)
+    assert projection.close("FINISHED", nothing, {}) == ""
+    assert run.optuna() == run.all_complete()
+    assert run.mlflow() == run.all_shown()
+    assert set(run.said) == {
+        "MLflow is behind (the server is away): training goes on", "MLflow is back, and catches up",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["__init__", "tell"])
+def test_an_outage_of_optuna_is_one_warning_and_the_next_start_catches_up(run, monkeypatch, method):
+    with monkeypatch.context() as patch:
+        patch.setattr(Search, method, locked)
+        projection = run.driver()
+        projection.check()
+        for key in run.train():
+            projection.state(key)
+        assert (
+            projection.close("FINISHED", nothing, {})
+            == "Optuna is behind ((sqlite3.OperationalError) database is locked)"
+        )
+    assert run.said == [
+        "Optuna is behind ((sqlite3.OperationalError) database is locked): "
+        "what is planned is trained, what needs a suggestion waits"
+    ]
+    assert run.mlflow() == run.all_shown()
+
+    projection = run.driver()
+    projection.reconcile(run.store.keys(), {})
+    assert projection.close("FINISHED", nothing, {}) == ""
+    assert len(run.said) == 1
+    assert run.optuna() == run.all_complete()
+    assert run.mlflow() == run.all_shown()
+
+
+@pytest.mark.slow
+def test_a_locked_database_of_optuna_is_waited_for(run, tmp_path, monkeypatch):
+    """By another program, for as long as SQLite waits and some seconds more; training goes on."""
+    monkeypatch.setattr("study.projection.PATIENCE_SECONDS", 60.0)
+    path = tmp_path / "optuna.db"
+    run.storage = f"sqlite:///{path}"
+    projection = run.driver()
+    projection.check()  # it is there, with its trials
+    lock = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    lock.execute("BEGIN EXCLUSIVE")
+    for key in run.train():
+        projection.state(key)
+    deadline = time.monotonic() + 30
+    while not run.said:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (warning,) = run.said
+    assert warning.startswith("Optuna is behind (")
+    assert warning.endswith("database is locked): what is planned is trained, what needs a suggestion waits")
+    projection.check()  # which does not hold the driver up
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert projection.close("FINISHED", nothing, {}) == ""
+    assert run.said == [warning, "Optuna is back, and catches up"]
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
 
@@ -197,9 +320,9 @@ def test_an_outage_of_mlflow_is_one_warning_and_the_next_start_catches_up(run, m
 def test_what_raised_is_a_failure_and_what_was_lost_stays_open(run):
     raised, lost = run.plan.trials
     projection = run.driver()
-    projection.failed((raised.name, 1), "Diverged: the loss is NaN", lost=False)
-    projection.failed((lost.name, 0), "its process was lost 3 times", lost=True)
-    projection.close("FAILED", nothing)
+    projection.failed((raised.name, 1), Failure("Diverged: the loss is NaN", for_good=True))
+    projection.failed((lost.name, 0), Failure("its process was lost 3 times"))
+    projection.close("FAILED", nothing, {})
     assert run.optuna() == [(raised.label, "FAIL", None), (lost.label, "RUNNING", None)]
     assert run.mlflow() == {(raised.name, 1): ("FAILED", []), (lost.name, 0): ("FAILED", [])}
 
@@ -207,20 +330,20 @@ def test_what_raised_is_a_failure_and_what_was_lost_stays_open(run):
 def test_a_retry_that_succeeds_is_a_new_trial(run):
     first, _ = run.plan.trials
     projection = run.driver()
-    projection.failed((first.name, 1), "Diverged", lost=False)
-    projection.close("FAILED", nothing)
+    projection.failed((first.name, 1), Failure("Diverged", for_good=True))
+    projection.close("FAILED", nothing, {})
     projection = run.driver()
     projection.retry((first.name, 1))
     for key in run.train():
         projection.state(key)
-    projection.close("FINISHED", nothing)
+    projection.close("FINISHED", nothing, {})
     assert sorted(run.optuna(), key=str) == sorted([(first.label, "FAIL", None), *run.all_complete()], key=str)
     assert run.mlflow() == run.all_shown()
 
 
 def test_the_report_is_made_at_the_end_and_kept(run):
     projection = run.driver()
-    projection.close("FINISHED", lambda: {"report.md": f"{len(run.mlflow())} replicates"})
+    projection.close("FINISHED", lambda: {"report.md": f"{len(run.mlflow())} replicates"}, {})
     client = MlflowClient(run.uri)
     (parent,) = client.search_runs([client.get_experiment_by_name(run.plan.run).experiment_id])
     assert parent.info.status == "FINISHED"
@@ -236,13 +359,26 @@ def test_a_mistake_of_ours_is_raised_where_the_driver_waits(run, monkeypatch, ow
     projection = run.driver()
     projection.reconcile(set(run.train()), {})
     with pytest.raises(ZeroDivisionError, match="ours"):
-        projection.close("FINISHED", nothing)
+        projection.close("FINISHED", nothing, {})
+
+
+def test_what_optuna_can_never_take_is_a_mistake_of_ours_and_no_outage(run, monkeypatch):
+    def too_long(*_arguments):
+        cause = sqlalchemy.exc.DataError("INSERT", {}, ValueError("value too long"))
+        raise optuna.exceptions.StorageInternalError("an exception is raised during the commit") from cause
+
+    monkeypatch.setattr(Search, "tell", too_long)
+    projection = run.driver()
+    projection.reconcile(set(run.train()), {})
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        projection.close("FINISHED", nothing, {})
+    assert run.said == []
 
 
 def test_a_plan_of_another_objective_is_told_that(run):
     (space,) = run.plan.spaces
-    run.plan = replace(run.plan, spaces=(replace(space, objective="lr"),))
+    run.plan = replace(run.plan, spaces=(replace(space, objectives=("lr",)),))
     projection = run.driver()
     projection.reconcile(set(run.train()), {})
-    projection.close("FINISHED", nothing)
+    projection.close("FINISHED", nothing, {})
     assert [value for *_, value in run.optuna()] == pytest.approx([0.1, 0.1])

@@ -1,15 +1,19 @@
 """MLflow follows a replicate's states: on a real database, with a plan and a work made by hand."""
 
 import json
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
 
 from study import tracking
-from study.plan import Machine, Plan, PlannedSpace, PlannedTrial, Request, Resources, Work
+from study.plan import Machine, Plan, PlannedSpace, PlannedTrial, Request, Resolved, Resources, Space, Trial, Work
+from study.planning import Draft
 from study.refusal import Refusal
 from study.tracking import Tracker
 
@@ -37,12 +41,17 @@ def parameters(config, number):
     return {**config, "seed": number, "lr": 0.1, "milestones": [1, 2]}
 
 
-def cell(first, switch):
-    config = {"first": first, "switch": switch}
+def cell(first, switch, numbers=(0, 1), **changes):
     row = f"{first}⇒{switch}"
-    return PlannedTrial(
-        "table9", f"{row} (digits)", row, "digits", config, {}, None, "", EPOCHS, (f"{row} 0", f"{row} 1")
-    )
+    ends = tuple(f"{row} {number}" for number in numbers)
+    config = {"first": first, "switch": switch}
+    trial = PlannedTrial("table9", f"{row} (digits)", row, "digits", config, {}, None, "", EPOCHS, ends, "test/top1")
+    return replace(trial, **changes)
+
+
+def resolve(config, number, _machine):
+    row = f"{config['first']}⇒{config['switch']} {number}"
+    return Resolved({}, ({},) * EPOCHS, (*(f"{row}/{epoch}" for epoch in range(EPOCHS)), row))
 
 
 CELLS = (cell("IB", "CR"), cell("CB", "IB"))
@@ -75,7 +84,7 @@ class Run:
 
     def __init__(self, place):
         self.place, self.uri, self.log_model = place, f"sqlite:///{place / 'mlflow.db'}", Logged()
-        space = PlannedSpace("table9", "Table 9: a title", "", "test/top1", (), {}, "table9", "")
+        space = PlannedSpace("table9", "Table 9: a title", "", ("test/top1",), (), {}, "table9", "")
         self.plan = Plan(
             f"run-{next(names)}", Request(), Machine("cpu", 1), Resources(), 2, (space,), CELLS, {}, 20,
             created="2020-02-02T02:02:02.020+00:00", commit="c0", versions={"torch": "2"},
@@ -84,8 +93,11 @@ class Run:
 
     def driver(self):
         """A new driver's tracker, at work."""
-        work = Work(None, None, None, None, parameters, self.log_model)
-        tracker = Tracker(self.plan, work, self.uri, self.place / "artifacts")
+        work = Work(resolve, None, None, None, parameters, self.log_model)
+        space = Space("table9", "Table 9: a title", (Trial("row", "column", {}, {}),), {}, work)
+        draft = Draft(replace(self.plan, epochs_needed=0), [space], self.plan.trials)
+        self.plan = draft.plan
+        tracker = Tracker(draft, self.uri, self.place / "artifacts")
         if not tracker.is_closed():
             tracker.begin()
         return tracker
@@ -94,7 +106,7 @@ class Run:
         """A driver that comes, shows states of one replicate, and goes."""
         tracker = self.driver()
         for each in epochs:
-            tracker.project(cell, number, header(each, cell.ends[number]), lambda: b"payload %d" % each)  # noqa: B023
+            tracker.project(cell, number, header(each, cell.by_replicate[number]), lambda: b"payload %d" % each)  # noqa: B023
         return tracker
 
     def all(self, kind):
@@ -104,6 +116,12 @@ class Run:
     def only(self, kind="replicate"):
         (run,) = self.all(kind)
         return run
+
+    def versions(self):
+        """The versions of the model that is registered under the run's name, the first one first."""
+        found = self.client.search_model_versions(f"name = '{self.plan.run}'")
+        numbers = sorted(int(version.version) for version in found)
+        return [self.client.get_model_version(self.plan.run, str(number)) for number in numbers]
 
     def histories(self):
         """Every value of every metric of the only replicate: (step, timestamp, value)."""
@@ -161,8 +179,10 @@ def test_the_plan_stands_in_the_parent_before_anything_is_shown(run):
     parent = run.only("run")
     assert parent.info.status == "RUNNING"
     assert {"study": "table9", "replicates": "2", "commit": "c0", "trials": "2", "version.torch": "2"}.items() <= (
-        parent.data.params.items()
+        parent.data.tags.items()  # for all that may change when the run grows, or is taken up later
     )
+    assert parent.data.tags["epochs_needed"] == "20"
+    assert parent.data.params == {"device": "cpu", "threads": "1", "created": run.plan.created}
     text = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/plan.json")
     assert json.loads(text) == json.loads(json.dumps(run.plan.to_json()))
     assert run.all("replicate") == []
@@ -188,8 +208,8 @@ def test_a_state_on_the_way_leaves_the_replicate_running_without_a_model(run):
 
 
 KILLS = (
-    "creating the parent", "the plan", "its parameters", "creating the child", "its parameters too", "first batch",
-    "second batch", "last batch", "the end of the model's logging", "the end time",
+    "creating the parent", "its parameters", "its tags", "the plan", "creating the child", "the child's parameters",
+    "first batch", "second batch", "last batch", "the end of the model's logging", "the end time",
 )  # fmt: skip
 
 
@@ -258,6 +278,174 @@ def test_an_interrupted_run_is_opened_again(run):
     assert run.only("run").info.status == "KILLED"
     assert not run.driver().is_closed()
     assert run.only("run").info.status == "RUNNING"
+
+
+WRITES = (
+    "create_experiment", "create_run", "log_batch", "log_dict", "log_text", "log_artifact", "set_tag", "set_terminated",
+    "create_registered_model", "create_model_version", "set_registered_model_alias",
+)  # fmt: skip
+
+
+def unreliable(monkeypatch, when):
+    """Each writing call meets an outage when it is first made: before it has an effect, or before it is answered."""
+    met = set()
+
+    def fragile(name, method):
+        def maybe(self, *args, **kwargs):
+            file = Path(args[1]).name if name == "log_artifact" else ""
+            call = (name, file or str(args), "" if file else str(kwargs))
+            first = call not in met
+            met.add(call)
+            if first and when == "before":
+                raise MlflowException("the server is away")
+            found = method(self, *args, **kwargs)
+            if first:
+                raise MlflowException("the server is away")
+            return found
+
+        return maybe
+
+    for name in WRITES:
+        monkeypatch.setattr(MlflowClient, name, fragile(name, getattr(MlflowClient, name)))
+
+
+def patiently(task):
+    """What a follower does."""
+    while True:
+        try:
+            return task()
+        except MlflowException as error:
+            if not tracking.is_outage(error):
+                raise
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_whatever_call_meets_an_outage_nothing_is_lost_or_doubled(run, reference, monkeypatch, when):
+    monkeypatch.setattr(tracking, "BATCH", 7)  # two epochs of three curves
+    monkeypatch.setattr(run.log_model, "payloads", [])
+    champion = CELLS[0]
+    with monkeypatch.context() as patch:
+        unreliable(patch, when)
+        tracker = patiently(run.driver)
+        for epochs in (2, EPOCHS):
+            patiently(lambda: tracker.project(champion, 0, header(epochs), lambda: b"payload"))  # noqa: B023
+        patiently(lambda: tracker.register(run.plan.run, [champion]))
+        patiently(lambda: tracker.finish("FINISHED", {"report.md": "| IB⇒CR |", "combinations.png": b"\x89PNG"}))
+    assert run.histories() == reference.histories()
+    assert run.only().data.params == reference.only().data.params
+    assert run.only().info.end_time == reference.only().info.end_time
+    assert len(run.only().outputs.model_outputs) == 1
+    parent = run.only("run")
+    assert (parent.info.status, run.only().info.status) == ("FINISHED", "FINISHED")
+    assert {file.path for file in run.client.list_artifacts(parent.info.run_id)} == {
+        "plan.json", "report.md", "combinations.png",
+    }  # fmt: skip
+    (version,) = run.versions()
+    assert version.aliases == ["champion"]
+
+
+def test_each_champion_is_registered_once_and_the_best_has_the_alias(run):
+    first, second = CELLS
+    for each in CELLS:
+        tracker = run.project(EPOCHS, cell=each)
+    for champions, aliased in (([first, second], first), ([first], first), ([second, first], second), ([first], first)):
+        tracker.register(run.plan.run, champions)
+        versions = {version.tags["study.key"]: version for version in run.versions()}
+        assert versions.keys() <= {"IB⇒CR 0", "CB⇒IB 0"}
+        assert {key for key, version in versions.items() if version.aliases} == {aliased.ends[0]}
+        tracker = run.driver()  # another start knows them as well
+    assert len(run.versions()) == 2
+    version = versions["IB⇒CR 0"]
+    assert {"study.trial": first.name, "study.run": run.plan.run}.items() <= version.tags.items()
+    (child,) = [each for each in run.all("replicate") if each.info.run_id == version.run_id]
+    assert child.data.params["trial"] == first.label
+    assert version.source == f"models:/{child.outputs.model_outputs[0].model_id}"
+
+
+def test_a_champion_that_is_registered_later_is_the_next_version(run):
+    first, second = CELLS
+    for each in CELLS:
+        tracker = run.project(EPOCHS, cell=each)
+    tracker.register(run.plan.run, [first])
+    assert [(version.version, version.aliases) for version in run.versions()] == [(1, ["champion"])]
+    tracker.register(run.plan.run, [second])
+    assert [(version.version, version.aliases) for version in run.versions()] == [(1, []), (2, ["champion"])]
+    tracker.register(run.plan.run, [first])
+    assert [(version.version, version.aliases) for version in run.versions()] == [(1, ["champion"]), (2, [])]
+
+
+def test_the_model_of_a_champion_is_that_of_its_first_fresh_replicate(run):
+    champion = cell("IB", "CR", (1000, 1001), label="champion #7", champion_of="#7", first_replicate=1000)
+    run.plan = replace(run.plan, trials=(*run.plan.trials, champion))
+    for number in (1001, 1000):
+        tracker = run.project(EPOCHS, cell=champion, number=number)
+    tracker.register(run.plan.run, [champion])
+    (version,) = run.versions()
+    child = run.client.get_run(version.run_id)
+    assert child.data.tags["study.replicate"] == "1000"
+    assert child.data.params["champion_of"] == "#7"
+    assert version.tags["study.key"] == "IB⇒CR 1000"
+
+
+def test_a_run_that_grew_is_opened_again_and_says_so(run):
+    whole = run.plan
+    run.plan = replace(whole, replicates=1, trials=tuple(replace(each, ends=each.ends[:1]) for each in CELLS[:1]))
+    run.project(EPOCHS).finish("FINISHED", {"report.md": "small"})
+    assert run.driver().is_closed()
+    before, history = run.only("run"), run.histories()
+    assert [before.data.tags[name] for name in ("replicates", "trials", "epochs_needed")] == ["1", "1", "5"]
+
+    run.plan = whole
+    tracker = run.driver()
+    assert not tracker.is_closed()
+    parent = run.only("run")
+    assert parent.info.status == "RUNNING"
+    assert parent.data.params == before.data.params
+    assert [parent.data.tags[name] for name in ("replicates", "trials", "epochs_needed")] == ["2", "2", "20"]
+    text = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/plan.json")
+    assert json.loads(text) == json.loads(json.dumps(run.plan.to_json()))
+    for each in CELLS:
+        for number in range(2):
+            tracker.project(each, number, header(EPOCHS, each.ends[number]), lambda: b"payload")
+    tracker.finish("FINISHED", {"report.md": "large"})
+    assert run.driver().is_closed()
+    assert run.only("run").info.run_id == parent.info.run_id
+    assert mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/report.md") == "large"
+    assert len(run.all("replicate")) == 4
+    assert len(run.log_model.payloads) == 4
+    (first,) = [each for each in run.all("replicate") if each.data.tags["study.key"] == "IB⇒CR 0"]
+    assert {
+        name: [(m.step, m.timestamp, m.value) for m in run.client.get_metric_history(first.info.run_id, name)]
+        for name in first.data.metrics
+    } == history
+
+
+def test_an_older_generation_is_left_alone(run):
+    run.project(EPOCHS).finish("FINISHED", {"report.md": "old"})
+    old_parent, old_child = run.only("run"), run.only()
+    run.plan = replace(run.plan, generation=1)
+    tracker = run.driver()
+    assert not tracker.is_complete(CELLS[0], 0)
+    tracker.project(CELLS[0], 0, header(3), lambda: b"payload")
+    tracker.finish("KILLED", {"report.md": "new"})
+    assert run.client.get_run(old_parent.info.run_id).to_dictionary() == old_parent.to_dictionary()
+    assert run.client.get_run(old_child.info.run_id).to_dictionary() == old_child.to_dictionary()
+    assert mlflow.artifacts.load_text(f"{old_parent.info.artifact_uri}/report.md") == "old"
+    for kind, old in (("run", old_parent), ("replicate", old_child)):
+        (new,) = [each for each in run.all(kind) if each.info.run_id != old.info.run_id]
+        assert new.data.tags["study.generation"] == "1"
+
+
+def test_a_point_that_is_stopped_early_ends_there_with_all_that_is_written_at_the_end(run):
+    tracker = run.project(3)
+    assert run.only().info.status == "RUNNING"
+    stopped = replace(CELLS[0], epochs=3, stopped=True, ends=("IB⇒CR 0/3", "IB⇒CR 1/3"))
+    tracker.project(stopped, 0, header(3), lambda: b"payload")
+    shown = run.only()
+    assert (shown.info.status, shown.data.tags["study.stopped_early"]) == ("FINISHED", "True")
+    assert [step for step, *_ in run.histories()["lr"]] == [0, 1, 2]
+    assert [step for step, *_ in run.histories()["calibration"]] == [2]
+    assert len(run.log_model.payloads) == 1
 
 
 def test_a_deleted_experiment_is_refused(run):

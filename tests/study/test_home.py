@@ -1,0 +1,161 @@
+"""Where everything lies: what is refused, and what is left behind."""
+
+import os
+import shlex
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from study.home import Home
+from study.refusal import Refusal
+from study.store import Store
+
+
+def refused(function, *arguments):
+    """What is said of --home, in one line."""
+    with pytest.raises(Refusal) as refusal:
+        function(*arguments)
+    assert refusal.value.field == "--home"
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+def everything(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "", "home\0", "x" * 256, "a/" + "x" * 256, "a/" * 3000, "FILE", "FILE/home", "FILE/a/b",
+        "~no_such_user_anywhere/home", "\ud800", "a?b", "100%", "{home}",
+    ],
+)  # fmt: skip
+def test_a_path_that_no_folder_can_have_is_refused_and_nothing_made(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    refused(lambda: Home(path, None).make())
+    assert everything(tmp_path) == ["FILE"]
+
+
+def test_a_home_in_a_folder_that_cannot_be_made_leaves_no_parents(tmp_path):
+    home = Home(str(tmp_path / "a" / "b" / "home"), "nowhere://x/y")
+    with pytest.raises(Refusal):
+        home.make()
+    assert everything(tmp_path) == []
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine").touch()
+    with pytest.raises(Refusal):
+        home.make()
+    assert everything(tmp_path) == ["a", "a/mine"]
+
+
+def test_half_a_path_is_not_left_behind(tmp_path):
+    home = Home(str(tmp_path / "home"), None)
+    home.path = tmp_path / "a" / ("x" * 255) / ("y" * 255)
+    home.path /= "z" * 256  # as if the file system had become another one
+    refused(home.make)
+    home.path = tmp_path / "a" / ("\ud800")
+    refused(home.make)
+    assert everything(tmp_path) == []
+
+
+def test_a_home_is_made_with_its_store_and_made_again(tmp_path):
+    home = Home(str(tmp_path / "a" / "home"), None)
+    assert isinstance(home.make(), Store)
+    assert isinstance(home.make(), Store)
+    assert "a/home/store" in everything(tmp_path)
+
+
+def test_a_home_that_a_verb_reads_is_not_made(tmp_path):
+    for store in (
+        None,
+        str(tmp_path / "store"),
+        f"file://{tmp_path}/store",
+        "x" * 5000,
+        "~no_such_user_anywhere",
+        f"{tmp_path}/{'x' * 300}",
+    ):
+        home = Home(str(tmp_path / "home"), store)
+        with pytest.raises(Refusal) as refusal:
+            home.existing_store()
+        assert refusal.value.field == ("--home" if store is None else "--store")
+        assert "\n" not in str(refusal.value)
+    with pytest.raises(Refusal, match=r"^run = 'mine': .*study run"):
+        Home(str(tmp_path / "home"), None).existing_store("mine")
+    assert everything(tmp_path) == []
+
+
+def test_the_next_command_can_be_copied(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Home("studies", None).options() == ""
+    assert Home("./studies", str(tmp_path / "studies" / "store")).options() == ""
+    assert Home("other", None).options() == f" --home {tmp_path}/other"
+    for path, store in (("my home; rm x", None), ("studies", "a b"), ("it's", "s3://b/x?a=1&region=eu")):
+        words = shlex.split(Home(path, store).options())
+        named = dict(zip(words[::2], words[1::2], strict=True))
+        assert Path(named.get("--home", "studies")).name == Path(path).name
+        assert named.get("--store") == store
+
+
+def test_the_next_command_has_no_secret():
+    options = Home("studies", "s3://KEY:SECRET@bucket/x?session_token=SECRET&region=eu").options()
+    assert options == " --store 's3://KEY:***@bucket/x?session_token=***&region=eu'"
+
+
+@pytest.fixture
+def silent():
+    """A server that accepts and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_services_are_refused_before_anything_is_written(tmp_path, monkeypatch, silent):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = Home("home", None)
+    home.check_services("", "")
+    for tracking, storage, field in (
+        ("mlruns", "", "--tracking-uri"),
+        (silent, "", "--tracking-uri"),
+        ("", "journal.log", "--storage"),
+        ("", "sqlite:///absent/optuna.db", "--storage"),
+        ("", "postgresql://me:secret@127.0.0.1:9/x", "--storage"),
+        ("sqlite:///x.db", "sqlite:///x.db", "--storage"),
+        ("", f"sqlite:///{home.path / 'mlflow.db'}", "--storage"),
+        (silent, "sqlite://", "--storage"),
+    ):
+        begin = time.monotonic()
+        with pytest.raises(Refusal) as refusal:
+            home.check_services(tracking, storage)
+        assert time.monotonic() - begin < 3
+        assert refusal.value.field == field
+        assert "secret" not in str(refusal.value)
+    assert everything(tmp_path) == []
+
+
+def test_mlflow_may_be_away_but_not_malformed(tmp_path, silent):
+    home = Home(str(tmp_path / "home"), None)
+    home.check_services(silent, "", may_be_away=True)
+    with pytest.raises(Refusal, match="timed out"):
+        home.check_services(silent, "")
+    with pytest.raises(Refusal):
+        home.check_services("mlruns", "", may_be_away=True)
+
+
+def test_a_refused_uri_of_the_environment_is_called_by_its_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
+    home = Home(str(tmp_path / "home"), None)
+    with pytest.raises(Refusal, match=r"^MLFLOW_TRACKING_URI = "):
+        home.check_services(*home.chosen(None, None))
+    with pytest.raises(Refusal, match=r"^--tracking-uri = "):
+        home.check_services(*home.chosen("mlruns", None))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    tmp_path.chmod(0o555)
+    refused(Home(str(tmp_path), None).make)
+    assert everything(tmp_path) == []
