@@ -6,15 +6,18 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from study import catalog, tree
-from study.plan import Machine, Request, Resolved, Space
+from study.plan import Integer, Machine, Real, Request, Resolved, Space
+from study.refusal import Refusal
 from trainables.config import Config
 from trainables.recipe import Epoch, Origin
 
 NAMES = catalog.names()
+TABLES = ["table6", "table7", "table9"]
 CPU = Machine("cpu", 1)
 
 
@@ -23,10 +26,10 @@ def recipes(space: Space, replicates: int = 1) -> list[Resolved]:
 
 
 def test_the_spaces_are_found() -> None:
-    assert NAMES == ["table6", "table7", "table9"]
+    assert ["sampler_search", *TABLES] == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TABLES)
 def test_the_header_says_what_it_costs(name: str) -> None:
     function, _ = catalog.find(name)
     header = inspect.getdoc(inspect.getmodule(function)) or ""
@@ -38,7 +41,7 @@ def test_the_header_says_what_it_costs(name: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TABLES)
 def test_the_two_first_and_last_epochs_of_every_trial_train(name: str) -> None:
     from trainables import data, loop
 
@@ -55,7 +58,7 @@ def test_the_two_first_and_last_epochs_of_every_trial_train(name: str) -> None:
         assert loop.evaluate(learner, images, epoch)["test/top1"] > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("imbalance", [10.0, 20.0, 50.0])
 def test_digits_come_at_their_own_imbalance_factors(name: str, imbalance: float) -> None:
     function, _ = catalog.find(name)
@@ -89,10 +92,92 @@ def test_on_digits_the_paper_s_figure_is_labelled_as_another_data_set() -> None:
 
 
 def test_a_space_refuses_a_trial_outside_its_domain() -> None:
-    from study.refusal import Refusal
-
     function, _ = catalog.find("table9")
     space = function(Request())
     stray = replace(space.trials[0], axes={**space.trials[0].axes, "first": "XX"})
     with pytest.raises(Refusal, match="first = 'XX'"):
         replace(space, trials=(stray,))
+
+
+# The open search
+
+
+def search(**request: Any) -> Space:
+    function, _ = catalog.find("sampler_search")
+    return function(Request(**request))
+
+
+def test_the_search_runs_over_both_exponents_and_every_switch_epoch_of_its_data() -> None:
+    space = search()
+    assert space.trials == ()
+    assert space.domain == {
+        "first_q": Real(-2.0, 2.0, step=0.5), "switch_q": Real(-2.0, 2.0), "S": Integer(0, 49),
+    }  # fmt: skip
+    assert search(data=("cifar10",), paper=True).domain["S"] == Integer(0, 99)
+    assert space.search is not None
+    assert (space.search.trials, space.search.fresh, space.search.reported) == (50, 3, ("test/top1", "holdout/top1"))
+    assert search(trials=7).search.trials == 7  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("S", [0, 1, 49])
+def test_a_point_is_its_configuration_with_the_data_that_it_shares_with_all(S: int) -> None:
+    space = search()
+    assert space.search is not None
+    point = space.search.point({"first_q": 0.5, "switch_q": -1.25, "S": S})
+    config = Config.from_json(point.config)
+    assert (config.first, config.switch, config.S, config.dataset) == (0.5, -1.25, S, "digits")
+    assert point.axes["switch_q"] == -1.25
+    recipe = space.work.resolve(point.config, 0, CPU)
+    assert recipe.joints == (config.last_milestone, config.last_milestone + S)
+    exponents = [Epoch.from_json(each).sampler for each in recipe.epochs]
+    assert len(set(map(str, exponents))) == 2
+    parts = next(number for number, each in enumerate(exponents) if each != exponents[0])
+    assert parts == recipe.joints[1], "points with one first sampler are the same up to the switch"
+
+
+def test_ib_cb_and_cr_are_the_exponents_1_0_and_minus_1() -> None:
+    space = search()
+    assert space.search is not None
+    function, _ = catalog.find("table9")
+    (cell,) = [trial for trial in function(Request()).trials if trial.row == "IB⇒CR"]
+    point = space.search.point({"first_q": 1.0, "switch_q": -1.0, "S": 1})
+    assert [space.work.resolve(each.config, 0, CPU).keys[-1] for each in (cell, point)] == [
+        space.work.resolve(cell.config, 0, CPU).keys[-1]
+    ] * 2
+
+
+def test_objectives_are_measured_on_the_half_that_chooses() -> None:
+    assert search().objectives == ("val/top1",)
+    assert search(objectives=("top1", "few")).objectives == ("val/top1", "val/few")
+
+
+@pytest.mark.parametrize("name", ["top5", "", "val/top1", "test/top1"])
+def test_an_unknown_objective_is_refused_with_those_there_are(name: str) -> None:
+    with pytest.raises(Refusal, match=r"--objectives = .*: some of top1, many, medium, few, worst would do"):
+        search(objectives=("top1", name))
+
+
+def test_an_objective_over_no_class_is_refused() -> None:
+    """At IF 10, digits-LT has more than 10 images of every class."""
+    with pytest.raises(Refusal, match=r"--objectives = 'few': some of top1, many, medium, worst would do"):
+        search(objectives=("few",), imbalance=(10.0,))
+    assert search(objectives=("medium",), imbalance=(10.0,)).objectives == ("val/medium",)
+
+
+@pytest.mark.parametrize("request_", [{"data": ("digits", "cifar10")}, {"imbalance": (10.0, 50.0)}])
+def test_a_search_is_on_one_data_set_at_one_imbalance_factor(request_: dict[str, Any]) -> None:
+    with pytest.raises(Refusal, match="one data set at one imbalance factor"):
+        search(**request_)
+
+
+def test_the_measures_that_a_search_speaks_of_are_measured() -> None:
+    from trainables import data, loop
+
+    space = search(objectives=("top1", "many", "medium", "few", "worst"))
+    assert space.search is not None
+    recipe = space.work.resolve(space.search.base, 0, CPU)
+    origin, epoch = Origin.from_json(recipe.origin), Epoch.from_json(recipe.epochs[0])
+    images = data.load(origin.dataset, origin.imbalance, 0, 0, epoch.crop, "cpu", None)
+    learner = loop.Learner(origin)
+    loop.train_epoch(learner, images, epoch, 0)
+    assert loop.evaluate(learner, images, epoch).keys() >= {*space.objectives, *space.search.reported}

@@ -1,0 +1,61 @@
+"""An open search: which first exponent, which switch exponent, and when?
+
+    study run sampler_search                              digits-LT, 50 points, one replicate each
+    study run sampler_search --trials 20                  --trials is a total: run again with more to go on
+    study run sampler_search --objectives top1,few        the Pareto front of overall and few-shot accuracy
+    study run sampler_search --data cifar10 --paper       the paper's network and protocol, at IF 50
+
+The first exponent goes in steps of 0.5, so that points meet in their prefixes; the switch exponent is continuous; S
+runs from 0 to T - m - 1. IB, CB and CR are the exponents 1, 0 and -1. Points are chosen by `val`, a half of the test
+images; the best is trained again under three fresh replicates and reported on `test`, all of them, and on `holdout`,
+the half that chose nothing.
+
+Paper: none; its Table 9 is nine points of this space at S = 1, and Table 6 five at IB⇒CR. Evidence on digits:
+exploratory.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from study.plan import Integer, OpenSearch, Real, Request, Space, Trial
+from study.refusal import Refusal
+from trainables.datasets import DATASETS
+from trainables.protocol import bases, trial
+from trainables.work import WORK
+
+TRIALS = 50
+REPORTED = ("test/top1", "holdout/top1")  # all test images; the half of them that chooses nothing
+OBJECTIVES = ("top1", "many", "medium", "few", "worst")
+
+
+def space(request: Request) -> Space:
+    """The search on one data set."""
+    configs = bases(request, (("cifar10", 50.0),))
+    if len(configs) > 1:
+        raise Refusal("--data", ", ".join(request.data) or request.imbalance, "one data set at one imbalance factor")
+    config = configs[0]
+    empty = {shot for shot, ranks in DATASETS[config.dataset].shots(config.imbalance).items() if not ranks}
+    for name in request.objectives:
+        if name not in OBJECTIVES or name in empty:
+            some = ", ".join(each for each in OBJECTIVES if each not in empty)
+            raise Refusal("--objectives", name, f"some of {some} would do, with commas between them")
+
+    def point(values: Mapping[str, Any]) -> Trial:
+        cell = replace(config, first=values["first_q"], switch=values["switch_q"], S=values["S"])
+        return trial(cell, cell.combination, values, {})
+
+    return Space(
+        name="sampler_search",
+        title="Open search: first exponent, switch exponent and S",
+        trials=(),
+        domain={
+            "first_q": Real(-2.0, 2.0, step=0.5),
+            "switch_q": Real(-2.0, 2.0),
+            "S": Integer(0, config.epochs - config.last_milestone - 1),
+        },
+        objectives=tuple(f"val/{name}" for name in request.objectives or ("top1",)),
+        search=OpenSearch(point=point, base=config.to_json(), trials=request.trials or TRIALS, reported=REPORTED),
+        evidence="exploratory",
+        work=WORK,
+    )
