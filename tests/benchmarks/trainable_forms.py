@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from environment import environment
+
 from study import execute
 from study.plan import Resources
-from study.planning import commit
-from study.tree import Stage
+from study.tree import Failure, Stage
 
 RESULT = Path(__file__).parent / "results" / "trainable_forms.json"
 
@@ -30,10 +28,10 @@ class Form(execute.tune.Trainable):
     """A stage that does nothing, as a class."""
 
     def setup(self, config: dict[str, Any], job: execute.Job) -> None:
-        self.key = config["stage"]
+        self.key = config["stage"].key
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.key = new_config["stage"]
+        self.key = new_config["stage"].key
         return True
 
     def step(self) -> dict[str, Any]:
@@ -42,24 +40,26 @@ class Form(execute.tune.Trainable):
 
 def function(config: dict[str, Any], job: execute.Job) -> None:
     """The same as a function."""
-    execute.tune.report({"position": 1, "saved": config["stage"], "done": True})
+    execute.tune.report({"position": 1, "saved": config["stage"].key, "done": True})
 
 
 class Silent:
-    """Nobody is told."""
+    """Nobody is told, and there is no more than is given; what fails ends the benchmark."""
 
     def trained(self, stage: Stage, epochs: int) -> None: ...
 
     def durable(self, key: str) -> None: ...
 
-    def failed(self, stage: Stage, reason: str, traceback: str, lost: bool) -> None:
-        raise RuntimeError(reason)
+    def failed(self, stage: Stage, failure: Failure) -> None:
+        raise RuntimeError(failure.reason)
+
+    def more(self, workers: int, idle: bool) -> None: ...
 
 
 def seconds(trainable: Any, count: int) -> float:
     """Wall seconds a stage."""
     stages = [Stage("", 0, (f"{number}",), ({},), {}, 1) for number in range(count)]
-    job = execute.Job("benchmark", "", "", {stage.key: stage for stage in stages})
+    job = execute.Job("benchmark", "", "")
     began = time.perf_counter()
     execute.execute(stages, job, Resources(workers=2), trainable, execute.Drain(), Silent())
     return (time.perf_counter() - began) / count
@@ -84,10 +84,7 @@ def main() -> None:
             for form, values in measured.items()
             if (rest := [round(1000 * value, 1) for value in values[1:]])
         },
-        "hardware": f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}",
-        "versions": {name: metadata.version(name) for name in ("ray", "longtail-study")},
-        "python": platform.python_version(),
-        "commit": commit(),
+        **environment(),
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")

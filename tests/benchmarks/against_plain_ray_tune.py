@@ -1,0 +1,151 @@
+"""`study run table9 --seeds 1` against a plain Ray Tune script: the same nine cells, data and network, one seed.
+
+    python tests/benchmarks/against_plain_ray_tune.py [--repeats 3] [--out JSON]
+    python tests/benchmarks/against_plain_ray_tune.py --plain=--reuse-actors --out JSON     # the script, favoured
+
+Each run is a process of its own in a new folder, nothing stored: the wall seconds are those of the whole command,
+until it has exited. The two alternate, and take turns at being first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from study import runs
+from study.planning import commit
+from study.store import Store
+
+HERE = Path(__file__).parent
+STUDY = (sys.executable, "-m", "study")
+SEEDS = ("--seeds", "1")
+UNSET = ("STUDY_HOME", "STUDY_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+
+
+def command(*words: str) -> str:
+    """Run a command from the checkout's root; what it printed."""
+    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(words, cwd=HERE.parents[1], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(words)}: exit code {done.returncode}\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def timed(*words: str) -> tuple[dict[str, Any], str]:
+    """Wall seconds of a command and the machine's load before it; what it printed."""
+    load = round(os.getloadavg()[0], 2)
+    began = time.perf_counter()
+    printed = command(*words)
+    return {"wall_seconds": round(time.perf_counter() - began, 2), "load_before": load}, printed
+
+
+def ours(home: str, space: str) -> dict[str, Any]:
+    """Our platform, cold: its time, and from its store the status, the epochs' seconds and the cells' top-1."""
+    plan = json.loads(command(*STUDY, "run", space, *SEEDS, "--home", home, "--dry-run", "--json"))
+    found, _ = timed(*STUDY, "run", space, *SEEDS, "--home", home)
+    status = json.loads(command(*STUDY, "status", plan["run"], "--home", home, "--json"))
+    assert status["outcome"] == "complete", status
+    report = json.loads(command(*STUDY, "report", plan["run"], "--home", home, "--format", "json"))
+    store = Store(f"{home}/store")
+    headers = [store.header(end) for trial in runs.find(store, plan["run"])[0].trials for end in trial.ends]
+    start = runs.starts(store, plan["run"])[0]
+    started, ended = (datetime.fromisoformat(start[name]) for name in ("started", "ended"))
+    found["where"] = {
+        "epochs_naive": plan["epochs_naive"],
+        "epochs_trained": status["epochs_trained"],
+        "execute_seconds": (ended - started).total_seconds(),  # Ray's start and end included
+        # The median, for a shared trunk, with its first epoch, is in several headers.
+        "median_seconds_an_epoch": statistics.median(s for head in headers for s in head["wall_seconds"]),
+    }
+    found["top1"] = {row["combination"]: row["values"][0] for row in report["rows"]}
+    return found
+
+
+def plain(folder: str, arguments: list[str]) -> dict[str, Any]:
+    """The plain script, cold: its time, and what it says of it."""
+    found, printed = timed(sys.executable, str(HERE / "plain_ray_tune.py"), folder, *arguments)
+    said = json.loads(printed.strip().splitlines()[-1])
+    return {**found, "top1": said.pop("top1"), "where": said}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and range."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def parts(found: list[dict[str, Any]]) -> dict[str, float]:
+    """Where the time goes: the median over the repeats of each part."""
+    return {part: round(statistics.median(each["where"][part] for each in found), 4) for part in found[0]["where"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "plain_ray_tune.json")
+    parser.add_argument("--epochs", type=int, default=100, help="of the plain script; below 100 for a smoke test only")
+    parser.add_argument("--space", default="table9", help="ours; another one for a smoke test only")
+    parser.add_argument("--plain", default="", help="further arguments of the plain script")
+    options = parser.parse_args()
+    arguments = ["--epochs", str(options.epochs), *shlex.split(options.plain)]
+    measured: dict[str, list[dict[str, Any]]] = {"ours": [], "plain": []}
+    for repeat in range(options.repeats):
+        for which in ("ours", "plain") if repeat % 2 == 0 else ("plain", "ours"):
+            with tempfile.TemporaryDirectory(prefix=f"{which}-") as folder:
+                found = ours(folder, options.space) if which == "ours" else plain(folder, arguments)
+            measured[which].append(found)
+            print(f"repeat {repeat} {which}: {found['wall_seconds']} s (load {found['load_before']})", file=sys.stderr)
+
+    walls = {which: [each["wall_seconds"] for each in found] for which, found in measured.items()}
+    ratios = [round(theirs / own, 2) for own, theirs in zip(walls["ours"], walls["plain"], strict=True)]
+    result = {
+        "command": shlex.join(["python", "tests/benchmarks/against_plain_ray_tune.py", *sys.argv[1:]]),
+        "commands": {
+            "ours": f"study run {options.space} {' '.join(SEEDS)} --home NEW",
+            "plain": f"python tests/benchmarks/plain_ray_tune.py NEW {shlex.join(arguments)}",
+        },
+        "unit": "wall seconds of the whole command, cold; ratio: plain / ours",
+        "n": options.repeats,
+        "ours": spread(walls["ours"]),
+        "plain": spread(walls["plain"]),
+        "ratio": {**spread(ratios), "by_repeat": ratios},
+        "where_the_time_goes": {which: parts(found) for which, found in measured.items()},
+        "top1": {
+            cell: {which: found[-1]["top1"].get(cell) for which, found in measured.items()}
+            for cell in measured["ours"][-1]["top1"]
+        },
+        "repeats": measured,
+        **environment(),
+    }
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    show(result)
+
+
+def show(result: dict[str, Any]) -> None:
+    """The result as a short table."""
+    print(f"{'':24}{'ours':>10}{'plain':>10}   ({result['unit']})")
+    for figure in ("min", "median", "max"):
+        print(f"{'seconds, ' + figure:24}{result['ours'][figure]:10.1f}{result['plain'][figure]:10.1f}")
+    for cell, values in result["top1"].items():
+        print(f"{'top-1, ' + cell:24}" + "".join(f"{values[which] or 0:10.1f}" for which in ("ours", "plain")))
+    ratio = result["ratio"]
+    print(f"ratio: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}, n = {result['n']})")
+    for which, where in result["where_the_time_goes"].items():
+        print(f"{which}: " + ", ".join(f"{part} {value:g}" for part, value in where.items()))
+
+
+if __name__ == "__main__":
+    main()
