@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from study.follower import first_line
 from study.home import Home, has_gpu
 from study.refusal import Damaged, Refusal
-
-if TYPE_CHECKING:
-    from study.plan import Plan, Resources
-    from study.store import Store
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -96,6 +93,7 @@ def list_spaces(as_json: bool) -> None:
             plan = draft([name], Request(paper=scale), 1, Machine("cpu", 1), Resources()).plan
             naive = sum(trial.epochs for trial in plan.trials)
             record["paper" if scale else "digits"] = {"epochs_needed": plan.epochs_needed, "epochs_naive": naive}
+            record["search"] = plan.spaces[0].search is not None
             record["title"] = plan.spaces[0].title
         found.append(record)
     if as_json:
@@ -103,6 +101,9 @@ def list_spaces(as_json: bool) -> None:
         return
     click.echo("epochs a replicate, of which shared prefixes leave:")
     for each in found:
+        if each["search"]:
+            click.echo(f"{each['space']:10} {each['title']}\n{'':10} as many points as --trials says")
+            continue
         costs = "; ".join(f"{s} {each[s]['epochs_naive']} → {each[s]['epochs_needed']}" for s in ("digits", "paper"))
         click.echo(f"{each['space']:10} {each['title']}\n{'':10} {costs}")
     click.echo("\nNext: study show table9, study run table9", err=True)
@@ -118,9 +119,11 @@ def show(space: str) -> None:
     from study.plan import Request
 
     function, _ = catalog.find(space)
-    made = function(Request())
+    made = catalog.call(function, space, Request())
     click.echo(inspect.getdoc(inspect.getmodule(function)) or made.title)
-    click.echo("\nTrials:")
+    click.echo("\nTrials:" if made.trials else "\nDimensions:")
+    for name, dimension in made.domain.items() if made.search else ():
+        click.echo(f"  {name}: {dimension}")
     for trial in made.trials:
         paper = "" if trial.paper is None else f"   paper {trial.paper:.1f} ({trial.paper_of})"
         click.echo(f"  {trial.label}{paper}")
@@ -135,9 +138,19 @@ def show(space: str) -> None:
 @click.option(
     "--imbalance", multiple=True, type=float, metavar="IF", help="Imbalance factor; repeatable. [default: 50]"
 )
-@click.option("--seeds", default=3, show_default=True, help="Replicates of each trial.")
+@click.option(
+    "--seeds", type=click.IntRange(1, 999), help="Replicates of each trial. [default: 3; 1 a point of a search]"
+)
 @click.option("--paper", is_flag=True, help="The paper's own data, epochs and protocol.")
-@click.option("--name", metavar="RUN", help="What to call the run. [default: from its content]")
+@click.option("--trials", type=click.IntRange(min=1), help="Points of an open search, in all. [default: the space's]")
+@click.option("--objectives", metavar="WORDS", help="Of an open search, such as top1,few. [default: top1]")
+@click.option(
+    "--early-stop", type=click.IntRange(min=1), metavar="K",
+    help="Of an open search: end a point that is below the median, K epochs after its last switch. [default: never]",
+)  # fmt: skip
+@click.option(
+    "--name", metavar="RUN", help="What to call the run; with more of the same, one grows. [default: from its content]"
+)
 @_places
 @_services
 @_machines
@@ -149,69 +162,44 @@ def show(space: str) -> None:
     "--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="CIFAR's files. [default: HOME/data]"
 )
 @click.option("--download", is_flag=True, help="Download data sets that are missing.")
+@click.option("--retrain", is_flag=True, help="Begin the run of this --name anew, if the sources have changed.")
 @click.option("--dry-run", is_flag=True, help="Print the trials and what they cost; train nothing, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run, one JSON object; else the report as one.")
 def run(
-    spaces: Sequence[str], data: Sequence[str], imbalance: Sequence[float], seeds: int, paper: bool, name: str | None,
-    home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None,
-    address: str | None, cpus_per_trial: float, gpus_per_trial: float | None, data_dir: str | None, download: bool,
+    spaces: Sequence[str], data: Sequence[str], imbalance: Sequence[float], seeds: int | None, paper: bool,
+    trials: int | None, objectives: str | None, early_stop: int | None, name: str | None, home: str,
+    store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None, address: str | None,
+    cpus_per_trial: float, gpus_per_trial: float | None, data_dir: str | None, download: bool, retrain: bool,
     dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
 
     SPACE is a name from `study list`, or the path of a Python file with a function space(request). Running again
-    takes up where the last start ended.
+    takes up where the last start ended; under the --name of a run, with more replicates, data or points, it trains
+    what is new.
     """
-    from study import runs
-    from study.plan import Machine, Request, Resources
-    from study.planning import draft
-    from study.services import without_password
+    from study import launch
+    from study.plan import Request, Resources
 
-    if seeds < 1:
-        raise Refusal("--seeds", seeds, "at least 1 replicate would do")
-    if not cpus_per_trial > 0:
-        raise Refusal("--cpus-per-trial", cpus_per_trial, "a number above 0 would do")
+    if cpus_per_trial <= 0 or not math.isfinite(cpus_per_trial):
+        raise Refusal("--cpus-per-trial", cpus_per_trial, "a finite number above 0 would do")
     if gpus_per_trial is None:
         gpus_per_trial = 1.0 if not address and has_gpu() else 0.0
-    elif gpus_per_trial < 0 or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
+    elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
         raise Refusal("--gpus-per-trial", gpus_per_trial, "a fraction, or a whole number, ≥ 0 would do")
-    if name is not None:
-        runs.check_name(name)
     place = Home(home, store)
     folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
     resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder)
-    machine = Machine("cuda", 1) if gpus_per_trial else Machine("cpu", max(1, int(cpus_per_trial)))
-    request = Request(tuple(dict.fromkeys(data)), tuple(dict.fromkeys(imbalance)), paper)
-    drawn = draft(spaces, request, seeds, machine, resources)
-    if name is not None:
-        drawn = replace(drawn, plan=drawn.plan.named(name))
+    words = tuple(word.strip() for word in (objectives or "").split(",") if word.strip())
+    request = Request(
+        tuple(dict.fromkeys(data)), tuple(dict.fromkeys(imbalance)), paper, trials or 0, words, early_stop or 0
+    )
+    wish = launch.Wish(spaces, request, seeds, resources, name)
     if dry_run:
-        _print_plan(drawn, place, as_json)
+        launch.print_plan(wish, place, as_json)
         return
-
-    chosen = place.chosen(tracking_uri, storage)
-    place.check_services(*chosen)
-    if gpus_per_trial and not address and not has_gpu():
-        raise Refusal("--gpus-per-trial", gpus_per_trial, "0 would do: this machine shows no NVIDIA GPU")
-    if not address and cpus_per_trial > (os.cpu_count() or 1):
-        raise Refusal("--cpus-per-trial", cpus_per_trial, f"at most {os.cpu_count()}, what this machine has, would do")
-    drawn.work.prepare([trial.config for trial in drawn.plan.trials], Path(folder), download)
-    opened = place.make()
-    before = runs.load_plan(opened, drawn.plan.run)
-    if before is not None and before.digest != drawn.plan.digest:
-        raise Refusal(
-            "--name", drawn.plan.run,
-            f"a run of this name holds another plan ({before.study}, {len(before.trials)} trials × "
-            f"{before.replicates} replicates): another name would do",
-        )  # fmt: skip
-    if before is not None:
-        drawn = replace(drawn, plan=before)
-        chosen = _recorded(before, tracking_uri, storage)
-    else:
-        kept = {"tracking_uri": without_password(chosen[0]), "storage": without_password(chosen[1])}
-        drawn = replace(drawn, plan=replace(drawn.plan, **kept))  # type: ignore[arg-type]
-        runs.save_plan(opened, drawn.plan)
-    _start(drawn, opened, place, *chosen, resources, as_json=as_json)
+    services = (tracking_uri, storage)
+    sys.exit(launch.run(wish, place, services, download=download, retrain=retrain, as_json=as_json))
 
 
 @cli.command()
@@ -220,31 +208,67 @@ def run(
 @_services
 @_machines
 @click.option("--retry-failed", is_flag=True, help="Train again what raised; each retry is a new Optuna trial.")
+@click.option("--retrain", is_flag=True, help="Begin anew, if the sources have changed; the old records stay.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
 def resume(
     run: str, home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None,
-    address: str | None, retry_failed: bool, as_json: bool,
+    address: str | None, retry_failed: bool, retrain: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Go on with a RUN after an interruption: its plan is stored, nothing else need be said."""
-    from study import runs, services
-    from study.planning import redraft
+    from study import launch
+
+    services, machines = (tracking_uri, storage), (workers, address)
+    code = launch.resume(
+        run, Home(home, store), services, machines, retry_failed=retry_failed, retrain=retrain, as_json=as_json
+    )
+    sys.exit(code)
+
+
+@cli.command()
+@click.argument("run", shell_complete=_run_names)
+@_places
+@click.option("--now", "at_once", is_flag=True, help="Do not let workers end their epoch.")
+def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
+    """Ask the driver of a RUN to stop, wherever it is: workers end their epoch and save."""
+    from study import presence, runs
 
     place = Home(home, store)
     opened = place.existing_store(run)
-    plan, _ = runs.find(opened, run)
-    chosen = _recorded(plan, tracking_uri, storage)
-    drawn = redraft(plan)
-    resources = plan.resources
-    if workers:
-        resources = replace(resources, workers=workers)
-    if address is not None:
-        resources = replace(resources, address=address)
-    place.check_services("", chosen[1])
-    away = services.reachable(place.tracking_uri(chosen[0]))
-    if away:
-        click.echo(f"MLflow is away ({away}): training goes on, and a later `study resume` catches up", err=True)
-    place.make()
-    _start(drawn, opened, place, *chosen, resources, retry_failed=retry_failed, as_json=as_json)
+    name = runs.find(opened, run)[0].run
+    asked = presence.request_stop(opened, name, at_once)
+    click.echo(f"asked process {asked['pid']} on {asked['host']} to stop", err=True)
+    click.echo(f"\nNext: study status {name}{place.options()} · study resume {name}{place.options()}", err=True)
+
+
+@cli.command()
+@click.argument("run", required=False, shell_complete=_run_names)
+@_places
+@click.option(
+    "--grace", default=24.0, show_default=True, type=click.FloatRange(min=0), help="Hours; what is younger stays."
+)
+@click.option("--forget", is_flag=True, help="Let go of RUN's plan first: its tensors go, its results stay.")
+@click.option("--dry-run", is_flag=True, help="Say what would go.")
+def clean(run: str | None, home: str, store: str | None, grace: float, forget: bool, dry_run: bool) -> None:
+    """Drop tensors that no run's plan reaches any more, of all runs or of one RUN; measures stay for reports."""
+    from study import cleaning, presence, runs
+
+    if forget and run is None:
+        raise Refusal("--forget", "no RUN", "the name of one run would do")
+    place = Home(home, store)
+    place.existing_store(run)
+    opened = place.store()
+    plan = runs.find(opened, run)[0] if run is not None else None
+    if plan is not None and forget:
+        presence.refuse_second(opened, plan.run)
+    forgotten = {plan.run} if plan is not None and forget else set()
+    gone = cleaning.clean_runs(opened, plan.run if plan else None, forgotten, grace * 3600, dry_run)
+    would = "would be " if dry_run else ""
+    click.echo(f"{gone.states} states ({_size(gone.bytes)}) {would}dropped, their measures kept")
+    click.echo(f"{gone.leftovers} leftovers ({_size(gone.leftover_bytes)}) {would}removed")
+    if gone.set_aside:
+        click.echo(f"{gone.set_aside} damaged states {would}set aside")
+    if gone.kept_by_grace:
+        click.echo(f"{gone.kept_by_grace} more are younger than {grace:g} h (--grace)")
 
 
 @cli.command()
@@ -260,8 +284,8 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
     place = Home(home, store)
     opened = place.existing_store(run)
     plans = runs.all_plans(opened) if run is None else [runs.find(opened, run)[0]]
-    stored = opened.keys()
-    found = [runs.Status.of(opened, plan, stored) for plan in plans]
+    sizes = opened.sizes()
+    found = [runs.Status.of(opened, plan, sizes) for plan in plans]
     if as_json:
         records = [asdict(each) for each in found]
         click.echo(json.dumps(records[0] if run is not None else records, indent=2, ensure_ascii=False))
@@ -270,8 +294,10 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
         counts = ", ".join(f"{getattr(each, kind)} {kind}" for kind in ("complete", "running", "failed", "waiting"))
         click.echo(f"{each.run}  {each.outcome}\n  replicates: {counts}")
         click.echo(f"  epochs: {each.epochs_trained} trained, {each.epochs_needed} needed")
+        click.echo(f"  final states: {_size(each.bytes)}")
         for name, failure in runs.failures(opened, each.run).items():
             click.echo(f"  failed: {name[0]} r{name[1]}: {failure['reason']}")
+    click.echo(f"store: {len(sizes)} states, {_size(sum(sizes.values()))}")
     if found:
         last = found[-1]
         verb = "report" if last.outcome == "complete" else "resume"
@@ -302,86 +328,21 @@ def report(run: str, home: str, store: str | None, form: str) -> None:
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 def ui(home: str, store: str | None, tracking_uri: str | None, host: str, port: int) -> None:
     """Open MLflow's own UI on this home, on loopback; Ctrl-C ends it."""
+    from study import services
     from study.ui import serve
 
     place = Home(home, store)
     uri = place.tracking_uri(place.chosen(tracking_uri, None)[0])
     if uri.startswith("sqlite:") and not tracking_uri and not (place.path / "mlflow.db").is_file():
         raise Refusal("--home", str(place.path), "there is nothing to show in it yet; `study run table9` makes a run")
+    services.check_tracking("--tracking-uri", uri, place.path)
+    if uri.startswith("databricks"):
+        raise Refusal("--tracking-uri", uri, "Databricks has a UI of its own")
     sys.exit(serve(uri, place.artifacts, host, port))
 
 
-def _recorded(plan: Plan, tracking_uri: str | None, storage: str | None) -> tuple[str, str]:
-    """Where a run's records lie, unless the user says otherwise: MLflow's and Optuna's URL, "" for the home's."""
-    found = []
-    for option, given, kept in (
-        ("--tracking-uri", tracking_uri, plan.tracking_uri),
-        ("--storage", storage, plan.storage),
-    ):
-        if "***" in kept and not given:
-            raise Refusal(option, kept, "a password is not stored: the whole URL, given again, would do")
-        found.append(given or kept)
-    return found[0], found[1]
-
-
-def _start(
-    drawn: Any, opened: Store, place: Home, tracking_uri: str, storage: str, resources: Resources,
-    as_json: bool, retry_failed: bool = False,
-) -> None:  # fmt: skip
-    from study import driver
-    from study.report import Report
-
-    plan: Plan = drawn.plan
-    click.echo(f"run {plan.run}", err=True)
-
-    def answer() -> None:
-        click.echo(Report(plan, driver.reader(opened)).render("json" if as_json else "table").rstrip("\n"))
-
-    code = driver.start(
-        drawn, opened, place.tracking_uri(tracking_uri), place.artifacts, place.storage(storage), resources, answer,
-        retry_failed,
-    )  # fmt: skip
-    own = place.options()
-    more = f"resume {plan.run}{own}" if code == driver.INTERRUPTED else f"report {plan.run} --format markdown{own}"
-    if code == driver.FAILED:
-        more = f"status {plan.run}{own}"
-    click.echo(f"\nNext: study {more} · study ui{own} (compare in MLflow) · study list", err=True)
-    sys.exit(code)
-
-
-def _print_plan(drawn: Any, place: Home, as_json: bool) -> None:
-    """What a run would do. Reads the store if there is one; writes nothing."""
-    from study import tree
-
-    plan: Plan = drawn.plan
-    recipes = list(drawn.recipes.values())
-    exists = "://" in place.store_url or Path(place.store_url).is_dir()
-    stored = place.store().keys() if exists else set()
-    record = {
-        "study": plan.study, "run": plan.run,
-        "trials": [
-            {
-                "trial": trial.name, "config": trial.config, "axes": trial.axes,
-                "replicates": list(range(plan.replicates)), "epochs": trial.epochs,
-            }
-            for trial in plan.trials
-        ],
-        "trials_total": len(recipes), "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
-        "epochs_naive": sum(len(recipe.epochs) for recipe in recipes), "epochs_needed": plan.epochs_needed,
-        "epochs_to_train": len(tree.missing(recipes, stored)),
-        "device": plan.machine.device, "threads": plan.machine.threads,
-    }  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(record, indent=2, ensure_ascii=False))
-        return
-    for trial in plan.trials:
-        there = sum(end in stored for end in trial.ends)
-        click.echo(f"{trial.name:50} {plan.replicates} × {trial.epochs} epochs, {there} complete")
-    click.echo(
-        f"run {plan.run}: {record['trials_total']} trainings ({record['trials_distinct']} distinct), "
-        f"{record['epochs_naive']} epochs, {record['epochs_needed']} after sharing prefixes, "
-        f"{record['epochs_to_train']} to train"
-    )
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def main() -> None:
@@ -392,6 +353,9 @@ def main() -> None:
     except (Refusal, Damaged) as refusal:
         click.echo(f"study: {refusal}", err=True)
         code = 2
+    except OSError as error:  # a disk that is full, a store that went away: no fault of the program
+        click.echo(f"study: {first_line(error)}; what was saved stays, and `study resume` goes on", err=True)
+        code = 1
     except click.ClickException as error:
         error.show()
         code = error.exit_code

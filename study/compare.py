@@ -94,9 +94,8 @@ def rows(plan: Plan, header: Callable[[str], Json | None], space: str | None = N
     for trial in plan.trials:
         if space is not None and trial.space != space:
             continue
-        objective = plan.space(trial.space).objective
-        part = objective.partition("/")[0]
-        ends = {number: head for number, end in enumerate(trial.ends) if (head := header(end)) is not None}
+        objective, part = trial.measure, trial.measure.partition("/")[0]
+        ends = {number: head for number, end in trial.by_replicate.items() if (head := header(end)) is not None}
         lasts = [head["measures"][-1] for head in ends.values()]
         shots = {shot: [last[f"{part}/{shot}"] for last in lasts if f"{part}/{shot}" in last] for shot in SHOTS}
         found.append(
@@ -109,6 +108,29 @@ def rows(plan: Plan, header: Callable[[str], Json | None], space: str | None = N
             )
         )
     return found
+
+
+def objectives(plan: Plan, trial: PlannedTrial, header: Callable[[str], Json]) -> list[float]:
+    """A trial's objectives: the means over its replicates after the last epoch. Raises what `header` raises."""
+    lasts = [header(end)["measures"][-1] for end in trial.ends]
+    return [sum(last[name] for last in lasts) / len(lasts) for name in plan.space(trial.space).objectives]
+
+
+def front(values: Sequence[tuple[PlannedTrial, Sequence[float]]]) -> list[PlannedTrial]:
+    """The points that no other is better than in one objective and as good as in all; the best in the first leads.
+
+    Of equal points the first one stands for all; with one objective, there is one point.
+    """
+    best = []
+    for number, (point, own) in enumerate(values):
+        beaten = any(
+            all(a >= b for a, b in zip(other, own, strict=True)) and (list(other) != list(own) or earlier < number)
+            for earlier, (_, other) in enumerate(values)
+            if earlier != number
+        )
+        if not beaten:
+            best.append((point, own))
+    return [point for point, _ in sorted(best, key=lambda each: [-value for value in each[1]])]
 
 
 def differences(plan: Plan, found: Sequence[Row]) -> list[Difference]:

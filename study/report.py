@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from study.compare import SHOTS, Difference, Row, differences, rows
+from study.compare import SHOTS, Difference, Row, differences, objectives, rows
 from study.plan import Json, Plan, PlannedSpace
+from study.searched import Searched
 
 FORMATS = ("table", "markdown", "csv", "json")
 
@@ -28,6 +29,27 @@ class Report:
         self.spaces = [each for each in plan.spaces if space in (None, each.name)]
         self.rows = rows(plan, header, space)
         self.differences = differences(plan, self.rows)
+        self.searches = {each.name: self._searched(each, header) for each in self.spaces if each.search is not None}
+
+    def _searched(self, space: PlannedSpace, header: Callable[[str], Json | None]) -> Searched:
+        def known(key: str) -> Json:
+            found = header(key)
+            if found is None:
+                raise FileNotFoundError(key)
+            return found
+
+        values: list[list[float] | None] = []
+        reported: dict[str, dict[str, list[float]]] = {}
+        assert space.search is not None
+        for row in self._of(space):
+            try:
+                values.append(objectives(self.plan, row.trial, known))
+            except FileNotFoundError:
+                values.append(None)
+            else:
+                lasts = [known(end)["measures"][-1] for end in row.trial.ends] if row.trial.champion_of else []
+                reported[row.trial.label] = {name: [last[name] for last in lasts] for name in space.search.reported}
+        return Searched(space, self._of(space), values, reported)
 
     def render(self, form: str) -> str:
         """The report in one of `FORMATS`."""
@@ -39,6 +61,7 @@ class Report:
             "study": "+".join(space.name for space in self.spaces), "run": self.plan.run,
             "rows": [row.to_json() for row in self.rows],
             "differences": [difference.to_json() for difference in self.differences],
+            "searches": [searched.to_json() for searched in self.searches.values()],
             "commit": self.plan.commit, "versions": dict(self.plan.versions), "device": self.plan.machine.device,
             "hardware": sorted(frozenset().union(*(row.hardware for row in self.rows))),
         }  # fmt: skip
@@ -131,7 +154,13 @@ class Report:
             "report.md": self.markdown(), "report.csv": self.csv(), "report.json": self.json(),
         }  # fmt: skip
         picture = self.heat_map()
-        return found if picture is None else {**found, "combinations.png": picture}
+        if picture is not None:
+            found["combinations.png"] = picture
+        for name, searched in self.searches.items():
+            picture = searched.picture()
+            if picture is not None:
+                found[f"{name}.png"] = picture
+        return found
 
     def _of(self, space: PlannedSpace) -> list[Row]:
         return [row for row in self.rows if row.trial.space == space.name]
@@ -141,6 +170,8 @@ class Report:
 
     def _grid(self, space: PlannedSpace) -> tuple[list[str], list[list[str]]]:
         """The table's head and its rows; with one column of data, its shots and best epoch stand beside it."""
+        if space.name in self.searches:
+            return self.searches[space.name].grid()
         columns = self._columns(space)
         cells = {(row.trial.column, row.trial.row): row for row in self._of(space)}
         papers = {column: next((r.trial.paper_of for r in self._of(space) if r.trial.column == column), "")
@@ -168,9 +199,11 @@ class Report:
         return head, body
 
     def _notes(self, space: PlannedSpace) -> list[str]:
+        if space.name in self.searches:
+            return [self.searches[space.name].notes()]
         counts = sorted({len(row.values) for row in self._of(space)})
         n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        what = f"Top-1 in % after the last epoch ({space.objective}), mean ± std over n = {n} replicates."
+        what = f"Top-1 in % after the last epoch ({space.objectives[0]}), mean ± std over n = {n} replicates."
         if space.evidence and any(row.trial.axes.get("dataset") == "digits" for row in self._of(space)):
             what += f" Evidence on digits: {space.evidence}."
         if any(row.trial.paper is not None for row in self._of(space)):
@@ -178,6 +211,8 @@ class Report:
         return [what]
 
     def _words(self, space: PlannedSpace) -> list[str]:
+        if space.name in self.searches:
+            return self.searches[space.name].words()
         return [_difference(each) for each in self.differences if each.space == space.name]
 
     def _squares(self, space: PlannedSpace, column: str) -> tuple[list[str], list[str], list[list[Row]]] | None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from click.testing import CliRunner, Result
@@ -63,6 +68,27 @@ def one_ray() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def room(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test that trained, the CPUs of the one Ray are free again.
+
+    When Tune lets go of an actor that is still being started, Ray now and then does not give back its CPU. A start of
+    ours has a Ray of its own, but here the next test would wait for ever.
+    """
+    yield
+    if "one_ray" not in request.fixturenames:
+        return
+    import ray
+
+    deadline = time.monotonic() + 3
+    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
+        if time.monotonic() > deadline:
+            ray.shutdown()
+            ray.init(address="local", log_to_driver=False, include_dashboard=False, object_store_memory=128 << 20)
+            return
+        time.sleep(0.05)
+
+
 def write_space(
     folder: Path, name: str = "small", cells: tuple[tuple[str, str], ...] = (("IB", "IB"), ("IB", "CR"))
 ) -> str:
@@ -116,3 +142,35 @@ def finished(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[C
     study = partial(call_study, home=folder / "home")
     study("run", space, "--seeds", "2", "--name", "mine")
     return study, folder, space
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server on loopback that has one bucket, `bucket`."""
+    log = tmp_path_factory.mktemp("moto") / "log"
+    command = [sys.executable, "-W", "ignore", "-c", "from moto.server import main; main(['-p', '0'])"]
+    with pytest.MonkeyPatch.context() as patch, log.open("wb") as output:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        server = subprocess.Popen(command, stdout=output, stderr=output)
+        try:
+            deadline = time.monotonic() + 60
+            while not (found := re.search(r"Running on http://(127\.0\.0\.1:\d+)", log.read_text())):
+                assert server.poll() is None, log.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            urlopen(Request(f"http://{found[1]}/bucket", method="PUT"), timeout=10).close()
+            yield found[1]
+        finally:
+            server.kill()
+            server.wait()
+
+
+def s3_url(address: str, folder: str, bucket: str = "bucket", user: str = "") -> str:
+    """A store in a bucket of that server."""
+    return f"s3://{user}{bucket}/{folder}?endpoint_override={address}&scheme=http&region=us-east-1"

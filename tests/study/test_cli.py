@@ -14,6 +14,8 @@ import optuna
 import pytest
 from click.testing import Result
 
+from study.store import Store
+
 Study = Callable[..., Result]
 
 
@@ -62,7 +64,6 @@ def test_tables_planned_together_share_their_trunks(study: Study) -> None:
         (["run", "table99"], ["space", "table99", "table9"]),
         (["run", "table9", "--data", "mnist"], ["dataset", "mnist", "cifar10"]),
         (["run", "table9", "--data", "digits", "--paper"], ["--data", "digits", "--paper"]),
-        (["run", "table9", "--seeds", "0"], ["--seeds", "0", "at least 1"]),
         (["run", "table9", "--imbalance", "0.5"], ["imbalance", "0.5", "≥ 1"]),
         (["run", "table9", "--imbalance", "1000"], ["imbalance", "1000", "124"]),
         (["run", "table9", "--cpus-per-trial", "0"], ["--cpus-per-trial", "0.0", "above 0"]),
@@ -83,6 +84,24 @@ def test_tables_planned_together_share_their_trunks(study: Study) -> None:
         (["report", "nothing"], ["nothing", "study run"]),
         (["ui"], ["home", "study run"]),
         (["show", "table99"], ["space", "table99"]),
+        (["run", "table9", "--cpus-per-trial", "inf"], ["--cpus-per-trial", "inf", "finite"]),
+        (["run", "table9", "--cpus-per-trial", "nan"], ["--cpus-per-trial", "nan", "finite"]),
+        (["run", "table9", "--cpus-per-trial", "1000"], ["--cpus-per-trial", "1000", "at most"]),
+        (["run", "table9", "--gpus-per-trial", "inf"], ["--gpus-per-trial", "inf", "whole number"]),
+        (["run", "table9", "--gpus-per-trial", "-1"], ["--gpus-per-trial", "-1", "≥ 0"]),
+        (["run", "table9", "--trials", "5"], ["--trials", "5", "open search", "table9"]),
+        (["run", "table9", "--objectives", "few"], ["--objectives", "few", "open search", "table9"]),
+        (["run", "table9", "--early-stop", "5"], ["--early-stop", "5", "open search", "table9"]),
+        (["run", "table9", "--trials", "5", "--dry-run"], ["--trials", "5", "open search", "table9"]),
+        (["run", "sampler_search", "--objectives", "top5"], ["--objectives", "top5", "top1, many"]),
+        (["run", "sampler_search", "--objectives", "top1,few", "--early-stop", "5"], ["--early-stop", "5", "median"]),
+        (["run", "sampler_search", "--data", "digits", "--data", "cifar10"], ["--data", "one data set"]),
+        (["run", "SPACE:raises"], ["space", "SPACE.py:raises", "ZeroDivisionError", "line"]),
+        (["run", "SPACE:no_space"], ["space", "SPACE.py:no_space", "returns a Space", "int"]),
+        (["stop", "nothing"], ["nothing", "study run"]),
+        (["clean", "nothing"], ["nothing", "study run"]),
+        (["clean", "--forget"], ["--forget", "RUN"]),
+        (["clean"], ["home", "study run"]),
     ],
 )
 def test_a_mistake_is_one_line_with_exit_code_2_and_writes_nothing(
@@ -94,6 +113,8 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_writes_nothing(
         "from search_spaces import table9\nfrom trainables.config import base\n"
         "def late(request): return replace(base('digits'), S=60)\n"
         "def unknown_sampler(request): return replace(base('digits'), first='XX')\n"
+        "def raises(request): return 1 / 0\n"
+        "def no_space(request): return 1\n"
     )
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     result = study(*(word.replace("SPACE", "SPACE.py") for word in arguments), code=2)
@@ -103,6 +124,27 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_writes_nothing(
     assert "secret" not in message
     after = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != "__pycache__"}
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "table9", "--seeds", "0"], ["--seeds", "0", "1<=x<=999"]),
+        (["run", "table9", "--seeds", "1000"], ["--seeds", "1000", "1<=x<=999"]),
+        (["run", "sampler_search", "--trials", "0"], ["--trials", "0", "x>=1"]),
+        (["run", "sampler_search", "--early-stop", "0"], ["--early-stop", "0", "x>=1"]),
+        (["run", "table9", "--workers", "0"], ["--workers", "0", "x>=1"]),
+        (["run"], ["SPACE"]),
+        (["clean", "--grace", "-1"], ["--grace", "-1", "x>=0"]),
+    ],
+)
+def test_a_number_out_of_its_range_is_an_error_with_the_usage(
+    study: Study, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    lines = study(*arguments, code=2).stderr.strip().splitlines()
+    assert lines[0].startswith("Usage: ")
+    assert all(word in lines[-1] for word in words), lines
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_prints_a_refusal_as_one_line(tmp_path: Path) -> None:
@@ -126,7 +168,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_list_names_every_space_with_its_cost(study: Study) -> None:
     listed = {each["space"]: each for each in json.loads(study("list", "--json").stdout)}
-    assert set(listed) == {"table6", "table7", "table9"}
+    assert set(listed) == {"sampler_search", "table6", "table7", "table9"}
+    assert {name for name, each in listed.items() if each["search"]} == {"sampler_search"}
     assert listed["table9"]["paper"] == {"epochs_needed": 7164, "epochs_naive": 10800}
 
 
@@ -223,10 +266,42 @@ def test_what_another_run_trained_is_not_trained_again(finished: Finished, small
     assert (status["complete"], status["epochs_trained"]) == (6, 2)
 
 
-def test_a_name_belongs_to_one_plan(finished: Finished) -> None:
-    study, _, space = finished
-    result = study("run", space, "--seeds", "3", "--name", "mine", code=2)
-    assert "another name would do" in str(result.exception)
+def test_a_run_grows_under_its_name_by_what_is_new(
+    study: Study, small_space: Callable[..., str], one_ray: None, tmp_path: Path
+) -> None:
+    space = small_space(cells=(("IB", "IB"),))
+    study("run", space, "--seeds", "1", "--name", "mine")
+    record = tmp_path / "home/store/runs/mine/plan.json"
+    created = json.loads(record.read_text())["created"]
+    small_space(cells=(("IB", "IB"), ("IB", "CR")))
+    plan = parsed(study("run", space, "--seeds", "2", "--name", "mine", "--dry-run", "--json"))
+    assert (plan["epochs_needed"], plan["epochs_to_train"]) == (8, 7)  # of the trunk, only the end is kept
+    report = parsed(study("run", space, "--seeds", "2", "--name", "mine", "--json"))
+    status = parsed(study("status", "mine", "--json"))
+    assert (status["complete"], status["waiting"], status["epochs_needed"]) == (4, 0, 8)
+    assert (status["epochs_trained"], status["epochs_trained_now"], status["outcome"]) == (8 + 2, 7, "complete")
+    assert json.loads(record.read_text())["created"] == created
+    _check_mlflow(tmp_path / "home", report)
+    # Optuna's trial of the first cell was told one replicate, and keeps what it was told.
+    first, second = report["rows"]
+    told = {**report, "rows": [{**first, "mean": first["values"][0]}, second]}
+    _check_optuna(tmp_path / "home", told)
+
+
+def test_a_run_is_not_narrowed_under_its_name(finished: Finished) -> None:
+    study, folder, space = finished
+    record = folder / "home/store/runs/mine/plan.json"
+    before = record.read_bytes()
+    for arguments in ([space, "--seeds", "1"], ["table9", "--seeds", "2"], [space, "--seeds", "2", "--retrain"]):
+        for dry in ([], ["--dry-run"]):
+            if "--retrain" in arguments and dry:
+                continue
+            message = str(study("run", *arguments, "--name", "mine", *dry, code=2).exception)
+            assert "mine" in message
+            assert "\n" not in message
+    assert "1 replicates instead of 2" in str(study("run", space, "--seeds", "1", "--name", "mine", code=2).exception)
+    assert "nothing has changed" in str(study("resume", "mine", "--retrain", code=2).exception)
+    assert record.read_bytes() == before
 
 
 def test_a_run_is_called_by_name_space_or_prefix(finished: Finished) -> None:
@@ -264,8 +339,83 @@ def test_a_failed_replicate_is_reported_and_the_rest_goes_on(
 def test_changed_sources_refuse_a_resume_and_name_the_files(finished: Finished) -> None:
     study, folder, _ = finished
     plan = json.loads((folder / "home/store/runs/mine/plan.json").read_text())
+    del plan["sha256"]
     plan["sources"]["loop.py"] = "0" * 40  # as if it had been planned with another loop
-    record = folder / "home/store/runs/other/plan.json"
-    record.parent.mkdir()
-    record.write_text(json.dumps({**plan, "run": "other"}))
-    assert "loop.py" in str(study("resume", "other", code=2).exception)
+    Store(str(folder / "home/store")).write_record("runs/other/plan.json", {**plan, "run": "other"})
+    message = str(study("resume", "other", code=2).exception)
+    assert "loop.py" in message
+    assert "--retrain" in message
+
+
+def test_a_run_is_begun_anew_when_its_sources_have_changed_and_its_old_records_stay(
+    study: Study, small_space: Callable[..., str], one_ray: None, tmp_path: Path
+) -> None:
+    import mlflow
+
+    study("run", small_space(cells=(("IB", "CR"),)), "--seeds", "1", "--name", "mine")
+    assert "nothing has changed" in str(study("resume", "mine", "--retrain", code=2).exception)
+    store = Store(str(tmp_path / "home/store"))
+    plan = store.read_record("runs/mine/plan.json")
+    assert plan is not None
+    store.write_record("runs/mine/plan.json", {**plan, "sources": {**plan["sources"], "loop.py": "0" * 40}})
+
+    study("resume", "mine", code=2)
+    study("resume", "mine", "--retrain")
+    assert parsed(study("status", "mine", "--json"))["outcome"] == "complete"
+    assert study("resume", "mine").exit_code == 0
+
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'home/mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert sorted(run.data.tags["study.generation"] for run in runs) == ["0", "0", "1", "1"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    names = sorted(optuna.get_all_study_names(f"sqlite:///{tmp_path / 'home/optuna.db'}"))
+    assert len(names) == 2
+    assert names[1] == f"{names[0]}-1"
+
+
+def test_a_status_says_how_large_the_states_are(finished: Finished) -> None:
+    study, folder, _ = finished
+    status = parsed(study("status", "mine", "--json"))
+    states = {path: path.stat().st_size for path in (folder / "home/store").rglob("*") if path.is_file()}
+    assert 0 < status["bytes"] < sum(states.values())
+    shown = study("status", "mine").stdout
+    assert f"  final states: {status['bytes'] / 1e6:.1f} MB" in shown
+    assert "\nstore: " in shown
+
+
+def test_nobody_is_asked_to_stop_a_run_that_nobody_trains(finished: Finished) -> None:
+    study, _, _ = finished
+    message = str(study("stop", "mine", code=2).exception)
+    assert message == "run = 'mine': nobody trains it; `study status` says how far it is"
+
+
+def test_a_run_that_a_driver_trains_is_not_trained_by_a_second_one(finished: Finished) -> None:
+    study, folder, space = finished
+    from study import presence
+
+    study("run", space, "--seeds", "1", "--name", "busy")
+    start = presence.Start(Store(str(folder / "home/store")), "busy", 0, 0, 0, lambda _: None)
+    try:
+        for arguments in (
+            ["run", space, "--seeds", "1", "--name", "busy"],
+            ["resume", "busy"],
+            ["clean", "busy", "--forget"],
+        ):
+            message = str(study(*arguments, code=2).exception)
+            assert "`study stop busy`" in message
+            assert "\n" not in message
+    finally:
+        start.end("complete", 0)
+    study("resume", "busy")
+
+
+def test_a_search_is_listed_shown_and_planned_without_training(study: Study, tmp_path: Path) -> None:
+    assert "sampler_search Open search: first exponent" in study("list").stdout
+    shown = study("show", "sampler_search").stdout
+    assert "Dimensions:\n" in shown
+    assert "  S: Integer(low=0, high=49)" in shown
+    plan = parsed(study("run", "sampler_search", "--trials", "20", "--dry-run", "--json"))
+    assert (plan["searches"], plan["trials"], plan["epochs_needed"]) == ({"sampler_search": 20}, [], 0)
+    words = study("run", "sampler_search", "--dry-run").stdout
+    assert "sampler_search: 50 points, 0 of them planned, of first_q: " in words
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,5 @@
 import statistics
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from study.compare import Difference, differences, holm, mean, paired, rows, std
+from study.compare import Difference, differences, front, holm, mean, objectives, paired, rows, std
 from study.plan import Contrast, Machine, Plan, PlannedSpace, PlannedTrial, Request, Resources
 
 few = settings(max_examples=60, deadline=None)
@@ -73,14 +74,14 @@ def test_holm_is_closed_testing_by_bonferroni(p):
 # A plan and the states that are there
 
 
-def trial(row, column="digits", replicates=6, space="table9"):
+def trial(row, column="digits", replicates=6, space="table9", measure="test/top1"):
     ends = tuple(f"{space} {row} {column} {number}" for number in range(replicates))
-    return PlannedTrial(space, f"{row} ({column})", row, column, {}, {"first": row[:2]}, 80.0, column, 2, ends)
+    return PlannedTrial(space, f"{row} ({column})", row, column, {}, {"first": row[:2]}, 80.0, column, 2, ends, measure)
 
 
-def plan(*trials, contrasts=(CONTRAST,), objective="test/top1"):
+def plan(*trials, contrasts=(CONTRAST,), objectives=("test/top1",)):
     spaces = tuple(
-        PlannedSpace(name, name, "", objective, contrasts, {}, name, "")
+        PlannedSpace(name, name, "", objectives, contrasts, {}, name, "")
         for name in dict.fromkeys(trial.space for trial in trials)
     )
     return Plan("r", Request(), Machine("cpu", 1), Resources(), 6, spaces, trials, {}, 0)
@@ -115,10 +116,12 @@ def test_a_row_is_of_the_replicates_that_are_there():
 
 
 def test_shots_are_of_the_objective_s_images_and_absent_where_no_class_is():
-    cell = trial("IB⇒CR", replicates=2)
+    cell = trial("IB⇒CR", replicates=2, measure="val/top1")
     one = {"val/top1": 50.0, "val/many": 90.0, "val/few": 10.0, "test/many": 1.0, "test/medium": 1.0}
     other = {"val/top1": 60.0, "val/many": 80.0, "val/few": 20.0}
-    (row,) = rows(plan(cell, objective="val/top1"), dict(zip(cell.ends, map(header, (one, other)), strict=True)).get)
+    (row,) = rows(
+        plan(cell, objectives=("val/top1",)), dict(zip(cell.ends, map(header, (one, other)), strict=True)).get
+    )
     assert (row.mean, row.shots) == (55.0, {"many": 85.0, "few": 15.0})
 
 
@@ -168,3 +171,47 @@ def test_hypotheses_are_adjusted_over_the_columns_of_their_own_space():
 def test_a_hypothesis_about_a_row_that_is_not_planned_is_silent():
     work = plan(trial("IB⇒CR"))
     assert differences(work, rows(work, dict.fromkeys(work.trials[0].ends, top1(50.0)).get)) == []
+
+
+# Champions and fronts
+
+
+def test_a_champion_s_row_shows_its_own_measure_under_its_own_replicates():
+    point = trial("#3", replicates=1, measure="val/top1")
+    champion = replace(trial("champion #3", replicates=2), measure="test/top1", champion_of="#3", first_replicate=1000)
+    states = {point.ends[0]: header({"val/top1": 90.0, "test/top1": 80.0})}
+    states |= {end: header({"val/top1": 85.0, "test/top1": 70.0 + n}) for n, end in enumerate(champion.ends)}
+    found = rows(plan(point, champion, objectives=("val/top1",)), states.get)
+    assert [row.values for row in found] == [{0: 90.0}, {1000: 70.0, 1001: 71.0}]
+
+
+def test_objectives_are_means_over_replicates_after_the_last_epoch():
+    cell = trial("#0", replicates=2)
+    states = dict(
+        zip(
+            cell.ends,
+            (header({"a": 99.0, "b": 0.0}, {"a": 50.0, "b": 2.0}), header({"a": 70.0, "b": 4.0})),
+            strict=True,
+        )
+    )
+    assert objectives(plan(cell, objectives=("a", "b")), cell, states.__getitem__) == [60.0, 3.0]
+    with pytest.raises(KeyError):
+        objectives(plan(cell, objectives=("a",)), cell, {cell.ends[0]: states[cell.ends[0]]}.__getitem__)
+
+
+points = st.lists(st.tuples(*[st.integers(0, 4)] * 2), max_size=9) | st.lists(st.tuples(st.integers(0, 9)), max_size=9)
+
+
+@few
+@given(values=points)
+def test_the_front_is_what_no_other_point_beats(values):
+    named = [(trial(f"#{number}", replicates=1), own) for number, own in enumerate(values)]
+    distinct = list(dict.fromkeys(values))
+    unbeaten = [
+        own for own in distinct
+        if not any(all(a >= b for a, b in zip(other, own, strict=True)) for other in distinct if other != own)
+    ]  # fmt: skip
+    unbeaten.sort(key=lambda own: -own[0])
+    assert [point.row for point in front(named)] == [f"#{values.index(own)}" for own in unbeaten]
+    if values and len(values[0]) == 1:
+        assert len(unbeaten) == 1
