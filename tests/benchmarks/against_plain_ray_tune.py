@@ -12,20 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib import metadata
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from measuring import environment, spread
+
 from study import runs
-from study.planning import commit
 from study.store import Store
 
 HERE = Path(__file__).parent
@@ -79,11 +78,6 @@ def plain(folder: str, arguments: list[str]) -> dict[str, Any]:
     found, printed = timed(sys.executable, str(HERE / "plain_ray_tune.py"), folder, *arguments)
     said = json.loads(printed.strip().splitlines()[-1])
     return {**found, "top1": said.pop("top1"), "where": said}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and range."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def parts(found: list[dict[str, Any]]) -> dict[str, float]:

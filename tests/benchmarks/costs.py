@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from environment import environment
+from measuring import environment, spread
 from ray import cloudpickle, tune
 from ray.tune import Trainable
 from trainable_forms import Silent
@@ -191,11 +190,6 @@ def table9(repeats: int) -> dict[str, Any]:
             print(which, found[which][-1], flush=True)
     added = [100 * (ours / alone - 1) for ours, alone in zip(found["platform"], found["ray_alone"], strict=True)]
     return {"unit": "s of wall time, process start to end", "n": repeats, **found, "added_percent": spread(added)}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Least, middle, most."""
-    return {"min": round(min(values), 2), "median": round(statistics.median(values), 2), "max": round(max(values), 2)}
 
 
 def main() -> None:

@@ -290,7 +290,7 @@ def main() -> None:
         f"of the report, MLflow and Optuna: doubled {doubled}, lost {lost}"
     )
     if asked.out:
-        from environment import environment
+        from measuring import environment
 
         record = {"command": " ".join(["python", *sys.argv]), "seed": asked.seed, **environment()}
         asked.out.write_text(json.dumps({**record, "runs": rounds, "kills": kills}, indent=1) + "\n")

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
-from environment import environment
+from measuring import environment, spread
 
 from study import execute
 from study.plan import Resources
@@ -79,11 +78,7 @@ def main() -> None:
         "command": f"python tests/benchmarks/trainable_forms.py --stages {options.stages} --rounds {options.rounds}",
         "unit": "ms a stage that does nothing, end to end, two at a time, start-up of actors included",
         "n": options.rounds,
-        **{
-            form: {"min": min(rest), "median": statistics.median(rest), "max": max(rest)}
-            for form, values in measured.items()
-            if (rest := [round(1000 * value, 1) for value in values[1:]])
-        },
+        **{form: spread([1000 * value for value in values[1:]]) for form, values in measured.items()},
         **environment(),
     }
     RESULT.parent.mkdir(exist_ok=True)
