@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,20 +77,19 @@ def start(
                 runs.save_failures(store, run, given_up)
             projection.reconcile(stored, given_up)
             drive = _Drive(draft, store, projection, progress, begun, given_up, stored)
-            stopped = drive.train(resources)
-            if drive.is_complete():
-                outcome = "complete"
-            elif stopped:
-                stored = store.keys()
-                projection.reconcile(stored, given_up)  # what the workers saved when they were stopped
-            else:
-                outcome = "failed"
-            progress.close()
-            answer()
-            code, status = _ENDS[outcome]
-            behind = projection.close(
-                status, lambda: Report(draft.plan, reader(store)).files(), drive.points.champions()
-            )
+            with drive.train(resources) as stopped:  # the records are ended while Ray ends
+                if drive.is_complete():
+                    outcome = "complete"
+                elif stopped:
+                    stored = store.keys()
+                    projection.reconcile(stored, given_up)  # what the workers saved when they were stopped
+                else:
+                    outcome = "failed"
+                code, status = _ENDS[outcome]
+                projection.finish(status, lambda: Report(draft.plan, reader(store)).files(), drive.points.champions())
+                progress.close()
+                answer()
+            behind = projection.close()
             if behind:
                 progress.say(f"{behind}: `study resume {run}` catches up")
             return code
@@ -144,19 +143,22 @@ class _Drive:
         epochs = sum(len(stage.keys) for stage in self._stages)
         progress.begin(epochs, (sum(r.keys[-1] in stored for r in draft.recipes.values()), len(draft.recipes)))
 
-    def train(self, resources: Resources) -> bool:
-        """Let Ray Tune execute the stages, if there are any; returns whether it was stopped."""
+    @contextmanager
+    def train(self, resources: Resources) -> Iterator[bool]:
+        """Let Ray Tune execute the stages, if there are any; yields whether it was stopped, and then ends Ray."""
         if not self._stages and self.points.settled():
-            return False
+            yield False
+            return
         from study import execute
 
         drain = execute.Drain()
-        # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
-        with execute.connected(resources, self._lost_ray), execute.interruptible(drain, self._progress.say):
-            self._projection.check()  # they were opened while Ray started
-            job = execute.Job(self._draft.plan.run, self._store.url, resources.data_dir)
-            execute.execute(self._stages, job, resources, self._draft.work.trainable(), drain, self)
-        return drain.requested
+        with execute.connected(resources, self._lost_ray):
+            # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
+            with execute.interruptible(drain, self._progress.say):
+                self._projection.check()  # they were opened while Ray started
+                job = execute.Job(self._draft.plan.run, self._store.url, resources.data_dir)
+                execute.execute(self._stages, job, resources, self._draft.work.trainable(), drain, self)
+            yield drain.requested
 
     def is_complete(self) -> bool:
         """Whether every replicate has ended in a state, and no search goes on."""

@@ -135,7 +135,8 @@ class Work:
         prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
         trainable: → the Ray Trainable class that executes a stage.
         parameters: (configuration, replicate) → what MLflow shows as parameters.
-        log_model: (configuration, a state's payload) → None; logs the model to MLflow's active run.
+        exporter: configuration → (a state's payload, folder, MLflow's ``Model``) → None, which writes a model directory
+            as an MLflow flavor does. The first step may take seconds, once for each kind of network.
     """
 
     resolve: Callable[[Json, int, Machine], Resolved]
@@ -143,7 +144,7 @@ class Work:
     prepare: Callable[[Sequence[Json], Path, bool], None]
     trainable: Callable[[], type]
     parameters: Callable[[Json, int], Mapping[str, Any]]
-    log_model: Callable[[Json, bytes], None]
+    exporter: Callable[[Json], Callable[[bytes, Path, Any], None]]
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Projection:
         self._optuna.put(partial(self._open_search, storage))
         self._optuna.put(lambda: self._search.take_up())
         self._mlflow.put(partial(self._open_tracker, tracking_uri, artifacts))
+        self._mlflow.put(self._begin_exports)
 
     def check(self) -> None:
         """Wait until Optuna and MLflow are open, or away; raises what their threads raised, such as a refusal."""
@@ -98,20 +99,20 @@ class Projection:
         for replicate, failure in failures.items():
             self.failed(replicate, Failure(failure["reason"], for_good=True))
 
-    def close(
+    def finish(
         self, status: str, files: Callable[[], Mapping[str, bytes | str]], champions: Mapping[str, list[PlannedTrial]]
-    ) -> str:
-        """Wait until everything is shown, log the report, and end the parent run with a status.
+    ) -> None:
+        """Log the report and end the parent run with a status.
 
         Args:
             status: FINISHED, FAILED or KILLED.
             files: makes the report's files.
             champions: of each search, the trials whose model is to be registered, the best first.
-
-        Returns:
-            What is behind, or "" if nothing is.
         """
         self._mlflow.put(lambda: self._finish(status, files, champions))
+
+    def close(self) -> str:
+        """Wait until everything is shown; returns what is behind, or "" if nothing is."""
         behind = [("MLflow", self._close_mlflow()), ("Optuna", self._optuna.close(PATIENCE_SECONDS))]
         return "; ".join(f"{service} is behind ({why})" for service, why in behind if why)
 
@@ -145,6 +146,16 @@ class Projection:
                 raise
             raise Refusal("--tracking-uri", without_password(uri), f"MLflow refuses it: {first_line(error)}") from error
         self._tracker = tracker
+
+    def _begin_exports(self) -> None:
+        """The first model of a kind takes seconds of imports and tracing: while Ray starts, a core is free for them."""
+        unshown = (self._draft.trial(name) for name in self._draft.recipes if not self._is_shown(name))
+        trial = next(unshown, None)
+        if trial is not None and not self._tracker.is_closed():
+            self._draft.work.exporter(trial.config)
+
+    def _is_shown(self, replicate: Replicate) -> bool:
+        return self._tracker.is_complete(self._draft.trial(replicate), replicate[1])
 
     def _project(self, trial: PlannedTrial, number: int, key: str) -> None:
         if not self._tracker.is_complete(trial, number):

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,23 +22,24 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdou
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
+from study.models import Models
 from study.plan import Json, Plan, PlannedTrial
 from study.planning import Draft
 from study.refusal import Refusal
 
-CURVES = ("train/", "lr", "test/", "val/top1", "val/loss", "fit/")  # what is shown of every epoch
+# What is shown of every epoch; the rest comes with the last one.
+CURVES = ("train/", "lr", "test/loss", "test/top1", "test/many", "test/medium", "test/few", "val/top1", "fit/")
 BATCH = 990  # metrics a call; MLflow takes 1,000 entities, of which some are tags
 CLASSES = 100  # with more of them, each one's accuracy is in the store alone
 DESCRIBED, FAILED_BECAUSE, FINISHED = "study.described", "study.failed_because", "study.finished"
 _AWAY = (
     "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED",
 )  # fmt: skip
-CHAMPION = "champion"  # the alias of a registered model
 
 
 class Tracker:
@@ -60,10 +60,10 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self._draft, plan = draft, draft.plan
         _create_whole(uri)
-        mlflow.set_tracking_uri(uri)
         self._client = MlflowClient(uri)
         self._created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
         self._experiment = self._find_experiment(None if uri.startswith(("http", "databricks")) else artifacts)
+        self._models = Models(self._client, self._experiment)
         runs = self._all_runs()
         self._children: dict[tuple[str, int], _Child] = {}
         self._unanswered: set[tuple[str, int]] = set()  # those that were asked to be created
@@ -145,13 +145,14 @@ class Tracker:
             if FAILED_BECAUSE in child.run.data.tags:
                 self._client.delete_tag(child.run_id, FAILED_BECAUSE)
             child.run = self._client.get_run(child.run_id)
+        model = self._log_model(child, trial, payload) if last else None
         clock = self._created
         batch: list[Metric] = []
         for step, (epoch, seconds) in enumerate(zip(measures, header["wall_seconds"], strict=True)):
             clock += int(1000 * seconds)
             whole = last and step == trial.epochs - 1
             if step >= child.epochs or (whole and trial.stopped):
-                metrics = _metrics(epoch, step, clock, last=whole)
+                metrics = _metrics(epoch, step, clock, model if whole else None)
                 if step < child.epochs:  # its curves were shown before it was stopped there
                     metrics = [metric for metric in metrics if not metric.key.startswith(CURVES)]
                 if len(batch) + len(metrics) > BATCH:  # an epoch is written whole or not at all
@@ -165,7 +166,6 @@ class Tracker:
         )
         child.epochs = max(child.epochs, len(measures))
         if last:
-            self._log_model(child, trial, payload)
             self._client.set_terminated(child.run_id, "FINISHED", end_time=clock)
             child.run = self._client.get_run(child.run_id)
 
@@ -211,29 +211,17 @@ class Tracker:
         self._parent = self._client.get_run(run_id)
 
     def register(self, name: str, champions: Sequence[PlannedTrial]) -> None:
-        """Register the models of a search's champions, one version for each that has none yet.
+        """Register the models of a search's champions; the alias `champion` stands for the first of them.
 
-        The alias `CHAMPION` stands for the first. The model is that of a champion's first fresh replicate: which of
-        them is best is not asked.
+        The model is that of a champion's first fresh replicate: which of them is best is not asked.
         """
-        with suppress(MlflowException):  # it is there already
-            self._client.create_registered_model(name)
-        versions = {v.tags.get("study.key"): v for v in self._client.search_model_versions(f"name = '{name}'")}
-        for rank, trial in enumerate(champions):
+        found = []
+        for trial in champions:
             number, key = next(iter(trial.by_replicate.items()))
-            version = versions.get(key)
-            if version is None:
-                child = self._children.get((trial.name, number))
-                run = None if child is None else self._client.get_run(child.run_id)
-                if run is None or not run.outputs or not run.outputs.model_outputs:
-                    continue  # its state was damaged meanwhile: the next start sees to it
-                model = run.outputs.model_outputs[0].model_id
-                version = self._client.create_model_version(
-                    name, f"models:/{model}", run_id=run.info.run_id, model_id=model,
-                    tags={"study.key": key, "study.trial": trial.name, "study.run": self._plan.run},
-                )  # fmt: skip
-            if rank == 0:
-                self._client.set_registered_model_alias(name, CHAMPION, version.version)
+            child = self._children.get((trial.name, number))
+            if child is not None:
+                found.append((child.run_id, key, {"study.trial": trial.name, "study.run": self._plan.run}))
+        self._models.register(name, found)
 
     def _find_experiment(self, artifacts: Path | None) -> str:
         found = self._client.get_experiment_by_name(self._plan.run)
@@ -279,12 +267,11 @@ class Tracker:
         found = (run for run in self._all_runs() if run.data.tags.get("study.kind") == "replicate")
         return next((run for run in found if _replicate(run) == name), None)
 
-    def _log_model(self, child: _Child, trial: PlannedTrial, payload: Callable[[], bytes]) -> None:
-        child.run = self._client.get_run(child.run_id)  # an outage may have hidden that it has one
-        if any(output.model_id for output in (child.run.outputs.model_outputs if child.run.outputs else ())):
-            return
-        with mlflow.start_run(run_id=child.run_id, log_system_metrics=False):
-            self._draft.work.log_model(trial.config, payload())
+    def _log_model(self, child: _Child, trial: PlannedTrial, payload: Callable[[], bytes]) -> str:
+        def save(folder: Path, model: Model) -> None:
+            self._draft.work.exporter(trial.config)(payload(), folder, model)
+
+        return self._models.log(child.run, trial.epochs - 1, save)
 
     def _note(self) -> str:
         titles = "\n".join(f"- {space.title}" for space in self._plan.spaces)
@@ -331,20 +318,22 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, (requests.RequestException, sqlalchemy.exc.SQLAlchemyError))
 
 
-def _metrics(epoch: Json, step: int, clock: int, last: bool) -> list[Metric]:
+def _metrics(epoch: Json, step: int, clock: int, model: str | None) -> list[Metric]:
     """An epoch's scalars: the curves every epoch; what is read at the end, and each class, with the last one only.
 
-    A metric costs 0.15 ms of the driver's time, and the fixed set has 24 a epoch; the store holds them all.
+    The last epoch is the one that has a model; its metrics are the model's as well. A metric costs 0.1 ms of the
+    driver's time, and the fixed set has 24 an epoch; the store holds them all.
     """
     found = [
-        Metric(name, value, clock, step)
+        Metric(name, value, clock, step, model_id=model)
         for name, value in epoch.items()
-        if not isinstance(value, list) and (last or name.startswith(CURVES))
+        if not isinstance(value, list) and (model or name.startswith(CURVES))
     ]
     classes = epoch.get("test/class_accuracy", [])
-    if last and len(classes) <= CLASSES:
-        by_class = enumerate(classes)
-        found += [Metric(f"test/class/{rank:04d}", value, clock, step) for rank, value in by_class]
+    if model and len(classes) <= CLASSES:
+        found += [
+            Metric(f"test/class/{rank:04d}", value, clock, step, model_id=model) for rank, value in enumerate(classes)
+        ]
     # By the last epoch whose lr is there, a later start knows how far this run is.
     return sorted(found, key=lambda metric: metric.key == "lr")
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
@@ -174,3 +175,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def s3_url(address: str, folder: str, bucket: str = "bucket", user: str = "") -> str:
     """A store in a bucket of that server."""
     return f"s3://{user}{bucket}/{folder}?endpoint_override={address}&scheme=http&region=us-east-1"
+
+
+def exporter(_config: object) -> Callable[[bytes, Path, Any], None]:
+    """What a `Work` has: writes a model directory of two files, what MLflow reads and the payload."""
+
+    def save(payload: bytes, folder: Path, model: Any) -> None:
+        Path(folder, "payload").write_bytes(payload)
+        model.save(str(Path(folder, "MLmodel")))
+
+    return save

@@ -50,21 +50,28 @@ def classifier(config: Config, payload: bytes) -> Classifier:
     return Classifier(network, facts.mean, facts.std).eval()
 
 
-def log(config: Config, payload: bytes) -> None:
-    """Log the network to the active MLflow run as ``model``, with signature and requirements.
+class Exporter:
+    """Saves networks of a configuration's kind as MLflow models, with signature and requirements.
 
     The format is torch.export's pt2, a graph and tensors: no pickle, and loading it needs no code of this project.
-    MLflow would trace every network anew and load it back to try it, 0.7 s each; here the first network of a kind is
-    saved by ``mlflow.pytorch``, and the others are that model with other weights.
+    MLflow would trace every network anew and load it back to try it, 0.7 s each; here one network of a kind is saved
+    by ``mlflow.pytorch``, and the others are that model with other weights.
     """
-    Model.log(
-        artifact_path=None,
-        name="model",
-        flavor=_Reweighted,
-        template=_template(config.dataset, config.backbone),
-        weights=classifier(config, payload).state_dict(),
-        validate_serving_input=False,
-    )
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._template = config, _template(config.dataset, config.backbone)
+
+    def save(self, payload: bytes, path: Path, model: Model) -> None:
+        """Write the network of a state's payload to a folder, and describe it in an MLflow ``Model``."""
+        template = self._template
+        for file, content in template.files.items():
+            Path(path, file).parent.mkdir(parents=True, exist_ok=True)
+            Path(path, file).write_bytes(content)
+        weights = classifier(self._config, payload).state_dict()
+        Path(path, template.graph).write_bytes(template.reweighted(weights))
+        for part in ("flavors", "signature", "saved_input_example_info", "model_size_bytes"):
+            setattr(model, part, getattr(template.model, part))
+        model.save(str(Path(path, "MLmodel")))
 
 
 class _Template:
@@ -114,20 +121,3 @@ class _Template:
 @lru_cache(maxsize=4)
 def _template(dataset: str, backbone: str) -> _Template:
     return _Template(dataset, backbone)
-
-
-class _Reweighted:
-    """An MLflow flavor, as `Model.log` wants one: a template with other weights."""
-
-    @staticmethod
-    def save_model(
-        path: str, mlflow_model: Model, template: _Template, weights: Mapping[str, Tensor], **_options: object
-    ) -> None:
-        """Write a model directory."""
-        for file, content in template.files.items():
-            Path(path, file).parent.mkdir(parents=True, exist_ok=True)
-            Path(path, file).write_bytes(content)
-        Path(path, template.graph).write_bytes(template.reweighted(weights))
-        for part in ("flavors", "signature", "saved_input_example_info", "model_size_bytes"):
-            setattr(mlflow_model, part, getattr(template.model, part))
-        mlflow_model.save(str(Path(path, "MLmodel")))

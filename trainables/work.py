@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,11 @@ def parameters(config: Json, replicate: int) -> Mapping[str, Any]:
     return {**shown, "combination": checked.combination}
 
 
-def log_model(config: Json, payload: bytes) -> None:
-    """Log the network of a state to MLflow's active run: pixels from 0 to 1, (B, channels, side, side), to logits."""
-    from trainables.export import log
+def exporter(config: Json) -> Callable[[bytes, Path, Any], None]:
+    """Writes the network of a state as an MLflow model: pixels from 0 to 1, (B, channels, side, side), to logits."""
+    from trainables.export import Exporter
 
-    log(Config.from_json(config), payload)
+    return Exporter(Config.from_json(config)).save
 
 
 WORK = Work(
@@ -65,5 +65,5 @@ WORK = Work(
     prepare=prepare,
     trainable=trainable,
     parameters=parameters,
-    log_model=log_model,
+    exporter=exporter,
 )

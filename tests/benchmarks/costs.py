@@ -75,9 +75,14 @@ def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
     return Resolved({}, (config,), ("0" * 40, f"{config['number'] + 1:040x}"))
 
 
+def exporter(_config: Json) -> Any:
+    """A model directory that holds MLflow's own file."""
+    return lambda _payload, folder, model: model.save(str(folder / "MLmodel"))
+
+
 WORK = Work(
     resolve=resolve, sources=dict, prepare=lambda *_: None, trainable=lambda: Nothing,
-    parameters=lambda config, _: dict(config), log_model=lambda *_: None,
+    parameters=lambda config, _: dict(config), exporter=exporter,
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from itertools import count
 import optuna
 import pytest
 import sqlalchemy.exc
+from conftest import exporter
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -75,7 +76,7 @@ class Run:
         }
         self.work = Work(
             lambda config, seed, _machine: recipe(config["switch"], seed), None, None, None,
-            lambda _config, _number: {}, lambda _config, _payload: None,
+            lambda _config, _number: {}, exporter,
         )  # fmt: skip
         made = [Trial(f"IB⇒{switch}", "digits", {"switch": switch}, {"switch": switch}) for switch in SAMPLERS]
         self.space = Space("table9", "a title", tuple(made), DOMAIN, self.work)
@@ -159,6 +160,12 @@ def nothing():
     return {}
 
 
+def close(projection, status, files):
+    """The end of a start."""
+    projection.finish(status, files, {})
+    return projection.close()
+
+
 def away(*_arguments, **_options):
     raise MlflowException("the server is away\nand more")
 
@@ -178,7 +185,7 @@ def test_what_becomes_durable_is_shown_in_both(run):
     projection = run.driver()
     for key in run.train():
         projection.state(key)
-    assert projection.close("FINISHED", nothing, {}) == ""
+    assert close(projection, "FINISHED", nothing) == ""
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
     assert run.said == []
@@ -188,7 +195,7 @@ def test_a_shared_state_is_shown_in_every_replicate_that_passes_through_it(run):
     projection = run.driver()
     (shared,) = run.train(("table9/IB⇒CB (digits)", 0), epochs=2)
     projection.state(shared)
-    projection.close("KILLED", nothing, {})
+    close(projection, "KILLED", nothing)
     curve = [top1(key) for key in recipe("CB", 0).keys[1:3]]
     assert run.mlflow() == {(trial.name, 0): ("RUNNING", curve) for trial in run.plan.trials}
     assert {state for _, state, _ in run.optuna()} == {"RUNNING"}
@@ -199,7 +206,7 @@ def test_a_start_shows_what_is_in_the_store_and_a_trial_waits_for_its_last_repli
     run.train((first.name, 0), (first.name, 1), (second.name, 0))
     projection = run.driver()
     projection.reconcile(run.store.keys(), {})
-    projection.close("KILLED", nothing, {})
+    close(projection, "KILLED", nothing)
     assert run.optuna() == [run.all_complete()[0], (second.label, "RUNNING", None)]
     assert run.mlflow() == {
         **run.all_shown(),
@@ -210,7 +217,7 @@ def test_a_start_shows_what_is_in_the_store_and_a_trial_waits_for_its_last_repli
     for _ in range(2):
         projection = run.driver()
         projection.reconcile(run.store.keys(), {})
-        projection.close("FINISHED", nothing, {})
+        close(projection, "FINISHED", nothing)
         assert run.optuna() == run.all_complete()
         assert run.mlflow() == run.all_shown()
 
@@ -223,13 +230,13 @@ def test_an_outage_of_mlflow_is_one_warning_and_the_next_start_catches_up(run, m
         projection.check()
         for key in run.train():
             projection.state(key)
-        assert projection.close("FINISHED", nothing, {}) == "MLflow is behind (the server is away)"
+        assert close(projection, "FINISHED", nothing) == "MLflow is behind (the server is away)"
     assert run.said == ["MLflow is behind (the server is away): training goes on"]
     assert run.optuna() == run.all_complete()
 
     projection = run.driver()
     projection.reconcile(run.store.keys(), {})
-    assert projection.close("FINISHED", nothing, {}) == ""
+    assert close(projection, "FINISHED", nothing) == ""
     assert len(run.said) == 1
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
@@ -255,7 +262,7 @@ def test_after_an_outage_of_mlflow_the_same_start_catches_up(run, monkeypatch, m
     projection = run.driver()
     for key in run.train():
         projection.state(key)
-    assert projection.close("FINISHED", nothing, {}) == ""
+    assert close(projection, "FINISHED", nothing) == ""
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
     assert set(run.said) == {
@@ -272,8 +279,7 @@ def test_an_outage_of_optuna_is_one_warning_and_the_next_start_catches_up(run, m
         for key in run.train():
             projection.state(key)
         assert (
-            projection.close("FINISHED", nothing, {})
-            == "Optuna is behind ((sqlite3.OperationalError) database is locked)"
+            close(projection, "FINISHED", nothing) == "Optuna is behind ((sqlite3.OperationalError) database is locked)"
         )
     assert run.said == [
         "Optuna is behind ((sqlite3.OperationalError) database is locked): "
@@ -283,7 +289,7 @@ def test_an_outage_of_optuna_is_one_warning_and_the_next_start_catches_up(run, m
 
     projection = run.driver()
     projection.reconcile(run.store.keys(), {})
-    assert projection.close("FINISHED", nothing, {}) == ""
+    assert close(projection, "FINISHED", nothing) == ""
     assert len(run.said) == 1
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
@@ -311,7 +317,7 @@ def test_a_locked_database_of_optuna_is_waited_for(run, tmp_path, monkeypatch):
     projection.check()  # which does not hold the driver up
     lock.execute("ROLLBACK")
     lock.close()
-    assert projection.close("FINISHED", nothing, {}) == ""
+    assert close(projection, "FINISHED", nothing) == ""
     assert run.said == [warning, "Optuna is back, and catches up"]
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
@@ -322,7 +328,7 @@ def test_what_raised_is_a_failure_and_what_was_lost_stays_open(run):
     projection = run.driver()
     projection.failed((raised.name, 1), Failure("Diverged: the loss is NaN", for_good=True))
     projection.failed((lost.name, 0), Failure("its process was lost 3 times"))
-    projection.close("FAILED", nothing, {})
+    close(projection, "FAILED", nothing)
     assert run.optuna() == [(raised.label, "FAIL", None), (lost.label, "RUNNING", None)]
     assert run.mlflow() == {(raised.name, 1): ("FAILED", []), (lost.name, 0): ("FAILED", [])}
 
@@ -331,19 +337,19 @@ def test_a_retry_that_succeeds_is_a_new_trial(run):
     first, _ = run.plan.trials
     projection = run.driver()
     projection.failed((first.name, 1), Failure("Diverged", for_good=True))
-    projection.close("FAILED", nothing, {})
+    close(projection, "FAILED", nothing)
     projection = run.driver()
     projection.retry((first.name, 1))
     for key in run.train():
         projection.state(key)
-    projection.close("FINISHED", nothing, {})
+    close(projection, "FINISHED", nothing)
     assert sorted(run.optuna(), key=str) == sorted([(first.label, "FAIL", None), *run.all_complete()], key=str)
     assert run.mlflow() == run.all_shown()
 
 
 def test_the_report_is_made_at_the_end_and_kept(run):
     projection = run.driver()
-    projection.close("FINISHED", lambda: {"report.md": f"{len(run.mlflow())} replicates"}, {})
+    close(projection, "FINISHED", lambda: {"report.md": f"{len(run.mlflow())} replicates"})
     client = MlflowClient(run.uri)
     (parent,) = client.search_runs([client.get_experiment_by_name(run.plan.run).experiment_id])
     assert parent.info.status == "FINISHED"
@@ -359,7 +365,7 @@ def test_a_mistake_of_ours_is_raised_where_the_driver_waits(run, monkeypatch, ow
     projection = run.driver()
     projection.reconcile(set(run.train()), {})
     with pytest.raises(ZeroDivisionError, match="ours"):
-        projection.close("FINISHED", nothing, {})
+        close(projection, "FINISHED", nothing)
 
 
 def test_what_optuna_can_never_take_is_a_mistake_of_ours_and_no_outage(run, monkeypatch):
@@ -371,7 +377,7 @@ def test_what_optuna_can_never_take_is_a_mistake_of_ours_and_no_outage(run, monk
     projection = run.driver()
     projection.reconcile(set(run.train()), {})
     with pytest.raises(optuna.exceptions.StorageInternalError):
-        projection.close("FINISHED", nothing, {})
+        close(projection, "FINISHED", nothing)
     assert run.said == []
 
 
@@ -380,5 +386,5 @@ def test_a_plan_of_another_objective_is_told_that(run):
     run.plan = replace(run.plan, spaces=(replace(space, objectives=("lr",)),))
     projection = run.driver()
     projection.reconcile(set(run.train()), {})
-    projection.close("FINISHED", nothing, {})
+    close(projection, "FINISHED", nothing)
     assert [value for *_, value in run.optuna()] == pytest.approx([0.1, 0.1])

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from test_projection import Run
+from conftest import exporter
+from test_projection import Run, close
 
 from study.store import Store
 
@@ -102,20 +103,6 @@ def test_a_server_gets_everything_and_is_not_needed_to_resume(
     assert "IB⇒CR" in again.stdout
 
 
-class Logged:
-    """A model that is an output of its run, with an artefact."""
-
-    def __call__(self, _config: object, payload: bytes) -> None:
-        import mlflow
-        from mlflow.entities import LoggedModelOutput
-
-        run = mlflow.active_run()
-        assert run is not None
-        model = mlflow.initialize_logged_model(name="model", source_run_id=run.info.run_id)
-        mlflow.log_text(payload.decode(), "payload.txt")
-        mlflow.log_outputs(models=[LoggedModelOutput(model.model_id, step=0)])
-
-
 def records(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """All that MLflow holds of a run: its parent, and its children by replicate."""
     import mlflow
@@ -147,7 +134,7 @@ def records(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def recorded(run: Run) -> Run:
     """The same run, with models."""
-    run.work = replace(run.work, log_model=Logged())
+    run.work = replace(run.work, exporter=exporter)
     run.space = replace(run.space, work=run.work)
     return run
 
@@ -186,7 +173,7 @@ def test_a_server_that_goes_away_in_the_middle_and_comes_back_lacks_nothing(
     projection = undisturbed.driver()
     for key in states:
         projection.state(key)
-    assert projection.close("FINISHED", lambda: report, {}) == ""
+    assert close(projection, "FINISHED", lambda: report) == ""
 
     port = free_port()
     process = serve(tmp_path, port)
@@ -206,7 +193,7 @@ def test_a_server_that_goes_away_in_the_middle_and_comes_back_lacks_nothing(
             else:
                 process.wait()
                 process = serve(tmp_path, port)
-            assert projection.close("FINISHED", lambda: report, {}) == ""
+            assert close(projection, "FINISHED", lambda: report) == ""
             assert disturbed.said[0].startswith("MLflow is behind (")
             assert disturbed.said[-1] == "MLflow is back, and catches up"
             time.sleep(0.5)  # for requests that it may have kept while it was stopped

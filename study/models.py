@@ -1,0 +1,95 @@
+"""The final networks as MLflow models: one a replicate, and a search's champions registered; all of it idempotent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+CHAMPION = "champion"  # the alias of a registered model
+
+
+class Models:
+    """The models of an experiment's runs.
+
+    MLflow's ``log_model`` functions would, each time, trace and try the network and read every metric's history to link
+    the model to one step of it; here that step's metrics are written with the model's id.
+
+    Args:
+        client: of MLflow.
+        experiment: its id.
+    """
+
+    def __init__(self, client: MlflowClient, experiment: str) -> None:
+        self._client, self._experiment = client, experiment
+        self._known: dict[str, LoggedModel] | None = None  # by run; None: to be looked up
+
+    def log(self, run: Run, step: int, save: Callable[[Path, Model], None]) -> str:
+        """See that a run has its model; returns the model's id.
+
+        Args:
+            run: whose model it is.
+            step: the epoch after which the network was so.
+            save: (folder, model) → None; writes a model directory, as an MLflow flavor's ``save_model`` does.
+        """
+        known = self._all()
+        model = known.get(run.info.run_id)
+        if model is None:
+            self._known = None  # what there is is unknown until the server has answered
+            model = self._client.create_logged_model(
+                self._experiment, name="model", source_run_id=run.info.run_id, params=run.data.params
+            )
+            self._known = known
+            known[run.info.run_id] = model
+        if model.status != LoggedModelStatus.READY:
+            identity = {"model_uuid": model.model_id, "model_id": model.model_id, "run_id": run.info.run_id}
+            with TemporaryDirectory(prefix="study-") as folder:
+                save(Path(folder), Model(artifact_path=model.artifact_location, **identity))
+                self._client.log_model_artifacts(model.model_id, folder)
+            outputs = self._client.get_run(run.info.run_id).outputs
+            if not outputs or not outputs.model_outputs:
+                self._client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step)])
+            known[run.info.run_id] = self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        return str(model.model_id)
+
+    def register(self, name: str, champions: Iterable[tuple[str, str, Mapping[str, str]]]) -> None:
+        """Register models of champions, one version for each that has none yet; the alias stands for the first.
+
+        Args:
+            name: of the registered model.
+            champions: of each, the best first: the id of a run, the key of its state, and tags.
+        """
+        with suppress(MlflowException):  # it is there already
+            self._client.create_registered_model(name)
+        versions = {v.tags.get("study.key"): v for v in self._client.search_model_versions(f"name = '{name}'")}
+        for rank, (run, key, tags) in enumerate(champions):
+            version = versions.get(key)
+            if version is None:
+                model = self._all().get(run)
+                if model is None or model.status != LoggedModelStatus.READY:
+                    continue  # its state was damaged meanwhile: the next start sees to it
+                version = self._client.create_model_version(
+                    name, f"models:/{model.model_id}", run_id=run, model_id=model.model_id,
+                    tags={"study.key": key, **tags},
+                )  # fmt: skip
+            if rank == 0:
+                self._client.set_registered_model_alias(name, CHAMPION, version.version)
+
+    def _all(self) -> dict[str, LoggedModel]:
+        if self._known is None:
+            found: dict[str, LoggedModel] = {}
+            token = None
+            while True:
+                page = self._client.search_logged_models([self._experiment], page_token=token)
+                found |= {model.source_run_id: model for model in page}
+                token = page.token
+                if not token:
+                    break
+            self._known = found
+        return self._known
