@@ -190,7 +190,9 @@ def run(
     place = Home(home, store)
     folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
     resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder)
-    words = tuple(word.strip() for word in (objectives or "").split(",") if word.strip())
+    words = () if objectives is None else tuple(word.strip() for word in objectives.split(","))
+    if "" in words or len(set(words)) < len(words):
+        raise Refusal("--objectives", objectives, "each once, with commas between them, would do, such as top1,few")
     request = Request(
         tuple(dict.fromkeys(data)), tuple(dict.fromkeys(imbalance)), paper, trials or 0, words, early_stop or 0
     )
@@ -252,6 +254,8 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
     """Drop tensors that no run's plan reaches any more, of all runs or of one RUN; measures stay for reports."""
     from study import cleaning, presence, runs
 
+    if not math.isfinite(grace):
+        raise Refusal("--grace", grace, "a finite number of hours would do")
     if forget and run is None:
         raise Refusal("--forget", "no RUN", "the name of one run would do")
     place = Home(home, store)
@@ -297,10 +301,14 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
         click.echo(f"  final states: {_size(each.bytes)}")
         for name, failure in runs.failures(opened, each.run).items():
             click.echo(f"  failed: {name[0]} r{name[1]}: {failure['reason']}")
+        if each.behind:
+            click.echo(f"  records: {each.behind}")
+    for reason in runs.damaged_plans(opened) if run is None else ():
+        click.echo(f"damaged: {reason}")
     click.echo(f"store: {len(sizes)} states, {_size(sum(sizes.values()))}")
     if found:
         last = found[-1]
-        verb = "report" if last.outcome == "complete" else "resume"
+        verb = "report" if last.outcome == "complete" and not last.behind else "resume"
         click.echo(f"\nNext: study {verb} {last.run}{place.options()}", err=True)
 
 

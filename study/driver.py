@@ -90,6 +90,7 @@ def start(
                 progress.close()
                 answer()
             behind = projection.close()
+            begun.record["behind"] = behind
             if behind:
                 progress.say(f"{behind}: `study resume {run}` catches up")
             return code

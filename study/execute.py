@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from study.refusal import Refusal
 from study.tree import Failure, Stage, descendants
 
 LOST_ATTEMPTS = 3
-WATCH_SECONDS = 2.0
+WATCH_SECONDS, SILENT_SECONDS = 2.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -235,14 +236,27 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
 
 
 def _watch(node: str, ended: threading.Event, lost: Callable[[], None]) -> None:
+    seen = [time.monotonic()]
+
+    def ask() -> None:
+        """Until Ray says that its part here is dead; if it says nothing, the question hangs for a minute."""
+        while _lives(node) and not ended.wait(WATCH_SECONDS):
+            seen[0] = time.monotonic()
+
+    asker = threading.Thread(target=ask, name="ask Ray", daemon=True)
+    asker.start()
     while not ended.wait(WATCH_SECONDS):
-        try:
-            alive = any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())
-        except Exception:  # noqa: BLE001  whatever Ray raises, it does not answer
-            alive = False
-        if not alive and not ended.is_set():
-            lost()
+        if not asker.is_alive() or time.monotonic() - seen[0] > SILENT_SECONDS:
+            if not ended.is_set():
+                lost()
             return
+
+
+def _lives(node: str) -> bool:
+    try:
+        return any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())
+    except Exception:  # noqa: BLE001  whatever Ray raises, it does not answer
+        return False
 
 
 def execute(

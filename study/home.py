@@ -19,7 +19,7 @@ class Home:
 
     def __init__(self, path: str, store: str | None) -> None:
         try:
-            self.path = Path(path).expanduser().absolute()
+            self.path = Path(path).expanduser().resolve()
             os.fsencode(path)
             if not path or "\0" in path:
                 raise ValueError("it is empty" if not path else "it holds a NUL")
@@ -86,7 +86,7 @@ class Home:
         """What must be said again to find this home and store, for the commands that are named next."""
         from study.services import without_password
 
-        home = "" if self.path == Path("studies").absolute() else f" --home {shlex.quote(str(self.path))}"
+        home = "" if self.path == Path("studies").resolve() else f" --home {shlex.quote(str(self.path))}"
         if self.store_url == str(self.path / "store"):
             return home
         return f"{home} --store {shlex.quote(without_password(self.store_url))}"

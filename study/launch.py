@@ -60,6 +60,7 @@ def run(wish: Wish, place: Home, services: Services, download: bool, retrain: bo
     resources = wish.resources
     known = _known(place, drawn.plan.run)
     chosen = place.chosen(*services) if known is None else recorded(known, *services)
+    place = place if known is None else _home_of(known, place, chosen)
     place.check_services(*chosen)
     check_address(resources.address)
     if resources.gpus and not resources.address and not has_gpu():
@@ -72,7 +73,7 @@ def run(wish: Wish, place: Home, services: Services, download: bool, retrain: bo
     before = runs.take_plan(store, drawn.plan.run, _say)
     if before is None:
         kept = [without_password(url) for url in chosen]
-        drawn.plan = replace(drawn.plan, tracking_uri=kept[0], storage=kept[1])
+        drawn.plan = replace(drawn.plan, tracking_uri=kept[0], storage=kept[1], home=str(place.path))
     else:
         drawn = _anew_if_changed(before, drawn) if retrain else grown(before, drawn)
     return _start(drawn, before, store, place, chosen, resources, as_json=as_json)
@@ -102,6 +103,7 @@ def resume(
         resources = replace(resources, workers=workers)
     if address is not None:
         resources = replace(resources, address=address)
+    place = _home_of(plan, place, chosen)
     check_address(resources.address)
     if retrain:
         spaces = [space.file for space in plan.spaces]
@@ -140,6 +142,21 @@ def recorded(plan: Plan, tracking_uri: str | None, storage: str | None) -> tuple
             url = environment
         found.append(url)
     return found[0], found[1]
+
+
+def _home_of(plan: Plan, place: Home, chosen: tuple[str, str]) -> Home:
+    """The home whose databases hold a run's records: where it was begun, also if only its store is named now.
+
+    A store that lies in its home moves with it.
+    """
+    if all(chosen) or not plan.home or plan.home == str(place.path) or place.store_url == str(place.path / "store"):
+        return place
+    if Path(plan.home).is_dir():
+        return Home(plan.home, place.store_url)
+    if (place.path / "optuna.db").is_file():
+        return place
+    remedy = f"{plan.home}, which holds the records of {plan.run}, would do, or --tracking-uri and --storage"
+    raise Refusal("--home", str(place.path), remedy)
 
 
 def _anew_if_changed(before: Plan, drawn: Draft) -> Draft:

@@ -64,6 +64,10 @@ class Integer:
     low: int
     high: int
 
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise Refusal("dimension", self, "low ≤ high would do")
+
 
 @dataclass(frozen=True)
 class Real:
@@ -72,6 +76,10 @@ class Real:
     low: float
     high: float
     step: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high or (self.step is not None and not self.step > 0):
+            raise Refusal("dimension", self, "low ≤ high and a step above 0 would do")
 
 
 Domain = Choice | Integer | Real
@@ -301,6 +309,8 @@ class Plan:
     A plan only ever grows: by what the user adds to the run, and by the points that an open search finds.
 
     Attributes:
+        tracking_uri, storage: where MLflow and Optuna are, without passwords; "" for the databases of `home`.
+        home: the folder that the run was begun in.
         generation: how often the run was started anew because the sources had changed.
         created: when the run was first planned.
     """
@@ -316,6 +326,7 @@ class Plan:
     epochs_needed: int
     tracking_uri: str = ""
     storage: str = ""
+    home: str = ""
     created: str = ""
     generation: int = 0
     commit: str = ""

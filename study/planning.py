@@ -191,6 +191,13 @@ def draft(
                 raise Refusal(option, given, f"it is for an open search, and {space.name} lists its trials")
         if request.early_stop and len(space.objectives) > 1:
             raise Refusal("--early-stop", request.early_stop, "one objective would do: several have no median")
+        if request.early_stop and space.search is not None:
+            base = space.work.resolve(space.search.base, 0, machine)
+            room = len(base.epochs) - base.joints[0] - 1
+            if request.early_stop > room:
+                raise Refusal(
+                    "--early-stop", request.early_stop, f"at most {room} would do: then every point has ended"
+                )
         spaces.append(space)
         places.append((where + colon + name, path))
     if replicates is None:
@@ -258,7 +265,7 @@ def grown(before: Plan, drawn: Draft) -> Draft:
         raise Refusal("run", before.run, f"it can only grow, and this is not a superset of it: {shown}")
     drawn.plan = replace(
         drawn.plan, run=before.run, created=before.created, generation=before.generation,
-        tracking_uri=before.tracking_uri, storage=before.storage,
+        tracking_uri=before.tracking_uri, storage=before.storage, home=before.home,
     )  # fmt: skip
     return drawn
 
@@ -275,8 +282,12 @@ def _lost(before: Plan, drawn: Draft) -> list[str]:
         again = here.get(space.name)
         if again is None:
             lost.append(f"no {space.name}")
-        elif (space.objectives, space.domain) != (again.objectives, again.domain):
-            lost.append(f"other objectives or dimensions of {space.name}")
+        elif space.objectives != again.objectives:
+            lost.append(
+                f"{', '.join(again.objectives)} as objectives of {space.name}, not {', '.join(space.objectives)}"
+            )
+        elif space.domain != again.domain:
+            lost.append(_other_domain(space, again))
         elif space.search and again.search and space.search.early_stop != again.search.early_stop:
             lost.append(f"--early-stop {again.search.early_stop} instead of {space.search.early_stop}")
         elif space.search and again.search and len(before.points(space)) > again.search.trials:
@@ -295,11 +306,18 @@ def _lost(before: Plan, drawn: Draft) -> list[str]:
     return lost
 
 
+def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:
+    """Which dimension differs: Optuna mixes no trials of different ones."""
+    names = [*space.domain, *(name for name in again.domain if name not in space.domain)]
+    name = next(each for each in names if space.domain.get(each) != again.domain.get(each))
+    return f"dimension {name} of {space.name} is {again.domain.get(name)} and was {space.domain.get(name)}"
+
+
 def anew(before: Plan, drawn: Draft) -> Draft:
     """A run begun once more under its name, for its sources have changed: what was recorded stays as history."""
     drawn.plan = replace(
         drawn.plan, run=before.run, generation=before.generation + 1,
-        tracking_uri=before.tracking_uri, storage=before.storage,
+        tracking_uri=before.tracking_uri, storage=before.storage, home=before.home,
     )  # fmt: skip
     return drawn
 

@@ -59,6 +59,17 @@ def all_plans(store: Store) -> list[Plan]:
     return sorted(plans, key=lambda plan: plan.created)
 
 
+def damaged_plans(store: Store) -> list[str]:
+    """Why a run is not among `all_plans`: its plan is damaged, or another version wrote it."""
+    reasons = []
+    for run in store.records("runs"):
+        try:
+            load_plan(store, run)
+        except (Damaged, Refusal) as error:
+            reasons.append(str(error))
+    return reasons
+
+
 def find(store: Store, called: str) -> tuple[Plan, str | None]:
     """The run that is called so: by its name, by a space's name (its latest run), or by a unique prefix.
 
@@ -119,7 +130,11 @@ def save_failures(store: Store, run: str, found: Mapping[Replicate, Mapping[str,
 
 @dataclass(frozen=True)
 class Status:
-    """Where a run stands, in replicates and epochs; from the store alone."""
+    """Where a run stands, in replicates and epochs; from the store alone.
+
+    Attributes:
+        behind: why MLflow or Optuna may not show all of it; "" if they do.
+    """
 
     run: str
     study: str
@@ -132,6 +147,7 @@ class Status:
     epochs_trained_now: int
     outcome: str
     bytes: int
+    behind: str
 
     @classmethod
     def of(cls, store: Store, plan: Plan, stored: Mapping[str, int]) -> Status:
@@ -151,6 +167,9 @@ class Status:
         unasked = sum(_unasked(plan, space) for space in plan.spaces)
         rest = len(replicates) + unasked - len(complete) - len(failed)
         running = min(rest, history[-1]["training"]) if live else 0
+        behind = history[-1]["behind"] if history else ""
+        if history and history[-1]["outcome"] == "running" and not live:
+            behind = "the last start was cut off: `study resume` sees that MLflow and Optuna show everything"
         if is_forgotten(store, plan.run):
             outcome = "forgotten"
         elif not history:
@@ -165,7 +184,7 @@ class Status:
             epochs_trained=sum(each["epochs_trained"] for each in history),
             epochs_trained_now=history[-1]["epochs_trained"] if history else 0,
             outcome="complete" if not rest and not failed else outcome,
-            bytes=sum(stored[end] for end in {replicates[replicate] for replicate in complete}),
+            bytes=sum(stored[end] for end in {replicates[replicate] for replicate in complete}), behind=behind,
         )  # fmt: skip
 
 

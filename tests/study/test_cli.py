@@ -95,6 +95,11 @@ def test_tables_planned_together_share_their_trunks(study: Study) -> None:
         (["run", "table9", "--trials", "5", "--dry-run"], ["--trials", "5", "open search", "table9"]),
         (["run", "sampler_search", "--objectives", "top5"], ["--objectives", "top5", "top1, many"]),
         (["run", "sampler_search", "--objectives", "top1,few", "--early-stop", "5"], ["--early-stop", "5", "median"]),
+        (["run", "sampler_search", "--objectives", "top1,top1"], ["--objectives", "top1,top1", "each once"]),
+        (["run", "sampler_search", "--objectives", ""], ["--objectives", "each once"]),
+        (["run", "sampler_search", "--early-stop", "50"], ["--early-stop", "50", "at most 49"]),
+        (["run", "SPACE:steps"], ["dimension", "step=0", "above 0"]),
+        (["clean", "--grace", "nan"], ["--grace", "nan", "finite"]),
         (["run", "sampler_search", "--data", "digits", "--data", "cifar10"], ["--data", "one data set"]),
         (["run", "SPACE:raises"], ["space", "SPACE.py:raises", "ZeroDivisionError", "line"]),
         (["run", "SPACE:no_space"], ["space", "SPACE.py:no_space", "returns a Space", "int"]),
@@ -115,6 +120,8 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_writes_nothing(
         "def unknown_sampler(request): return replace(base('digits'), first='XX')\n"
         "def raises(request): return 1 / 0\n"
         "def no_space(request): return 1\n"
+        "from study.plan import Real\n"
+        "def steps(request): return Real(0, 1, step=0)\n"
     )
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     result = study(*(word.replace("SPACE", "SPACE.py") for word in arguments), code=2)

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -426,3 +427,22 @@ def test_stages_that_come_later_are_trained_on_a_real_ray_as_well(train):
 def test_the_workers_are_never_more_than_fit(train):
     events, _ = train(stage("a"), workers=1000, cpus=os.cpu_count() or 1)
     assert {workers for workers, _ in events.asked} == {1}
+
+
+@pytest.mark.parametrize("answer", ["dead", "silence"])
+def test_a_ray_that_is_dead_or_silent_is_lost(monkeypatch, answer):
+    monkeypatch.setattr(execute, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(execute, "SILENT_SECONDS", 0.3)
+    asked, ended, lost = count(), threading.Event(), threading.Event()
+
+    def nodes():
+        if next(asked) > 2:
+            if answer == "silence":
+                ended.wait(30)
+            return [{"NodeID": "here", "Alive": False}]
+        return [{"NodeID": "here", "Alive": True}]
+
+    monkeypatch.setattr(execute.ray, "nodes", nodes)
+    execute._watch("here", ended, lost.set)
+    ended.set()
+    assert lost.is_set()

@@ -141,7 +141,7 @@ def started(store, **record):
     whole = {
         "number": number, "started": ago(9), "ended": None, "outcome": "running", "host": platform.node(),
         "pid": os.getpid(), "token": "t", "generation": 0, "epochs_done": 0, "epochs_trained": 0, "training": 0,
-        "seen": ago(1),
+        "seen": ago(1), "behind": "",
     }  # fmt: skip
     store.write_record(f"runs/mine/starts/{number:05d}.json", {**whole, **record})
 
@@ -255,3 +255,31 @@ def test_a_damaged_plan_is_set_aside_by_who_can_make_it_again(store, tmp_path):
     assert len(said) == 1
     assert said[0].startswith("damaged: ")
     assert runs.load_plan(store, "mine") is None
+
+
+def test_a_plan_that_cannot_be_read_is_named_and_hides_no_other(several, tmp_path):
+    (tmp_path / "store" / "runs" / "mine" / "plan.json").write_text("{")
+    several.write_record("runs/minor/plan.json", {"format": 1})
+    assert [each.run for each in runs.all_plans(several)] == ["table7", "zebra"]
+    damaged, other = runs.damaged_plans(several)
+    assert "runs/mine/plan.json" in damaged
+    assert "plan format" in other
+
+
+@pytest.mark.parametrize(
+    ("record", "behind"),
+    [
+        ({"outcome": "complete", "behind": ""}, ""),
+        ({"outcome": "complete", "behind": "MLflow is behind (refused)"}, "MLflow is behind (refused)"),
+        ({"outcome": "running", "behind": "", "seen": "2020-01-01T00:00:00+00:00"}, "cut off"),
+    ],
+)
+def test_records_that_may_be_behind_are_said_so_even_if_all_is_trained(store, record, behind):
+    began = presence.Start(store, "mine", 0, 0, 0, print)
+    began.end("complete", 0)
+    store.write_record("runs/mine/starts/00000.json", {**began.record, "seen": presence.now(), **record})
+    everything = {end: 1 for trial in plan("mine").trials for end in trial.ends}
+    found = Status.of(store, plan("mine"), everything)
+    assert found.outcome == "complete"
+    assert behind in found.behind
+    assert bool(behind) == bool(found.behind)
