@@ -79,10 +79,11 @@ def study(*arguments: str, home: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def disturb(space: str, home: Path, kills: int, draw: random.Random) -> list[Kill]:
+def disturb(space: str, home: Path, kills: int, draw: random.Random, patient: bool = False) -> list[Kill]:
     """Start and resume a run while its processes are killed, until it is complete or so many kills are done.
 
-    The last start is left alone and completes the run.
+    The last start is left alone and completes the run. Only if `patient` is there training between two kills, and the
+    time until it goes on is measured.
     """
     done: list[Kill] = []
     begun = 0
@@ -91,7 +92,7 @@ def disturb(space: str, home: Path, kills: int, draw: random.Random) -> list[Kil
         planned = (home / "store" / "runs" / RUN / "plan.json").exists()
         arguments = ["resume", RUN] if planned else ["run", space, "--seeds", str(SEEDS), "--name", RUN]
         process, started = study(*arguments, home=home), time.monotonic()
-        if done and done[-1].seconds_to_go_on is None:
+        if patient and done and done[-1].seconds_to_go_on is None:
             _see_going_on(home, process, done[-1], time.monotonic())
         while len(done) < kills and process.poll() is None:
             victim = draw.choice(VICTIMS)
@@ -107,7 +108,7 @@ def disturb(space: str, home: Path, kills: int, draw: random.Random) -> list[Kil
                 done.append(Kill(begun, victim, after, unsaved))
             if victim != "worker":
                 process.wait(90)
-            else:
+            elif patient:
                 _see_going_on(home, process, done[-1], time.monotonic())
         output, _ = process.communicate(timeout=300)
         if process.returncode == 0:
@@ -259,7 +260,7 @@ def main() -> None:
         expected = undisturbed(space, Path(folder, "undisturbed"))
         while len(kills) < asked.kills:
             home = Path(folder, f"round{len(rounds)}")
-            own = disturb(space, home, asked.kills - len(kills), draw)
+            own = disturb(space, home, asked.kills - len(kills), draw, patient=True)
             found = everything(home)
             records = starts(home)
             status = json.loads(study("status", RUN, "--json", home=home).communicate(timeout=60)[0])

@@ -34,7 +34,7 @@ def space(request):
 '''
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
     draw = random.Random(seed := time.time_ns())
     print(f"seed {seed}")
@@ -58,7 +58,7 @@ def suggested(home: Path) -> list[tuple[object, ...]]:
     return [(trial.number, trial.state.name, trial.params, trial.values) for trial in trials]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_a_search_that_is_killed_goes_the_way_of_one_that_is_not(tmp_path: Path) -> None:
     draw = random.Random(seed := time.time_ns())
     print(f"seed {seed}")
