@@ -22,6 +22,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdou
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -60,6 +61,7 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self._draft, plan = draft, draft.plan
         _create_whole(uri)
+        mlflow.set_tracking_uri(uri)  # MLflow's registry asks this one for the model of a version
         self._client = MlflowClient(uri)
         self._created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
         self._experiment = self._find_experiment(None if uri.startswith(("http", "databricks")) else artifacts)

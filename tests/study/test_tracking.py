@@ -80,7 +80,6 @@ class Run:
             created="2020-02-02T02:02:02.020+00:00", commit="c0", versions={"torch": "2"},
         )  # fmt: skip
         self.client = MlflowClient(self.uri)
-        mlflow.set_tracking_uri(self.uri)
 
     def driver(self):
         """A new driver's tracker, at work."""
