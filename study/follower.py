@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from study.services import without_password
+from study.masking import without_password
 
 Task = Callable[[], None]
 

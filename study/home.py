@@ -84,7 +84,7 @@ class Home:
 
     def options(self) -> str:
         """What must be said again to find this home and store, for the commands that are named next."""
-        from study.services import without_password
+        from study.masking import without_password
 
         home = "" if self.path == Path("studies").resolve() else f" --home {shlex.quote(str(self.path))}"
         if self.store_url == str(self.path / "store"):

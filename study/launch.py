@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 
 from study.home import Home, has_gpu
+from study.masking import without_password
 from study.plan import Machine, Plan, Request, Resources
 from study.planning import Draft, anew, draft, grown, redraft
 from study.refusal import Damaged, Refusal
-from study.services import check_address, without_password
+from study.services import check_address
 from study.store import Store
 
 Services = tuple[str | None, str | None]  # the URLs of MLflow and Optuna as the user gave them

@@ -13,8 +13,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from study.masking import without_password
 from study.refusal import Damaged, Refusal
-from study.services import without_password
 from study.store import Store
 
 BEAT_SECONDS = 2.0

@@ -18,9 +18,9 @@ from optuna.distributions import (
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from study.masking import without_password
 from study.plan import Choice, Domain, Integer, Plan, PlannedSpace, PlannedTrial, digest
 from study.refusal import Refusal
-from study.services import without_password
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from study.masking import without_password
 from study.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ _TRACKING = "http://HOST:PORT, databricks, or a database such as sqlite:////fold
 _STORAGE = "a database such as sqlite:////folder/optuna.db or postgresql://USER@HOST/NAME would do"
 _LONGEST = 504  # bytes of a file's name: more, and SQLite cannot open its journal
 _ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", re.ASCII)
-_SECRET = re.compile(
-    r"(?i)((?:^|[?&;])(?:[^=&;]*(?:pass|pwd|token|secret|(?<!ssl)key|credential|signature)[^=&;]*|sas|sig|odbc_connect)=)"
-    r"[^&]*"
-)
 
 
 def reachable(url: str) -> str:
@@ -300,11 +297,3 @@ def _command_lines() -> list[bytes]:
         except OSError:  # it has ended
             continue
     return lines
-
-
-def without_password(url: str) -> str:
-    """The URL, fit to be shown and stored: a password or key, also one in the query, becomes ``***``."""
-    url = re.sub(r"^((?:[^:/?#]*://)?[^:@/?#]*):(?!/)[^@]*@(?:[^?]*@)?", r"\1:***@", url)
-    head, mark, query = url.partition("?")
-    query = re.sub(r"(://[^:@/?#&]*):[^&]*@", r"\1:***@", query)
-    return head + mark + _SECRET.sub(r"\1***", query)

@@ -29,8 +29,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from pyarrow import fs
 
+from study.masking import without_password
 from study.refusal import Damaged, Refusal
-from study.services import without_password
 
 MAGIC = b"LTSTATE1"
 _PREFIX = len(MAGIC) + 8 + 32

@@ -185,3 +185,26 @@ def exporter(_config: object) -> Callable[[bytes, Path, Any], None]:
         model.save(str(Path(folder, "MLmodel")))
 
     return save
+
+
+MINI_SEARCH = '''
+"""A tiny open space: six epochs a point."""
+
+from dataclasses import replace
+
+from search_spaces import sampler_search
+from study.plan import Integer
+
+
+def space(request):
+    whole = sampler_search.space(request)
+
+    def point(values):
+        made = whole.search.point({**values, "S": 0})
+        config = {**made.config, "epochs": 6, "milestones": [2], "warmup": 1, "S": values["S"]}
+        return replace(made, config=config, axes={**made.axes, **values})
+
+    base = {**whole.search.base, "epochs": 6, "milestones": [2], "warmup": 1}
+    search = replace(whole.search, point=point, base=base, fresh=2)
+    return replace(whole, name="mini", domain={**whole.domain, "S": Integer(0, 2)}, search=search)
+'''

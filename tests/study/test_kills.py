@@ -10,28 +10,9 @@ from pathlib import Path
 
 import pytest
 from benchmarks import kills
+from conftest import MINI_SEARCH
 
 pytestmark = pytest.mark.slow
-
-SEARCH = '''
-from dataclasses import replace
-from search_spaces import sampler_search
-from study.plan import Integer
-
-
-def space(request):
-    """Points of six epochs."""
-    whole = sampler_search.space(request)
-
-    def point(values):
-        made = whole.search.point({**values, "S": 0})
-        config = {**made.config, "epochs": 6, "milestones": [2], "warmup": 1, "S": values["S"]}
-        return replace(made, config=config, axes={**made.axes, **values})
-
-    base = {**whole.search.base, "epochs": 6, "milestones": [2], "warmup": 1}
-    search = replace(whole.search, point=point, base=base)
-    return replace(whole, name="mini", domain={**whole.domain, "S": Integer(0, 2)}, search=search)
-'''
 
 
 @pytest.mark.timeout(600)
@@ -63,7 +44,7 @@ def test_a_search_that_is_killed_goes_the_way_of_one_that_is_not(tmp_path: Path)
     draw = random.Random(seed := time.time_ns())
     print(f"seed {seed}")
     space = tmp_path / "mini.py"
-    space.write_text(SEARCH)
+    space.write_text(MINI_SEARCH)
     whole, home = tmp_path / "whole", tmp_path / "killed"
     arguments = ["run", str(space), "--trials", "20", "--workers", "1", "--name", "search"]
     output, _ = kills.study(*arguments, home=whole).communicate(timeout=300)

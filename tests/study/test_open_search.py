@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import pytest
 from click.testing import Result
+from conftest import MINI_SEARCH
 from mlflow import MlflowClient
 
 from study.runs import load_plan
@@ -19,35 +20,13 @@ pytestmark = pytest.mark.slow
 
 Study = Callable[..., Result]
 
-MINI = '''
-"""A tiny open space: six epochs a point."""
-
-from dataclasses import replace
-
-from search_spaces import sampler_search
-from study.plan import Integer
-
-
-def space(request):
-    whole = sampler_search.space(request)
-
-    def point(values):
-        made = whole.search.point({**values, "S": 0})
-        config = {**made.config, "epochs": 6, "milestones": [2], "warmup": 1, "S": values["S"]}
-        return replace(made, config=config, axes={**made.axes, **values})
-
-    base = {**whole.search.base, "epochs": 6, "milestones": [2], "warmup": 1}
-    search = replace(whole.search, point=point, base=base, fresh=2)
-    return replace(whole, name="mini", domain={**whole.domain, "S": Integer(0, 2)}, search=search)
-'''
-
 Searched = tuple[Study, Path, str]
 
 
 def begun(folder: Path, command: Study) -> Searched:
     """The command `study` on a home in a folder, the home, and the space's file."""
     path = folder / "mini.py"
-    path.write_text(MINI)
+    path.write_text(MINI_SEARCH)
     return partial(command, home=folder / "home"), folder / "home", str(path)
 
 
