@@ -140,13 +140,13 @@ class Tracker:
         assert child.epochs is not None
         measures: Sequence[Json] = header["measures"]
         last = len(measures) == trial.epochs
-        if child.epochs >= len(measures) and not last:
-            return
-        if child.run.info.status != "RUNNING":  # it had failed, and is tried again
+        if child.run.info.status != "RUNNING":  # it had failed or been stopped, and goes on
             self._client.update_run(child.run_id, status="RUNNING")
             if FAILED_BECAUSE in child.run.data.tags:
                 self._client.delete_tag(child.run_id, FAILED_BECAUSE)
             child.run = self._client.get_run(child.run_id)
+        if child.epochs >= len(measures) and not last:
+            return
         model = self._log_model(child, trial, payload) if last else None
         clock = self._created
         batch: list[Metric] = []
@@ -194,8 +194,15 @@ class Tracker:
             self._children[trial.name, number] = _Child(self._client.get_run(child.run_id), epochs=None)
 
     def finish(self, status: str, files: Mapping[str, bytes | str]) -> None:
-        """Log the report's files to the parent run and close it as FINISHED, FAILED or KILLED (resumable)."""
+        """Log the report's files to the parent run and close it as FINISHED, FAILED or KILLED (resumable).
+
+        What is not at its end by then is not RUNNING either: it is KILLED until a resume goes on with it.
+        """
         assert self._parent is not None
+        for child in self._children.values():
+            if child.run.info.status == "RUNNING":
+                self._client.set_terminated(child.run_id, "KILLED")
+                child.run = self._client.get_run(child.run_id)
         run_id = self._parent.info.run_id
         for name, content in files.items():
             if isinstance(content, str):

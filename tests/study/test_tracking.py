@@ -250,6 +250,19 @@ def test_a_driver_killed_while_it_writes_is_taken_up(run, reference, monkeypatch
     assert run.models() == [b"payload 5"]
 
 
+def test_a_replicate_that_is_stopped_is_killed_until_it_goes_on(run, reference):
+    tracker = run.project(3)
+    tracker.fail(CELLS[1], 1, "Diverged")
+    tracker.finish("KILLED", {"report.md": "half"})
+    assert {each.info.status for each in run.all("replicate")} == {"KILLED", "FAILED"}
+    again = run.project(3)  # what a resume shows first: no epoch is new
+    assert {each.info.status for each in run.all("replicate")} == {"RUNNING", "FAILED"}
+    again.project(CELLS[0], 0, header(EPOCHS), lambda: b"payload 5")
+    again.finish("FINISHED", {"report.md": "whole"})
+    (shown,) = [each for each in run.all("replicate") if each.data.tags["study.trial"] == CELLS[0].name]
+    assert (shown.info.status, shown.info.end_time) == ("FINISHED", reference.only().info.end_time)
+
+
 def test_a_failure_is_shown_and_may_be_made_good(run):
     tracker = run.project(3)
     tracker.fail(CELLS[0], 0, "Diverged: the loss is NaN")
