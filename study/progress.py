@@ -45,7 +45,7 @@ class Progress:
             self._bar.update(self._task, completed=self.trained, description=self._words())
         elif time.monotonic() - self._line > LINE_SECONDS:
             self._line = time.monotonic()
-            self.say(f"{self.trained}/{self.epochs} epochs, {self._words()}, about {self._left()} left")
+            self.say(f"{self.trained}/{self.epochs} epochs, {self._words()}{self._left()}")
 
     def end(self, value: float, label: str) -> None:
         """A replicate is complete, with this value of its objective."""
@@ -74,9 +74,9 @@ class Progress:
     def _left(self) -> str:
         began, first = self._began or (time.monotonic(), 0)
         if self.trained == first:
-            return "unknown time"
+            return ""
         seconds = (time.monotonic() - began) / (self.trained - first) * (self.epochs - self.trained)
-        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        return ", about " + (f"{seconds:.0f} s left" if seconds < 120 else f"{seconds / 60:.0f} min left")
 
 
 def _bar() -> Bar:
