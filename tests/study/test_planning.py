@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from study import planning, tree
-from study.plan import Machine, Plan, Request, Resources
+from study.plan import Integer, Machine, Plan, Request, Resources
 from study.refusal import Refusal
 
 CELLS = (("IB", "IB"), ("IB", "CR"))
@@ -318,7 +318,7 @@ def test_points_and_champions_are_taken_over_when_a_search_grows(tmp_path):
     ("changes", "difference"),
     [
         ({"trials": 3}, "3 trials of sampler_search, which has 4"),
-        ({"objectives": ("few",)}, "other objectives or dimensions of sampler_search"),
+        ({"objectives": ("few",)}, "val/few as objectives of sampler_search, not val/top1"),
         ({"early_stop": 5}, "--early-stop 5 instead of 0"),
     ],
 )
@@ -329,6 +329,15 @@ def test_a_search_that_is_narrowed_or_turned_is_refused(changes, difference):
     with pytest.raises(Refusal) as refused:
         planning.grown(stored(before), searched(**{"trials": 4, **changes}))
     assert difference in str(refused.value)
+
+
+def test_a_search_over_other_dimensions_is_refused_and_told_which():
+    before = searched(trials=4)
+    (space,) = before.plan.spaces
+    narrow = replace(space, domain={**space.domain, "S": Integer(0, 3)})
+    before.plan = replace(before.plan, spaces=(narrow,))
+    with pytest.raises(Refusal, match=r"dimension S of sampler_search is .*49.* and was .*high=3"):
+        planning.grown(stored(before), searched(trials=4))
 
 
 def test_fewer_trials_than_were_asked_for_will_do_while_they_hold_what_was_found():

@@ -197,7 +197,7 @@ def test_a_shared_state_is_shown_in_every_replicate_that_passes_through_it(run):
     projection.state(shared)
     close(projection, "KILLED", nothing)
     curve = [top1(key) for key in recipe("CB", 0).keys[1:3]]
-    assert run.mlflow() == {(trial.name, 0): ("RUNNING", curve) for trial in run.plan.trials}
+    assert run.mlflow() == {(trial.name, 0): ("KILLED", curve) for trial in run.plan.trials}
     assert {state for _, state, _ in run.optuna()} == {"RUNNING"}
 
 
@@ -210,7 +210,7 @@ def test_a_start_shows_what_is_in_the_store_and_a_trial_waits_for_its_last_repli
     assert run.optuna() == [run.all_complete()[0], (second.label, "RUNNING", None)]
     assert run.mlflow() == {
         **run.all_shown(),
-        (second.name, 1): ("RUNNING", [top1(key) for key in recipe("CR", 1).keys[1:3]]),  # the trunk that it shares
+        (second.name, 1): ("KILLED", [top1(key) for key in recipe("CR", 1).keys[1:3]]),  # the trunk that it shares
     }
 
     run.train((second.name, 1))
