@@ -83,6 +83,8 @@ def start(
                 elif stopped:
                     stored = store.keys()
                     projection.reconcile(stored, given_up)  # what the workers saved when they were stopped
+                    for replicate, failure in drive.lost.items():
+                        projection.failed(replicate, failure)
                 else:
                     outcome = "failed"
                 code, status = _ENDS[outcome]
@@ -136,6 +138,8 @@ class _Drive:
     ) -> None:  # fmt: skip
         self._draft, self._store, self._projection, self._progress = draft, store, projection, progress
         self._begun, self._given_up, self._stored = begun, given_up, stored
+        self.lost: dict[Replicate, Failure] = {}  # what failed for a reason that may be gone next time
+        self._needs_ray = True
         self._active: dict[str, list[Replicate]] = {}  # by the stage that is being trained: who needs it
         self._ends = {recipe.keys[-1] for recipe in draft.recipes.values()}
         wanted = [draft.to_train(name) for name in draft.recipes if name not in given_up]
@@ -153,12 +157,12 @@ class _Drive:
         from study import execute
 
         drain = execute.Drain()
-        with execute.connected(resources, self._lost_ray):
-            # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
-            with execute.interruptible(drain, self._progress.say):
-                self._projection.check()  # they were opened while Ray started
-                job = execute.Job(self._draft.plan.run, self._store.url, resources.data_dir)
-                execute.execute(self._stages, job, resources, self._draft.work.trainable(), drain, self)
+        # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
+        with execute.connected(resources, self._lost_ray), execute.interruptible(drain, self._progress.say):
+            self._projection.check()  # they were opened while Ray started
+            job = execute.Job(self._draft.plan.run, self._store.url, resources.data_dir)
+            execute.execute(self._stages, job, resources, self._draft.work.trainable(), drain, self)
+            self._needs_ray = False
             yield drain.requested
 
     def is_complete(self) -> bool:
@@ -221,6 +225,8 @@ class _Drive:
                     "trial": trial, "replicate": number, "reason": failure.reason, "traceback": failure.traceback,
                     "stage": stage.key,
                 }  # fmt: skip
+            else:
+                self.lost[trial, number] = failure
         if failure.for_good:
             self._save_failures()
         else:
@@ -237,6 +243,8 @@ class _Drive:
 
     def _lost_ray(self) -> None:
         """Ray is dead, and takes this process with it: say so first."""
+        if not self._needs_ray:
+            return
         self._begun.end("interrupted", _done(self._draft.recipes.values(), self._stored))
         self._progress.say(f"Ray has ended; what was saved stays: `study resume {self._draft.plan.run}` goes on")
         os._exit(INTERRUPTED)

@@ -10,7 +10,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -35,7 +34,8 @@ from study.refusal import Refusal
 from study.tree import Failure, Stage, descendants
 
 LOST_ATTEMPTS = 3
-WATCH_SECONDS, SILENT_SECONDS = 2.0, 20.0
+WATCH_SECONDS = 2.0
+LOCAL_TICKS, REMOTE_TICKS = 10, 45  # of them without an answer, before Ray counts as dead
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,8 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
 
     Args:
         resources: name the cluster.
-        lost: called, in a thread, when the part of Ray on this machine has died. Ray itself then ends this process
-            about ten seconds later, without a word that helps.
+        lost: called, in a thread, when the part of Ray on this machine has died or has not answered for 20 s (on a
+            cluster 90 s). Ray itself then ends this process about ten seconds later, without a word that helps.
 
     Raises:
         Refusal: if there is no such cluster.
@@ -227,7 +227,8 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
         raise Refusal("--address", resources.address, f"a running Ray cluster would do ({_first(error)})") from error
     ended = threading.Event()
     node = ray.get_runtime_context().get_node_id()
-    threading.Thread(target=_watch, args=(node, ended, lost), name="watch Ray", daemon=True).start()
+    patience = REMOTE_TICKS if resources.address else LOCAL_TICKS
+    threading.Thread(target=_watch, args=(node, ended, lost, patience), name="watch Ray", daemon=True).start()
     try:
         yield
     finally:
@@ -235,18 +236,20 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
         ray.shutdown()
 
 
-def _watch(node: str, ended: threading.Event, lost: Callable[[], None]) -> None:
-    seen = [time.monotonic()]
+def _watch(node: str, ended: threading.Event, lost: Callable[[], None], patience: int) -> None:
+    answers = [0]
 
     def ask() -> None:
         """Until Ray says that its part here is dead; if it says nothing, the question hangs for a minute."""
         while _lives(node) and not ended.wait(WATCH_SECONDS):
-            seen[0] = time.monotonic()
+            answers[0] += 1
 
     asker = threading.Thread(target=ask, name="ask Ray", daemon=True)
     asker.start()
+    seen, silent = 0, 0  # counted, for a process that was stopped for a while has had no time to listen
     while not ended.wait(WATCH_SECONDS):
-        if not asker.is_alive() or time.monotonic() - seen[0] > SILENT_SECONDS:
+        seen, silent = answers[0], 0 if answers[0] != seen else silent + 1
+        if not asker.is_alive() or silent > patience:
             if not ended.is_set():
                 lost()
             return

@@ -74,7 +74,7 @@ def run(wish: Wish, place: Home, services: Services, download: bool, retrain: bo
     before = runs.take_plan(store, drawn.plan.run, _say)
     if before is None:
         kept = [without_password(url) for url in chosen]
-        drawn.plan = replace(drawn.plan, tracking_uri=kept[0], storage=kept[1], home=str(place.path))
+        drawn.plan = replace(drawn.plan, tracking_uri=kept[0], storage=kept[1])
     else:
         drawn = _anew_if_changed(before, drawn) if retrain else grown(before, drawn)
     return _start(drawn, before, store, place, chosen, resources, as_json=as_json)
@@ -152,10 +152,10 @@ def _home_of(plan: Plan, place: Home, chosen: tuple[str, str]) -> Home:
     """
     if all(chosen) or not plan.home or plan.home == str(place.path) or place.store_url == str(place.path / "store"):
         return place
-    if Path(plan.home).is_dir():
-        return Home(plan.home, place.store_url)
-    if (place.path / "optuna.db").is_file():
-        return place
+    needed = [name for name, url in zip(("mlflow.db", "optuna.db"), chosen, strict=True) if not url]
+    for folder in (plan.home, place.path):
+        if all(Path(folder, name).is_file() for name in needed):
+            return Home(str(folder), place.store_url)
     remedy = f"{plan.home}, which holds the records of {plan.run}, would do, or --tracking-uri and --storage"
     raise Refusal("--home", str(place.path), remedy)
 
@@ -183,6 +183,7 @@ def _start(
     _say(f"run {drawn.plan.run}")
     if before is not None and before.generation != drawn.plan.generation:
         runs.save_failures(store, drawn.plan.run, {})
+    drawn.plan = replace(drawn.plan, home=str(place.path))  # it may have been moved
     runs.remember(store, drawn.plan.run)
     runs.save_plan(store, drawn.plan)
     replicates = {(trial.name, number) for trial in before.trials for number in trial.by_replicate} if before else ()

@@ -87,7 +87,9 @@ class Models:
             token = None
             while True:
                 page = self._client.search_logged_models([self._experiment], page_token=token)
-                found |= {model.source_run_id: model for model in page}
+                for model in page:  # of two, if the server answered too late for the first, the one that is whole
+                    if model.source_run_id not in found or model.status == LoggedModelStatus.READY:
+                        found[model.source_run_id] = model
                 token = page.token
                 if not token:
                     break

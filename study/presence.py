@@ -61,7 +61,7 @@ class Start:
             "number": self._number, "generation": generation, "started": now(), "ended": None,
             "outcome": "running", "host": platform.node(),
             "pid": os.getpid(), "token": secrets.token_hex(8), "epochs_done": epochs_done, "epochs_trained": 0,
-            "training": 0, "behind": "",
+            "training": 0, "behind": "its last start was cut off before MLflow and Optuna showed everything",
         }  # fmt: skip
         self._write()
         self._ended, self._warned, self._superseded = threading.Event(), False, False

@@ -149,7 +149,7 @@ class Projection:
 
     def _begin_exports(self) -> None:
         """The first model of a kind takes seconds of imports and tracing: while Ray starts, a core is free for them."""
-        unshown = (self._draft.trial(name) for name in self._draft.recipes if not self._is_shown(name))
+        unshown = (self._draft.trial(name) for name in list(self._draft.recipes) if not self._is_shown(name))
         trial = next(unshown, None)
         if trial is not None and not self._tracker.is_closed():
             self._draft.work.exporter(trial.config)

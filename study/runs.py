@@ -167,9 +167,7 @@ class Status:
         unasked = sum(_unasked(plan, space) for space in plan.spaces)
         rest = len(replicates) + unasked - len(complete) - len(failed)
         running = min(rest, history[-1]["training"]) if live else 0
-        behind = history[-1]["behind"] if history else ""
-        if history and history[-1]["outcome"] == "running" and not live:
-            behind = "the last start was cut off: `study resume` sees that MLflow and Optuna show everything"
+        behind = history[-1].get("behind", "") if history and not live else ""
         if is_forgotten(store, plan.run):
             outcome = "forgotten"
         elif not history:

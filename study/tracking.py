@@ -153,10 +153,8 @@ class Tracker:
         for step, (epoch, seconds) in enumerate(zip(measures, header["wall_seconds"], strict=True)):
             clock += int(1000 * seconds)
             whole = last and step == trial.epochs - 1
-            if step >= child.epochs or (whole and trial.stopped):
+            if step >= child.epochs or whole:  # MLflow keeps one of two equal metrics
                 metrics = _metrics(epoch, step, clock, model if whole else None)
-                if step < child.epochs:  # its curves were shown before it was stopped there
-                    metrics = [metric for metric in metrics if not metric.key.startswith(CURVES)]
                 if len(batch) + len(metrics) > BATCH:  # an epoch is written whole or not at all
                     self._client.log_batch(child.run_id, metrics=batch)
                     batch = []
@@ -180,6 +178,7 @@ class Tracker:
                 if trial.champion_of:
                     shown["champion_of"] = trial.champion_of
                 self._describe(child.run_id, {**shown, **self._draft.work.parameters(trial.config, number)})
+                child.run = self._client.get_run(child.run_id)  # its model has the same parameters
             history = self._client.get_metric_history(child.run_id, "lr")
             child.epochs = max((metric.step for metric in history), default=-1) + 1
         return child
@@ -187,7 +186,8 @@ class Tracker:
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
         """Mark a replicate's run as failed, with the reason."""
         child = self._children.get((trial.name, number))
-        if child is None or child.run.data.tags.get(FAILED_BECAUSE) != reason:
+        shown = child and (child.run.info.status, child.run.data.tags.get(FAILED_BECAUSE))
+        if shown != ("FAILED", reason):
             child = self._take_up(trial, number)
             self._client.set_tag(child.run_id, FAILED_BECAUSE, reason)
             self._client.set_terminated(child.run_id, "FAILED")

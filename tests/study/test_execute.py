@@ -432,17 +432,32 @@ def test_the_workers_are_never_more_than_fit(train):
 @pytest.mark.parametrize("answer", ["dead", "silence"])
 def test_a_ray_that_is_dead_or_silent_is_lost(monkeypatch, answer):
     monkeypatch.setattr(execute, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(execute, "SILENT_SECONDS", 0.3)
     asked, ended, lost = count(), threading.Event(), threading.Event()
 
     def nodes():
         if next(asked) > 2:
             if answer == "silence":
                 ended.wait(30)
-            return [{"NodeID": "here", "Alive": False}]
+            return [{"NodeID": "here", "Alive": answer != "dead"}]
         return [{"NodeID": "here", "Alive": True}]
 
     monkeypatch.setattr(execute.ray, "nodes", nodes)
-    execute._watch("here", ended, lost.set)
-    ended.set()
+    threading.Timer(5, ended.set).start()
+    execute._watch("here", ended, lost.set, patience=10)
     assert lost.is_set()
+    assert not ended.is_set()
+    ended.set()
+
+
+def test_a_ray_that_answers_slowly_is_not_lost(monkeypatch):
+    monkeypatch.setattr(execute, "WATCH_SECONDS", 0.01)
+    ended, lost = threading.Event(), threading.Event()
+
+    def nodes():
+        time.sleep(0.05)  # five ticks
+        return [{"NodeID": "here", "Alive": True}]
+
+    monkeypatch.setattr(execute.ray, "nodes", nodes)
+    threading.Timer(2, ended.set).start()
+    execute._watch("here", ended, lost.set, patience=100)
+    assert not lost.is_set()

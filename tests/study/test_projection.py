@@ -297,10 +297,10 @@ def test_an_outage_of_optuna_is_one_warning_and_the_next_start_catches_up(run, m
 
 @pytest.mark.slow
 def test_a_locked_database_of_optuna_is_waited_for(run, tmp_path, monkeypatch):
-    """By another program, for as long as SQLite waits and some seconds more; training goes on."""
+    """By another program, for longer than SQLite waits, a second here; training goes on."""
     monkeypatch.setattr("study.projection.PATIENCE_SECONDS", 60.0)
     path = tmp_path / "optuna.db"
-    run.storage = f"sqlite:///{path}"
+    run.storage = f"sqlite:///{path}?timeout=1"
     projection = run.driver()
     projection.check()  # it is there, with its trials
     lock = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

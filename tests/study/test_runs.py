@@ -271,7 +271,9 @@ def test_a_plan_that_cannot_be_read_is_named_and_hides_no_other(several, tmp_pat
     [
         ({"outcome": "complete", "behind": ""}, ""),
         ({"outcome": "complete", "behind": "MLflow is behind (refused)"}, "MLflow is behind (refused)"),
-        ({"outcome": "running", "behind": "", "seen": "2020-01-01T00:00:00+00:00"}, "cut off"),
+        ({"outcome": "running", "seen": "2020-01-01T00:00:00+00:00"}, "cut off"),
+        ({"outcome": "complete"}, "cut off"),  # Ctrl-C while it waited for MLflow
+        ({"outcome": "running"}, ""),  # it is at work
     ],
 )
 def test_records_that_may_be_behind_are_said_so_even_if_all_is_trained(store, record, behind):

@@ -122,6 +122,9 @@ class Run:
             assert model.status == LoggedModelStatus.READY
             assert [output.model_id for output in outputs[model.source_run_id]] == [model.model_id]
             assert Model.load(f"models:/{model.model_id}").run_id == model.source_run_id
+            shown = self.client.get_run(model.source_run_id).data
+            assert model.params == shown.params
+            assert {metric.key: metric.value for metric in model.metrics} == shown.metrics
         folders = [mlflow.artifacts.download_artifacts(f"models:/{model.model_id}") for model in models]
         return sorted(Path(folder, "payload").read_bytes() for folder in folders)
 

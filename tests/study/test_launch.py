@@ -1,0 +1,66 @@
+"""Where a run's records lie when only its store is named, and from which home it is taken up."""
+
+from dataclasses import replace
+
+import pytest
+
+from study.home import Home
+from study.launch import _home_of
+from study.plan import Machine, Plan, Request, Resources
+from study.refusal import Refusal
+
+PLAN = Plan("mine", Request(), Machine("cpu", 1), Resources(), 1, (), (), {}, 0)
+
+
+@pytest.fixture
+def homes(tmp_path):
+    """A home with databases that a run was begun in, another one, and the run's plan."""
+    begun, other = tmp_path / "begun", tmp_path / "other"
+    for folder in (begun, other):
+        folder.mkdir()
+    for name in ("mlflow.db", "optuna.db"):
+        (begun / name).touch()
+    return begun, other, replace(PLAN, home=str(begun))
+
+
+def test_a_run_whose_store_is_named_keeps_its_records_in_its_home(homes):
+    begun, other, plan = homes
+    found = _home_of(plan, Home(str(other), str(begun / "store")), ("", ""))
+    assert found.path == begun
+    assert found.store_url == str(begun / "store")
+
+
+def test_a_home_that_was_moved_with_its_store_is_the_home(homes):
+    _, other, plan = homes
+    assert _home_of(plan, Home(str(other), None), ("", "")).path == other
+
+
+def test_a_home_that_was_moved_apart_from_its_store_is_known_by_its_databases(homes):
+    begun, other, plan = homes
+    for name in ("mlflow.db", "optuna.db"):
+        (begun / name).rename(other / name)
+    assert _home_of(plan, Home(str(other), "s3://bucket/store"), ("", "")).path == other
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kept"),
+    [(("", "postgresql://host/optuna"), "mlflow.db"), (("http://host:5000", ""), "optuna.db")],
+)
+def test_only_the_databases_that_are_needed_are_looked_for(homes, chosen, kept):
+    begun, other, plan = homes
+    for path in begun.iterdir():
+        path.unlink()
+    (other / kept).touch()
+    assert _home_of(plan, Home(str(other), "s3://bucket/store"), chosen).path == other
+
+
+def test_a_run_whose_records_are_nowhere_is_refused_with_what_would_do(homes):
+    begun, other, plan = homes
+    (begun / "optuna.db").unlink()
+    place = Home(str(other), "s3://bucket/store")
+    with pytest.raises(Refusal, match=f"--home = .*other.*{begun}.*--tracking-uri and --storage"):
+        _home_of(plan, place, ("", ""))
+    assert _home_of(plan, place, ("http://host:5000", "postgresql://host/optuna")) is place
+    assert (
+        _home_of(plan, Home(str(begun), "s3://bucket/store"), ("", "")).path == begun
+    )  # a first start that was killed
