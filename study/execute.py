@@ -228,11 +228,13 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
     ended = threading.Event()
     node = ray.get_runtime_context().get_node_id()
     patience = REMOTE_TICKS if resources.address else LOCAL_TICKS
-    threading.Thread(target=_watch, args=(node, ended, lost, patience), name="watch Ray", daemon=True).start()
+    watcher = threading.Thread(target=_watch, args=(node, ended, lost, patience), name="watch Ray", daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         ended.set()
+        watcher.join(5)  # a question that is asked while Ray shuts down makes Ray end this process
         ray.shutdown()
 
 
@@ -253,6 +255,7 @@ def _watch(node: str, ended: threading.Event, lost: Callable[[], None], patience
             if not ended.is_set():
                 lost()
             return
+    asker.join(5)
 
 
 def _lives(node: str) -> bool:
