@@ -310,7 +310,7 @@ class Plan:
 
     Attributes:
         tracking_uri, storage: where MLflow and Optuna are, without passwords; "" for the databases of `home`.
-        home: the folder that the run was begun in.
+        home: the folder of those databases.
         generation: how often the run was started anew because the sources had changed.
         created: when the run was first planned.
     """

@@ -330,8 +330,8 @@ def is_outage(error: BaseException) -> bool:
 def _metrics(epoch: Json, step: int, clock: int, model: str | None) -> list[Metric]:
     """An epoch's scalars: the curves every epoch; what is read at the end, and each class, with the last one only.
 
-    The last epoch is the one that has a model; its metrics are the model's as well. A metric costs 0.1 ms of the
-    driver's time, and the fixed set has 24 an epoch; the store holds them all.
+    The last epoch is the one that has a model; its metrics are the model's as well. Each metric costs a row, and the
+    driver's time; the store holds them all.
     """
     found = [
         Metric(name, value, clock, step, model_id=model)

@@ -54,8 +54,8 @@ class Exporter:
     """Saves networks of a configuration's kind as MLflow models, with signature and requirements.
 
     The format is torch.export's pt2, a graph and tensors: no pickle, and loading it needs no code of this project.
-    MLflow would trace every network anew and load it back to try it, 0.7 s each; here one network of a kind is saved
-    by ``mlflow.pytorch``, and the others are that model with other weights.
+    MLflow would trace every network anew and load it back to try it; here one network of a kind is saved by
+    ``mlflow.pytorch``, and the others are that model with other weights.
     """
 
     def __init__(self, config: Config) -> None:
