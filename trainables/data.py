@@ -1,14 +1,16 @@
-"""Long-tailed data sets, resident on the training device as uint8; crop, flip and normalisation happen there."""
+"""The data that the loop trains on: small sets resident on the device, or files of images (`images`)."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import io
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,20 +18,64 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from study.refusal import Refusal
-from trainables.datasets import DATASETS, Dataset
+from trainables import lists
+from trainables.datasets import FOLDER, Dataset, facts
+from trainables.lists import halves
+from trainables.recipe import Epoch, Origin
 from trainables.samplers import Purpose, generator
 
 DIGITS_TEST = 50  # test images a class
+EVALUATION_BATCH = 1000
 
 _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 
-class LongTailed:
-    """A long-tailed training set and its balanced test set on a device.
+class Data(Protocol):
+    """What the loop asks of a data set, wherever its images are.
 
     Attributes:
         facts: what is declared of the data set.
         counts: n_j, largest first: (C,), NumPy.
+        shots: the classes of each split, many, medium and few.
+        device: where the batches are.
+        in_val: which of the images that `test_batches` gives are for selection: (M,) bool.
+    """
+
+    facts: Dataset
+    counts: NDArray[np.int64]
+    shots: dict[str, list[int]]
+    device: torch.device
+    in_val: Tensor
+
+    def batches(
+        self, order: NDArray[np.int64], epoch: Epoch, rng: np.random.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented, normalised training images (B, channels, side, side) with their labels (B,).
+
+        All that is drawn of `rng` is drawn by the call itself, before the first batch is asked for.
+
+        Args:
+            order: positions in the training set, which is sorted by class: (n,).
+            epoch: the instruction; its batch size, crop and flip.
+            rng: the augmentation is drawn from it.
+        """
+        ...
+
+    def test_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Normalised test images, their labels (B,), and the part that each belongs to (B,): 1 is val, 0 holdout."""
+        ...
+
+    def fit_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Un-augmented, normalised training images in the order of storage, with their labels."""
+        ...
+
+
+class LongTailed:
+    """A long-tailed training set and its balanced test set, resident on a device as uint8; see `Data`.
+
+    Crop, flip and normalisation happen there.
+
+    Attributes:
         labels: of the training images, which are sorted by class: (N,).
         test_labels: (M,).
         in_val: which test images are the fixed class-balanced half for selection: (M,) bool.
@@ -40,6 +86,7 @@ class LongTailed:
         test_labels: NDArray[np.int64], in_val: NDArray[np.bool_], crop: int, device: torch.device,
     ) -> None:  # fmt: skip
         self.facts, self.counts, self.crop, self.device = facts, counts, crop, device
+        self.shots = facts.split(counts.tolist())
         padded = np.pad(train, ((0, 0), (0, 0), (crop, crop), (crop, crop)))
         self._train = torch.from_numpy(padded).to(device)  # (N, channels, side + 2 crop, side + 2 crop)
         # Every crop as a view, (N, channels, 2 crop + 1, 2 crop + 1, side, side): a gather makes a batch of them.
@@ -51,58 +98,100 @@ class LongTailed:
         self._mean = torch.tensor(facts.mean, device=device).view(-1, 1, 1) * facts.scale
         self._std = torch.tensor(facts.std, device=device).view(-1, 1, 1) * facts.scale
 
-    def batch(self, picks: Tensor, top: Tensor, left: Tensor, mirror: Tensor | None) -> Tensor:
-        """Normalised training images: (B, channels, side, side).
+    def batches(
+        self, order: NDArray[np.int64], epoch: Epoch, rng: np.random.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Data.batches`. Order, crops and flips are drawn in one go and sent to the device in one go each."""
+        assert epoch.crop == self.crop
+        crops = rng.integers(0, 2 * epoch.crop + 1, size=(2, len(order)))
+        draws = torch.from_numpy(np.concatenate((order[None], crops))).to(self.device)
+        mirror = torch.from_numpy(rng.random(len(order)) < 0.5).to(self.device) if epoch.flip else None
+        return self._cut(draws, mirror, epoch.batch_size)
 
-        Args:
-            picks: positions in the training set: (B,).
-            top, left: where the crop begins in the padded image, 0 … 2 crop: (B,).
-            mirror: which images are flipped horizontally, (B,) bool; None for none.
-        """
-        images = self._crops[picks, :, top, left]
-        if mirror is not None:
-            images = torch.where(mirror.view(-1, 1, 1, 1), images.flip(-1), images)
-        return self._normalise(images)
+    def _cut(self, draws: Tensor, mirror: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of `draws`, positions and where the crops begin in the padded images: (3, n)."""
+        for start in range(0, draws.shape[1], size):
+            picks, top, left = draws[:, start : start + size]
+            images = self._crops[picks, :, top, left]
+            if mirror is not None:
+                images = torch.where(mirror[start : start + size].view(-1, 1, 1, 1), images.flip(-1), images)
+            yield self._normalise(images), self.labels[picks]
 
-    def train_images(self, at: slice) -> Tensor:
-        """Un-augmented, normalised training images."""
-        return self._normalise(self._crops[at, :, self.crop, self.crop])
+    def test_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """See `Data.test_batches`."""
+        for start in range(0, len(self._test), EVALUATION_BATCH):
+            at = slice(start, start + EVALUATION_BATCH)
+            yield self._normalise(self._test[at]), self.test_labels[at], self.in_val[at].long()
 
-    def test_images(self, at: slice) -> Tensor:
-        """Normalised test images."""
-        return self._normalise(self._test[at])
+    def fit_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Data.fit_batches`."""
+        for start in range(0, len(self.labels), EVALUATION_BATCH):
+            at = slice(start, start + EVALUATION_BATCH)
+            yield self._normalise(self._crops[at, :, self.crop, self.crop]), self.labels[at]
 
     def _normalise(self, images: Tensor) -> Tensor:
         return (images.float() - self._mean) / self._std
 
 
-@lru_cache(maxsize=4)
-def load(
-    dataset: str, imbalance: float, split_seed: int, subset_seed: int, crop: int, device: str, root: Path | None
-) -> LongTailed:
-    """The long-tailed version of a data set, on `device`.
+def load(origin: Origin, epoch: Epoch, root: Path | None, workers: int = 1) -> Data:
+    """The data of an origin, on its device; the same object for instructions that crop alike.
 
     Args:
-        dataset: a name of `DATASETS`.
-        imbalance: IF.
+        origin: its data set, imbalance factor, split and subset seeds, and device.
+        epoch: the instruction; its crop.
+        root: where the files of data sets lie.
+        workers: processes that decode files of images; the images are the same for any number.
+
+    Raises:
+        Refusal: if the files are missing, or not those of the plan.
+    """
+    known = facts(origin.dataset)
+    if known.natural is not None:
+        if known.fingerprint != origin.fingerprint:
+            raise Refusal(origin.dataset, known.fingerprint, f"the plan was made with {origin.fingerprint}")
+        return _files(origin.dataset, origin.device, root, workers)
+    return _long_tailed(
+        origin.dataset, origin.imbalance, origin.split_seed, origin.subset_seed, epoch.crop, origin.device, root
+    )
+
+
+@lru_cache(maxsize=2)
+def _files(dataset: str, device: str, root: Path | None, workers: int) -> Data:
+    """A data set of image files."""
+    from trainables import folders
+    from trainables.images import ImageFiles
+
+    known = facts(dataset)
+    if known.lists is None:
+        listing = folders.look(Path(dataset.removeprefix(FOLDER)))
+    else:
+        listing = lists.read(known, root if root is not None else Path())
+    return ImageFiles(known, listing, torch.device(device), workers)
+
+
+@lru_cache(maxsize=4)
+def _long_tailed(
+    dataset: str, imbalance: float, split_seed: int, subset_seed: int, crop: int, device: str, root: Path | None
+) -> LongTailed:
+    """The long-tailed version of a balanced data set.
+
+    Args:
+        dataset: digits, cifar10 or cifar100.
+        imbalance: IF; 1 keeps each class whole, and the long-tailed subset of the same seed is its beginning.
         split_seed: digits: which images are for test and which digit gets which rank.
         subset_seed: which images are kept; see `subset`.
-        crop: zero padding in pixels that `batch` crops from.
+        crop: zero padding in pixels that `batches` crops from.
         device: cpu or cuda.
         root: where CIFAR's files lie, as torchvision expects them.
     """
-    facts = DATASETS[dataset]
-    counts = np.asarray(facts.counts(imbalance))
+    known = facts(dataset)
+    counts = np.asarray(known.counts(imbalance))
     if dataset == "digits":
         train, test, test_labels = _digits(counts, split_seed, subset_seed)
     else:
         train, test, test_labels = _cifar(dataset, counts, subset_seed, root)
-    halves = generator(split_seed if dataset == "digits" else 0, 0, Purpose.SELECTION)
-    in_val = np.zeros(len(test), dtype=bool)
-    for label in range(facts.classes):
-        members = np.flatnonzero(test_labels == label)
-        in_val[halves.permutation(members)[: len(members) // 2]] = True
-    return LongTailed(facts, counts, train, test, test_labels, in_val, crop, torch.device(device))
+    in_val = halves(test_labels, split_seed if dataset == "digits" else 0)
+    return LongTailed(known, counts, train, test, test_labels, in_val, crop, torch.device(device))
 
 
 def subset(labels: NDArray[np.int64], counts: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
@@ -131,8 +220,9 @@ def _digits(
     )
     images, targets = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
     found = "sha256:" + hashlib.sha256(images.tobytes() + targets.tobytes()).hexdigest()
-    if found != DATASETS["digits"].fingerprint:
-        raise Refusal("digits", found, f"scikit-learn's digits with {DATASETS['digits'].fingerprint} would do")
+    declared = facts("digits").fingerprint
+    if found != declared:
+        raise Refusal("digits", found, f"scikit-learn's digits with {declared} would do")
     split = generator(split_seed, 0, Purpose.SPLIT)
     rank_of_digit = split.permutation(10)
     labels = rank_of_digit[targets]
@@ -179,10 +269,13 @@ def _torchvision(
 
 
 def prepare(dataset: str, root: Path, download: bool) -> None:
-    """See that a data set is on disk, whole, downloading it if that was asked for.
+    """See that a data set is on disk, whole, downloading it if that was asked for and can be done (CIFAR).
 
     Raises:
         Refusal: if it is not, saying how to get it.
     """
     if dataset in _FOLDERS:
         _torchvision(dataset, root, train=True, download=download)
+    known = facts(dataset)  # of a folder, a look at all of it
+    if known.lists is not None:
+        lists.check(known, root)

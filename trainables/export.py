@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from trainables.config import Config
-from trainables.datasets import DATASETS
+from trainables.datasets import facts
 from trainables.networks import build
 
 
@@ -43,11 +43,15 @@ class Classifier(nn.Module):
 
 def classifier(config: Config, payload: bytes) -> Classifier:
     """The network of a state's payload, on the CPU, in evaluation mode."""
-    facts = DATASETS[config.dataset]
-    network = build(config.backbone, facts.channels, facts.classes, torch.Generator())
-    tensors = load_tensors(payload)
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    return Classifier(network, facts.mean, facts.std).eval()
+    known = facts(config.dataset)
+    network = build(config.backbone, config.head, known.channels, known.classes, torch.Generator())
+    weights = {k.removeprefix("network."): v for k, v in load_tensors(payload).items() if k.startswith("network.")}
+    scale = weights.pop("classifier.scale", None)
+    if scale is not None:  # a factor a class on the logits: part of the linear map
+        weights["classifier.weight"] = weights["classifier.weight"] * scale[:, None]
+        weights["classifier.bias"] = weights["classifier.bias"] * scale
+    network.load_state_dict(weights)
+    return Classifier(network, known.mean, known.std).eval()
 
 
 class Exporter:
@@ -59,7 +63,7 @@ class Exporter:
     """
 
     def __init__(self, config: Config) -> None:
-        self._config, self._template = config, _template(config.dataset, config.backbone)
+        self._config, self._template = config, _template(config.dataset, config.backbone, config.head)
 
     def save(self, payload: bytes, path: Path, model: Model) -> None:
         """Write the network of a state's payload to a folder, and describe it in an MLflow ``Model``."""
@@ -77,20 +81,20 @@ class Exporter:
 class _Template:
     """A saved model of a kind of network."""
 
-    def __init__(self, dataset: str, backbone: str) -> None:
-        facts = DATASETS[dataset]
-        shape = (facts.channels, facts.side, facts.side)
+    def __init__(self, dataset: str, backbone: str, head: str) -> None:
+        known = facts(dataset)
+        shape = (known.channels, known.side, known.side)
         example = np.zeros((2, *shape), dtype=np.float32)
-        network = build(backbone, facts.channels, facts.classes, torch.Generator())
+        network = build(backbone, head, known.channels, known.classes, torch.Generator())
         with TemporaryDirectory(prefix="study-") as folder, warnings.catch_warnings():
             path = Path(folder, "model")
             warnings.simplefilter("ignore")  # torch.export and MLflow warn of their own internals
             mlflow.pytorch.save_model(
-                Classifier(network, facts.mean, facts.std).eval(),
+                Classifier(network, known.mean, known.std).eval(),
                 path,
                 signature=ModelSignature(
                     inputs=Schema([TensorSpec(example.dtype, (-1, *shape))]),
-                    outputs=Schema([TensorSpec(example.dtype, (-1, facts.classes))]),
+                    outputs=Schema([TensorSpec(example.dtype, (-1, known.classes))]),
                 ),
                 input_example=example,
                 pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"mlflow=={mlflow.__version__}"],
@@ -118,6 +122,6 @@ class _Template:
         return out.getvalue()
 
 
-@lru_cache(maxsize=4)
-def _template(dataset: str, backbone: str) -> _Template:
-    return _Template(dataset, backbone)
+@lru_cache(maxsize=8)
+def _template(dataset: str, backbone: str, head: str) -> _Template:
+    return _Template(dataset, backbone, head)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from trainables.data import LongTailed
-from trainables.datasets import DATASETS
+from trainables.datasets import facts
+from trainables.losses import loss_of
 from trainables.metrics import Tally, summary
-from trainables.networks import build, initialise
+from trainables.networks import add_scale, build, initialise
+from trainables.readouts import ReadOuts
 from trainables.recipe import Epoch, Origin
 from trainables.samplers import Purpose, epoch_order, generator
 
-EVALUATION_BATCH = 1000
+if TYPE_CHECKING:
+    from trainables.data import Data
+
+HOLDOUT, VAL = 0, 1  # parts of the test set
 
 
 class Diverged(ArithmeticError):
@@ -25,7 +29,12 @@ class Diverged(ArithmeticError):
 
 
 class Learner:
-    """A network and its momentum on a device: the tensors of a state.
+    """A network, its momentum and what was observed of single images, on a device: the tensors of a state.
+
+    Attributes:
+        observed: ``predictions`` of the test images after the last evaluation, and their ``test_labels``: (M,); once
+            an instruction has asked for events, ``learned`` and ``forgotten``, each training image's cumulative counts
+            (eq. 17 and 18), and ``correct``, whether it was right after the last epoch: (N,).
 
     Args:
         origin: state 0 is drawn from it.
@@ -33,39 +42,50 @@ class Learner:
 
     def __init__(self, origin: Origin) -> None:
         _settle_arithmetic(origin)
-        facts = DATASETS[origin.dataset]
+        known = facts(origin.dataset)
         self.origin, self.device = origin, torch.device(origin.device)
         rng = _torch_generator(origin.seed, 0, Purpose.WEIGHTS)
-        network = build(origin.backbone, facts.channels, facts.classes, rng)
+        network = build(origin.backbone, origin.head, known.channels, known.classes, rng)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.momentum = {name: torch.zeros_like(p) for name, p in self.network.named_parameters()}
+        self.observed: dict[str, Tensor] = {}
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and buffers as ``network.*`` and momentum as ``momentum.*``, on the CPU.
+        """Weights and buffers as ``network.*``, momentum as ``momentum.*`` and ``observed.*``, on the CPU.
 
         There they share memory with what is trained next.
         """
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"momentum.{name}": tensor for name, tensor in self.momentum.items()}
+        tensors |= {f"observed.{name}": tensor for name, tensor in self.observed.items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take up a state as `state` gave it."""
-        weights = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-        self.network.load_state_dict(weights)
+        if "network.classifier.scale" in tensors:
+            self._add_scale()
+        self.network.load_state_dict(_below("network.", tensors))
         for name, buffer in self.momentum.items():
             buffer.copy_(tensors[f"momentum.{name}"])
+        self.observed = {name: tensor.to(self.device) for name, tensor in _below("observed.", tensors).items()}
+
+    def _add_scale(self) -> None:
+        add_scale(self.network)
+        self.momentum["classifier.scale"] = torch.zeros_like(self.network.classifier.scale)  # type: ignore[arg-type]
 
     def obey(self, epoch: Epoch, index: int) -> list[str]:
         """Prepare the network for an instruction; returns the names of the parameters that it trains."""
         if epoch.reinitialise == "classifier":
             initialise(self.network.classifier, _torch_generator(self.origin.seed, index, Purpose.WEIGHTS))
+        if epoch.reinitialise == "scale":
+            self._add_scale()
         if epoch.fresh_optimizer:
             for buffer in self.momentum.values():
                 buffer.zero_()
+        prefix = {"all": "", "classifier": "classifier.", "scale": "classifier.scale"}[epoch.trains]
         trained = []
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(epoch.trains == "all" or name.startswith(epoch.trains))
+            parameter.requires_grad_(name.startswith(prefix))
             if parameter.requires_grad:
                 trained.append(name)
         self.network.train()
@@ -78,101 +98,153 @@ class Learner:
     def optimizer(self, epoch: Epoch, trained: list[str]) -> torch.optim.SGD:
         """SGD as the instruction says, upon this learner's own momentum buffers."""
         parameters = dict(self.network.named_parameters())
+        bare = {"classifier.bias"} if not epoch.decay_bias else set()
+        groups = [
+            {"params": [parameters[name] for name in trained if name not in bare], "weight_decay": epoch.weight_decay},
+            {"params": [parameters[name] for name in trained if name in bare], "weight_decay": 0.0},
+        ]
         sgd = torch.optim.SGD(
-            [parameters[name] for name in trained],
-            lr=torch.tensor(epoch.lr, device=self.device),
-            momentum=epoch.momentum, nesterov=epoch.nesterov, weight_decay=epoch.weight_decay,
+            [group for group in groups if group["params"]],
+            lr=torch.tensor(epoch.lr, device=self.device), momentum=epoch.momentum, nesterov=epoch.nesterov,
             fused=True,  # the others read the lr back to the host at every step
         )  # fmt: skip
         for name in trained:
             sgd.state[parameters[name]]["momentum_buffer"] = self.momentum[name]
         return sgd
 
-    def logits(self, images: Tensor) -> Tensor:
-        """The network's output in the origin's precision: (B, channels, side, side) → (B, C)."""
+    def logits(self, *inputs: Any) -> Tensor:
+        """The network's output in the origin's precision: (B, channels, side, side) → (B, C).
+
+        A network of two branches takes a batch for each and α besides.
+        """
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.origin.precision == "bf16"):
-            return self.network(images)  # type: ignore[no-any-return]
+            return self.network(*inputs).float()  # type: ignore[no-any-return]
 
 
-def train_epoch(learner: Learner, data: LongTailed, epoch: Epoch, index: int) -> dict[str, float]:
+Step = tuple[tuple[Any, ...], list[tuple[float, Tensor]]]  # the network's inputs, and its labels with their weights
+
+
+def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[str, float]:
     """Train one epoch in place and return its training measures: loss, top-1 in percent over its draws, lr.
 
     On CUDA the host never waits for the device before the epoch's end.
 
     Args:
         learner: its state is that after epoch `index` - 1.
-        data: on the learner's device, padded for the instruction's crop.
+        data: on the learner's device, loaded for this instruction.
         epoch: the instruction.
         index: which epoch it is, from 0: with the origin's seed it names the random streams.
 
     Raises:
         Diverged: if the training loss is not finite.
     """
-    assert data.crop == epoch.crop
     trained = learner.obey(epoch, index)
     sgd = learner.optimizer(epoch, trained)
-    order, top, left, mirror = _draws(data, epoch, learner.origin.seed, index)
-    weights = None if epoch.class_weights is None else torch.tensor(epoch.class_weights, device=learner.device)
-    sums = torch.zeros(2, dtype=torch.float64, device=learner.device)  # loss, correct
-    used = len(order) - len(order) % epoch.batch_size if epoch.drop_last else len(order)
-    for start in range(0, used, epoch.batch_size):
-        at = slice(start, min(start + epoch.batch_size, used))
-        images = data.batch(order[at], top[at], left[at], None if mirror is None else mirror[at])
-        labels = data.labels[order[at]]
-        logits = learner.logits(images).float()
-        loss = F.cross_entropy(logits, labels, weights)
+    loss_function = loss_of(epoch, data.counts, learner.device)
+    sums = torch.zeros(3, dtype=torch.float64, device=learner.device)  # loss, correct, draws
+    for inputs, targets in _steps(data, epoch, learner.origin.seed, index):
+        logits = learner.logits(*inputs)
+        loss = sum((weight * loss_function(logits, labels) for weight, labels in targets), torch.zeros(()))
         sgd.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         sgd.step()
-        correct = (logits.detach().argmax(1) == labels).sum()
-        sums += torch.stack((loss.detach() * len(labels), correct)).double()
-    mean_loss, accuracy = (sums / used).tolist()
-    if not math.isfinite(mean_loss):
-        raise Diverged(f"the training loss is {mean_loss} in epoch {index} (lr = {epoch.lr:g})")
-    return {"train/loss": mean_loss, "train/top1": 100 * accuracy, "lr": epoch.lr}
+        predicted, n = logits.detach().argmax(1), len(logits)
+        correct = sum((weight * (predicted == labels).sum() for weight, labels in targets), torch.zeros(()))
+        sums += torch.stack((loss.detach() * n, correct, torch.full_like(correct, n))).double()
+    total_loss, right, used = sums.tolist()
+    if not math.isfinite(total_loss):
+        raise Diverged(f"the training loss is {total_loss / used} in epoch {index} (lr = {epoch.lr:g})")
+    return {"train/loss": total_loss / used, "train/top1": 100 * right / used, "lr": epoch.lr}
 
 
-def _draws(data: LongTailed, epoch: Epoch, seed: int, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """An epoch's order, crops and flips, drawn on the host in one go and sent to the device in one go each: (N,)."""
-    order = epoch_order(data.counts, epoch.sampler, epoch.replacement, generator(seed, index, Purpose.ORDER))
-    rng = generator(seed, index, Purpose.AUGMENTATION)
-    crops = rng.integers(0, 2 * epoch.crop + 1, size=(2, len(order)))
-    draws = torch.from_numpy(np.concatenate((order[None], crops))).to(data.device)
-    mirror = torch.from_numpy(rng.random(len(order)) < 0.5).to(data.device) if epoch.flip else None
-    return draws[0], draws[1], draws[2], mirror
+def _steps(data: Data, epoch: Epoch, seed: int, index: int) -> Iterator[Step]:
+    """The steps of an epoch: plain, mixed with themselves, or of two samplers."""
+    order = _order(data, epoch, epoch.sampler, epoch.replacement, generator(seed, index, Purpose.ORDER))
+    batches = data.batches(order, epoch, generator(seed, index, Purpose.AUGMENTATION))
+    if epoch.bilateral is not None:
+        alpha = epoch.bilateral
+        other = _order(data, epoch, -1.0, True, generator(seed, index, Purpose.REVERSED_ORDER))
+        reversed_ = data.batches(other, epoch, generator(seed, index, Purpose.REVERSED_AUGMENTATION))
+        for (images, labels), (others, their_labels) in zip(batches, reversed_, strict=True):
+            yield (images, others, alpha), [(alpha, labels), (1 - alpha, their_labels)]
+    elif epoch.mixup:
+        shares = generator(seed, index, Purpose.MIXUP)
+        for images, labels in batches:
+            share = float(shares.beta(epoch.mixup, epoch.mixup))
+            # A batch is in random order: its reverse is as good as any other to be mixed with.
+            mixed = share * images + (1 - share) * images.flip(0)
+            yield (mixed,), [(share, labels), (1 - share, labels.flip(0))]
+    else:
+        for images, labels in batches:
+            yield (images,), [(1.0, labels)]
+
+
+def _order(
+    data: Data, epoch: Epoch, sampler: float | tuple[float, ...], replacement: bool, rng: np.random.Generator
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    order = epoch_order(data.counts, sampler, replacement, rng)
+    return order[: len(order) - len(order) % epoch.batch_size] if epoch.drop_last else order
 
 
 @torch.inference_mode()
-def evaluate(learner: Learner, data: LongTailed, epoch: Epoch) -> dict[str, Any]:
+def evaluate(learner: Learner, data: Data, epoch: Epoch) -> dict[str, Any]:
     """The fixed set of measures (`metrics.summary`) on both halves of the test set and their union.
 
-    `val` is the half for selection, `holdout` the other, `test` their union, as the papers report it. With
-    ``"train" in epoch.measures``, also the un-augmented training set as `fit`.
+    `val` is the half for selection, `holdout` the other, `test` their union, as the papers report it; where the data
+    have images for selection beside the test set, `test` is `holdout`. Read-outs are those of `readouts`, on `holdout`.
+    With ``fit`` or ``events`` among the instruction's measures, also the training set, un-augmented, as `fit`, with the
+    loss of each class; with ``events``, each training image's events are counted.
 
     Raises:
         Diverged: if a loss is not finite.
     """
     learner.network.eval()
-    shots = data.facts.shots(learner.origin.imbalance)
-    tally = Tally(data.facts.classes, 2, data.device)
-    for start in range(0, len(data.test_labels), EVALUATION_BATCH):
-        at = slice(start, start + EVALUATION_BATCH)
-        tally.add(learner.logits(data.test_images(at)), data.test_labels[at], data.in_val[at].long())
+    shots = data.shots
+    tally = Tally(len(data.counts), 2, data.device)
+    read_outs = ReadOuts(learner.network.classifier, data.counts, 2, data.device)
+    predictions, test_labels = [], []
+    for images, labels, part in data.test_batches():
+        logits = learner.logits(images)
+        predictions.append(tally.add(logits, labels, part))
+        test_labels.append(labels)
+        read_outs.add(logits, labels, part)
+    learner.observed["predictions"] = torch.cat(predictions).short()
+    learner.observed["test_labels"] = torch.cat(test_labels).short()
     by_class, by_bin = tally.read()
-    measures = summary("test", by_class.sum(1), by_bin.sum(1), shots)
-    measures |= summary("val", by_class[:, 1], by_bin[:, 1], shots)
-    measures |= summary("holdout", by_class[:, 0], by_bin[:, 0], shots)
-    if "train" in epoch.measures:
-        tally = Tally(data.facts.classes, 1, data.device)
-        for start in range(0, len(data.labels), EVALUATION_BATCH):
-            at = slice(start, start + EVALUATION_BATCH)
-            labels = data.labels[at]
-            tally.add(learner.logits(data.train_images(at)), labels, torch.zeros_like(labels))
-        by_class, by_bin = tally.read()
-        measures |= summary("fit", by_class[:, 0], by_bin[:, 0], shots)
+    halves = data.facts.selection == "half"  # otherwise the images for selection are none of the test set's
+    tested = [HOLDOUT, VAL] if halves else [HOLDOUT]
+    measures = summary("test", by_class[:, tested].sum(1), by_bin[:, tested].sum(1), shots)
+    measures |= summary("val", by_class[:, VAL], by_bin[:, VAL], shots)
+    measures |= summary("holdout", by_class[:, HOLDOUT], by_bin[:, HOLDOUT], shots)
+    measures |= read_outs.read(VAL, HOLDOUT, shots)
+    if epoch.measures:
+        measures |= _fit(learner, data, events="events" in epoch.measures)
     if not math.isfinite(measures["test/loss"]):
         raise Diverged(f"the test loss is {measures['test/loss']}")
     return measures
+
+
+def _fit(learner: Learner, data: Data, events: bool) -> dict[str, Any]:
+    """The measures of the un-augmented training images, which are sorted by class; and their events."""
+    tally = Tally(len(data.counts), 1, data.device)
+    correct = []
+    for images, labels in data.fit_batches():
+        correct.append(tally.add(learner.logits(images), labels, torch.zeros_like(labels)) == labels)
+    if events:
+        now = torch.cat(correct)
+        seen = learner.observed
+        before = seen.get("correct", torch.zeros_like(now)).bool()  # acc_0 = 0
+        zeros = torch.zeros(len(now), dtype=torch.int32, device=data.device)
+        seen["learned"] = seen.get("learned", zeros) + now.int()
+        seen["forgotten"] = seen.get("forgotten", zeros) + (before & ~now).int()
+        seen["correct"] = now
+    by_class, by_bin = tally.read()
+    losses = [round(float(loss), 9) for loss in by_class[2, 0] / by_class[0, 0]]
+    return {**summary("fit", by_class[:, 0], by_bin[:, 0], data.shots), "fit/class_loss": losses}
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _settle_arithmetic(origin: Origin) -> None:

@@ -1,44 +1,158 @@
-"""Each method as a function from a configuration to its recipe's epochs. Pure: no torch."""
+"""The methods of the paper's tables, and those that a practitioner expects beside them. Pure: no torch.
+
+A method is a point of the space of configurations: a function from a base configuration, which says data and protocol,
+to the method's own. So MLflow shows of every method what it does, and each of its parts is a search dimension.
+
+By default all follow the base's protocol, the paper's (``recipe = common``), and share the cross-entropy trunk wherever
+they begin like it: deferral begins at m + S, second stages have 30 epochs. `source` gives a method the constants of
+its own publication's code instead.
+"""
 
 from __future__ import annotations
 
-from trainables.config import Config, resolve_sampler
-from trainables.datasets import DATASETS
-from trainables.recipe import Epoch
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from trainables.config import Config, Sampler
+from trainables.datasets import facts
+
+Method = Callable[[Config], Config]
 
 
-def switching(config: Config) -> tuple[Epoch, ...]:
-    """The paper's method (Algorithm 1): `first` for m + S epochs, then `switch`, then any further stages.
+def cross_entropy(base: Config) -> Config:
+    """Cross-entropy under instance-balanced sampling throughout: the paper's baseline."""
+    return replace(base, method="Cross Entropy", first="IB", switch="IB")
 
-    Epochs are counted from 0, so the first sampler is used at indices 0 … m + S - 1. The momentum is kept at a switch.
-    Since a recipe holds samplers and not the schedule they came from, IB⇒IB is one recipe at every S, and CB for 5
-    epochs followed by CB is CB.
+
+def focal(base: Config) -> Config:
+    """Focal loss (Lin et al., 2017); softmax form, γ = 1 as LDAM's code has it on CIFAR."""
+    return replace(cross_entropy(base), method="Focal", loss="focal", focal_gamma=1.0)
+
+
+def cb_focal(base: Config) -> Config:
+    """Class-balanced focal loss (Cui et al., 2019): effective-number weights from the first epoch on, β = 0.9999.
+
+    Softmax form, as LDAM's code has it; the sigmoid form of its authors is the `source` recipe.
     """
-    lengths = [config.last_milestone + config.S, *(length for length, _ in config.then)]
-    samplers = [config.first, config.switch, *(sampler for _, sampler in config.then)]
-    lengths.append(config.epochs - sum(lengths))
-    resolved = [resolve_sampler(sampler) for sampler in samplers]
-    schedule = [sampler for sampler, length in zip(resolved, lengths, strict=True) for _ in range(length)]
-    facts = DATASETS[config.dataset]
-    return tuple(
-        Epoch(
-            lr=learning_rate(config, index),
-            sampler=sampler,
-            replacement=config.replacement,
-            batch_size=config.batch_size,
-            drop_last=config.drop_last,
-            crop=facts.crop,
-            flip=facts.flip,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-        )
-        for index, sampler in enumerate(schedule)
+    return replace(focal(base), method="CB-Focal", beta=0.9999)
+
+
+def ce_drw(base: Config) -> Config:
+    """Deferred re-weighting (Cao et al., 2019): unit weights, then effective-number weights, β = 0.9999.
+
+    Deviation: deferred until m + S, where the paper's method switches, instead of epoch 160.
+    """
+    return replace(cross_entropy(base), method="CE-DRW", switch_beta=0.9999)
+
+
+def ce_drs(base: Config) -> Config:
+    """Deferred re-sampling (Cao et al., 2019): instance-balanced, then class-balanced sampling from m + S on."""
+    return replace(base, method="CE-DRS", first="IB", switch="CB")
+
+
+def ldam_drw(base: Config) -> Config:
+    """LDAM with deferred re-weighting (Cao et al., 2019): cosine classifier, s = 30, margins ∝ n_j^(-1/4)."""
+    return replace(
+        ce_drw(base), method="LDAM-DRW", loss="ldam", max_margin=0.3 if base.dataset == "inaturalist2018" else 0.5
     )
 
 
-def learning_rate(config: Config, index: int) -> float:
-    """The lr of an epoch: linear warm-up, then ×γ from each milestone's index on (A.3.2)."""
-    if index < config.warmup:
-        return config.lr * (index + 1) / config.warmup
-    return config.lr * config.gamma ** sum(index >= milestone for milestone in config.milestones)
+def crt(base: Config) -> Config:
+    """Classifier re-training (Kang et al., 2020): a new classifier on the fixed features, class-balanced sampling.
+
+    Deviation: class-balanced sampling draws classes independently, where its authors cycle through them.
+    """
+    return replace(cross_entropy(base), method="Decouple-cRT", retrain="CB")
+
+
+def lws(base: Config) -> Config:
+    """Learnable weight scaling (Kang et al., 2020): a factor a class on the fixed classifier's logits, from 1 on."""
+    return replace(crt(base), method="Decouple-LWS", retrains="scale")
+
+
+def tau_normalised(base: Config) -> Config:
+    """τ-normalised classifier (Kang et al., 2020): cross-entropy, and a read-out; see `trainables.readouts`."""
+    return replace(cross_entropy(base), method="τ-normalised")
+
+
+def bbn(base: Config) -> Config:
+    """Bilateral-branch network (Zhou et al., 2020): uniform and reversed sampler in one step, α = 1 - (e/T)²."""
+    return replace(base, method="BBN", first="IB", switch="IB", bilateral=True)
+
+
+def switching(base: Config) -> Config:
+    """The paper's method (Algorithm 1): instance-balanced, then class-reversed sampling from m + S on."""
+    return replace(base, method=f"Ours (S = {base.S})", first="IB", switch="CR")
+
+
+def weighted_switching(base: Config, weights: Sampler, name: str) -> Config:
+    """Switching to given class probabilities, such as irregularities (Table 10): p_j = I_j / Σ I."""
+    return replace(base, method=f"switching by {name}", first="IB", switch=weights)
+
+
+def balanced_softmax(base: Config) -> Config:
+    """Balanced softmax (Ren et al., 2020): cross-entropy of z + log n, which is logit adjustment with τ = 1."""
+    return replace(logit_adjusted(base), method="Balanced softmax")
+
+
+def logit_adjusted(base: Config, tau: float = 1.0) -> Config:
+    """Logit-adjusted loss (Menon et al., 2021, eq. 10): cross-entropy of z + τ log π."""
+    return replace(cross_entropy(base), method=f"Logit adjustment (τ = {tau:g})", loss="logit_adjusted", tau=tau)
+
+
+def post_hoc(base: Config) -> Config:
+    """Post-hoc logit adjustment (Menon et al., 2021, eq. 9): cross-entropy, and a read-out."""
+    return replace(cross_entropy(base), method="Post-hoc logit adjustment")
+
+
+def label_aware_smoothing(base: Config) -> Config:
+    """Label-aware smoothing (Zhong et al., 2021), with a class-balanced switch.
+
+    Deviation: its authors smooth in a second stage with fixed features; here the loss is the same from the first epoch
+    on, and the whole network is trained on.
+    """
+    return replace(ce_drs(base), method="Label-aware smoothing", loss="label_aware_smoothing")
+
+
+def mixup_switching(base: Config) -> Config:
+    """Mixup (Zhang et al., 2018, as Zhong et al., 2021, use it, a = 0.2) before the paper's switch, none after it."""
+    return replace(switching(base), method="Mixup, then ours", mixup=0.2)
+
+
+_LDAM: Mapping[str, Any] = {
+    "epochs": 200, "milestones": (160, 180), "gamma": 0.01, "warmup": 5, "batch_size": 128, "weight_decay": 2e-4,
+    "switch_epoch": 160,
+}  # fmt: skip
+_RETRAIN_LARGE: Mapping[str, Any] = {"retrain_lr": 0.2, "retrain_batch": 512, "retrain_schedule": "cosine"}
+
+
+def source(made: Config) -> Config | None:
+    """A method's configuration with the constants of its own code; None if that has none for these data.
+
+    LDAM's code (CE, focal, CB-Focal, DRW, LDAM on CIFAR): batch 128, ×0.01 at 160 and 180, deferred until 160; CB-Focal
+    in its authors' sigmoid form, its bias without weight decay and -log(C - 1) at first. DRS: BoT's, class-balanced
+    from 160. BBN: batch 128, ×0.01 at 120 and 160, Nesterov, drop_last. cRT and LWS on CIFAR: BoT's second stage, 30
+    epochs at batch 128; on large data Kang et al.'s (cRT 10 epochs, iNaturalist 30; LWS 5), lr 0.2, cosine, batch 512.
+    """
+    large = facts(made.dataset).natural is not None
+    if made.method in ("Decouple-cRT", "Decouple-LWS"):
+        if not large:
+            return replace(made, retrain_batch=128)
+        long = 30 if made.dataset == "inaturalist2018" else 10
+        return replace(
+            made, **_RETRAIN_LARGE, retrain_epochs=5 if made.retrains == "scale" else long,
+            retrain_weight_decay=1e-4 if made.dataset == "inaturalist2018" else 5e-4,
+        )  # fmt: skip
+    if large:
+        return None
+    if made.method == "BBN":
+        return replace(
+            made, epochs=200, milestones=(120, 160), gamma=0.01, batch_size=128, nesterov=True, drop_last=True,
+            replacement=True,
+        )  # fmt: skip
+    if made.method == "CB-Focal":
+        return replace(made, **_LDAM, loss="sigmoid_focal")
+    if made.method in ("Cross Entropy", "Focal", "CE-DRW", "CE-DRS", "LDAM-DRW"):
+        return replace(made, **_LDAM)
+    return None

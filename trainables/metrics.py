@@ -25,8 +25,14 @@ class Tally:
         self._by_class = torch.zeros(3, parts * classes, dtype=torch.float64, device=device)  # n, correct, loss
         self._by_bin = torch.zeros(3, parts * BINS, dtype=torch.float64, device=device)  # n, correct, confidence
 
-    def add(self, logits: Tensor, labels: Tensor, part: Tensor) -> None:
-        """Add a batch: logits (B, C), labels (B,), and the part that each image belongs to (B,)."""
+    def add(self, logits: Tensor, labels: Tensor, part: Tensor) -> Tensor:
+        """Add a batch and return what was predicted, (B,).
+
+        Args:
+            logits: (B, C).
+            labels: (B,).
+            part: which each image belongs to: (B,).
+        """
         logits = logits.float()
         confidence, predicted = logits.softmax(1).max(1)
         correct = (predicted == labels).double()
@@ -35,6 +41,7 @@ class Tally:
         self._by_class.index_add_(1, part * self.classes + labels, torch.stack((ones, correct, loss)))
         bins = (confidence * BINS).long().clamp_(0, BINS - 1)
         self._by_bin.index_add_(1, part * BINS + bins, torch.stack((ones, correct, confidence.double())))
+        return predicted
 
     def read(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Sums by class, (3, parts, C): images, correct, loss; and by confidence bin, (3, parts, BINS)."""
@@ -53,19 +60,23 @@ def summary(
 
     Args:
         prefix: put before each name with a slash.
-        by_class: images, correct and loss by class: (3, C). Every class has an image.
+        by_class: images, correct and loss by class: (3, C). A class without images has no accuracy.
         by_bin: images, correct and confidence by bin: (3, BINS).
         shots: the classes of each split.
     """
     images, correct, loss = by_class
-    accuracy = 100 * correct / images
+    there = images > 0
+    accuracy = 100 * correct / np.where(there, images, 1)
     gap = np.abs(by_bin[1] - by_bin[2]).sum() / images.sum()
     measures: dict[str, Any] = {
         "loss": float(loss.sum() / images.sum()),
         "top1": float(100 * correct.sum() / images.sum()),
-        "worst": float(accuracy.min()),
+        "worst": float(accuracy[there].min()),
         "ece": float(100 * gap),
-        "class_accuracy": [round(float(value), 6) for value in accuracy],
+        "class_accuracy": [round(float(a), 6) if n else None for a, n in zip(accuracy, images, strict=True)],
     }
-    measures.update({split: float(accuracy[list(classes)].mean()) for split, classes in shots.items() if classes})
+    for split, ranks in shots.items():
+        own = [rank for rank in ranks if there[rank]]
+        if own:
+            measures[split] = float(accuracy[own].mean())
     return {f"{prefix}/{name}": value for name, value in measures.items()}

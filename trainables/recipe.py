@@ -21,10 +21,12 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainables.config import Config
-from trainables.datasets import DATASETS
+from trainables.datasets import facts
+
+if TYPE_CHECKING:  # a worker that takes up an origin has no need of configurations: they are no source of its states
+    from trainables.config import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +39,20 @@ class Epoch:
         replacement: draw inside a class with replacement; has no meaning at q = 1, where it is False.
         batch_size, drop_last: how the epoch's order is cut into batches.
         crop, flip: augmentation: padding in pixels before the random crop; horizontal flips.
-        loss: cross_entropy.
-        class_weights: (C,) weights of the loss, or None.
+        mixup: a of the Beta(a, a) that each batch is mixed by; 0 for none.
+        bilateral: BBN's α, the weight of its first branch, which sees `sampler`'s draws; the second sees as many of the
+            reversed sampler (q = -1, with replacement). None for networks of one branch.
+        loss: a name of `losses.LOSSES`.
+        loss_args: what that loss takes beyond logits, labels and counts.
+        effective_number: β of the loss's class weights, ``(1 - β) / (1 - β^n_j)``, normalised to sum C; 0 for none.
         momentum, nesterov, weight_decay: of SGD.
-        trains: which parameters are trained: all, or classifier.
-        reinitialise: what is drawn anew before the epoch: nothing, or classifier.
+        decay_bias: whether the weight decay applies to the classifier's bias.
+        trains: which parameters are trained: all, classifier, or scale, a factor a class on the logits.
+        reinitialise: what starts anew before the epoch: nothing, the classifier's weights, or scale, which becomes 1.
         batch_norm: train (statistics move) or frozen.
         fresh_optimizer: forget the momentum before the epoch.
-        measures: beyond the fixed set: ``train`` evaluates the training images, un-augmented.
+        measures: beyond the fixed set: ``fit`` evaluates the training images, un-augmented; ``events`` also counts each
+            image's learned and forgetting events.
     """
 
     lr: float
@@ -54,11 +62,15 @@ class Epoch:
     drop_last: bool = False
     crop: int = 4
     flip: bool = True
+    mixup: float = 0.0
+    bilateral: float | None = None
     loss: str = "cross_entropy"
-    class_weights: tuple[float, ...] | None = None
+    loss_args: tuple[float, ...] = ()
+    effective_number: float = 0.0
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 2e-4
+    decay_bias: bool = True
     trains: str = "all"
     reinitialise: str = "nothing"
     batch_norm: str = "train"
@@ -68,11 +80,11 @@ class Epoch:
     def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
             assert getattr(self, field) in choices, f"{field} = {getattr(self, field)!r}: one of {choices} would do"
-        assert set(self.measures) <= {"train"}, f"measures = {self.measures!r}: ('train',) would do"
+        assert set(self.measures) <= {"fit", "events"}, f"measures = {self.measures!r}: fit and events would do"
         if self.sampler == 1.0 and self.replacement:
             # Instance-balanced epochs visit each image once either way: one work, one name.
             object.__setattr__(self, "replacement", False)
-        for field in ("lr", "momentum", "weight_decay", "sampler", "class_weights"):
+        for field in _NUMBERS:
             value = getattr(self, field)
             if value is not None:
                 numbers = tuple(float(v) + 0.0 for v in (value if isinstance(value, tuple) else (value,)))
@@ -93,10 +105,13 @@ class Epoch:
         return cls(**frozen)
 
 
+_NUMBERS = (
+    "lr", "momentum", "weight_decay", "sampler", "mixup", "bilateral", "loss_args", "effective_number",
+)  # fmt: skip
 _CHOICES = {
-    "loss": ("cross_entropy",),
-    "trains": ("all", "classifier"),
-    "reinitialise": ("nothing", "classifier"),
+    "loss": ("cross_entropy", "focal", "sigmoid_focal", "ldam", "logit_adjusted", "label_aware_smoothing"),
+    "trains": ("all", "classifier", "scale"),
+    "reinitialise": ("nothing", "classifier", "scale"),
     "batch_norm": ("train", "frozen"),
 }
 
@@ -105,7 +120,8 @@ _CHOICES = {
 class Origin:
     """What determines state 0 and the machine's arithmetic; settled when the plan is made, never by a worker.
 
-    Beyond what design.md lists stands NumPy's version, for its generators draw the orders and the crops.
+    `head` is the end of the network: see `networks.build`. Beyond what design.md lists stands NumPy's version, for its
+    generators draw the orders and the crops.
     """
 
     dataset: str
@@ -114,6 +130,7 @@ class Origin:
     split_seed: int
     subset_seed: int
     backbone: str
+    head: str
     seed: int
     precision: str
     device: str
@@ -151,11 +168,12 @@ def origin(config: Config, device: str, threads: int) -> Origin:
     """The origin of a configuration on a type of device (cpu or cuda) with so many CPU threads a replicate."""
     return Origin(
         dataset=config.dataset,
-        fingerprint=DATASETS[config.dataset].fingerprint,
+        fingerprint=facts(config.dataset).fingerprint,
         imbalance=config.imbalance,
-        split_seed=config.split_seed,
+        split_seed=config.split_seed if config.dataset == "digits" else 0,  # the others have a test set of their own
         subset_seed=config.subset_seed,
         backbone=config.backbone,
+        head=config.head,
         seed=config.seed,
         precision=config.precision,
         device=device,
@@ -185,7 +203,9 @@ def source_files() -> dict[str, str]:
     return {path.name: _digest(_code(path)) for path in files if path.name not in _NO_PART_OF_A_STATE}
 
 
-_NO_PART_OF_A_STATE = ("export.py", "methods.py", "protocol.py", "work.py")
+_NO_PART_OF_A_STATE = (
+    "analysis.py", "config.py", "export.py", "methods.py", "protocol.py", "schedule.py", "work.py",
+)  # fmt: skip
 
 
 def _code(path: Path) -> str:

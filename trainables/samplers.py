@@ -17,6 +17,9 @@ class Purpose(IntEnum):
     AUGMENTATION = 3
     SPLIT = 4
     SELECTION = 5
+    MIXUP = 6
+    REVERSED_ORDER = 7
+    REVERSED_AUGMENTATION = 8
 
 
 def generator(seed: int, epoch: int, purpose: Purpose) -> np.random.Generator:

@@ -17,7 +17,7 @@ from study.store import Store
 from trainables.recipe import Epoch, Origin, settled
 
 if TYPE_CHECKING:  # the driver names this class and has no need of the seconds that importing torch takes
-    from trainables.data import LongTailed
+    from trainables.data import Data
     from trainables.loop import Learner
 
 SLICE_SECONDS = 1.0  # between two reports to the driver, or one epoch, whichever is longer
@@ -94,13 +94,10 @@ class StageTrainable(Trainable):
         self.provenance = [*self.provenance, {"from_epoch": begun, "run": self.job.run, **_machine(origin)}]
         self.learner, self.saved_at, self.saved_time = learner, self.position, time.monotonic()
 
-    def _data(self, origin: Origin, epoch: Epoch) -> LongTailed:
+    def _data(self, origin: Origin, epoch: Epoch) -> Data:
         from trainables.data import load
 
-        return load(
-            origin.dataset, origin.imbalance, origin.split_seed, origin.subset_seed, epoch.crop, origin.device,
-            Path(self.job.data_dir),
-        )  # fmt: skip
+        return load(origin, epoch, Path(self.job.data_dir))
 
     def _train_slice(self) -> None:
         from trainables import loop
@@ -112,8 +109,7 @@ class StageTrainable(Trainable):
             started = time.monotonic()
             index = self.stage.start + self.position
             epoch = Epoch.from_json(self.stage.epochs[self.position])
-            if epoch.crop != self.data.crop:
-                self.data = self._data(learner.origin, epoch)
+            self.data = self._data(learner.origin, epoch)  # the same, unless it crops otherwise
             measures: dict[str, Any] = loop.train_epoch(learner, self.data, epoch, index)
             measures |= loop.evaluate(learner, self.data, epoch)
             self.measures.append(measures)

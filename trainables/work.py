@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from study.plan import Json, Machine, Resolved, Work
-from trainables import methods
 from trainables.config import Config, resolve_sampler, sampler_name
 from trainables.recipe import Recipe, origin, source_files
+from trainables.schedule import epochs
 
 
 def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
     """A replicate's recipe, with the names of its states."""
     checked = Config.from_json(config).replicate(replicate)
-    epochs = getattr(methods, checked.method)(checked)
-    recipe = Recipe(origin(checked, machine.device, machine.threads), epochs)
-    plain = {epoch: epoch.to_json() for epoch in set(epochs)}
-    switch = checked.last_milestone + checked.S
+    recipe = Recipe(origin(checked, machine.device, machine.threads), epochs(checked))
+    plain = {epoch: epoch.to_json() for epoch in set(recipe.epochs)}
+    switch = checked.last_first
     joints = (checked.last_milestone, switch) if checked.last_milestone else (switch,)
-    return Resolved(recipe.origin.to_json(), tuple(plain[epoch] for epoch in epochs), recipe.keys(), joints)
+    return Resolved(recipe.origin.to_json(), tuple(plain[epoch] for epoch in recipe.epochs), recipe.keys(), joints)
 
 
 def prepare(configs: Sequence[Json], data_dir: Path, download: bool) -> None:

@@ -7,19 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.refusal import Refusal
-from trainables.config import Config, base, resolve_sampler, sampler_name
+from trainables.config import LOSSES, Config, base, resolve_sampler, sampler_name
 
 WRONG = [
     ("dataset", "cifar11", "digits, cifar10, cifar100"),
-    ("dataset", ["cifar10"], "digits, cifar10, cifar100"),
+    ("dataset", ["cifar10"], "a name would do"),
+    ("dataset", "folder:cats", "an absolute path would do"),
     ("imbalance", 0.5, "≥ 1"),
     ("imbalance", math.nan, "≥ 1"),
     ("imbalance", math.inf, "≥ 1"),
     ("imbalance", "50", "≥ 1"),
     ("imbalance", True, "≥ 1"),
     ("imbalance", 5001.0, "at most 5000"),
-    ("backbone", "resnet50", "resnet8, resnet32"),
-    ("method", "bbn", "switching"),
+    ("backbone", "vgg16", "resnet8, resnext11, resnet32, resnet50, resnext50"),
+    ("method", "", "a name"),
+    ("method", None, "a name"),
     ("first", "IR", "IB, CB, CR"),
     ("first", None, "finite exponent q"),
     ("first", True, "finite exponent q"),
@@ -34,11 +36,32 @@ WRONG = [
     ("S", 1.0, "≥ 0"),
     ("S", True, "≥ 0"),
     ("S", 100, "at most 99 would do"),
+    ("switch_epoch", 200, "from 0 to 199"),
+    ("switch_epoch", -1, "from 0 to 199"),
+    ("switch_epoch", 160.0, "from 0 to 199"),
     ("then", "CR", "(epochs, sampler)"),
     ("then", ("CR",), "pairs"),
     ("then", ((0, "CR"),), "≥ 1"),
     ("then", ((True, "CR"),), "≥ 1"),
     ("then", ((5, "CR", 5),), "pairs"),
+    ("joint", 0, "true or false"),
+    ("reinitialise", "classifier", "true or false"),
+    ("bilateral", None, "true or false"),
+    ("loss", "hinge", "focal"),
+    ("loss", ["focal"], "cross_entropy"),
+    ("focal_gamma", -0.5, "≥ 0"),
+    ("max_margin", -0.5, "≥ 0"),
+    ("tau", math.nan, "finite"),
+    ("tau", "1", "finite"),
+    ("smoothing", 0.1, "two shares"),
+    ("smoothing", (0.1,), "two shares"),
+    ("smoothing", (0.4, 1.0), "< 1"),
+    ("smoothing", (math.nan, 0.1), "two shares"),
+    ("beta", 1.0, "< 1"),
+    ("beta", -0.1, "≥ 0"),
+    ("switch_beta", 1, "< 1"),
+    ("mixup", -0.2, "≥ 0"),
+    ("mixup", math.inf, "finite"),
     ("epochs", 0, "≥ 1"),
     ("epochs", 200.0, "≥ 1"),
     ("epochs", True, "≥ 1"),
@@ -59,10 +82,24 @@ WRONG = [
     ("weight_decay", -2e-4, "≥ 0"),
     ("drop_last", "yes", "true or false"),
     ("replacement", None, "true or false"),
+    ("retrain", "RC", "IB, CB, CR"),
+    ("retrain", (0.0,) * 10, "do not all vanish"),
+    ("retrains", "backbone", "classifier, scale"),
+    ("retrain_epochs", 0, "≥ 1"),
+    ("retrain_lr", -0.1, "≥ 0"),
+    ("retrain_weight_decay", math.inf, "≥ 0"),
+    ("retrain_batch", -1, "≥ 0"),
+    ("retrain_schedule", "linear", "step, cosine"),
+    ("measures", "fit", "some of fit, events"),
+    ("measures", ("train",), "some of fit, events"),
+    ("measures", [["fit"]], "some of fit, events"),
     ("precision", "fp16", "fp32, bf16"),
     ("split_seed", -1, "from 0 to"),
     ("subset_seed", 0.5, "from 0 to"),
     ("seed", False, "from 0 to"),
+    ("seed", 2**32, "from 0 to"),
+    ("varies", "seed", "some of split_seed, subset_seed, seed"),
+    ("varies", ("lr",), "some of split_seed, subset_seed, seed"),
 ]
 
 
@@ -88,13 +125,24 @@ def test_every_field_has_a_wrong_value_above():
     [
         ({"nesterov": True, "momentum": 0.0}, "nesterov", "momentum above 0"),
         ({"drop_last": True, "batch_size": 20000}, "batch_size", "at most 13996"),
+        ({"drop_last": True, "retrain_batch": 20000}, "retrain_batch", "at most 13996"),
         ({"switch": (1.0,) * 9}, "switch", "10, one a class"),
+        ({"retrain": (1.0,) * 9}, "retrain", "10, one a class"),
         ({"then": ((5, "RC"),)}, "then", "IB, CB, CR"),
         ({"then": ((5, (1.0,) * 11),)}, "then", "10, one a class"),
         ({"S": 95, "then": ((5, "CR"),)}, "S", "at most 94"),
         ({"then": ((60, "CB"), (60, "CR"))}, "S", "more epochs or an earlier milestone"),
         ({"epochs": 101, "S": 1}, "S", "at most 0"),
+        ({"switch_epoch": 195, "then": ((5, "CR"),)}, "switch_epoch", "from 0 to 194"),
         ({"dataset": "digits", "imbalance": 125}, "imbalance", "at most 124"),
+        ({"dataset": "imagenet-lt"}, "imbalance", "256, its own"),
+        ({"lr": 1e300, "gamma": 1e300}, "gamma", "stays finite"),
+        ({"loss": "ldam", "retrain": "CB", "retrains": "scale"}, "retrains", "no ldam"),
+        ({"bilateral": True, "retrain": "CB", "retrains": "scale"}, "retrains", "no bilateral"),
+        ({"bilateral": True, "retrain": "CB"}, "bilateral", "no then, retrain, mixup or ldam"),
+        ({"bilateral": True, "mixup": 0.2}, "bilateral", "no then, retrain, mixup or ldam"),
+        ({"bilateral": True, "loss": "ldam"}, "bilateral", "no then, retrain, mixup or ldam"),
+        ({"bilateral": True, "then": ((5, "CR"),)}, "bilateral", "no then, retrain, mixup or ldam"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused(wrong, field, remedy):
@@ -113,6 +161,17 @@ def test_values_that_do_not_fit_together_are_refused(wrong, field, remedy):
         {"imbalance": 5000},
         {"lr": 0, "momentum": 0, "gamma": 1},
         {"switch": [0] * 9 + [1]},
+        {"switch_epoch": 0},
+        {"switch_epoch": 199, "S": 100},
+        {"switch_epoch": 194, "then": ((5, "CR"),)},
+        {"drop_last": True, "retrain_batch": 13996},
+        {"smoothing": (0, 0.999)},
+        {"beta": 0.999999, "tau": -1, "mixup": 0.2},
+        {"loss": "ldam", "retrain": "CB"},
+        {"loss": "sigmoid_focal", "retrain": "CB", "retrains": "scale"},
+        {"retrains": "scale", "loss": "ldam"},
+        {"measures": [], "varies": []},
+        {"seed": 2**32 - 1},
     ],
 )
 def test_the_last_value_inside_each_limit_is_taken(right):
@@ -132,6 +191,14 @@ configs = st.builds(
     first=samplers,
     switch=samplers,
     S=st.integers(0, 50),
+    switch_epoch=st.none() | st.integers(0, 150),
+    loss=st.sampled_from(LOSSES),
+    smoothing=st.lists(st.floats(0, 0.9), min_size=2, max_size=2),
+    tau=st.floats(-2, 2),
+    beta=st.floats(0, 1, exclude_max=True),
+    retrain=st.none() | samplers,
+    measures=st.lists(st.sampled_from(["events", "fit"])),
+    varies=st.lists(st.sampled_from(["seed", "subset_seed"])),
     then=st.lists(st.tuples(st.integers(1, 9), samplers), max_size=3),
     milestones=st.lists(st.integers(0, 100), unique=True).map(sorted),
     lr=st.floats(0, 10),
@@ -164,6 +231,7 @@ def test_an_unknown_field_is_refused():
         ({"first": 0.5}, "q=0.5⇒CR"),
         ({"first": -0.0, "switch": 0}, "CB⇒CB"),
         ({"switch": (1.0,) * 10}, "IB⇒weights"),
+        ({"bilateral": True, "switch": "IB"}, "IB+CR"),
     ],
 )
 def test_a_combination_reads_as_in_the_paper(schedule, name):
@@ -175,10 +243,37 @@ def test_minus_zero_is_class_balanced_under_the_same_name():
     assert math.copysign(1, resolve_sampler(-0.0)) == 1
 
 
+@pytest.mark.parametrize(
+    ("parts", "head"),
+    [
+        ({}, "linear"),
+        ({"loss": "logit_adjusted", "retrain": "CB", "retrains": "scale"}, "linear"),
+        ({"loss": "ldam"}, "cosine"),
+        ({"loss": "sigmoid_focal"}, "rare"),
+        ({"bilateral": True}, "bilateral"),
+        ({"bilateral": True, "loss": "sigmoid_focal"}, "bilateral"),
+    ],
+)
+def test_the_loss_and_the_branches_ask_for_a_head(parts, head):
+    assert Config(**parts).head == head
+
+
+def test_equal_measures_are_one_configuration_in_any_order():
+    assert Config(measures=["events", "fit", "fit"]) == Config(measures=("fit", "events"))
+    assert Config(varies=["seed", "split_seed"]).varies == ("split_seed", "seed")
+
+
 def test_a_replicate_sets_the_three_seeds_and_nothing_else():
     config = base("digits")
     changed = {k: v for k, v in config.replicate(7).to_json().items() if v != config.to_json()[k]}
     assert changed == {"split_seed": 7, "subset_seed": 7, "seed": 7}
+
+
+def test_only_the_seeds_that_vary_are_counted_on_from_their_own_values():
+    config = Config(split_seed=3, subset_seed=4, seed=5, varies=("seed",))  # one split and one subset (Table 8)
+    made = config.replicate(7)
+    assert (made.split_seed, made.subset_seed, made.seed) == (3, 4, 12)
+    assert config.replicate(0) == config
 
 
 def test_base_is_the_protocol_of_each_data_set():
@@ -186,3 +281,24 @@ def test_base_is_the_protocol_of_each_data_set():
     digits = base("digits")
     assert (digits.backbone, digits.epochs, digits.milestones, digits.warmup) == ("resnet8", 100, (50,), 5)
     assert (digits.batch_size, digits.lr, digits.imbalance) == (64, 0.1, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "imbalance", "lr", "batch_size", "weight_decay"),
+    [
+        ("imagenet-lt", 256.0, 0.2, 256, 5e-4),
+        ("places-lt", 996.0, 0.2, 256, 5e-4),
+        ("inaturalist2018", 500.0, 0.05, 512, 1e-4),
+    ],
+)
+def test_data_that_are_long_tailed_by_nature_have_a_protocol_of_90_epochs(
+    dataset, imbalance, lr, batch_size, weight_decay
+):
+    config = base(dataset)
+    assert (config.imbalance, config.backbone, config.epochs, config.milestones) == (
+        imbalance,
+        "resnet50",
+        90,
+        (60, 80),
+    )
+    assert (config.lr, config.batch_size, config.weight_decay, config.warmup) == (lr, batch_size, weight_decay, 0)

@@ -1,112 +1,185 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from trainables.config import SAMPLERS, Config, base
-from trainables.methods import learning_rate, switching
+from trainables import methods
+from trainables.config import Config, base
+from trainables.methods import source
 from trainables.recipe import Recipe, origin
+from trainables.schedule import epochs
+
+CIFAR, IMAGENET, INATURALIST = base("cifar100", 100.0), base("imagenet-lt"), base("inaturalist2018")
+
+# On CIFAR: method, head, epochs, and how many of them are plain cross-entropy's under the common protocol.
+COMMON = [
+    (methods.cross_entropy, "Cross Entropy", "linear", 200, 200),
+    (methods.focal, "Focal", "linear", 200, 0),
+    (methods.cb_focal, "CB-Focal", "linear", 200, 0),
+    (methods.ce_drw, "CE-DRW", "linear", 200, 101),
+    (methods.ce_drs, "CE-DRS", "linear", 200, 101),
+    (methods.ldam_drw, "LDAM-DRW", "cosine", 200, 0),
+    (methods.crt, "Decouple-cRT", "linear", 230, 200),
+    (methods.lws, "Decouple-LWS", "linear", 230, 200),
+    (methods.tau_normalised, "τ-normalised", "linear", 200, 200),
+    (methods.bbn, "BBN", "bilateral", 200, 0),
+    (methods.switching, "Ours (S = 1)", "linear", 200, 101),
+    (methods.balanced_softmax, "Balanced softmax", "linear", 200, 0),
+    (methods.logit_adjusted, "Logit adjustment (τ = 1)", "linear", 200, 0),
+    (methods.post_hoc, "Post-hoc logit adjustment", "linear", 200, 200),
+    (methods.label_aware_smoothing, "Label-aware smoothing", "linear", 200, 0),
+    (methods.mixup_switching, "Mixup, then ours", "linear", 200, 0),
+]
+METHODS = [row[0] for row in COMMON]
 
 
-def used(config):
-    """The samplers of a configuration's epochs, as (sampler, how many epochs in a row)."""
-    runs = []
-    for epoch in switching(config):
-        if runs and runs[-1][0] == epoch.sampler:
-            runs[-1][1] += 1
-        else:
-            runs.append([epoch.sampler, 1])
-    return [tuple(run) for run in runs]
+def keys(config):
+    return Recipe(origin(config, "cpu", 1), epochs(config)).keys()
 
 
-@given(S=st.integers(0, 99))
-def test_the_first_sampler_is_used_at_exactly_the_indices_below_m_plus_s(S):
-    epochs = switching(Config(first="CB", switch="CR", S=S))
-    assert len(epochs) == 200
-    assert [index for index, epoch in enumerate(epochs) if epoch.sampler == 0.0] == list(range(100 + S))
+def changes(config, other):
+    """The fields in which a configuration differs from another."""
+    return {name: value for name, value in config.to_json().items() if value != other.to_json()[name]}
 
 
-def test_the_progressive_schedules_of_table_7():
-    assert used(Config(S=1, switch="CB", then=((5, "CR"),))) == [(1.0, 101), (0.0, 5), (-1.0, 94)]
-    assert used(Config(S=1, switch="CR", then=((5, "CB"),))) == [(1.0, 101), (-1.0, 5), (0.0, 94)]
+def test_every_method_of_the_module_is_here():
+    made = {name for name, value in vars(methods).items() if getattr(value, "__module__", "") == methods.__name__}
+    assert made == {method.__name__ for method in METHODS} | {"weighted_switching", "source"}
 
 
-def test_without_milestones_the_switch_is_counted_from_the_start():
-    assert used(Config(milestones=(), S=3)) == [(1.0, 3), (-1.0, 197)]
+@pytest.mark.parametrize(("method", "name", "head", "length", "shared"), COMMON)
+def test_a_method_is_a_point_of_the_space_of_configurations(method, name, head, length, shared):
+    config = method(CIFAR)
+    assert (config.method, config.head, len(epochs(config))) == (name, head, length)
+    assert Config.from_json(config.to_json()) == config
+    protocol = {"dataset", "imbalance", "backbone", "epochs", "milestones", "gamma", "lr", "batch_size", "weight_decay"}
+    assert not protocol & changes(config, CIFAR).keys()
+    trunk = keys(methods.cross_entropy(CIFAR))
+    same = sum(key == own for key, own in zip(trunk[1:], keys(config)[1:], strict=False))
+    assert same == shared
+    assert keys(config)[: shared + 1] == trunk[: shared + 1] or shared == 0
 
 
-def test_the_lr_warms_up_over_five_epochs_and_falls_once_at_100():
-    config = Config()
-    lrs = [learning_rate(config, index) for index in range(200)]
-    assert lrs[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
-    assert lrs[5:100] == [0.1] * 95
-    assert lrs[100:] == pytest.approx([0.01] * 100)
-    assert [epoch.lr for epoch in switching(config)] == lrs
+# Identities
 
 
-def test_a_gamma_of_1_without_warm_up_keeps_the_lr_and_the_switch():
-    config = Config(gamma=1.0, warmup=0)
-    assert {epoch.lr for epoch in switching(config)} == {0.1}
-    assert used(config) == [(1.0, 101), (-1.0, 99)]
+def test_read_outs_train_what_cross_entropy_trains():
+    trained = keys(methods.cross_entropy(CIFAR))
+    assert keys(methods.tau_normalised(CIFAR)) == keys(methods.post_hoc(CIFAR)) == trained
 
 
-def test_the_lr_falls_at_every_milestone():
-    config = Config(epochs=90, milestones=(60, 80), lr=0.05, warmup=0)
-    lrs = [learning_rate(config, index) for index in (0, 59, 60, 79, 80, 89)]
-    assert lrs == pytest.approx([0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005])
-    assert used(config) == [(1.0, 81), (-1.0, 9)]
+def test_balanced_softmax_is_logit_adjustment_with_tau_1():
+    assert keys(methods.balanced_softmax(CIFAR)) == keys(methods.logit_adjusted(CIFAR, tau=1.0))
+    assert keys(methods.balanced_softmax(CIFAR)) != keys(methods.logit_adjusted(CIFAR, tau=2.0))
 
 
-def test_each_setting_of_a_configuration_reaches_every_epoch():
-    settings = {
-        "batch_size": 32, "momentum": 0.5, "nesterov": True, "weight_decay": 5e-4, "drop_last": True,
-        "replacement": True,
-    }  # fmt: skip
-    for epoch in switching(Config(first="CB", **settings)):
-        assert {name: getattr(epoch, name) for name in settings} == settings
+def test_deferred_re_sampling_is_a_cell_of_table_9():
+    assert keys(methods.ce_drs(CIFAR)) == keys(replace(CIFAR, first="IB", switch="CB"))
 
 
-@pytest.mark.parametrize(("dataset", "crop", "flip"), [("digits", 1, False), ("cifar10", 4, True)])
-def test_augmentation_is_the_data_set_s(dataset, crop, flip):
-    assert {(epoch.crop, epoch.flip) for epoch in switching(base(dataset))} == {(crop, flip)}
+def test_the_paper_s_method_is_a_cell_of_table_9_and_a_row_of_table_6():
+    assert keys(methods.switching(CIFAR)) == keys(replace(CIFAR, first="IB", switch="CR", S=1))
+    assert methods.switching(replace(CIFAR, S=10)).method == "Ours (S = 10)"
 
 
-def table_6(paper):
-    return [replace(paper, S=S) for S in (0, 1, 5, 10, 50)]
+def test_crt_is_table_12_s_standard_training_with_a_class_balanced_classifier():
+    assert keys(methods.crt(CIFAR)) == keys(replace(CIFAR, first="IB", switch="IB", retrain="CB"))
 
 
-def table_7(paper):
-    return [
-        replace(paper, switch=switch, then=then)
-        for switch, then in (("CR", ()), ("CB", ((5, "CR"),)), ("CR", ((5, "CB"),)))
-    ]
+def test_weighted_switching_switches_to_the_weights_it_is_given():
+    weights = tuple(float(rank) for rank in range(1, 101))
+    config = methods.weighted_switching(CIFAR, weights, "irregularity")
+    assert (config.method, config.combination) == ("switching by irregularity", "IB⇒weights")
+    assert {epoch.sampler for epoch in epochs(config)[101:]} == {weights}
+    assert keys(config)[:102] == keys(CIFAR)[:102]
 
 
-def table_9(paper):
-    return [replace(paper, first=first, switch=switch) for first in SAMPLERS for switch in SAMPLERS]
+# What a method's instructions say
+
+
+def test_re_weighting_is_deferred_in_drw_and_not_in_cb_focal():
+    for method, first in ((methods.ce_drw, 0.0), (methods.ldam_drw, 0.0), (methods.cb_focal, 0.9999)):
+        betas = [epoch.effective_number for epoch in epochs(method(replace(CIFAR, S=10)))]
+        assert betas == [first] * 110 + [0.9999] * 90
+
+
+@pytest.mark.parametrize(("made", "margin"), [(CIFAR, 0.5), (IMAGENET, 0.5), (INATURALIST, 0.3)])
+def test_ldam_s_largest_margin(made, margin):
+    assert {epoch.loss_args for epoch in epochs(methods.ldam_drw(made))} == {(margin, 30.0)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_asks_for_a_sampler_of_the_base(method):
+    # The base's own samplers are the rows' of other tables: a method says its own.
+    other = replace(CIFAR, first="CB", switch="CB")
+    assert keys(method(other)) == keys(method(CIFAR))
+
+
+# The recipes of the sources
+
+
+LDAM = {
+    "milestones": [160, 180], "gamma": 0.01, "batch_size": 128, "switch_epoch": 160,
+}  # fmt: skip
+BBN = {
+    "milestones": [120, 160], "gamma": 0.01, "batch_size": 128, "nesterov": True, "drop_last": True,
+    "replacement": True,
+}  # fmt: skip
+LARGE = {"retrain_lr": 0.2, "retrain_batch": 512, "retrain_schedule": "cosine"}
 
 
 @pytest.mark.parametrize(
-    ("table", "dataset", "distinct", "planned"),
+    ("method", "made", "own"),
     [
-        (table_6, "cifar10", 584, 1000),
-        (table_7, "cifar10", 393, 600),
-        (table_9, "cifar10", 1194, 1800),
-        (table_9, "digits", 1782 // 3, 2700 // 3),
+        *[(method, CIFAR, LDAM) for method in (methods.cross_entropy, methods.focal, methods.ce_drw, methods.ce_drs)],
+        (methods.ldam_drw, CIFAR, LDAM),
+        (methods.cb_focal, CIFAR, {**LDAM, "loss": "sigmoid_focal"}),
+        (methods.bbn, CIFAR, BBN),
+        (methods.crt, CIFAR, {"retrain_batch": 128}),
+        (methods.lws, CIFAR, {"retrain_batch": 128}),
+        (methods.crt, IMAGENET, {**LARGE, "retrain_epochs": 10}),
+        (methods.lws, IMAGENET, {**LARGE, "retrain_epochs": 5}),
+        (methods.crt, INATURALIST, {**LARGE, "retrain_weight_decay": 1e-4}),
+        (methods.lws, INATURALIST, {**LARGE, "retrain_epochs": 5, "retrain_weight_decay": 1e-4}),
     ],
 )
-def test_a_table_trains_its_shared_epochs_once(table, dataset, distinct, planned):
-    recipes = [Recipe(origin(config, "cpu", 1), switching(config)) for config in table(base(dataset))]
-    states = [key for recipe in recipes for key in recipe.keys()[1:]]
-    assert (len(set(states)), len(states)) == (distinct, planned)
+def test_a_source_recipe_has_its_source_s_constants_and_is_common_otherwise(method, made, own):
+    assert changes(source(method(made)), method(made)) == own
 
 
-def test_the_tables_of_one_data_set_share_their_trunk():
-    configs = [config for table in (table_6, table_7, table_9) for config in table(base("cifar10"))]
-    recipes = [Recipe(origin(config, "cpu", 1), switching(config)) for config in configs]
-    states = set().union(*(recipe.keys() for recipe in recipes))
-    trunks = 200 + 101 + 101  # IB⇒IB; CB and CR until they switch
-    after_ib = (100 + 99 + 95 + 90 + 50) + 99 + 94 + 94  # CR at five S; CB; CR after CB×5; CB after CR×5
-    after_cb_and_cr = 6 * 99
-    assert len(states) == 1 + trunks + after_ib + after_cb_and_cr
+@pytest.mark.parametrize(
+    ("method", "made"),
+    [
+        *[(method, IMAGENET) for method in METHODS if method not in (methods.crt, methods.lws)],
+        *[(method, CIFAR) for method in (methods.switching, methods.balanced_softmax, methods.mixup_switching)],
+        *[(method, CIFAR) for method in (methods.tau_normalised, methods.post_hoc, methods.label_aware_smoothing)],
+    ],
+)
+def test_without_a_source_for_the_data_there_is_no_source_recipe(method, made):
+    assert source(method(made)) is None
+
+
+def test_ldam_s_recipe_defers_to_epoch_160_where_its_lr_falls():
+    made = epochs(source(methods.ldam_drw(CIFAR)))
+    assert [epoch.effective_number for epoch in made] == [0.0] * 160 + [0.9999] * 40
+    assert [made[index].lr for index in (0, 4, 159, 160, 180)] == pytest.approx([0.02, 0.1, 0.1, 1e-3, 1e-5])
+
+
+def test_cb_focal_s_recipe_starts_from_a_bias_that_says_rare_and_does_not_decay_it():
+    config = source(methods.cb_focal(CIFAR))
+    assert config.head == "rare"
+    assert {(epoch.loss, epoch.loss_args, epoch.decay_bias) for epoch in epochs(config)} == {
+        ("sigmoid_focal", (1.0,), False)
+    }
+
+
+def test_bbn_s_recipe_draws_no_smaller_last_batch():
+    made = epochs(source(methods.bbn(CIFAR)))
+    assert {(epoch.drop_last, epoch.nesterov, epoch.batch_size) for epoch in made} == {(True, True, 128)}
+    assert [made[index].lr for index in (119, 120, 160)] == pytest.approx([0.1, 1e-3, 1e-5])
+
+
+def test_kang_et_al_s_second_stages_fall_from_0_2_along_a_cosine():
+    second = epochs(source(methods.crt(IMAGENET)))[90:]
+    assert [(epoch.batch_size, epoch.weight_decay, epoch.sampler) for epoch in second] == [(512, 5e-4, 0.0)] * 10
+    assert (second[0].lr, second[5].lr) == pytest.approx((0.2, 0.1))
+    assert len(epochs(source(methods.crt(INATURALIST)))) == 90 + 30

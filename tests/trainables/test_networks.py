@@ -5,29 +5,80 @@ import torch
 from scipy.stats import kstest
 from torch import nn
 
-from trainables.networks import SHAPES, Block, build
+from trainables.config import BACKBONES
+from trainables.networks import Block, add_scale, build
+
+HEADS = ("linear", "cosine", "rare", "bilateral")
 
 
-def network(backbone="resnet32", channels=3, classes=10, seed=0):
-    return build(backbone, channels, classes, torch.Generator().manual_seed(seed))
+def network(backbone="resnet32", head="linear", channels=3, classes=10, seed=0):
+    return build(backbone, head, channels, classes, torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("classes", "parameters"), [(10, 464_154), (100, 470_004)])
-def test_resnet32_has_the_published_number_of_parameters(classes, parameters):
-    assert sum(p.numel() for p in network(classes=classes).parameters()) == parameters
+def parameters(module):
+    return sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize(("backbone", "layers"), [("resnet8", 8), ("resnet32", 32)])
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("head", "classes", "published"),
+    [("linear", 10, 464_154), ("linear", 100, 470_004), ("bilateral", 10, 538_778), ("bilateral", 100, 550_388)],
+)
+def test_resnet32_and_bbn_upon_it_have_the_published_numbers_of_parameters(head, classes, published):
+    assert parameters(network(head=head, classes=classes)) == published
+
+
+LARGE = {  # parameters below the classifier, and those of the last residual block: two or three convolutions and norms
+    "resnet50": ("resnet50", 23_508_032, 512 * (2048 + 9 * 512 + 2048) + 2 * (512 + 512 + 2048)),
+    "resnext50": ("resnext50_32x4d", 22_979_904, 1024 * (2048 + 9 * 32 + 2048) + 2 * (1024 + 1024 + 2048)),
+}
+
+
+@pytest.mark.parametrize("backbone", LARGE)
+def test_a_large_backbone_is_torchvision_s_with_another_classifier(backbone):
+    from torchvision.models import resnet
+
+    name, below, _ = LARGE[backbone]
+    theirs = getattr(resnet, name)(num_classes=365).eval()
+    ours = network(backbone, classes=365).eval()
+    assert parameters(ours) == parameters(theirs) == below + 365 * (2048 + 1)
+    own, copied = ours.state_dict(), theirs.state_dict()
+    for tensor, other in zip(own.values(), copied.values(), strict=True):  # in the same order under other names
+        tensor.copy_(other if other.ndim != 1 else other + torch.rand_like(other, dtype=torch.float))
+        other.copy_(tensor)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", LARGE)
+def test_bbn_on_a_large_backbone_has_a_second_last_block_and_a_classifier_of_both(backbone):
+    _, below, block = LARGE[backbone]
+    with torch.device("meta"):
+        made = network(backbone, "bilateral", classes=8142)
+    assert parameters(made) == below + block + 8142 * (2 * 2048 + 1)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers"), [("resnet8", 8), ("resnext11", 11), ("resnet32", 32), ("resnet50", 50)]
+)
 def test_a_backbone_has_the_depth_in_its_name(backbone, layers):
-    assert sum(isinstance(part, (nn.Conv2d, nn.Linear)) for part in network(backbone).modules()) == layers
+    parts = network(backbone).named_modules()
+    assert sum(isinstance(part, (nn.Conv2d, nn.Linear)) and "downsample" not in name for name, part in parts) == layers
 
 
-@pytest.mark.parametrize("backbone", SHAPES)
-@pytest.mark.parametrize(("channels", "side", "classes"), [(1, 8, 10), (3, 32, 100)])
-def test_images_in_logits_out(backbone, channels, side, classes):
-    logits = network(backbone, channels, classes)(torch.randn(2, channels, side, side))
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_images_in_logits_out(backbone, head):
+    channels, side, classes = (1, 8, 10) if backbone in ("resnet8", "resnext11") else (3, 32, 100)
+    logits = network(backbone, head, channels, classes).eval()(torch.randn(2, channels, side, side))
     assert logits.shape == (2, classes)
     assert logits.isfinite().all()
+
+
+# Blocks
 
 
 @pytest.mark.parametrize(("channels", "width", "stride"), [(4, 8, 2), (16, 32, 2), (8, 8, 1)])
@@ -53,21 +104,105 @@ def test_a_block_adds_its_convolutions_to_the_shortcut():
     torch.testing.assert_close(block(x), (x + inner).relu())
 
 
-def test_the_weights_follow_from_the_seed_alone():
-    one = network(seed=3).state_dict()
+# Heads
+
+
+def test_a_cosine_classifier_says_30_times_the_cosine():
+    made = network(head="cosine").classifier
+    assert made.weight.norm(dim=1).tolist() == pytest.approx([1.0] * 10)
+    x = torch.randn(4, 64)
+    made.weight.data.mul_(torch.rand(10, 1) + 0.5)  # lengths say nothing
+    expected = [[30 * float(w @ f) / (float(w.norm()) * float(f.norm())) for w in made.weight.data] for f in x]
+    torch.testing.assert_close(made(x), torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_a_rare_classifier_expects_one_class_in_c():
+    bias = network(head="rare", classes=100).classifier.bias
+    assert bias.sigmoid().tolist() == pytest.approx([0.01] * 100)
+
+
+def test_a_scale_multiplies_each_class_s_logit_with_its_bias_and_begins_at_1():
+    made = network("resnet8", channels=1).eval()
+    x = torch.randn(3, 1, 8, 8)
+    names = [name for name, _ in made.named_parameters()]
+    plain = made(x)
+    add_scale(made)
+    assert torch.equal(made(x), plain)
+    assert [name for name, _ in made.named_parameters() if name not in names] == ["classifier.scale"]
+    factors = torch.rand(10)
+    made.classifier.scale.data.copy_(factors)
+    assert torch.equal(made(x), plain * factors)
+
+
+# BBN
+
+
+def branches(x, other, alpha):
+    """BBN's logits by their formula, and by the network."""
+    made = network("resnet8", "bilateral", channels=1, seed=int(torch.randint(1000, ()))).eval()
+    uniform, reversed_ = made.last(made.trunk(x)).mean((2, 3)), made.reversed(made.trunk(other)).mean((2, 3))
+    w_c, w_r = made.classifier.weight.split(32, dim=1)
+    expected = 2 * (alpha * uniform @ w_c.T + (1 - alpha) * reversed_ @ w_r.T) + made.classifier.bias
+    return made, expected
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_bbn_mixes_the_features_of_its_branches(alpha):
+    x, other = torch.randn(2, 5, 1, 8, 8)
+    made, expected = branches(x, other, alpha)
+    torch.testing.assert_close(made(x, other, alpha), expected)
+
+
+def test_bbn_infers_from_the_same_images_at_half():
+    x = torch.randn(5, 1, 8, 8)
+    made, expected = branches(x, x, 0.5)
+    torch.testing.assert_close(made(x), expected)
+    assert torch.equal(made(x), made(x, x, 0.5))
+
+
+def test_with_alpha_1_the_reversed_branch_s_images_do_not_matter_and_with_0_the_others_do_not():
+    x, one, another = torch.randn(3, 5, 1, 8, 8)
+    made, _ = branches(x, one, 1.0)
+    assert torch.equal(made(x, one, 1.0), made(x, another, 1.0))
+    assert torch.equal(made(one, x, 0.0), made(another, x, 0.0))
+    assert not torch.equal(made(x, one, 0.5), made(x, another, 0.5))
+
+
+def test_the_branches_start_from_weights_of_their_own():
+    made = network("resnet8", "bilateral", channels=1)
+    one, other = made.last.state_dict(), made.reversed.state_dict()
+    assert one.keys() == other.keys()
+    assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
+
+
+# Weights
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("backbone", ["resnet8", "resnext11"])
+def test_the_weights_follow_from_the_seed_alone(backbone, head):
+    one = network(backbone, head, seed=3).state_dict()
     torch.rand(1)  # the global stream moves on
-    again, other = network(seed=3).state_dict(), network(seed=4).state_dict()
+    again, other = network(backbone, head, seed=3).state_dict(), network(backbone, head, seed=4).state_dict()
     assert all(torch.equal(one[name], again[name]) for name in one)
-    assert not torch.equal(one["conv.weight"], other["conv.weight"])
-    assert not torch.equal(one["classifier.bias"], other["classifier.bias"])
+    assert not torch.equal(one["trunk.0.weight"], other["trunk.0.weight"])
+    assert not torch.equal(one["classifier.weight"], other["classifier.weight"])
 
 
-def test_weights_are_kaiming_normal():
-    drawn = network(seed=int(torch.randint(2**31, ())))
+def test_a_head_does_not_change_the_weights_below_it():
+    linear, cosine, rare = (network("resnet8", head, seed=3).state_dict() for head in ("linear", "cosine", "rare"))
+    for name in linear:
+        assert name.startswith("classifier") or torch.equal(linear[name], cosine[name]), name
+        assert name == "classifier.bias" or torch.equal(linear[name], rare[name]), name
+
+
+@pytest.mark.parametrize("backbone", ["resnet32", "resnext11"])
+def test_weights_are_kaiming_normal(backbone):
+    drawn = network(backbone, seed=int(torch.randint(2**31, ())))
     for part in drawn.modules():
         if isinstance(part, (nn.Conv2d, nn.Linear)):
             fan_in = part.weight[0].numel()
             tolerance = 6 / math.sqrt(2 * part.weight.numel())  # six standard errors
             assert part.weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=tolerance)
             assert kstest(part.weight.detach().flatten() / math.sqrt(2 / fan_in), "norm").pvalue > 1e-8
-    assert drawn.classifier.bias.abs().max() <= 1 / 8
+    assert drawn.classifier.bias.abs().max() <= 1 / math.sqrt(drawn.classifier.in_features)

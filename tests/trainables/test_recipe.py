@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables import recipe
-from trainables.config import Config, base
-from trainables.methods import switching
+from trainables.config import LOSSES, Config, base
 from trainables.recipe import Epoch, Origin, Recipe, origin, source_files
+from trainables.schedule import epochs
 
 EPOCH = Epoch(lr=0.1, sampler=-1.0)
 ORIGIN = origin(base("digits"), "cpu", 1)
@@ -32,16 +32,20 @@ VALUES = {
         "drop_last": st.booleans(),
         "crop": numbers,
         "flip": st.booleans(),
+        "mixup": reals,
+        "bilateral": st.none() | reals,
         "loss": names,
-        "class_weights": st.none() | vectors,
+        "loss_args": st.sampled_from([(), (1.0,), (0.5, 30.0)]),
+        "effective_number": reals,
         "momentum": reals,
         "nesterov": st.booleans(),
         "weight_decay": reals,
+        "decay_bias": st.booleans(),
         "trains": names,
         "reinitialise": names,
         "batch_norm": names,
         "fresh_optimizer": st.booleans(),
-        "measures": st.sampled_from([(), ("train",)]),
+        "measures": st.sampled_from([(), ("fit",), ("fit", "events")]),
     },
     Origin: {
         "dataset": names,
@@ -50,6 +54,7 @@ VALUES = {
         "split_seed": numbers,
         "subset_seed": numbers,
         "backbone": names,
+        "head": names,
         "seed": numbers,
         "precision": names,
         "device": names,
@@ -91,8 +96,8 @@ def test_two_recipes_share_a_state_exactly_if_they_agree_in_everything_up_to_it(
     first, second = pair
     keys = list(zip(first.keys(), second.keys(), strict=False))
     assert len(keys) == 1 + min(len(first.epochs), len(second.epochs))
-    for epoch, (one, other) in enumerate(keys):
-        agree = asdict(first.origin) == asdict(second.origin) and first.epochs[:epoch] == second.epochs[:epoch]
+    for done, (one, other) in enumerate(keys):
+        agree = asdict(first.origin) == asdict(second.origin) and first.epochs[:done] == second.epochs[:done]
         assert (one == other) == agree
 
 
@@ -113,7 +118,7 @@ def test_every_field_tells_two_states_apart(part, field, data):
 
 
 def names_of(**config):
-    return Recipe(ORIGIN, switching(Config(**config))).keys()
+    return Recipe(ORIGIN, epochs(Config(**config))).keys()
 
 
 def test_ib_then_ib_is_one_recipe_whenever_it_switches():
@@ -140,7 +145,7 @@ def test_replacement_is_irrelevant_exactly_where_each_image_is_visited_once():
 def test_an_epoch_survives_json_text(data):
     free = {"loss", "trains", "reinitialise", "batch_norm"}  # words, of which few are allowed
     drawn = {name: data.draw(values) for name, values in VALUES[Epoch].items() if name not in free}
-    epoch = Epoch(**drawn, trains="classifier", reinitialise="classifier", batch_norm="frozen")
+    epoch = Epoch(**drawn, loss="focal", trains="scale", reinitialise="classifier", batch_norm="frozen")
     again = Epoch.from_json(json.loads(json.dumps(epoch.to_json(), allow_nan=False)))
     assert again == epoch
     assert Recipe(ORIGIN, (again,)).keys() == Recipe(ORIGIN, (epoch,)).keys()
@@ -152,23 +157,47 @@ def test_an_origin_survives_json_text():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"loss": "hinge"}, {"trains": "backbone"}, {"measures": ("test",)}, {"lr": float("inf")}],
+    [
+        {"loss": "hinge"},
+        {"trains": "backbone"},
+        {"reinitialise": "all"},
+        {"batch_norm": "eval"},
+        {"measures": ("test",)},
+        {"lr": float("inf")},
+        {"bilateral": float("nan")},
+        {"loss_args": (float("inf"),)},
+    ],
 )
 def test_an_instruction_that_nobody_obeys_is_not_made(wrong):
     with pytest.raises(AssertionError, match=next(iter(wrong))):
         Epoch(**{"lr": 0.1, **wrong})
 
 
+def test_what_a_configuration_may_say_an_instruction_may():
+    assert recipe._CHOICES["loss"] == LOSSES
+
+
+def test_equal_instructions_have_one_name():
+    def name(**fields):
+        return Recipe(ORIGIN, (Epoch(**{"lr": 1.0, **fields}),)).keys()[1]
+
+    assert name() == name(lr=1)
+    assert name(sampler=-0.0, loss_args=(1,), bilateral=1) == name(sampler=0, loss_args=(1.0,), bilateral=1.0)
+    assert name(bilateral=0.0) != name(bilateral=None)
+    assert name(replacement=True) == name()
+    assert name(replacement=True, sampler=0.0) != name(sampler=0.0)
+
+
 def test_names_are_made_without_torch_and_are_the_same_in_every_process():
     program = (
         "import sys\n"
         "from trainables.config import base\n"
-        "from trainables.methods import switching\n"
         "from trainables.recipe import Recipe, origin\n"
-        "print(Recipe(origin(base('digits'), 'cpu', 1), switching(base('digits'))).keys()[-1], 'torch' in sys.modules)"
+        "from trainables.schedule import epochs\n"
+        "print(Recipe(origin(base('digits'), 'cpu', 1), epochs(base('digits'))).keys()[-1], 'torch' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert told == [Recipe(ORIGIN, switching(base("digits"))).keys()[-1], "False"]
+    assert told == [Recipe(ORIGIN, epochs(base("digits"))).keys()[-1], "False"]
 
 
 @pytest.fixture
@@ -219,8 +248,13 @@ def test_code_changes_the_source(code_of, old, new):
 
 
 def imported(path):
-    """The files of the package that a file imports anywhere, early or late."""
-    found = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    """The files of the package that a file imports anywhere, early or late, for more than its types."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    checked = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    types = {id(node) for each in checked for node in ast.walk(each)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and id(node) not in types]
     inside = [node for node in found if node.module == "trainables" or node.module.startswith("trainables.")]
     words = [node.module.split(".")[1:] or [alias.name for alias in node.names] for node in inside]
     return {f"{name}.py" for names in words for name in names}
@@ -232,5 +266,10 @@ def test_the_source_is_every_file_that_a_stage_runs_through():
     while new:
         reached |= new
         new = set().union(*(imported(folder / name) for name in new)) - reached
-    assert {"loop.py", "data.py", "samplers.py", "networks.py", "metrics.py", "recipe.py"} < reached
+    assert {"loop.py", "losses.py", "data.py", "images.py", "samplers.py", "networks.py", "readouts.py"} < reached
     assert reached <= source_files().keys() <= {path.name for path in folder.iterdir()}
+
+
+def test_what_only_chooses_recipes_or_reads_states_is_no_source():
+    files = source_files().keys()
+    assert not files & {"config.py", "schedule.py", "methods.py", "protocol.py", "analysis.py", "export.py", "work.py"}

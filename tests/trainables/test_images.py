@@ -1,0 +1,301 @@
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from study.refusal import Refusal
+from trainables import images as images_module
+from trainables.config import Config
+from trainables.data import load
+from trainables.datasets import DATASETS, Lists, facts
+from trainables.folders import look
+from trainables.images import ImageFiles
+from trainables.recipe import Epoch, origin
+
+SIDE = 56
+EPOCH = Epoch(lr=0.1, crop=0, flip=True, batch_size=4)
+KNOWN = replace(DATASETS["places-lt"], side=SIDE, jitter=0.0)
+COUNTS, TEST = (5, 3, 2), 4
+
+
+def ramps(width, height, level=128):
+    """An image whose red grows from left to right and whose green grows from top to bottom, each from 0 to 255."""
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack((across, down, np.full_like(down, level)), axis=2).round().astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three classes of JPEG files of several sizes, told apart by their blue."""
+    root = tmp_path_factory.mktemp("images")
+    level = 0
+    for part, counts in (("train", COUNTS), ("test", (TEST,) * 3)):
+        for name, count in zip("abc", counts, strict=True):
+            (root / part / name).mkdir(parents=True)
+            for k in range(count):
+                level += 10
+                ramps(90 + 7 * level // 10, 150 - 5 * level // 10, level).save(
+                    root / part / name / f"{k}.jpg", quality=95
+                )
+    return root
+
+
+@pytest.fixture
+def files(folder):
+    """The data set of that folder, with a number of workers."""
+    return partial(ImageFiles, KNOWN, look(folder), torch.device("cpu"))
+
+
+def pixels(data, images):
+    """Normalised images as 0 … 255."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.facts.mean, data.facts.std))
+    return (images * std + mean) * 255
+
+
+def joined(batches):
+    return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+
+
+def drawn(data, seed=0, order=None, epoch=EPOCH):
+    """One epoch's images and labels."""
+    order = np.arange(int(data.counts.sum())) if order is None else np.asarray(order)
+    return joined(data.batches(order, epoch, np.random.default_rng(seed)))
+
+
+# Evaluation
+
+
+def centre(path, size=SIDE):
+    """A file resized so that its shorter side is 8/7 of the size, and cropped in the centre: (3, size, size)."""
+    image, short = Image.open(path).convert("RGB"), size * 8 // 7
+    width, height = image.size
+    shape = (short, short * height // width) if width < height else (short * width // height, short)
+    image = image.resize(shape, Image.Resampling.BILINEAR)
+    left, top = ((have - size) / 2 for have in image.size)
+    image = image.crop((round(left), round(top), round(left) + size, round(top) + size))
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def test_test_images_are_centre_crops_with_their_labels_and_parts(files, folder):
+    data = files(0)
+    images, labels, part = joined(data.test_batches())
+    paths = [folder / "test" / name / f"{k}.jpg" for name in "abc" for k in range(TEST)]
+    assert np.array_equal(pixels(data, images).round().numpy(), [centre(path) for path in paths])
+    assert labels.tolist() == [0] * TEST + [1] * TEST + [2] * TEST
+    assert part.tolist() == data.in_val.long().tolist()
+    assert np.bincount(labels[data.in_val]).tolist() == [TEST // 2] * 3
+
+
+def test_un_augmented_training_images_come_in_the_order_of_storage(files, folder, monkeypatch):
+    monkeypatch.setattr(images_module, "EVALUATION_BATCH", 3)
+    data = files(0)
+    assert [len(labels) for _, labels in data.fit_batches()] == [3, 3, 3, 1]
+    images, labels = joined(data.fit_batches())
+    paths = [folder / "train" / name / f"{k}.jpg" for name, n in zip("abc", COUNTS, strict=True) for k in range(n)]
+    assert np.array_equal(pixels(data, images).round().numpy(), [centre(path) for path in paths])
+    assert labels.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_imagenet_s_size_is_256_for_224(tmp_path):
+    for part, count in (("train", 1), ("test", 2)):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            for k in range(count):
+                ramps(400, 300).save(tmp_path / part / name / f"{k}.png")
+    data = ImageFiles(DATASETS["imagenet-lt"], look(tmp_path), torch.device("cpu"), 0)
+    images, _ = joined(data.fit_batches())
+    assert images.shape == (2, 3, 224, 224)
+    resized = ramps(400, 300).resize((341, 256), Image.Resampling.BILINEAR).crop((58, 16, 282, 240))
+    assert np.array_equal(pixels(data, images)[0].round().numpy(), np.asarray(resized).transpose(2, 0, 1))
+
+
+# Augmentation
+
+
+def crops(images):
+    """Where each crop of `ramps` lies, as shares of width and height, and whether it is flipped, from its corners."""
+    found = []
+    for image in images:
+        red, green = image[0].mean(0) / 255, image[1].mean(1) / 255
+        left, right, top, bottom = red[0], red[-1], green[0], green[-1]
+        found.append((abs(float(right - left)), float(bottom - top), bool(left > right)))
+    return found
+
+
+def test_training_images_are_crops_of_random_size_and_shape_half_of_them_flipped(files):
+    data = files(0)
+    images, labels = drawn(data, order=np.arange(10).repeat(60))
+    widths, heights, flipped = (np.asarray(values) for values in zip(*crops(pixels(data, images)), strict=True))
+    assert images.shape == (600, 3, SIDE, SIDE)
+    assert labels.tolist() == np.repeat([0, 1, 2], [300, 180, 120]).tolist()
+    area = widths * heights
+    assert 0.04 < area.min() < 0.15  # the ramps' outermost pixels are averages of their neighbours
+    assert 0.85 < area.max() < 1.01
+    assert abs(area.mean() - 0.54) < 0.06
+    assert widths.std() > 0.1 < heights.std()
+    assert 240 < flipped.sum() < 360
+
+
+def test_nothing_is_flipped_unless_the_instruction_says_so(files):
+    data = files(0)
+    images, _ = drawn(data, order=np.arange(10).repeat(10), epoch=replace(EPOCH, flip=False))
+    assert not any(flipped for _, _, flipped in crops(pixels(data, images)))
+
+
+def test_brightness_varies_where_the_data_set_says_so(tmp_path):
+    for part, count in (("train", 1), ("test", 2)):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            for k in range(count):
+                Image.new("RGB", (64, 64), (100, 100, 100)).save(tmp_path / part / name / f"{k}.png")
+    levels = {}
+    for jitter in (0.0, 0.4):
+        data = ImageFiles(replace(KNOWN, jitter=jitter), look(tmp_path), torch.device("cpu"), 0)
+        images, _ = drawn(data, order=[0] * 200)
+        flat = pixels(data, images).flatten(1)
+        assert (flat.amax(1) - flat.amin(1) < 1e-3).all()  # a grey image stays grey and flat
+        levels[jitter] = flat[:, 0].round()
+    assert levels[0.0].unique().tolist() == [100]
+    assert 60 <= levels[0.4].min() < 70 < 130 < levels[0.4].max() <= 140
+    assert [DATASETS[name].jitter for name in ("imagenet-lt", "places-lt", "inaturalist2018")] == [0.4, 0.4, 0.0]
+
+
+# Determinism
+
+
+def test_the_bits_are_the_same_for_any_number_of_workers(files):
+    reference = None
+    for workers in (0, 1, 2):
+        data = files(workers)
+        order = np.random.default_rng(3).permutation(10)
+        found = [*drawn(data, 7, order), *joined(data.test_batches()), *joined(data.fit_batches())]
+        reference = reference or found
+        assert all(map(torch.equal, reference, found)), f"{workers} workers"
+
+
+def test_an_image_s_augmentation_is_its_own_and_another_stream_gives_another(files):
+    data = files(0)
+    (whole, _), (batched, _) = drawn(data, 5), drawn(data, 5, epoch=replace(EPOCH, batch_size=3))
+    assert torch.equal(whole, batched)
+    twice, _ = drawn(data, 5, order=[4, 4])
+    assert not torch.equal(twice[0], twice[1])
+    assert not torch.equal(whole, drawn(data, 6)[0])
+
+
+def test_the_process_s_own_random_numbers_are_neither_used_nor_moved(files):
+    data = files(0)
+    torch.manual_seed(1)
+    images, before = drawn(data, 5)[0], torch.get_rng_state()
+    torch.manual_seed(2)
+    assert torch.equal(drawn(data, 5)[0], images)
+    torch.manual_seed(1)
+    drawn(data, 9)
+    list(data.test_batches())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_two_passes_abreast_and_one_broken_off_disturb_nothing(workers, files):
+    data = files(workers)
+    orders = np.random.default_rng().integers(10, size=(2, 12))
+    alone = [list(data.batches(order, EPOCH, np.random.default_rng(k))) for k, order in enumerate(orders)]
+    broken = data.batches(orders[0], EPOCH, np.random.default_rng(8))
+    next(broken)
+    broken.close()
+    passes = [data.batches(order, EPOCH, np.random.default_rng(k)) for k, order in enumerate(orders)]
+    for step, pair in enumerate(zip(*passes, strict=True)):
+        for walked, (images, labels) in zip(alone, pair, strict=True):
+            assert torch.equal(walked[step][0], images)
+            assert torch.equal(walked[step][1], labels)
+
+
+# Files as they are
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
+def test_images_of_every_mode_become_rgb(mode, tmp_path, folder):
+    target = tmp_path / "images"
+    target.symlink_to(folder) if mode is None else __import__("shutil").copytree(folder, target)
+    first = target / "train/a/0.jpg"
+    image = Image.new("RGB", (64, 64), (90, 90, 90))
+    first.unlink()
+    kept = Image.new(mode, (64, 64)) if mode == "I;16" else image.convert(mode)
+    kept.save(first.with_suffix(".tif"))
+    data = ImageFiles(KNOWN, look(target), torch.device("cpu"), 0)
+    images, _ = joined(data.fit_batches())
+    assert images.shape == (10, 3, SIDE, SIDE)
+    if mode not in ("1", "I;16"):
+        assert (pixels(data, images)[0].round() == 90).all()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "gone"])
+def test_a_file_that_is_no_image_is_named(damage, workers, tmp_path, folder):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "images")
+    bad = tmp_path / "images/train/b/1.jpg"
+    data = ImageFiles(KNOWN, look(tmp_path / "images"), torch.device("cpu"), workers)
+    content = bad.read_bytes()
+    bad.unlink()
+    if damage != "gone":
+        bad.write_bytes({"empty": b"", "text": b"not an image", "truncated": content[: len(content) // 2]}[damage])
+    for batches in (lambda: drawn(data), data.fit_batches):
+        with pytest.raises(Refusal, match="a file that Pillow decodes would do") as refused:
+            list(batches())
+        assert str(bad) in str(refused.value)
+        assert "\n" not in str(refused.value)
+    bad.write_bytes(content)
+    assert drawn(data)[0].shape == (10, 3, SIDE, SIDE)
+
+
+# Loading
+
+
+def origin_of(name):
+    return replace(origin(Config(dataset="digits"), "cpu", 1), dataset=name, fingerprint=facts(name).fingerprint)
+
+
+def test_a_folder_is_loaded_once_by_its_name(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    data = load(origin_of(f"folder:{folder}"), EPOCH, None, 0)
+    assert data is load(origin_of(f"folder:{folder}"), replace(EPOCH, lr=0.2, flip=False), None, 0)
+    assert data.counts.tolist() == list(COUNTS) == list(data.facts.train_counts)
+    assert data.shots == {"many": [], "medium": [], "few": [0, 1, 2]}
+    assert drawn(data)[0].shape == (10, 3, 224, 224)
+
+
+def test_a_folder_that_changed_since_the_plan_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    planned = replace(origin_of(f"folder:{folder}"), fingerprint="sha256:another")
+    with pytest.raises(Refusal, match="the plan was made with sha256:another"):
+        load(planned, EPOCH, None, 0)
+
+
+def test_a_data_set_of_lists_is_loaded_from_them(folder, tmp_path, monkeypatch):
+    known = replace(
+        DATASETS["inaturalist2018"], classes=3, largest=12, natural=6.0, lists=Lists("Tiny", 21, 12, 0), side=SIDE
+    )
+    monkeypatch.setitem(DATASETS, "inaturalist2018", known)
+    (tmp_path / "Tiny").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "Tiny" / name).symlink_to(folder / name)
+    train = [
+        f"train/{name}/{k % most}.jpg {label}"
+        for name, n, most, label in (("c", 2, 2, 0), ("b", 7, 3, 2), ("a", 12, 5, 1))
+        for k in range(n)
+    ]
+    val = [f"test/{name}/{k}.jpg {label}" for k in range(TEST) for name, label in (("b", 2), ("c", 0), ("a", 1))]
+    (tmp_path / "Tiny/Tiny_train.txt").write_text("\n".join(train))
+    (tmp_path / "Tiny/Tiny_val.txt").write_text("\n".join(val))
+    data = load(origin_of("inaturalist2018"), EPOCH, tmp_path, 0)
+    assert data.counts.tolist() == [11, 7, 2]
+    assert data.in_val.tolist() == [True] + [False] * 12
+    images, labels, part = joined(data.test_batches())
+    assert labels.tolist() == [0] + [1, 2, 0] * TEST
+    assert part.tolist() == [1] + [0] * 12
+    expected = [centre(tmp_path / "Tiny" / line.split()[0]) for line in val]
+    assert np.array_equal(pixels(data, images)[1:].round().numpy(), expected)

@@ -1,0 +1,230 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study.refusal import Refusal
+from trainables import lists
+from trainables.data import prepare
+from trainables.datasets import DATASETS, Lists, facts
+
+TINY = replace(DATASETS["imagenet-lt"], classes=3, largest=5, natural=2.5, lists=Lists("Tiny", 9, 4, 6))
+TRAIN = ["a/1 0", "b/1 2", "c/1 1", "b/2 2", "c/2 1", "b/3 2", "b/4 2", "a/2 0", "b/5 2"]
+VAL = ["v/1 1", "v/2 0", "v/3 2", "v/4 2"]
+TEST = ["t/1 0", "t/2 1", "t/3 2", "t/4 2", "t/5 1", "t/6 0"]
+
+
+def write(root, name="Tiny", **parts):
+    """The data set's lists below a data folder, and an empty file for each image in them."""
+    parts = {"train": TRAIN, "val": VAL, "test": TEST, **parts}
+    for part, lines in parts.items():
+        path = root / name / f"{name}_{part}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in lines))
+        for line in lines:
+            image = path.parent / line.rpartition(" ")[0]
+            image.parent.mkdir(exist_ok=True)
+            image.touch()
+    return root
+
+
+def names(paths, root):
+    return [str(Path(path.decode()).relative_to(root / "Tiny")) for path in paths.tolist()]
+
+
+# What is declared
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "largest", "smallest", "train", "evaluated"),
+    [
+        ("imagenet-lt", 1000, 1280, 5, 115_846, 20_000 + 50_000),
+        ("places-lt", 365, 4980, 5, 62_500, 7_300 + 36_500),
+        ("inaturalist2018", 8142, 1000, 2, 437_513, 24_426),
+    ],
+)
+def test_the_public_lists(dataset, classes, largest, smallest, train, evaluated):
+    known = facts(dataset)
+    assert (known.classes, known.largest, known.largest / known.natural) == (classes, largest, smallest)
+    assert known.images(known.natural) == train
+    assert known.lists.val + known.lists.test == evaluated
+    assert str(train) in known.fingerprint
+    assert "pillow" in known.fingerprint
+    with pytest.raises(ValueError, match="only its lists say"):
+        known.counts(known.natural)
+
+
+# Ranks
+
+
+@given(labels=st.lists(st.integers(0, 5), min_size=1, max_size=40).map(lambda some: [*some, *range(6)]))
+def test_classes_are_ranked_by_their_images_and_equals_by_their_labels(labels):
+    rank, counts = lists.ranked(np.asarray(labels))
+    by_size = sorted(range(6), key=lambda label: (-labels.count(label), label))
+    assert [by_size.index(label) for label in range(6)] == rank.tolist()
+    assert [labels.count(label) for label in by_size] == counts.tolist()
+
+
+def test_images_are_sorted_by_rank_and_inside_a_class_as_they_are_listed(tmp_path):
+    found = lists.read(TINY, write(tmp_path))
+    assert names(found.train, tmp_path) == ["b/1", "b/2", "b/3", "b/4", "b/5", "a/1", "a/2", "c/1", "c/2"]
+    assert found.counts.tolist() == found.listed.tolist() == [5, 2, 2]
+
+
+def test_a_val_list_is_for_selection_and_the_test_list_is_what_is_reported(tmp_path):
+    found = lists.read(TINY, write(tmp_path))
+    assert names(found.test[found.in_val], tmp_path) == ["v/1", "v/2", "v/3", "v/4"]
+    assert names(found.test[~found.in_val], tmp_path) == ["t/1", "t/2", "t/3", "t/4", "t/5", "t/6"]
+    assert found.test_labels.tolist() == [2, 1, 0, 0, 1, 2, 0, 0, 2, 1]  # label 2 has rank 0, 0 has 1, 1 has 2
+
+
+# Held-out training images
+
+COUNTS = (100, 41, 40, 20, 19, 10, 9, 2)
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    """A data set whose val list is what is reported, and what is read of it."""
+    known = replace(
+        TINY, classes=8, largest=100, natural=50.0, lists=Lists("Tiny", sum(COUNTS), 8, 0), selection="train"
+    )
+    train = [f"{rank}/{k} {7 - rank}" for k in range(100) for rank, count in enumerate(COUNTS) if k < count]
+    root = write(tmp_path, train=train, val=[f"v/{rank} {7 - rank}" for rank in range(8)], test=[])
+    return known, root, lists.read(known, root)
+
+
+def test_one_in_twenty_training_images_is_held_out_and_none_of_the_smallest_classes(held_out):
+    _, root, found = held_out
+    assert found.counts.tolist() == [95, 39, 38, 19, 18, 9, 9, 2]
+    assert found.listed.tolist() == list(COUNTS)
+    selection = names(found.test[found.in_val], root)
+    assert [int(name.partition("/")[0]) for name in selection] == found.test_labels[found.in_val].tolist()
+    train = names(found.train, root)
+    assert len({*train, *selection}) == sum(COUNTS)
+    assert set(train).isdisjoint(selection)
+    assert names(found.test[~found.in_val], root) == [f"v/{rank}" for rank in range(8)]
+
+
+def test_the_same_images_are_held_out_each_time_and_not_just_the_first(held_out):
+    known, root, found = held_out
+    assert (lists.read(known, root).test == found.test).all()
+    first = [f"0/{k}" for k in range(5)]
+    assert [name for name in names(found.test, root) if name.startswith("0/")] != first
+
+
+@given(counts=st.lists(st.integers(1, 2000), min_size=1, max_size=20))
+def test_classes_stay_in_order_when_images_are_held_out(counts):
+    counts = sorted(counts, reverse=True)
+    chosen = lists._held_out(np.asarray(counts))
+    left = [int((~own).sum()) for own in np.split(chosen, np.cumsum(counts)[:-1])]
+    assert left == sorted(left, reverse=True)
+    assert all(kept >= 0.9 * count and kept >= 1 for kept, count in zip(left, counts, strict=True))
+
+
+# What is refused
+
+
+def refusal(known, root):
+    with pytest.raises(Refusal) as refused:
+        lists.check(known, root)
+    line = str(refused.value)
+    assert "\n" not in line
+    return line
+
+
+def test_lists_as_declared_are_not_refused(tmp_path):
+    lists.check(TINY, write(tmp_path))
+
+
+@pytest.mark.parametrize("bad", ["b/3 3", "b/3 -1", "b/3 2.0", "b/3 two", "b/3", "2", "", "b/3\xa02x"])
+def test_a_bad_line_is_refused_with_its_number(bad, tmp_path):
+    root = write(tmp_path)
+    path = root / "Tiny" / "Tiny_train.txt"
+    path.write_text("\n".join([*TRAIN[:5], bad, *TRAIN[6:]]) + "\n")
+    line = refusal(TINY, root)
+    assert f"Tiny_train.txt, line 6 = {bad!r}" in line
+    assert "a path and a label from 0 to 2 would do" in line
+
+
+def test_paths_may_have_spaces_and_lines_may_end_as_on_other_systems(tmp_path):
+    root = write(tmp_path, train=["a b/1 0", *TRAIN[1:]])
+    path = root / "Tiny" / "Tiny_train.txt"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    lists.check(TINY, root)
+    assert "a b/1" in names(lists.read(TINY, root).train, root)
+
+
+@pytest.mark.parametrize(
+    ("part", "lines", "at"),
+    [("train", [*TRAIN, "b/6 2"], 10), ("train", TRAIN[:-1], 8), ("val", [*VAL, "v/5 0"], 5), ("test", TEST[1:], 5)],
+)
+def test_a_wrong_number_of_lines_is_refused(part, lines, at, tmp_path):
+    line = refusal(TINY, write(tmp_path, **{part: lines}))
+    assert f"Tiny_{part}.txt, line {at} = '{len(lines)} lines in all'" in line
+    assert f"the public list's {getattr(TINY.lists, part)} would do" in line
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_class_without_images_is_refused(part, tmp_path):
+    lines = {"train": TRAIN, "val": VAL, "test": TEST}[part]
+    line = refusal(TINY, write(tmp_path, **{part: [line.replace(" 1", " 2") for line in lines]}))
+    assert f"Tiny_{part}.txt, line {len(lines)} = 'no image of class 1'" in line
+
+
+def test_another_distribution_over_the_classes_is_refused(tmp_path):
+    line = refusal(TINY, write(tmp_path, train=[*TRAIN[:8], "a/3 0"]))
+    assert "line 7 = 'image 4 of class 2': 5 is what the class with the most has" in line
+    line = refusal(TINY, write(tmp_path, train=["b/6 2", *TRAIN[1:]]))
+    assert "line 9 = 'image 6 of class 2': 5 is" in line
+    line = refusal(replace(TINY, natural=5.0), write(tmp_path))
+    assert "line 8 = 'image 2 of class 0': 1 is what the class with the fewest has" in line
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_missing_list_is_refused_with_where_it_belongs(part, tmp_path):
+    path = write(tmp_path) / "Tiny" / f"Tiny_{part}.txt"
+    path.unlink()
+    line = refusal(TINY, tmp_path)
+    assert f"{str(path)!r}: no such file: the public list belongs there" in line
+    assert f"another folder than {tmp_path} with --data-dir" in line
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path):
+    (write(tmp_path) / "Tiny" / "Tiny_val.txt").write_bytes(b"\xff\xfe\x00 0\n" * 4)
+    assert "it cannot be read" in refusal(TINY, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gone", "named", "others"),
+    [(["c/2"], "train.txt, line 5", 0), (["b/5", "b/2"], "train.txt, line 4", 1), (["t/3"], "test.txt, line 3", 0)],
+)
+def test_a_missing_file_is_refused_with_the_line_that_names_it(gone, named, others, tmp_path):
+    root = write(tmp_path)
+    for name in gone:
+        (root / "Tiny" / name).unlink()
+    line = refusal(TINY, root)
+    assert f"Tiny_{named} = " in line
+    assert f"nor are {others} others" in line
+
+
+def test_a_missing_folder_of_images_is_refused_as_its_files_are(tmp_path):
+    root = write(tmp_path)
+    (root / "Tiny" / "v").rename(root / "elsewhere")
+    assert "Tiny_val.txt, line 1" in refusal(TINY, root)
+    (root / "Tiny" / "v").symlink_to(root / "elsewhere")
+    lists.check(TINY, root)
+
+
+@pytest.mark.parametrize("download", [False, True])
+def test_a_data_set_of_lists_is_prepared_by_checking_them(download, tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "imagenet-lt", TINY)
+    with pytest.raises(Refusal, match="no such file: the public list belongs there"):
+        prepare("imagenet-lt", tmp_path, download)
+    prepare("imagenet-lt", write(tmp_path), download)
+    (tmp_path / "Tiny" / "t" / "1").unlink()
+    with pytest.raises(Refusal, match="line 1"):
+        prepare("imagenet-lt", tmp_path, download)
