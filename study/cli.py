@@ -127,14 +127,18 @@ def show(space: str) -> None:
     for trial in made.trials:
         paper = "" if trial.paper is None else f"   paper {trial.paper:.1f} ({trial.paper_of})"
         click.echo(f"  {trial.label}{paper}")
+    for name, meaning in made.options.items():
+        click.echo(f"  -o {name}=…: {meaning}")
     click.echo(f"\nNext: study run {space} --dry-run", err=True)
 
 
 @cli.command()
 @click.argument("spaces", nargs=-1, required=True, metavar="SPACE...", shell_complete=_space_names)
 @click.option(
-    "--data", multiple=True, metavar="NAME", help="digits, cifar10 or cifar100; repeatable. [default: digits]"
-)
+    "--data", multiple=True, metavar="NAME",
+    help="digits, cifar10, cifar100, imagenet-lt, inaturalist2018, places-lt or folder:PATH; repeatable. "
+    "[default: digits]",
+)  # fmt: skip
 @click.option(
     "--imbalance", multiple=True, type=float, metavar="IF", help="Imbalance factor; repeatable. [default: 50]"
 )
@@ -142,6 +146,10 @@ def show(space: str) -> None:
     "--seeds", type=click.IntRange(1, 999), help="Replicates of each trial. [default: 3; 1 a point of a search]"
 )
 @click.option("--paper", is_flag=True, help="The paper's own data, epochs and protocol.")
+@click.option(
+    "-o", "options", multiple=True, metavar="NAME=VALUE",
+    help="Of single spaces, such as recipe=source; @FILE stands for a file's content. `study show` names them.",
+)  # fmt: skip
 @click.option("--trials", type=click.IntRange(min=1), help="Points of an open search, in all. [default: the space's]")
 @click.option("--objectives", metavar="WORDS", help="Of an open search, such as top1,few. [default: top1]")
 @click.option(
@@ -159,7 +167,7 @@ def show(space: str) -> None:
     "--gpus-per-trial", type=float, default=None, help="GPUs a stage, or a fraction. [default: 1 if there is one]"
 )
 @click.option(
-    "--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="CIFAR's files. [default: HOME/data]"
+    "--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="Where data sets lie. [default: HOME/data]"
 )
 @click.option("--download", is_flag=True, help="Download data sets that are missing.")
 @click.option("--retrain", is_flag=True, help="Begin the run of this --name anew, if the sources have changed.")
@@ -167,14 +175,15 @@ def show(space: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run, one JSON object; else the report as one.")
 def run(
     spaces: Sequence[str], data: Sequence[str], imbalance: Sequence[float], seeds: int | None, paper: bool,
-    trials: int | None, objectives: str | None, early_stop: int | None, name: str | None, home: str,
-    store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None, address: str | None,
+    options: Sequence[str], trials: int | None, objectives: str | None, early_stop: int | None, name: str | None,
+    home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None, address: str | None,
     cpus_per_trial: float, gpus_per_trial: float | None, data_dir: str | None, download: bool, retrain: bool,
     dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
 
-    SPACE is a name from `study list`, or the path of a Python file with a function space(request). Running again
+    SPACE is a name from `study list`, `all` for every table and figure, or the path of a Python file with a function
+    space(request). Running again
     takes up where the last start ended; under the --name of a run, with more replicates, data or points, it trains
     what is new.
     """
@@ -194,8 +203,9 @@ def run(
     if "" in words or len(set(words)) < len(words):
         raise Refusal("--objectives", objectives, "each once, with commas between them, would do, such as top1,few")
     request = Request(
-        tuple(dict.fromkeys(data)), tuple(dict.fromkeys(imbalance)), paper, trials or 0, words, early_stop or 0
-    )
+        tuple(dict.fromkeys(data)), tuple(dict.fromkeys(imbalance)), paper, trials or 0, words, early_stop or 0,
+        _options(options),
+    )  # fmt: skip
     wish = launch.Wish(spaces, request, seeds, resources, name)
     if dry_run:
         launch.print_plan(wish, place, as_json)
@@ -316,17 +326,31 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
 @click.argument("run", shell_complete=_run_names)
 @_places
 @click.option(
-    "--format", "form", default="table", type=click.Choice(["table", "markdown", "csv", "json"]), show_default=True
-)
-def report(run: str, home: str, store: str | None, form: str) -> None:
-    """Print a RUN's tables, beside the paper's figures: from the store alone."""
+    "--format", "form", default="table", show_default=True,
+    type=click.Choice(["table", "markdown", "csv", "json", "html"]),
+    help="html is one page, the figures inside; csv has a line a value.",
+)  # fmt: skip
+@click.option("--figures", metavar="DIR", help="Write the figures there (PNG), each beside its data (CSV).")
+def report(run: str, home: str, store: str | None, form: str, figures: str | None) -> None:
+    """Print a RUN's tables in the paper's shape, beside its figures: from the store alone.
+
+    RUN may also name one space of a run. What has not been trained yet is shown as –.
+    """
     from study import runs
-    from study.driver import reader
     from study.report import Report
 
     opened = Home(home, store).existing_store(run)
-    plan, space = runs.find(opened, run)
-    click.echo(Report(plan, reader(opened), space).render(form).rstrip("\n"))
+    made = Report.of(opened, *runs.find(opened, run))
+    if figures is not None:
+        folder = Path(figures).expanduser()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in made.figures().items():
+                (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        except OSError as error:
+            remedy = f"a folder that can be written would do ({first_line(error)})"
+            raise Refusal("--figures", figures, remedy) from error
+    click.echo(made.render(form).rstrip("\n"))
 
 
 @cli.command()
@@ -347,6 +371,22 @@ def ui(home: str, store: str | None, tracking_uri: str | None, host: str, port: 
     if uri.startswith("databricks"):
         raise Refusal("--tracking-uri", uri, "Databricks has a UI of its own")
     sys.exit(serve(uri, place.artifacts, host, port))
+
+
+def _options(given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE, by name; a value @FILE is the file's content, which is stored with the plan."""
+    found: dict[str, str] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not name or not equals or name in found:
+            raise Refusal("-o", each, "NAME=VALUE would do, each name once")
+        if value.startswith("@"):
+            try:
+                value = Path(value[1:]).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise Refusal("-o", each, f"a text file that can be read would do ({first_line(error)})") from error
+        found[name] = value
+    return found
 
 
 def _size(count: int) -> str:

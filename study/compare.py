@@ -1,119 +1,97 @@
-"""Replicates → mean ± std, and paired differences with their intervals, beside the paper's numbers. Pure but for reads.
+"""Replicates → mean ± std, and differences with their intervals and verdicts. Pure.
 
-Last-epoch measures are what tables show; the best epoch is recorded as selected on test.
+Differences are paired over replicates, with a 95 % t-interval; p-values are two-sided, from five pairs on, and adjusted
+over a space's hypotheses (Holm, 1979). That two rows do not differ is claimed by an interval within a margin alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from study.plan import Contrast, Json, Plan, PlannedTrial
 
-SHOTS = ("many", "medium", "few")
+LEAST = 5  # pairs for a p-value
+LEVEL = 0.05
+
+Values = Mapping[int, float]  # by replicate
 
 
 @dataclass(frozen=True)
-class Row:
-    """A trial's result over its replicates, in percent.
+class Estimate:
+    """A mean over replicates, of differences in points for example, with its 95 % t-interval.
 
     Attributes:
-        trial: the trial.
-        values: the objective after the last epoch, by replicate number.
-        best: the highest of any epoch: selected on test.
-        shots: mean over replicates of many-, medium- and few-shot accuracy; a split without classes is missing.
-        hardware: the models of CPU or GPU that trained it.
+        n: replicates, or pairs.
+        mean: of them.
+        low, high: the interval; None below two.
+        p: two-sided, that it is 0; None below five.
     """
 
-    trial: PlannedTrial
-    values: dict[int, float]
-    best: dict[int, float]
-    shots: dict[str, float]
-    hardware: frozenset[str]
+    n: int
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
 
-    @property
-    def mean(self) -> float | None:
-        """Over replicates; None without any."""
-        return mean(list(self.values.values()))
-
-    @property
-    def std(self) -> float | None:
-        """The sample standard deviation; None with fewer than two replicates."""
-        return std(list(self.values.values()))
-
-    def to_json(self) -> dict[str, Any]:
-        """Its axes, its values in percent, and the paper's figure."""
-        return {
-            "space": self.trial.space, "trial": self.trial.label, **self.trial.axes, "mean": self.mean, "std": self.std,
-            "n": len(self.values), "values": list(self.values.values()), "paper": self.trial.paper,
-            "paper_of": self.trial.paper_of, "best_epoch_mean": mean(list(self.best.values())), **self.shots,
-        }  # fmt: skip
+    def words(self, digits: int = 1) -> str:
+        """Signed, with its interval: ``+2.5 [+0.6, +4.4]``."""
+        if self.low is None or self.high is None:
+            return f"{self.mean:+.{digits}f}"
+        return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference over replicates, in points, with its 95 % t-interval.
+    """A hypothesis in one column, with what was measured of it.
 
     Attributes:
-        space, column: where it was measured.
-        contrast: which rows.
-        n: pairs.
-        mean: of better - worse.
-        low, high: the interval; None below two pairs.
-        p: two-sided, by Holm over the space's hypotheses; None below five pairs.
+        contrast, column: which rows, and where.
+        estimate: of better - worse. `p` is adjusted by Holm; None for a hypothesis of equivalence.
     """
 
-    space: str
-    column: str
     contrast: Contrast
-    n: int
-    mean: float
-    low: float | None
-    high: float | None
-    p: float | None
+    column: str
+    estimate: Estimate
+
+    @property
+    def verdict(self) -> str:
+        """In words: whether it is supported, contradicted, or neither."""
+        found, margin = self.estimate, self.contrast.margin
+        if margin is not None:
+            if found.low is None or found.high is None:
+                return "n = 1: not tested"
+            if -margin < found.low and found.high < margin:
+                return f"supported: equivalent within ± {margin:g}"
+            apart = found.low >= margin or found.high <= -margin
+            return f"contradicted: differs by more than {margin:g}" if apart else "not decided"
+        if found.p is None:
+            return f"n < {LEAST}: not tested"
+        if found.p >= LEVEL:
+            return "not decided"
+        return "supported" if found.mean > 0 else "contradicted"
 
     def to_json(self) -> dict[str, Any]:
         """As it is, flat."""
         return {
-            "space": self.space, "column": self.column, "better": self.contrast.better, "worse": self.contrast.worse,
-            "n": self.n, "mean": self.mean, "low": self.low, "high": self.high, "p": self.p,
+            "column": self.column, "better": self.contrast.better, "worse": self.contrast.worse,
+            "margin": self.contrast.margin, "claim": self.contrast.claim, "measure": self.contrast.measure,
+            "n": self.estimate.n, "mean": self.estimate.mean, "low": self.estimate.low, "high": self.estimate.high,
+            "p": self.estimate.p, "verdict": self.verdict,
         }  # fmt: skip
 
 
-def rows(plan: Plan, header: Callable[[str], Json | None], space: str | None = None) -> list[Row]:
-    """A row for each trial, whatever of it is there.
-
-    Args:
-        plan: what was run.
-        header: reads a state's header; None if it is not in the store.
-        space: only this space's trials.
-    """
-    found = []
-    for trial in plan.trials:
-        if space is not None and trial.space != space:
-            continue
-        objective, part = trial.measure, trial.measure.partition("/")[0]
-        ends = {number: head for number, end in trial.by_replicate.items() if (head := header(end)) is not None}
-        lasts = [head["measures"][-1] for head in ends.values()]
-        shots = {shot: [last[f"{part}/{shot}"] for last in lasts if f"{part}/{shot}" in last] for shot in SHOTS}
-        found.append(
-            Row(
-                trial=trial,
-                values={number: head["measures"][-1][objective] for number, head in ends.items()},
-                best={number: max(epoch[objective] for epoch in head["measures"]) for number, head in ends.items()},
-                hardware=frozenset(part["device_model"] for head in ends.values() for part in head["provenance"]),
-                shots={shot: sum(values) / len(values) for shot, values in shots.items() if values},
-            )
-        )
-    return found
-
-
 def objectives(plan: Plan, trial: PlannedTrial, header: Callable[[str], Json]) -> list[float]:
-    """A trial's objectives: the means over its replicates after the last epoch. Raises what `header` raises."""
+    """A trial's objectives: the means over its replicates after the last epoch. Raises what `header` raises.
+
+    The first is what its row shows; a champion's row shows more than what its point was chosen by.
+    """
     lasts = [header(end)["measures"][-1] for end in trial.ends]
-    return [sum(last[name] for last in lasts) / len(lasts) for name in plan.space(trial.space).objectives]
+    first, *others = plan.space(trial.space).objectives
+    names = (first if trial.champion_of else trial.measure, *others)
+    return [sum(last[name] for last in lasts) / len(lasts) for name in names]
 
 
 def front(values: Sequence[tuple[PlannedTrial, Sequence[float]]]) -> list[PlannedTrial]:
@@ -133,51 +111,59 @@ def front(values: Sequence[tuple[PlannedTrial, Sequence[float]]]) -> list[Planne
     return [point for point, _ in sorted(best, key=lambda each: [-value for value in each[1]])]
 
 
-def differences(plan: Plan, found: Sequence[Row]) -> list[Difference]:
-    """The hypotheses of each space, in each column, over the replicates that both rows have."""
-    all_found = []
-    for space in plan.spaces:
-        here = {(row.trial.column, row.trial.row): row for row in found if row.trial.space == space.name}
-        measured = []
-        for column in dict.fromkeys(column for column, _ in here):
-            for contrast in space.contrasts:
-                better, worse = here.get((column, contrast.better)), here.get((column, contrast.worse))
-                if better is not None and worse is not None:
-                    pairs = sorted(better.values.keys() & worse.values.keys())
-                    gaps = [better.values[number] - worse.values[number] for number in pairs]
-                    if gaps:
-                        measured.append(paired(space.name, column, contrast, gaps))
-        all_found += holm(measured)
-    return all_found
-
-
-def paired(space: str, column: str, contrast: Contrast, gaps: Sequence[float]) -> Difference:
-    """The mean of paired differences with its 95 % t-interval, and a two-sided p-value from five pairs on."""
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """The mean with its 95 % t-interval, and from five values on the p-value of a t-test against 0; None of nothing."""
+    n, centre, spread = len(values), mean(values), std(values)
+    if centre is None:
+        return None
+    if spread is None:
+        return Estimate(n, centre)
     from scipy.special import stdtr, stdtrit
 
-    n, centre, spread = len(gaps), sum(gaps) / len(gaps), std(gaps)
-    if spread is None:
-        return Difference(space, column, contrast, n, centre, None, None, None)
     error = spread / math.sqrt(n)
     half = float(stdtrit(n - 1, 0.975)) * error
     p = None
-    if n >= 5:
+    if n >= LEAST:
         p = float(2 * stdtr(n - 1, -abs(centre) / error)) if error > 0 else float(centre == 0)
-    return Difference(space, column, contrast, n, centre, centre - half, centre + half, p)
+    return Estimate(n, centre, centre - half, centre + half, p)
 
 
-def holm(found: Sequence[Difference]) -> list[Difference]:
-    """The same differences with their p-values adjusted for testing all of them (Holm, 1979)."""
-    tested = sorted((d.p, number) for number, d in enumerate(found) if d.p is not None)
-    adjusted: dict[int, float] = {}
+def paired(a: Values, b: Values) -> Estimate | None:
+    """The differences a - b over the replicates that both have; None without any."""
+    return estimate([a[number] - b[number] for number in sorted(a.keys() & b.keys())])
+
+
+def differences(
+    contrasts: Sequence[Contrast], last: Mapping[tuple[str, str], Callable[[str], Values]]
+) -> list[Difference]:
+    """Hypotheses in each column, those that can be measured, with p-values adjusted over all of them.
+
+    Args:
+        contrasts: of one space.
+        last: by (row, column), a function from a measure, or "" for the row's own, to its values.
+    """
+    found = []
+    for column in dict.fromkeys(column for _, column in last):
+        for contrast in contrasts:
+            better, worse = last.get((contrast.better, column)), last.get((contrast.worse, column))
+            if better is not None and worse is not None:
+                measured = paired(better(contrast.measure), worse(contrast.measure))
+                if measured is not None:
+                    p = measured.p if contrast.margin is None else None
+                    found.append(Difference(contrast, column, replace(measured, p=p)))
+    adjusted = holm([each.estimate.p for each in found])
+    return [replace(d, estimate=replace(d.estimate, p=p)) for d, p in zip(found, adjusted, strict=True)]
+
+
+def holm(found: Sequence[float | None]) -> list[float | None]:
+    """The p-values adjusted for testing all of them (Holm, 1979); None stays, for it is no test."""
+    tested = sorted((p, number) for number, p in enumerate(found) if p is not None)
+    adjusted: list[float | None] = [None] * len(found)
     highest = 0.0
     for rank, (p, number) in enumerate(tested):
         highest = max(highest, min(1.0, p * (len(tested) - rank)))
         adjusted[number] = highest
-    return [
-        Difference(d.space, d.column, d.contrast, d.n, d.mean, d.low, d.high, adjusted.get(number))
-        for number, d in enumerate(found)
-    ]
+    return adjusted
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -16,7 +16,6 @@ from study.points import Points
 from study.presence import Start
 from study.progress import Progress
 from study.projection import Projection
-from study.refusal import Damaged
 from study.report import Report
 from study.store import Store
 from study.tree import Failure, Stage
@@ -88,7 +87,7 @@ def start(
                 else:
                     outcome = "failed"
                 code, status = _ENDS[outcome]
-                projection.finish(status, lambda: Report(draft.plan, reader(store)).files(), drive.points.champions())
+                projection.finish(status, lambda: Report.of(store, draft.plan).files(), drive.points.champions())
                 progress.close()
                 answer()
             behind = projection.close()
@@ -109,18 +108,6 @@ def sound(draft: Draft, store: Store, say: Callable[[str], None]) -> set[str]:
         say(f"damaged: {reason}; set aside in {store.set_aside(key) or 'damaged'}, and trained again where needed")
         stored.discard(key)
     return stored
-
-
-def reader(store: Store) -> Callable[[str], Json | None]:
-    """Reads measures from a store; None for a state that it never held, or that is damaged."""
-
-    def measures(key: str) -> Json | None:
-        try:
-            return store.measures(key)
-        except (FileNotFoundError, NotADirectoryError, Damaged):
-            return None
-
-    return measures
 
 
 def _done(recipes: Iterable[Resolved], stored: set[str]) -> int:

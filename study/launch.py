@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -190,7 +191,7 @@ def _start(
     services = driver.Services(place.tracking_uri(chosen[0]), place.artifacts, place.storage(chosen[1]))
 
     def answer() -> None:
-        click.echo(Report(drawn.plan, driver.reader(store)).render("json" if as_json else "table").rstrip("\n"))
+        click.echo(Report.of(store, drawn.plan).render("json" if as_json else "table").rstrip("\n"))
 
     known = [replicate for replicate in replicates if replicate in drawn.recipes]
     code = driver.start(drawn, store, services, resources, known, answer, retry_failed)
@@ -206,6 +207,7 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
     from study import runs, tree
 
     drawn, stored = wish.draft(), set()
+    record: dict[str, Any]
     try:
         store = place.existing_store()
     except Refusal:
@@ -226,7 +228,7 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
             }
             for trial in plan.trials
         ],
-        "searches": searches,
+        "spaces": {space.name: _cost(drawn, space.name) for space in plan.spaces}, "searches": searches,
         "trials_total": len(recipes), "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
         "epochs_naive": sum(len(recipe.epochs) for recipe in recipes), "epochs_needed": plan.epochs_needed,
         "epochs_to_train": len(tree.missing(recipes, stored)),
@@ -243,11 +245,23 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
             asked = len(plan.points(space))
             dimensions = ", ".join(f"{name}: {dimension}" for name, dimension in space.domain.items())
             click.echo(f"{space.name}: {searches[space.name]} points, {asked} of them planned, of {dimensions}")
+    if len(plan.spaces) > 1:
+        for name, cost in record["spaces"].items():
+            click.echo(f"{name}: {cost['epochs_naive']} epochs, {cost['epochs_needed']} after sharing prefixes")
     click.echo(
         f"run {plan.run}: {record['trials_total']} trainings ({record['trials_distinct']} distinct), "
         f"{record['epochs_naive']} epochs, {record['epochs_needed']} after sharing prefixes, "
         f"{record['epochs_to_train']} to train"
     )
+
+
+def _cost(drawn: Draft, space: str) -> dict[str, int]:
+    """What a space of a plan would cost by itself."""
+    from study import tree
+
+    own = [recipe for replicate, recipe in drawn.recipes.items() if drawn.trial(replicate).space == space]
+    naive = sum(len(recipe.epochs) for recipe in own)
+    return {"trainings": len(own), "epochs_naive": naive, "epochs_needed": len(tree.nodes(own))}
 
 
 def _say(line: str) -> None:

@@ -7,13 +7,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study.refusal import Refusal
 
+if TYPE_CHECKING:
+    from study.exhibits import Figure, Table
+    from study.results import Results
+
 Json = Mapping[str, Any]
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Request:
         trials: of an open search, in all; 0 for the space's own default.
         objectives: of an open search, in the space's words; empty for the space's own default.
         early_stop: of an open search: epochs since the last switch after which a point is judged; 0 for never.
+        options: of single spaces, by name; a space says which it knows.
     """
 
     data: tuple[str, ...] = ()
@@ -35,6 +40,7 @@ class Request:
     trials: int = 0
     objectives: tuple[str, ...] = ()
     early_stop: int = 0
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,9 @@ class Trial:
         axes: what tells the trials of the space apart; those in the space's domain are Optuna's parameters.
         paper: the paper's figure in percent, or None.
         paper_of: the column that `paper` belongs to; where it is not the trial's own, the report says so.
+        provenance: of the paper's figure: † copied by the paper from its source, * run again by the paper.
+        measure: what its row shows, of the last epoch; "" for the space's first objective.
+        least: replicates that it needs at least, such as ten where runs are what is measured.
     """
 
     row: str
@@ -103,6 +112,9 @@ class Trial:
     axes: Mapping[str, str | int | float]
     paper: float | None = None
     paper_of: str = ""
+    provenance: str = ""
+    measure: str = ""
+    least: int = 1
 
     @property
     def label(self) -> str:
@@ -112,10 +124,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A hypothesis that stood in the space's file before it was run: row `better` beats row `worse`, in each column."""
+    """A hypothesis that stood in the space's file before it was run: row `better` beats row `worse`, in each column.
+
+    Attributes:
+        margin: with one, in points, the hypothesis is that the two do not differ: the 95 % interval of their difference
+            lies within ± `margin`.
+        claim: what the paper says of it, in words; "" where the rows' names say it.
+        measure: what is compared, after the last epoch; "" for each row's own.
+    """
 
     better: str
     worse: str
+    margin: float | None = None
+    claim: str = ""
+    measure: str = ""
+
+    def __post_init__(self) -> None:
+        if self.margin is not None and not self.margin > 0:
+            raise Refusal("margin", self.margin, "a number of points above 0, or none, would do")
 
 
 @dataclass(frozen=True)
@@ -190,6 +216,9 @@ class Space:
         work: what trains it.
         objectives: the measures, of the last epoch, that Optuna is told, each to be maximised; tables show the first.
         search: how trials are found, if they are not listed.
+        options: the names of the request's options that it knows, with what each means.
+        view: what its report shows, from recorded results alone; None for a table of rows by columns. See
+            `study.results`, which has an example.
     """
 
     name: str
@@ -201,6 +230,8 @@ class Space:
     evidence: str = ""
     objectives: tuple[str, ...] = ("test/top1",)
     search: OpenSearch | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    view: Callable[[Results], Sequence[Table | Figure | None]] | None = None
 
     def __post_init__(self) -> None:
         if bool(self.trials) == (self.search is not None):
@@ -228,6 +259,7 @@ class PlannedTrial:
         first_replicate: the number of its first replicate.
         rung: the epochs after which it is going to be judged, and perhaps stopped; 0 if it is not, or has been.
         stopped: whether it was, so that its work ends there.
+        provenance: of the paper's figure; see `Trial`.
     """
 
     space: str
@@ -245,6 +277,7 @@ class PlannedTrial:
     first_replicate: int = 0
     rung: int = 0
     stopped: bool = False
+    provenance: str = ""
 
     @property
     def name(self) -> str:

@@ -31,6 +31,7 @@ from study.refusal import Refusal
 
 Replicate = tuple[str, int]  # a trial's name in its plan, and the replicate's number
 
+ALL = "all"  # every shipped space that lists its trials
 FRESH = 1000  # the number of a champion's first replicate: no point of a search has seen its seeds
 
 
@@ -162,7 +163,7 @@ def draft(
     """Plan spaces together: their recipes are merged into one tree.
 
     Args:
-        references: the spaces, by name or path.
+        references: the spaces, by name or path; `ALL` for every shipped one that lists its trials.
         request: what the user chose of them.
         replicates: of each trial; None for 3, or 1 if every space is an open search.
         machine: the arithmetic.
@@ -173,12 +174,14 @@ def draft(
     """
     spaces: list[Space] = []
     places: list[tuple[str, Path]] = []
-    for reference in references:
+    for reference in _each(references):
         function, path = catalog.find(reference)
         where, colon, name = reference.partition(":")
         if where not in catalog.names():
             where = str(path.absolute())
         space = catalog.call(function, reference, request)
+        if ALL in references and space.search is not None and reference not in references:
+            continue
         if any(space.name == other.name for other in spaces):
             raise Refusal("space", reference, "each space once would do")
         if spaces and space.work != spaces[0].work:
@@ -200,6 +203,10 @@ def draft(
                 )
         spaces.append(space)
         places.append((where + colon + name, path))
+    for option, value in request.options.items():
+        if not any(option in space.options for space in spaces):
+            known = sorted({f"{name} ({meaning})" for space in spaces for name, meaning in space.options.items()})
+            raise Refusal("-o", f"{option}={value}", f"{'; '.join(known)} would do" if known else "none would do here")
     if replicates is None:
         replicates = 1 if all(space.search is not None for space in spaces) else 3
 
@@ -228,9 +235,14 @@ def draft(
     made = Draft(plan, spaces, ())
     for space in spaces:
         for trial in space.trials:
-            made.append(_planned_trial(space.name, trial, space.objectives[0]), replicates)
-    made.plan = made.plan.named(f"{made.plan.study}-{made.plan.digest}")
+            made.append(_planned_trial(space.name, trial, space.objectives[0]), max(replicates, trial.least))
+    made.plan = made.plan.named(f"{ALL if ALL in references else made.plan.study}-{made.plan.digest}")
     return made
+
+
+def _each(references: Sequence[str]) -> list[str]:
+    shipped = catalog.names() if ALL in references else []
+    return [*(name for name in shipped if name not in references), *(each for each in references if each != ALL)]
 
 
 def redraft(plan: Plan) -> Draft:
@@ -323,9 +335,11 @@ def anew(before: Plan, drawn: Draft) -> Draft:
 
 
 def _planned_trial(space: str, trial: Trial, measure: str) -> PlannedTrial:
+    """A trial as planned, not resolved yet; `measure` stands in for its own."""
     return PlannedTrial(
         space=space, label=trial.label, row=trial.row, column=trial.column, config=trial.config, axes=trial.axes,
-        paper=trial.paper, paper_of=trial.paper_of, epochs=0, ends=(), measure=measure,
+        paper=trial.paper, paper_of=trial.paper_of, epochs=0, ends=(), measure=trial.measure or measure,
+        provenance=trial.provenance,
     )  # fmt: skip
 
 

@@ -1,18 +1,60 @@
-"""A run's tables: for the terminal, as Markdown, CSV and JSON, and a heat map of the combinations."""
+"""A run's report: each space's tables and figures, hypotheses and differences from the paper, in several formats."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from study.compare import SHOTS, Difference, Row, differences, objectives, rows
+from study import catalog, grids, page, render
+from study.compare import mean, objectives, std
+from study.exhibits import Figure, Table
+from study.follower import first_line
 from study.plan import Json, Plan, PlannedSpace
+from study.refusal import Damaged, Refusal
+from study.results import Header, Payload, Result, Results, no_payload
 from study.searched import Searched
+from study.store import Store
 
-FORMATS = ("table", "markdown", "csv", "json")
+FORMATS = ("table", "markdown", "csv", "json", "html")
+View = Callable[[Results], Sequence[Table | Figure | None]]
+
+STAND_INS = ("digits", "folder")  # data that are not the paper's, whatever stands beside them
+
+
+@dataclass(frozen=True)
+class Section:
+    """A space's part of a report.
+
+    Attributes:
+        space: which.
+        results: what was recorded of it.
+        notices: what a reader must know before its numbers.
+        exhibits: what is shown, in order: what its view gives, and behind the last table of that the differences from
+            the paper and the hypotheses.
+    """
+
+    space: PlannedSpace
+    results: Results
+    notices: list[str]
+    exhibits: list[Table | Figure]
+
+    def file(self, figure: Figure) -> str:
+        """A figure's file, without ending: unique in the run."""
+        own, name = self.space.name, figure.name
+        return name if name.startswith(own) else f"{own}-{name}"
+
+    @property
+    def tables(self) -> list[Table]:
+        """Those of the exhibits that are tables."""
+        return [each for each in self.exhibits if isinstance(each, Table)]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Those of the exhibits that are figures."""
+        return [each for each in self.exhibits if isinstance(each, Figure)]
 
 
 class Report:
@@ -22,231 +64,214 @@ class Report:
         plan: the run's.
         header: reads a state's header; None if it is not in the store.
         space: only this space of the run.
+        payload: reads a state's tensors; None if they are not there.
     """
 
-    def __init__(self, plan: Plan, header: Callable[[str], Json | None], space: str | None = None) -> None:
+    def __init__(self, plan: Plan, header: Header, space: str | None = None, payload: Payload = no_payload) -> None:
         self.plan = plan
-        self.spaces = [each for each in plan.spaces if space in (None, each.name)]
-        self.rows = rows(plan, header, space)
-        self.differences = differences(plan, self.rows)
-        self.searches = {each.name: self._searched(each, header) for each in self.spaces if each.search is not None}
+        self.searches: dict[str, Searched] = {}
+        self.sections = [
+            self._section(each, Results(plan, each, header, payload))
+            for each in plan.spaces
+            if space in (None, each.name)
+        ]
 
-    def _searched(self, space: PlannedSpace, header: Callable[[str], Json | None]) -> Searched:
-        def known(key: str) -> Json:
-            found = header(key)
-            if found is None:
-                raise FileNotFoundError(key)
-            return found
+    @classmethod
+    def of(cls, store: Store, plan: Plan, space: str | None = None) -> Report:
+        """The report of what a store holds: a state that it never held, or that is damaged, is not there."""
+        absent = (FileNotFoundError, NotADirectoryError, Damaged)
 
-        values: list[list[float] | None] = []
-        reported: dict[str, dict[str, list[float]]] = {}
-        assert space.search is not None
-        for row in self._of(space):
+        def header(key: str) -> Json | None:
             try:
-                values.append(objectives(self.plan, row.trial, known))
-            except FileNotFoundError:
-                values.append(None)
-            else:
-                lasts = [known(end)["measures"][-1] for end in row.trial.ends] if row.trial.champion_of else []
-                reported[row.trial.label] = {name: [last[name] for last in lasts] for name in space.search.reported}
-        return Searched(space, self._of(space), values, reported)
+                return store.measures(key)
+            except absent:
+                return None
+
+        def payload(key: str) -> bytes | None:
+            try:
+                return store.load(key)[1]
+            except absent:
+                return None
+
+        return cls(plan, header, space, payload)
+
+    def _section(self, space: PlannedSpace, results: Results) -> Section:
+        if space.search is not None:
+            searched = self.searches[space.name] = _searched(self.plan, space, results)
+            return Section(space, results, [], searched.exhibits())
+        notices = _notices(results)
+        exhibits = _view(self.plan, space, results, notices)
+        tables = [each for each in exhibits if isinstance(each, Table)]
+        more = [*map(grids.from_paper, tables), grids.hypotheses(results.hypotheses())]
+        behind = 1 + max((number for number, each in enumerate(exhibits) if isinstance(each, Table)), default=-1)
+        exhibits[behind:behind] = [each for each in more if each is not None]
+        return Section(space, results, notices, exhibits)
 
     def render(self, form: str) -> str:
         """The report in one of `FORMATS`."""
-        return {"table": self.table, "markdown": self.markdown, "csv": self.csv, "json": self.json}[form]()
+        forms = {
+            "table": self.table, "markdown": self.markdown, "csv": self.csv, "json": self.json, "html": self.html,
+        }  # fmt: skip
+        return forms[form]()
 
     def json(self) -> str:
-        """One object: study, run, rows, differences."""
+        """One object: study, run, a row a trial, differences, searches, tables and figures, and what made it."""
+        results = [result for section in self.sections for result in section.results]
         record = {
-            "study": "+".join(space.name for space in self.spaces), "run": self.plan.run,
-            "rows": [row.to_json() for row in self.rows],
-            "differences": [difference.to_json() for difference in self.differences],
+            "study": "+".join(section.space.name for section in self.sections), "run": self.plan.run,
+            "rows": [_row(result) for result in results],
+            "differences": [
+                {"space": section.space.name, **each.to_json()}
+                for section in self.sections for each in section.results.hypotheses()
+            ],
             "searches": [searched.to_json() for searched in self.searches.values()],
+            "tables": [
+                {"space": section.space.name, **render.table_json(table)}
+                for section in self.sections for table in section.tables
+            ],
+            "figures": [
+                {"space": section.space.name, "file": f"{section.file(figure)}.png", **render.figure_json(figure)}
+                for section in self.sections for figure in section.figures
+            ],
+            "notices": {section.space.name: section.notices for section in self.sections},
             "commit": self.plan.commit, "versions": dict(self.plan.versions), "device": self.plan.machine.device,
-            "hardware": sorted(frozenset().union(*(row.hardware for row in self.rows))),
+            "hardware": self._hardware(),
         }  # fmt: skip
-        return json.dumps(record, indent=2, ensure_ascii=False)
+        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
 
     def csv(self) -> str:
-        """One line a replicate: its trial's axes, its number, its value in percent."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row.trial.axes))
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["space", "trial", *names, "replicate", "value", "best_epoch", "paper", "paper_of"])
-        for row in self.rows:
-            axes = [row.trial.axes.get(name, "") for name in names]
-            for number, value in row.values.items():
-                paper = ["" if row.trial.paper is None else row.trial.paper, row.trial.paper_of]
-                writer.writerow([row.trial.space, row.trial.label, *axes, number, value, row.best[number], *paper])
-        return out.getvalue()
+        """Every entry of every table: one line a value, so one line a replicate."""
+        return render.table_csv([(section.space.name, table) for section in self.sections for table in section.tables])
 
-    def markdown(self) -> str:
-        """The tables and the hypotheses, with what made them."""
+    def markdown(self, pictures: bool = False) -> str:
+        """The tables and figures; with links to pictures, if those lie beside it."""
         lines = [f"# {self.plan.run}", ""]
-        for space in self.spaces:
-            lines += [f"## {space.title}", ""]
-            head, body = self._grid(space)
-            lines += [_line(head), _line(["---"] * len(head)), *(_line(cells) for cells in body), ""]
-            lines += [f"{note}  " for note in self._notes(space)]
-            lines += [f"- {words}" for words in self._words(space)] + [""]
-        return "\n".join(lines)
+        for section in self.sections:
+            lines += [f"## {section.space.title}", "", *(f"> {notice}\n" for notice in section.notices)]
+            for each in section.exhibits:
+                if isinstance(each, Table):
+                    lines.append(render.markdown(each, section.space.title))
+                else:
+                    link = [f"![{each.title}]({section.file(each)}.png)", ""] if pictures else []
+                    lines += [f"### {each.title}", "", *link, each.caption, ""]
+        return "\n".join([*lines, "---", "", *(f"{line}  " for line in self._made_by())]) + "\n"
 
     def table(self) -> str:
         """The same for a terminal, without colours."""
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+        lines = []
+        for section in self.sections:
+            lines += [section.space.title, *section.notices, ""]
+            for each in section.exhibits:
+                if isinstance(each, Table):
+                    lines.append(render.text(each, section.space.title))
+                else:
+                    lines.append(f"Figure {section.file(each)}: {each.title}. {each.caption}\n")
+        return "\n".join(lines)
 
-        out = io.StringIO()
-        console = Console(file=out, width=160, color_system=None, highlight=False)
-        for space in self.spaces:
-            head, body = self._grid(space)
-            grid = Table(title=Text(space.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="")
-            for number, name in enumerate(head):
-                grid.add_column(Text(name), justify="right" if number else "left", no_wrap=True)
-            for cells in body:
-                grid.add_row(*map(Text, cells))
-            console.print(grid)
-            for line in [*self._notes(space), *self._words(space)]:
-                console.print(line, soft_wrap=True, markup=False)
-            console.print()
-        return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+    def html(self) -> str:
+        """One page with the pictures inside."""
+        sections = []
+        for section in self.sections:
+            body = "".join(
+                page.table_html(each) if isinstance(each, Table)
+                else page.figure_html(each, self.pictures, f"{section.file(each)}.png")
+                for each in section.exhibits
+            )  # fmt: skip
+            sections.append((section.space.title, section.notices, body))
+        return page.page(self.plan.run, sections, self._made_by())
 
-    def heat_map(self) -> bytes | None:
-        """The combinations as a picture (PNG): first by switch sampler, a panel a column.
+    @cached_property
+    def pictures(self) -> dict[str, bytes]:
+        """The figures by the names of their files (PNG)."""
+        return {f"{section.file(figure)}.png": figure.png() for section in self.sections for figure in section.figures}
 
-        None if a space has not just these two dimensions, or not all results.
-        """
-        panels = [
-            (space.title, column, grid)
-            for space in self.spaces
-            for column in self._columns(space)
-            if (grid := self._squares(space, column)) is not None
-        ]
-        if not panels:
-            return None
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(4.2 * len(panels), 3.9), layout="constrained")
-        for number, (title, column, (firsts, switches, cells)) in enumerate(panels):
-            axis = figure.add_subplot(1, len(panels), number + 1)
-            means = [[row.mean or 0.0 for row in line] for line in cells]  # every one has values
-            axis.imshow(means, cmap="viridis", aspect="auto")
-            low, high = min(map(min, means)), max(map(max, means))
-            for y, line in enumerate(cells):
-                for x, row in enumerate(line):
-                    dark = means[y][x] < (low + high) / 2
-                    axis.text(x, y, _value(row), ha="center", va="center", color="white" if dark else "black")
-            axis.set_xticks(range(len(switches)), switches)
-            axis.set_yticks(range(len(firsts)), firsts)
-            axis.set_xlabel("switch sampler")
-            axis.set_ylabel("first sampler")
-            axis.set_title(f"{title.partition(':')[0]}, {column}\ntop-1 in %, mean ± std over replicates", fontsize=9)
-        out = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(out)
-        return out.getvalue()
+    def figures(self) -> dict[str, bytes | str]:
+        """The pictures, and beside each the data that it draws (CSV)."""
+        data = {
+            f"{section.file(figure)}.csv": render.figure_csv(figure)
+            for section in self.sections for figure in section.figures
+        }  # fmt: skip
+        return {**self.pictures, **data}
 
     def files(self) -> dict[str, bytes | str]:
         """What MLflow keeps of the report."""
-        found: dict[str, bytes | str] = {
-            "report.md": self.markdown(), "report.csv": self.csv(), "report.json": self.json(),
+        return {
+            "report.html": self.html(), "report.md": self.markdown(pictures=True), "report.csv": self.csv(),
+            "report.json": self.json(), **self.pictures,
         }  # fmt: skip
-        picture = self.heat_map()
-        if picture is not None:
-            found["combinations.png"] = picture
-        for name, searched in self.searches.items():
-            picture = searched.picture()
-            if picture is not None:
-                found[f"{name}.png"] = picture
-        return found
 
-    def _of(self, space: PlannedSpace) -> list[Row]:
-        return [row for row in self.rows if row.trial.space == space.name]
+    def _hardware(self) -> list[str]:
+        results = [result for section in self.sections for result in section.results]
+        return sorted(frozenset[str]().union(*(result.hardware for result in results)))
 
-    def _columns(self, space: PlannedSpace) -> list[str]:
-        return list(dict.fromkeys(row.trial.column for row in self._of(space)))
-
-    def _grid(self, space: PlannedSpace) -> tuple[list[str], list[list[str]]]:
-        """The table's head and its rows; with one column of data, its shots and best epoch stand beside it."""
-        if space.name in self.searches:
-            return self.searches[space.name].grid()
-        columns = self._columns(space)
-        cells = {(row.trial.column, row.trial.row): row for row in self._of(space)}
-        papers = {column: next((r.trial.paper_of for r in self._of(space) if r.trial.column == column), "")
-                  for column in columns}  # fmt: skip
-        head = [""]
-        for column in columns:
-            head.append(column)
-            if papers[column]:
-                head.append("paper" if papers[column] == column else f"paper: {papers[column]} (another data set)")
-        single = len(columns) == 1
-        head += ["many", "medium", "few", "best epoch (selected on test)"] if single else []
-        body = []
-        for name in dict.fromkeys(row.trial.row for row in self._of(space)):
-            line = [name]
-            for column in columns:
-                row = cells.get((column, name))
-                line.append("–" if row is None else _value(row))
-                if papers[column]:
-                    line.append("–" if row is None or row.trial.paper is None else f"{row.trial.paper:.1f}")
-            if single:
-                row = cells[columns[0], name]
-                line += [f"{row.shots[shot]:.1f}" if shot in row.shots else "–" for shot in SHOTS]
-                line.append(f"{max(row.best.values()):.1f}" if len(row.best) == 1 else _best(row))
-            body.append(line)
-        return head, body
-
-    def _notes(self, space: PlannedSpace) -> list[str]:
-        if space.name in self.searches:
-            return [self.searches[space.name].notes()]
-        counts = sorted({len(row.values) for row in self._of(space)})
-        n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        what = f"Top-1 in % after the last epoch ({space.objectives[0]}), mean ± std over n = {n} replicates."
-        if space.evidence and any(row.trial.axes.get("dataset") == "digits" for row in self._of(space)):
-            what += f" Evidence on digits: {space.evidence}."
-        if any(row.trial.paper is not None for row in self._of(space)):
-            what += " Paper: n = 1 or unstated."
-        return [what]
-
-    def _words(self, space: PlannedSpace) -> list[str]:
-        if space.name in self.searches:
-            return self.searches[space.name].words()
-        return [_difference(each) for each in self.differences if each.space == space.name]
-
-    def _squares(self, space: PlannedSpace, column: str) -> tuple[list[str], list[str], list[list[Row]]] | None:
-        found: dict[tuple[str, str], Row] = {}
-        for row in self._of(space):
-            if row.trial.column == column and row.values and {"first", "switch"} <= row.trial.axes.keys():
-                pair = (str(row.trial.axes["first"]), str(row.trial.axes["switch"]))
-                if pair in found:
-                    return None  # the space has further dimensions, and a square would hide them
-                found[pair] = row
-        firsts = list(dict.fromkeys(first for first, _ in found))
-        switches = list(dict.fromkeys(switch for _, switch in found))
-        if len(firsts) < 2 or len(switches) < 2 or len(found) < len(firsts) * len(switches):
-            return None
-        return firsts, switches, [[found[first, switch] for switch in switches] for first in firsts]
+    def _made_by(self) -> list[str]:
+        """What made the numbers: the command's run, commit, versions and hardware."""
+        plan = self.plan
+        versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
+        return [
+            f"Run {plan.run}, planned {plan.created}, commit {plan.commit or 'unknown'}; {versions}.",
+            f"Trained on {', '.join(self._hardware()) or 'nothing yet'} ({plan.machine.device}).",
+        ]
 
 
-def _value(row: Row) -> str:
-    if row.mean is None:
-        return "–"
-    return f"{row.mean:.1f}" if row.std is None else f"{row.mean:.1f} ± {row.std:.1f}"
+def _view(plan: Plan, space: PlannedSpace, results: Results, notices: list[str]) -> list[Table | Figure]:
+    """What the space's own view shows; the default with a notice, if that is gone or raises."""
+    try:
+        view: View = grids.default
+        if space.file:
+            function, _ = catalog.find(space.file)
+            view = catalog.call(function, space.file, plan.request).view or grids.default
+        try:
+            shown = view(results)
+        except Exception as error:
+            raise Refusal("view", space.name, f"it raised {first_line(error)}") from error
+    except Refusal as refusal:
+        notices.append(f"The tables of {space.file} cannot be made, so here is the default one ({refusal}).")
+        shown = grids.default(results)
+    return [each for each in shown if each is not None]
 
 
-def _best(row: Row) -> str:
-    return f"{sum(row.best.values()) / len(row.best):.1f}" if row.best else "–"
+def _notices(results: Results) -> list[str]:
+    """What a reader must know first: data that are not the paper's, the label of the evidence, what is missing."""
+    space, found = results.space, []
+    other = {
+        result.trial.column for result in results
+        if result.trial.axes.get("dataset") in STAND_INS
+        or (result.trial.paper_of and result.trial.paper_of != result.trial.column)
+    }  # fmt: skip
+    if other:
+        columns = ", ".join(column for column in results.columns if column in other)
+        label = f" Evidence: {space.evidence}." if space.evidence else ""
+        found.append(f"Not the paper's data: {columns}.{label}")
+    wanted = sum(len(result.trial.ends) for result in results)
+    there = sum(len(result.headers) for result in results)
+    if there < wanted:
+        found.append(f"Incomplete: {there} of {wanted} replicates have ended.")
+    return found
 
 
-def _difference(each: Difference) -> str:
-    words = f"{each.contrast.better} − {each.contrast.worse} on {each.column}: {each.mean:+.1f} points"
-    if each.low is None or each.high is None:
-        return f"{words} (n = {each.n}: no interval)"
-    p = "" if each.p is None else f", p = {each.p:.2g} by Holm"
-    return f"{words}, 95 % interval {each.low:+.1f} to {each.high:+.1f} (paired, n = {each.n}{p})"
+def _row(result: Result) -> dict[str, Any]:
+    """A trial in JSON: its axes, its values, and the paper's figure."""
+    trial, values, best = result.trial, result.last(), result.best()
+    part = trial.measure.partition("/")[0]
+    shots = {shot: mean(list(result.last(f"{part}/{shot}").values())) for shot in grids.SHOTS}
+    return {
+        "space": trial.space, "trial": trial.label, **trial.axes, "measure": trial.measure,
+        "mean": mean(list(values.values())), "std": std(list(values.values())), "n": len(values),
+        "values": list(values.values()), "paper": trial.paper, "paper_of": trial.paper_of,
+        "provenance": trial.provenance, "best_epoch_mean": mean(list(best.values())),
+        **{shot: value for shot, value in shots.items() if value is not None},
+    }  # fmt: skip
 
 
-def _line(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+def _searched(plan: Plan, space: PlannedSpace, results: Results) -> Searched:
+    """An open search's part; a point that has not ended has no values."""
+    assert space.search is not None
+    values: list[Sequence[float] | None] = []
+    reported: dict[str, dict[str, list[float]]] = {}
+    for result in results:
+        headers = {result.trial.by_replicate[number]: header for number, header in result.headers.items()}
+        values.append(objectives(plan, result.trial, headers.__getitem__) if result.complete else None)
+        if result.complete and result.trial.champion_of:
+            reported[result.trial.label] = {name: list(result.last(name).values()) for name in space.search.reported}
+    return Searched(space, list(results), values, reported)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from study.compare import Row, front, mean, std
+from study.compare import front, mean, std
+from study.exhibits import Figure, Table
 from study.plan import PlannedSpace, PlannedTrial
+from study.results import Result
 
 SHOWN = 10  # points, the best first
 
@@ -18,24 +19,30 @@ class Searched:
 
     Args:
         space: the search.
-        rows: of its points and champions, in the order in which they were planned.
-        values: the objectives of each row's trial, means over replicates; None if it has not ended.
+        results: of its points and champions, in the order in which they were planned.
+        values: the objectives of each of these trials, means over replicates; None if it has not ended.
         reported: by champion and measure, what is reported of it: one value a replicate.
     """
 
     def __init__(
-        self, space: PlannedSpace, rows: Sequence[Row], values: Sequence[Sequence[float] | None],
+        self, space: PlannedSpace, results: Sequence[Result], values: Sequence[Sequence[float] | None],
         reported: Mapping[str, Mapping[str, Sequence[float]]],
     ) -> None:  # fmt: skip
         self.space, self._reported = space, reported
-        self.stopped = sum(row.trial.stopped for row in rows)
-        rows_and_values = zip(rows, values, strict=True)
-        known = [(row, own) for row, own in rows_and_values if own is not None and not row.trial.stopped]
-        self.planned = sum(not row.trial.champion_of for row in rows)
+        self.stopped = sum(each.trial.stopped for each in results)
+        pairs = zip(results, values, strict=True)
+        known = [(each, own) for each, own in pairs if own is not None and not each.trial.stopped]
+        self.planned = sum(not each.trial.champion_of for each in results)
         self.champions = [(row, own) for row, own in known if row.trial.champion_of]
         self.points = [(row, own) for row, own in known if not row.trial.champion_of]
 
-    def grid(self) -> tuple[list[str], list[list[str]]]:
+    def exhibits(self) -> list[Table | Figure]:
+        """The best points, with what else is to be said in the notes; from two points on, a picture of the search."""
+        head, body = self._grid()
+        table = Table(self.space.title, head, body, [self._counted(), *self._words()])
+        return [table, self._figure()] if len(self.points) > 1 else [table]
+
+    def _grid(self) -> tuple[list[str], list[list[str]]]:
         """The best points: their number, dimensions and objectives."""
         ranked = sorted(self.points, key=lambda each: [-value for value in each[1]])[:SHOWN]
         head = ["", *self.space.domain, *self.space.objectives]
@@ -45,7 +52,7 @@ class Searched:
         ]
         return head, body
 
-    def words(self) -> list[str]:
+    def _words(self) -> list[str]:
         """Champions, importances and history, a line each."""
         leading = [trial.config for trial in self.front()]
         current = [row for row, _ in self.champions if row.trial.config in leading]
@@ -61,10 +68,10 @@ class Searched:
             lines.append(f"best {self.space.objectives[0]} so far: {', '.join(history)}")
         return lines
 
-    def notes(self) -> str:
+    def _counted(self) -> str:
         """What the grid shows."""
         assert self.space.search is not None
-        counts = {len(row.values) for row, _ in self.points} or {0}
+        counts = {len(row.headers) for row, _ in self.points} or {0}
         n = str(counts.pop()) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         shown = min(SHOWN, len(self.points))
         stopped = f", {self.stopped} more stopped early" if self.stopped else ""
@@ -125,30 +132,29 @@ class Searched:
             "history": [{"trial": label, "best": best} for label, best, _ in self.history()],
         }  # fmt: skip
 
-    def picture(self) -> bytes | None:
-        """The optimisation history and the importances (PNG); None below two points."""
-        if len(self.points) < 2:
-            return None
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-        left.scatter(range(len(self.points)), [own[0] for _, own in self.points], s=14, label="point")
+    def _figure(self) -> Figure:
+        """The optimisation history and the importances."""
+        objective, importances = self.space.objectives[0], self.importances
         best = [best for _, best, _ in self.history()]
-        left.step(range(len(best)), best, where="post", color="black", label="best so far")
-        left.set_xlabel("points that have ended")
-        left.set_ylabel(f"{self.space.objectives[0]} in %")
-        left.legend()
-        importances = self.importances
-        right.barh(list(importances)[::-1], list(importances.values())[::-1])
-        right.set_xlabel("importance (fANOVA)")
-        figure.suptitle(self.space.title, fontsize=9)
-        out = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(out)
-        return out.getvalue()
 
-    def _champion(self, row: Row) -> str:
+        def draw(figure: Any) -> None:
+            left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+            left.scatter(range(len(self.points)), [own[0] for _, own in self.points], s=9, label="point")
+            left.step(range(len(best)), best, where="post", color="black", label="best so far")
+            left.set_xlabel("points that have ended")
+            left.set_ylabel(f"{objective} in %")
+            left.legend()
+            right.barh(list(importances)[::-1], list(importances.values())[::-1])
+            right.set_xlabel("importance")
+
+        caption = f"Left: {objective} of each point, in %, and the best so far. Right: shares in its variance (fANOVA)."
+        rows: list[list[str | float]] = [
+            [row.trial.label, own[0], top] for (row, own), top in zip(self.points, best, strict=True)
+        ]
+        head = ["point", objective, "best so far"]
+        return Figure(self.space.name, f"{self.space.title}: history", caption, draw, head, rows, (7.0, 2.8))
+
+    def _champion(self, row: Result) -> str:
         shown = []
         for name, values in self._reported[row.trial.label].items():
             spread = std(values)

@@ -1,0 +1,112 @@
+"""How MLflow's own UI opens a run: for each table a saved view, one mean and one curve for each trial.
+
+The UI (MLflow 3.17) keeps a view as a tag of the experiment, and a link names it; without one it opens an experiment as
+an agent's, which shows none of its runs. A server that does not know such tags ignores them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from study.plan import Json, Plan, PlannedSpace, PlannedTrial
+
+TAG = "mlflow.sharedViewState."
+# Shown beside a space's objectives.
+MEASURES = ("test/top1", "test/many", "test/medium", "test/few")
+
+
+def tags(plan: Plan, parameters: Callable[[Json, int], Mapping[str, Any]]) -> dict[str, str]:
+    """The experiment's tags that hold the views, one for each space of a plan.
+
+    Args:
+        plan: of the run.
+        parameters: (configuration, replicate) → what MLflow shows as parameters, as `Work` has it.
+    """
+    found = {}
+    for space in plan.spaces:
+        points = plan.points(space)
+        known = parameters(points[0].config, 0) if points else {}
+        group = grouping(points, known)
+        state = json.dumps(_state(space, plan.generation, group, points), ensure_ascii=False)
+        created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
+        packed = "deflate;" + base64.b64encode(zlib.compress(state.encode())).decode()
+        view = {"name": f"{space.name} by {group}", "createdAt": created, "state": packed}
+        found[TAG + re.sub(r"[^A-Za-z0-9_.-]", "-", space.name)[:100]] = json.dumps(view, ensure_ascii=False)
+    return found
+
+
+def grouping(trials: Sequence[PlannedTrial], known: Collection[str]) -> str:
+    """The parameter over whose values MLflow averages: an axis that tells all trials apart, or else their label.
+
+    Args:
+        trials: of one space.
+        known: the parameters that MLflow has of them.
+    """
+    axes = trials[0].axes if len(trials) > 1 else ()
+    telling = (name for name in axes if name in known and len({_text(t.axes[name]) for t in trials}) == len(trials))
+    return next(telling, "trial")
+
+
+def link(address: str, experiment: str, view: str = "") -> str:
+    """The address of an experiment's runs in the UI, as one of its views shows them."""
+    query = {"workflowType": "machine_learning", **({"viewStateShareKey": view} if view else {})}
+    return f"{address.rstrip('/')}/#/experiments/{experiment}/runs?{urlencode(query)}"
+
+
+def links(address: str, experiment: Mapping[str, Any]) -> dict[str, str]:
+    """The links to an experiment's views, by the view's name; to its runs, by its own name, if it has no view.
+
+    Args:
+        address: of the server.
+        experiment: as MLflow's REST API gives it.
+    """
+    number, keys = experiment["experiment_id"], {}
+    for tag in experiment.get("tags", ()):
+        if tag["key"].startswith(TAG):
+            keys[json.loads(tag["value"])["name"]] = tag["key"].removeprefix(TAG)
+    return {name: link(address, number, key) for name, key in keys.items()} or {
+        experiment["name"]: link(address, number)
+    }
+
+
+def _state(space: PlannedSpace, generation: int, group: str, trials: Sequence[PlannedTrial]) -> Json:
+    """The state of MLflow's runs page in its own words."""
+    measures = tuple(dict.fromkeys((*space.objectives, *MEASURES)))
+    columns = [f"metrics.`{measure}`" for measure in measures]
+    words = f"tags.`study.space` = '{space.name}'"
+    if generation:  # older ones are of other sources
+        words += f" and tags.`study.generation` = '{generation}'"
+    return {
+        "searchFilter": words, "orderByKey": f"params.`{group}`", "orderByAsc": True,
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": group}]},
+        "groupsExpanded": {f"param.{group}.{_text(_value(trial, group))}": False for trial in trials},
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "selectedColumns": columns, "columnOrder": columns, "columnWidths": dict.fromkeys(columns, 190),
+        "chartsSearchFilter": f"^({'|'.join(measures)})$", "isAccordionReordered": True,
+        "compareRunSections": [
+            {"uuid": "curves", "name": "curves", "display": True, "isReordered": True, "columns": 2, "cardHeight": 260}
+        ],
+        "compareRunCharts": [
+            {
+                "uuid": measure, "type": "LINE", "metricKey": measure, "metricSectionId": "curves", "xAxisKey": "step",
+                "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True, "isGenerated": False, "deleted": False,
+            }
+            for measure in measures
+        ],
+    }  # fmt: skip
+
+
+def _value(trial: PlannedTrial, group: str) -> object:
+    return trial.label if group == "trial" else trial.axes[group]
+
+
+def _text(value: object) -> str:
+    """A value as MLflow shows it."""
+    return value if isinstance(value, str) else json.dumps(value)
