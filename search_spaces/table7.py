@@ -9,7 +9,10 @@ middle sampler, the rest under the last. The paper's claims: CB first changes no
 
 from dataclasses import replace
 
+from study.exhibits import Figure, Table
+from study.grids import grid
 from study.plan import Choice, Contrast, Request, Space
+from study.results import Results
 from trainables.protocol import DATA_DOMAIN, bases, trial
 from trainables.work import WORK
 
@@ -34,7 +37,18 @@ def space(request: Request) -> Space:
         title="Table 7: switching once or progressively, first sampler IB, S = 1",
         trials=tuple(trials),
         domain={**DATA_DOMAIN, "switch": Choice(tuple(SCHEDULES))},
-        contrasts=(Contrast(better="CR", worse="CR for 5 epochs, then CB"),),
+        contrasts=(
+            Contrast(better="CR", worse="CR for 5 epochs, then CB"),
+            Contrast(better="CB for 5 epochs, then CR", worse="CR", margin=1.0),
+        ),
         evidence="same question, other data",
         work=WORK,
+        view=view,
     )
+
+
+def view(results: Results) -> list[Table | Figure]:
+    """First sampler, switching sampler, accuracy."""
+    table = grid(results)
+    head = ["First sampler", "Switching sampler", *results.columns]
+    return [replace(table, head=head, rows=[["IB", *row] for row in table.rows])]

@@ -13,7 +13,11 @@ first sampler, and CR improves every first sampler (except CR itself on CIFAR-10
 
 from dataclasses import replace
 
+from study.exhibits import Figure, Table
+from study.grids import grid
 from study.plan import Choice, Contrast, Integer, Request, Space
+from study.plotting import heat_maps
+from study.results import Results
 from trainables.config import SAMPLERS
 from trainables.protocol import DATA_DOMAIN, bases, trial
 from trainables.work import WORK
@@ -59,4 +63,11 @@ def space(request: Request) -> Space:
         contrasts=HYPOTHESES,
         evidence="same question, other data",
         work=WORK,
+        view=view,
     )
+
+
+def view(results: Results) -> list[Table | Figure]:
+    """Every combination, beside it what post-hoc logit adjustment makes of the same network, and a heat map."""
+    notes = [f"{ADJUSTED}: z - τ log π with τ chosen on val, on the other half of the test images, holdout."]
+    return [grid(results, beside={ADJUSTED: "adjusted/top1"}, notes=notes), *heat_maps(results)]

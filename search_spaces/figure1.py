@@ -1,0 +1,89 @@
+"""Figure 1: what the samplers draw, and test accuracy by epoch of cross-entropy, BBN and switching.
+
+    study run figure1                         digits-LT at IF 50, 3 replicates: 747 epochs of 900
+    study run figure1 --paper                 CIFAR-10-LT at IF 50: 499 epochs of 600 a replicate
+    study run figure1 -o recipe=source        with the constants of each method's own code
+
+Paper: Figure 1 (3.1, 4.3). Evidence on digits: same question, other data. The paper's claim: after the switch, accuracy
+rises at once, and BBN gets there more slowly. `claims` counts the epochs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from study.exhibits import Figure
+from study.plan import Request, Space
+from study.plotting import curves, slug, style
+from study.results import Results
+from trainables import methods
+from trainables.config import SAMPLERS, Config
+from trainables.protocol import DATA_DOMAIN, RECIPE, bases, class_counts, trial, under_recipe
+from trainables.work import WORK
+
+COLUMN = ("cifar10", 50.0)
+
+
+def space(request: Request) -> Space:
+    """The three methods on every data set asked for; they are Table 1's trials."""
+    trials = []
+    for base in bases(request, (COLUMN,)):
+        class_counts(base)
+        for method in (methods.cross_entropy, methods.bbn, methods.switching):
+            config, row = under_recipe(request, method(base))
+            trials.append(trial(config, row, {"method": config.method}))
+    return Space(
+        name="figure1",
+        title="Figure 1: sampling weights, and test accuracy by epoch",
+        trials=tuple(trials),
+        domain=DATA_DOMAIN,
+        evidence="same question, other data",
+        work=WORK,
+        options=RECIPE,
+        view=view,
+    )
+
+
+def view(results: Results) -> list[Figure | None]:
+    """(a) class probabilities, and (b) the curves, of each data set."""
+    shown: list[Figure | None] = []
+    for column in results.columns:
+        own = {row: result for row in results.rows if (result := results.get(row, column)) is not None}
+        config = Config.from_json(own[list(own)[-1]].trial.config)
+        shown.append(_weights(column, config))
+        shown.append(
+            curves(
+                f"figure1b-{slug(column)}", f"Figure 1(b): test accuracy, {column}",
+                "Accuracy on all test images after each epoch, mean over replicates, with a band of ± std.",
+                {row: result.curve("test/top1") for row, result in own.items()},
+                y="test accuracy (%)", marks={"switch": config.last_first},
+            )
+        )  # fmt: skip
+    return shown
+
+
+def _weights(column: str, config: Config) -> Figure:
+    """The probability of each class under the three samplers, from its images alone."""
+    import numpy as np
+
+    from trainables.samplers import class_probabilities
+
+    counts = np.asarray(class_counts(config))
+    weights = {name: class_probabilities(counts, q) for name, q in SAMPLERS.items()}
+
+    def draw(figure: Any) -> None:
+        axis = figure.add_subplot()
+        for number, (name, p) in enumerate(weights.items()):
+            axis.plot(range(len(p)), p, label=name, markevery=max(1, len(p) // 10), **style(number))
+        axis.set_xlabel("class, by size")
+        axis.set_ylabel("probability of a draw, p_j")
+        axis.legend()
+
+    highest = max(float(p.max()) for p in weights.values())
+    caption = (
+        "Instance-balanced (IB), class-balanced (CB) and class-reversed (CR) sampling, p_j ∝ n_j^q with q = 1, 0, -1. "
+        f"Normalised to sum 1, so that the highest is {highest:.3f}; the axis of the paper's figure reaches 1.0."
+    )
+    rows = [[j, int(n), *(float(p[j]) for p in weights.values())] for j, n in enumerate(counts)]
+    name = f"figure1a-{slug(column)}"
+    return Figure(name, f"Figure 1(a): sampling weights, {column}", caption, draw, ("class", "images", *weights), rows)

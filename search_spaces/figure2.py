@@ -1,0 +1,85 @@
+"""Figure 2: how fast classes of four sizes are learned, under the standard procedure and the paper's.
+
+    study run figure2                         digits-LT at IF 50, 3 replicates: 447 epochs of 600
+    study run figure2 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
+
+Paper: Figure 2 (4.3). Evidence on digits: exploratory. Accuracy on the training images, un-augmented, after each epoch,
+of the classes ranked 0, 1, 7 and 9 of ten by size; of more classes, the two largest, the one 7/9 of the way to the
+smallest, and that. The paper's claims: larger classes are learned sooner, a lower lr does most for small ones, and
+switching speeds them up at slight damage to large ones. The runs are theorem1's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from study.exhibits import Figure
+from study.plan import Choice, Request, Space
+from study.plotting import panels, slug
+from study.results import Results
+from trainables import methods
+from trainables.config import Config
+from trainables.protocol import DATA_DOMAIN, bases, class_counts, trial
+from trainables.work import WORK
+
+COLUMN = ("cifar10", 50.0)
+PROCEDURES: Mapping[str, methods.Method] = {"standard": methods.cross_entropy, "ours": methods.switching}
+
+
+def space(request: Request) -> Space:
+    """Both procedures on every data set asked for."""
+    trials = []
+    for base in bases(request, (COLUMN,)):
+        class_counts(base)
+        for row, method in PROCEDURES.items():
+            trials.append(trial(replace(method(base), measures=("fit",)), row, {"procedure": row}))
+    return Space(
+        name="figure2",
+        title="Figure 2: learning speed of four classes, standard and ours",
+        trials=tuple(trials),
+        domain={**DATA_DOMAIN, "procedure": Choice(tuple(PROCEDURES))},
+        evidence="exploratory",
+        work=WORK,
+        view=view,
+    )
+
+
+def view(results: Results) -> list[Figure | None]:
+    """Of each data set a figure with a panel a procedure."""
+    return [learning_speed(results, column) for column in results.columns]
+
+
+def learning_speed(results: Results, column: str) -> Figure | None:
+    """The training-set accuracy of four classes by epoch, a panel a row; None before anything is there.
+
+    Args:
+        results: with ``fit`` among their measures.
+        column: the data.
+    """
+    found = {row: results[row, column] for row in results.rows}
+    configs = [Config.from_json(result.trial.config) for result in found.values()]
+    counts = class_counts(configs[0])
+    sets = {
+        panel: {
+            f"class {rank} ({counts[rank]} images)": {
+                number: [None if epoch is None else epoch[rank] for epoch in epochs]
+                for number, epochs in result.lists("fit/class_accuracy").items()
+            }
+            for rank in ranks(len(counts))
+        }
+        for panel, result in found.items()
+    }
+    switched = [config.last_first for config in configs if config.switch != config.first]
+    mark = "switch" if len(switched) == len(configs) else "switch (ours)"
+    return panels(
+        slug(f"{results.space.name}-{column}"), f"{results.space.title}, {column}",
+        "Accuracy on a class's training images, un-augmented, after each epoch: mean over replicates, with a band of ± std. "
+        "Classes are ranked by size, 0 the largest.",
+        sets, y="training accuracy of the class (%)", marks={mark: switched[0]} if switched else None,
+    )  # fmt: skip
+
+
+def ranks(classes: int) -> Sequence[int]:
+    """The classes that the paper shows: 0, 1, 7, 9 of ten, and likewise of more."""
+    return sorted({0, 1, round(7 / 9 * (classes - 1)), classes - 1})

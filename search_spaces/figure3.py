@@ -1,0 +1,79 @@
+"""Figure 3: learned and forgetting events of every training image, a panel a class.
+
+    study run figure3                         digits-LT at IF 50, 10 replicates: 1000 epochs of 1000
+    study run figure3 --paper                 CIFAR-10-LT at IF 50, 10 replicates: 2000 epochs of 2000 in all
+
+Paper: Figure 3 (A.4), which sees the images of larger classes gather in the lower right corner: learned early, never
+forgotten. Evidence on digits: mechanics only. The runs are Table 8's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from search_spaces import table8
+from study.exhibits import Figure
+from study.plan import Request, Space
+from study.plotting import PALETTE, slug
+from study.results import Result, Results
+from trainables.config import Config
+from trainables.protocol import class_counts
+
+if TYPE_CHECKING:
+    from trainables.analysis import Floats
+
+PANELS = 10  # of more classes, so many at equal distances
+
+
+def space(request: Request) -> Space:
+    """Table 8's runs."""
+    title = "Figure 3: learned and forgetting events of each image of the long-tailed set"
+    return replace(table8.space(request), name="figure3", title=title, view=view)
+
+
+def view(results: Results) -> list[Figure]:
+    """A scatter of each data set."""
+    return [
+        scatter(result, found, class_counts(Config.from_json(result.trial.config)), "images of the long-tailed set")
+        for result in results
+        if (found := table8.events(result)) is not None
+    ]
+
+
+def scatter(result: Result, events: tuple[Floats, Floats], counts: Sequence[int], what: str) -> Figure:
+    """Learned against forgetting events, a dot an image.
+
+    Args:
+        result: whose runs they are.
+        events: learned and forgotten, sorted by class: (N,) each.
+        counts: the images of each class among them: (C,).
+        what: the images are, for the title.
+    """
+    ends = [sum(counts[: rank + 1]) for rank in range(len(counts))]
+    ranks = sorted({round(step * (len(counts) - 1) / (PANELS - 1)) for step in range(PANELS)})
+    epochs, runs = result.trial.epochs, len(result.observed("learned"))
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(-(-len(ranks) // 2), 2, sharex=True, sharey=True, squeeze=False).flat
+        for panel, rank in zip(panels, ranks, strict=False):
+            own = slice(ends[rank] - counts[rank], ends[rank])
+            learned, forgotten = (each[own] for each in events)
+            panel.scatter(learned, forgotten, s=6, color=PALETTE[0], alpha=0.5, linewidths=0, rasterized=True)
+            panel.set_title(f"class {rank} ({counts[rank]} images)")
+        for panel in list(panels)[len(ranks) :]:
+            panel.set_visible(False)
+        figure.axes[0].set_xlim(0, epochs)
+        figure.supxlabel(f"learned events (of {epochs} epochs)")
+        figure.supylabel("forgetting events")
+
+    labels = [rank for rank, count in enumerate(counts) for _ in range(count)]
+    rows = [[rank, *map(float, pair)] for rank, *pair in zip(labels, *events, strict=True)]
+    caption = (
+        f"A dot is an image; its events are means over {runs} runs of {epochs} epochs. Learned: after how many epochs "
+        "it was right; forgetting: after how many it was wrong again. Lower right is regular."
+    )
+    name = f"events-{slug(result.trial.column)}"
+    head = ("class", "learned", "forgotten")
+    return Figure(name, f"Events of {what}, {result.trial.column}", caption, draw, head, rows, (3.5, 7.0))

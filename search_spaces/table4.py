@@ -1,0 +1,97 @@
+"""Table 4: accuracy on classes of many, of medium and of few training images, on long-tailed CIFAR-100.
+
+    study run table4                          digits-LT, 3 replicates: 927 epochs of 1680
+    study run table4 --paper                  CIFAR-100-LT at IF 100: 559 epochs of 1060 a replicate
+    study run table4 -o recipe=source         each method with the constants of its own publication's code
+
+Paper: Table 4 (4.1). Evidence on digits: exploratory. Many-shot classes have more than 100 training images, few-shot
+ones fewer than 20; on digits more than 40 and fewer than 10, since its largest class has 124. A split's accuracy is the
+mean over its classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from study.exhibits import Cell, Figure, Printed, Table
+from study.plan import Choice, Contrast, Request, Space, Trial
+from study.results import Results
+from trainables import methods
+from trainables.config import Config
+from trainables.datasets import facts
+from trainables.protocol import DATA_DOMAIN, RECIPE, against, bases, column_name, trial, under_recipe
+from trainables.work import WORK
+
+COLUMN = ("cifar100", 100.0)
+SPLITS = ("many", "medium", "few")
+
+# The method, its figures by `SPLITS`, that for all images, and where Table 1 has the latter from.
+ROWS: tuple[tuple[methods.Method, tuple[float, ...], float, str], ...] = (
+    (methods.cross_entropy, (68.2, 39.7, 9.9), 40.7, "*"),
+    (methods.crt, (58.1, 40.3, 18.0), 40.1, "*"),
+    (methods.lws, (59.5, 40.7, 17.4), 40.2, "*"),
+    (methods.bbn, (54.5, 51.0, 16.7), 42.6, "†"),
+    (methods.switching, (57.1, 48.1, 26.5), 44.7, ""),
+)
+METHODS = tuple(method(Config()).method for method, *_ in ROWS)
+
+
+def space(request: Request) -> Space:
+    """Every method on every data set asked for."""
+    trials = []
+    for base in bases(request, (COLUMN,)):
+        for method, _, figure, provenance in ROWS:
+            config, row = under_recipe(request, method(base))
+            axes = {"method": config.method}
+            trials.append(trial(config, row, axes, {COLUMN: figure}, stands_for=COLUMN, provenance=provenance))
+    return Space(
+        name="table4",
+        title="Table 4: accuracy by shot on long-tailed CIFAR-100",
+        trials=tuple(trials),
+        domain={**DATA_DOMAIN, "method": Choice(METHODS)},
+        contrasts=claims(trials),
+        evidence="exploratory",
+        work=WORK,
+        options=RECIPE,
+        view=view,
+    )
+
+
+def claims(trials: Sequence[Trial]) -> tuple[Contrast, ...]:
+    """Cross-entropy is the best on many-shot classes, ours on few-shot ones (4.1)."""
+    head, *others, ours = METHODS
+    many = against(trials, head, *others, ours, measure="test/many")
+    return (*many, *against(trials, ours, head, *others, measure="test/few"))
+
+
+def view(results: Results) -> list[Table | Figure]:
+    """A table for each data set."""
+    figures = {(method, column_name(*COLUMN)): shots for method, (_, shots, *_) in zip(METHODS, ROWS, strict=True)}
+    return [by_split(results, column, figures) for column in results.columns]
+
+
+def by_split(results: Results, column: str, figures: Mapping[tuple[str, str], Sequence[float]]) -> Table:
+    """Many, medium, few and all of each method in one column, beside the figures by method and the paper's column."""
+    rows: list[list[str | Cell]] = []
+    for result in results:
+        if result.trial.column == column:
+            cells = [result.cell(f"test/{split}") for split in SPLITS]
+            if result.printed is not None:
+                values = figures[str(result.trial.axes["method"]), result.trial.paper_of]
+                printed = [Printed(value, of=result.printed.of) for value in values]
+                cells = [replace(cell, printed=each) for cell, each in zip(cells, printed, strict=True)]
+            rows.append([result.trial.row, *cells, result.cell()])
+    title = f"{results.space.title}, {column}"
+    return Table(title, ["Method", "Many-shot", "Medium-shot", "Few-shot", "All"], rows, _notes(results, column))
+
+
+def _notes(results: Results, column: str) -> list[str]:
+    config = next(each.trial.config for each in results if each.trial.column == column)
+    known = facts(config["dataset"])
+    sizes = {} if known.lists is not None else known.shots(config["imbalance"])
+    classes = ", ".join(f"{len(ranks)} {split}" for split, ranks in sizes.items())
+    return [
+        f"In % after the last epoch (test); many-shot: more than {known.many} training images, few-shot: fewer than "
+        f"{known.few}" + (f"; classes: {classes}." if classes else "."),
+        "The paper marks no figure of this table; the marks under All are those of the same figures in its "
+        + ("Table 1." if results.space.name == "table4" else "Table 3."),
+    ]

@@ -1,0 +1,158 @@
+"""Table 8: how regular the classes are: learned and forgetting events, their covariance, and the irregularity.
+
+    study run table8                          digits-LT at IF 50, 10 replicates: 1000 epochs of 1000
+    study run table8 --paper                  CIFAR-10-LT at IF 50, 10 replicates: 2000 epochs of 2000 in all
+    study report table8 --format json         what `study run table10 -o irregularity=@FILE` takes
+
+Paper: Table 8 (A.4). Evidence on digits: mechanics only. Cross-entropy under instance-balanced sampling, ten runs at
+least, on one split and one subset; no replicate of another table has their seeds, which begin at 1000. After each epoch
+every training image, un-augmented, is right or wrong. Events are averaged over the runs image by image; the covariance
+of a class is that of its images, the population's. The paper's claim: irregularity is almost proportional to 1/n_j.
+Dividing the F-norm by n_j alone brings most of that about: so Corr(n, 1/n) and Corr(n, F-norm) stand beside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from study.exhibits import NOTHING, Figure, Table
+from study.plan import Request, Space
+from study.plotting import slug, style
+from study.results import Result, Results
+from trainables import methods
+from trainables.config import Config
+from trainables.protocol import DATA_DOMAIN, bases, class_counts, column_name, trial
+from trainables.work import WORK
+
+if TYPE_CHECKING:
+    from trainables.analysis import Floats, Regularity
+
+COLUMN = ("cifar10", 50.0)
+CARDINALITY = (5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100)
+F_NORM = (85.7341, 44.3574, 296.3582, 397.6501, 267.5524, 447.2937, 253.5138, 355.5270, 279.5059, 363.4100)
+IRREGULARITY = (0.0171, 0.0137, 0.1414, 0.2930, 0.3047, 0.7875, 0.6889, 1.4938, 1.8150, 3.6341)
+
+RUNS = 10
+FIRST_SEED = 1000  # --seeds goes up to 999
+
+
+def space(request: Request) -> Space:
+    """Ten runs of cross-entropy on every data set asked for."""
+    trials = []
+    for config in bases(request, (COLUMN,)):
+        class_counts(config)  # refuses data that have none before they are read
+        runs = replace(methods.cross_entropy(config), seed=FIRST_SEED, varies=("seed",), measures=("events",))
+        trials.append(trial(runs, runs.method, {}, least=RUNS))
+    return Space(
+        name="table8",
+        title="Table 8: events and irregularity of each class under cross-entropy",
+        trials=tuple(trials),
+        domain=DATA_DOMAIN,
+        evidence="mechanics only",
+        work=WORK,
+        view=view,
+    )
+
+
+def events(result: Result) -> tuple[Floats, Floats] | None:
+    """Learned and forgetting events of each training image, means over the runs: (N,) each; None without any run."""
+    import numpy as np
+
+    learned, forgotten = (list(result.observed(name).values()) for name in ("learned", "forgotten"))
+    return (np.mean(learned, axis=0), np.mean(forgotten, axis=0)) if learned and forgotten else None
+
+
+def figure_name(column: str) -> str:
+    """What the figure of a data set is called whose data table10 takes."""
+    return slug(f"irregularity-{column}")
+
+
+def view(results: Results) -> list[Table | Figure | None]:
+    """Of each data set: its classes, the correlations with their cardinality, and irregularity by cardinality."""
+    import numpy as np
+
+    from trainables.analysis import regularity
+
+    shown: list[Table | Figure | None] = []
+    for result in results:
+        config, found = Config.from_json(result.trial.config), events(result)
+        counts = np.asarray(class_counts(config))
+        own = None if found is None else regularity(*found, counts)
+        place = (config.dataset, config.imbalance)
+        beside = place in (COLUMN, ("digits", 50.0))
+        paper = "paper" if place == COLUMN else f"paper: {column_name(*COLUMN)} (another data set)"
+        runs = f"Events in {config.epochs} epochs, means over {len(result.observed('learned'))} runs."
+        shown.append(_classes(result, list(map(int, counts)), own, paper if beside else "", runs))
+        shown.append(_correlations(result, own, paper if beside else ""))
+        if own is not None:
+            shown.append(_figure(result, own, paper if beside else "", runs))
+    return shown
+
+
+def _classes(result: Result, counts: list[int], own: Regularity | None, paper: str, runs: str) -> Table:
+    head = ["class", "cardinality", "learned", "forgotten", "Var L", "Cov(L, F)", "Var F", "F-norm", "irregularity"]
+    printed: list[list[str]] = [[] for _ in counts]
+    if paper:
+        head += [f"F-norm, {paper}", f"irregularity, {paper}"]
+        printed = [[_four(f), _four(i)] for f, i in zip(F_NORM, IRREGULARITY, strict=True)]
+    measured = [[NOTHING] * 7 for _ in counts] if own is None else [list(map(_four, row[2:])) for row in _data(own)]
+    rows = [[str(j), str(n), *measured[j], *printed[j]] for j, n in enumerate(counts)]
+    return Table(f"Table 8: regularity of each class, {result.trial.column}", head, rows, [runs])
+
+
+def _correlations(result: Result, own: Regularity | None, paper: str) -> Table:
+    """Pearson's coefficient of cardinality with the irregularity, and with what it is a quotient of."""
+    import numpy as np
+
+    from trainables.analysis import pearson
+
+    n = np.asarray(CARDINALITY, dtype=float)
+    printed = [pearson(n, np.asarray(column)) for column in (IRREGULARITY, 1 / n, F_NORM)]
+    measured = [None, None, None] if own is None else [
+        pearson(own.counts, column) for column in (own.irregularity, 1 / own.counts, own.f_norm)
+    ]  # fmt: skip
+    names = ("irregularity", "1 / cardinality", "F-norm")
+    rows = [
+        [name, _four(ours), *([_four(theirs)] if paper else [])]
+        for name, ours, theirs in zip(names, measured, printed, strict=True)
+    ]
+    head = ["Pearson's coefficient of cardinality with", "ours", *([paper] if paper else [])]
+    notes = ["The paper prints the first alone; the others are computed from its rows."] if paper else []
+    return Table(f"Table 8: correlations, {result.trial.column}", head, rows, notes)
+
+
+def _data(own: Regularity) -> list[list[float]]:
+    """One row a class, as the figure's data have it."""
+    c = own.covariance
+    columns = (
+        range(len(own.counts)), own.counts, own.learned, own.forgotten, c[:, 0, 0], c[:, 0, 1], c[:, 1, 1], own.f_norm,
+        own.irregularity,
+    )  # fmt: skip
+    return [[int(rank), int(n), *map(float, others)] for rank, n, *others in zip(*columns, strict=True)]
+
+
+def _figure(result: Result, own: Regularity, paper: str, runs: str) -> Figure:
+    def draw(figure: Any) -> None:
+        axis = figure.add_subplot()
+        axis.loglog(own.counts, own.irregularity, label=f"ours, {result.trial.column}", **style(0))
+        if paper:
+            axis.loglog(CARDINALITY, IRREGULARITY, label=f"paper, {column_name(*COLUMN)}", **style(1))
+        axis.set_xlabel("cardinality (training images)")
+        axis.set_ylabel("irregularity (events² an image)")
+        axis.legend()
+
+    head = (
+        "class", "cardinality", "learned", "forgotten", "var_learned", "covariance", "var_forgotten", "f_norm",
+        "irregularity",
+    )  # fmt: skip
+    return Figure(
+        figure_name(result.trial.column), f"Irregularity by cardinality, {result.trial.column}",
+        f"F-norm of each class's covariance over its cardinality; logarithmic axes, where 0 has no place. {runs}",
+        draw, head, _data(own),
+    )  # fmt: skip
+
+
+def _four(value: float | None) -> str:
+    """To the paper's four digits."""
+    return NOTHING if value is None or value != value else f"{value:.4f}"
