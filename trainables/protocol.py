@@ -134,7 +134,8 @@ def printed_row(
     """A row that the paper prints and we do not train, under this name; its figures by the paper's column."""
     row: list[str | Cell | None] = [name]
     for column in results.columns:
-        of = next((each.trial.paper_of for each in results if each.trial.column == column), "")
+        beside = (each.trial.paper_of for each in results if each.trial.column == column)
+        of = next(filter(None, beside), "")
         printed = Printed(figures[of], provenance, "" if of == column else of) if of in figures else None
         row.append(Cell(printed=printed))
     return row

@@ -1,0 +1,37 @@
+"""Table 8 and Theorem 1 on real CIFAR-10-LT, shortened for a machine without a GPU.
+
+    study run tests/benchmarks/short_cifar10.py:table8 tests/benchmarks/short_cifar10.py:theorem1 \
+        --data cifar10 --seeds 3 --data-dir DIR --name short
+
+IF 50, the paper's subset and optimiser, but the eight-layer network of width 8 instead of ResNet-32, and 12 epochs,
+milestone 6 and one of warm-up, instead of 200, 100 and 5. What came out is in search_spaces/results/short-cifar10.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from search_spaces import table8 as whole_table8
+from search_spaces import theorem1 as whole_theorem1
+from study.plan import Request, Space
+from trainables.config import Config
+
+SHORT = {"backbone": "resnet8", "epochs": 12, "milestones": (6,), "warmup": 1}
+
+
+def table8(request: Request) -> Space:
+    """Table 8's ten runs, shortened."""
+    return _short(whole_table8.space(request))
+
+
+def theorem1(request: Request) -> Space:
+    """Theorem 1's two branches, shortened."""
+    return _short(whole_theorem1.space(request))
+
+
+def _short(space: Space) -> Space:
+    trials = tuple(
+        replace(trial, config=replace(Config.from_json(trial.config), **SHORT).to_json(), paper=None, paper_of="")
+        for trial in space.trials
+    )
+    return replace(space, name=f"short-{space.name}", title=f"{space.title}, shortened", trials=trials)
