@@ -74,8 +74,8 @@ def learning_speed(results: Results, column: str) -> Figure | None:
     mark = "switch" if len(switched) == len(configs) else "switch (ours)"
     return panels(
         slug(f"{results.space.name}-{column}"), f"{results.space.title}, {column}",
-        "Accuracy on a class's training images, un-augmented, after each epoch: mean over replicates, with a band of ± std. "
-        "Classes are ranked by size, 0 the largest.",
+        "Accuracy on a class's training images, un-augmented, after each epoch: mean over replicates, with a band of "
+        "± std. Classes are ranked by size, 0 the largest.",
         sets, y="training accuracy of the class (%)", marks={mark: switched[0]} if switched else None,
     )  # fmt: skip
 

@@ -1,22 +1,21 @@
-"""Table 10: switching by cardinality, which is class-reversed sampling, or by irregularity.
+"""Table 10: switching to classes by their cardinality, or by their irregularity.
 
-    study run table10                         digits-LT at IF 50, 3 replicates: 447 epochs of 600
+    study run table10                         digits-LT, 3 replicates: 447 epochs of 600
     study run table10 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
-    study run table10 --data cifar100 -o irregularity=@table8.json
 
-Paper: Table 10 (A.5). Evidence on digits: exploratory. After m + S epochs under IB, a class is drawn with probability
-p_j = I_j / Σ I (footnote 1). I is the one that the paper prints, on CIFAR-10-LT at IF 50; on digits-LT at IF 50 that of
-results/table8-digits.json; else that of a run of table8: ``study report table8 --format json > table8.json``. Split and
-subset are table8's in every replicate, and the seeds are others. The paper's claim: the two differ slightly.
+    study run table8 --data cifar10                        irregularities of one's own, under other seeds than here
+    study report table8 --format json > table8.json
+    study run table10 --data cifar10 -o irregularity=@table8.json
+
+Paper: Table 10 (A.5). Evidence on digits: exploratory. Class probabilities after the switch are p_j ∝ 1/n_j (eq. 1), or
+proportional to Table 8's irregularities I_j: p_j = I_j / Σ I (footnote 1), then uniform in the class. By default I_j is
+as printed for CIFAR-10-LT at IF 50, and as measured on digits-LT at IF 50 (results/table8-digits.json). Split and
+subset are those of Table 8 in all replicates. The paper's claim: the two differ slightly.
 """
-
-from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from search_spaces import table8
@@ -30,117 +29,104 @@ from trainables.config import Config
 from trainables.protocol import DATA_DOMAIN, bases, class_counts, column, trial
 from trainables.work import WORK
 
-PAPER = {"cardinality": 82.9, "irregularity": 82.8}
+COLUMNS = (table8.COLUMN,)
 MEASURED = Path(__file__).parent / "results" / "table8-digits.json"
-OPTION = "irregularity"
-MEANING = "of each class, largest first, with commas between them; or what `study report table8 --format json` writes"
+OPTION = "-o irregularity"
+REMEDY = (
+    "numbers with commas between them, one a class, the largest class first, or @FILE with what "
+    "`study report table8 --format json` prints of a run of table8 on the same data"
+)
 
 
 def space(request: Request) -> Space:
     """Both weights on every data set asked for."""
-    trials, floored = [], {}
-    configs = bases(request, (table8.COLUMN,))
-    for config in configs:
-        found = irregularity(request, config, alone=len(configs) == 1)
-        least = min(each for each in found if each > 0)
-        floored[column(config)] = [rank for rank, each in enumerate(found) if each == 0]
-        raised = [max(each, least) for each in found]
-        weights = tuple(float(f"{each / sum(raised):.6g}") for each in raised)
-        for row, made in (
-            ("cardinality", methods.switching(config)),
-            ("irregularity", methods.weighted_switching(config, weights, "irregularity")),
-        ):
-            paper = {table8.COLUMN: PAPER[row]}
-            trials.append(trial(replace(made, varies=("seed",)), row, {"weights": row}, paper))
+    trials, configs = [], bases(request, COLUMNS)
+    given = request.options.get("irregularity", "")
+    if len(configs) > 1 and given and not given.lstrip().startswith("{"):
+        raise Refusal(
+            OPTION, given[:40], f"one of {', '.join(map(column, configs))} would do: they are of one data set"
+        )
+    for base in configs:
+        config = replace(base, varies=("seed",))
+        irregularity, source = irregularities(request, config)
+        weights = probabilities(irregularity)
+        by_irregularity = methods.weighted_switching(config, weights, "irregularity")
+        axes: dict[str, str | int | float] = {
+            "weight": "irregularity", "source": source, "floored": sum(value == 0 for value in irregularity),
+        }  # fmt: skip
+        trials.append(trial(methods.switching(config), "cardinality", {"weight": "cardinality"}, {COLUMNS[0]: 82.9}))
+        trials.append(trial(by_irregularity, "irregularity", axes, {COLUMNS[0]: 82.8}))
     return Space(
         name="table10",
-        title="Table 10: switching by cardinality or by irregularity",
+        title="Table 10: sampling weights by cardinality and by irregularity",
         trials=tuple(trials),
-        domain={**DATA_DOMAIN, "weights": Choice(tuple(PAPER))},
+        domain={**DATA_DOMAIN, "weight": Choice(("cardinality", "irregularity"))},
         contrasts=(Contrast(better="irregularity", worse="cardinality", margin=1.0),),
         evidence="exploratory",
         work=WORK,
-        options={OPTION: MEANING},
-        view=partial(view, floored),
+        options={"irregularity": f"each class's, for table10: {REMEDY}"},
+        view=view,
     )
 
 
-def irregularity(request: Request, config: Config, alone: bool = True) -> Sequence[float]:
-    """The irregularity of each class of a data set, largest class first: (C,).
-
-    Args:
-        request: its option, if it has one.
-        config: of the data set.
-        alone: whether it is the only one.
+def irregularities(request: Request, config: Config) -> tuple[list[float], str]:
+    """The irregularity of each class, largest class first, and where it is from: (C,).
 
     Raises:
-        Refusal: if there is none, it is for other data, or it is not a number ≥ 0 for each class.
+        Refusal: if there is none for these data, or it is not one number ≥ 0 a class, some of them above 0.
     """
-    counts, given = class_counts(config), request.options.get(OPTION)
-    place = (config.dataset, config.imbalance)
-    if given is None:
-        if place == table8.COLUMN:
-            return table8.IRREGULARITY
-        if place == ("digits", 50.0):
-            return _recorded(MEASURED.read_text(encoding="utf-8"), config)
-        data = f"--data {config.dataset} --imbalance {config.imbalance:g}"
-        remedy = (
-            f"that of a run would do: study run table8 {data}; study report table8 --format json > table8.json; "
-            f"-o {OPTION}=@table8.json"
-        )
-        raise Refusal(f"-o {OPTION}", f"none for {column(config)}", remedy)
-    if given.lstrip().startswith("{"):
-        found = _recorded(given, config)
-    elif alone:
-        found = _numbers(given)
-    else:
-        raise Refusal(f"-o {OPTION}", given, "numbers are for one data set at one imbalance factor")
-    if len(found) != len(counts) or not all(0 <= each < math.inf for each in found) or not sum(found) > 0:
-        remedy = f"{len(counts)} finite numbers ≥ 0, one a class, that do not all vanish would do"
-        raise Refusal(f"-o {OPTION}", ", ".join(f"{each:g}" for each in found), remedy)
-    return found
-
-
-def _recorded(text: str, config: Config) -> list[float]:
-    """What a report of table8 has for a data set."""
+    given, place = request.options.get("irregularity", ""), (config.dataset, config.imbalance)
+    if not given and place == table8.COLUMN:
+        return list(table8.IRREGULARITY), "as printed"
+    source = "given"
+    if not given and place == ("digits", 50.0) and MEASURED.exists():
+        given, source = MEASURED.read_text(encoding="utf-8"), f"results/{MEASURED.name}"
+    if not given:
+        raise Refusal(OPTION, given, f"none is known for {column(config)}: {REMEDY} would do")
     try:
-        figures = json.loads(text)["figures"]
-        (found,) = [each for each in figures if each["name"] == table8.figure_name(column(config))]
-        place = found["head"].index("irregularity")
-        return [float(row[place]) for row in found["rows"]]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        remedy = f"what `study report table8 --format json` writes of a complete run on {column(config)} would do"
-        raise Refusal(f"-o {OPTION}", f"{text[:40]}…", remedy) from error
+        numbers = _reported(given, config) if given.lstrip().startswith("{") else [float(n) for n in given.split(",")]
+    except (ValueError, LookupError, TypeError) as error:
+        raise Refusal(OPTION, given[:40], f"for {column(config)}, {REMEDY} would do") from error
+    classes = len(class_counts(config))
+    if len(numbers) != classes or not all(math.isfinite(n) and n >= 0 for n in numbers) or not any(numbers):
+        remedy = f"{classes} finite numbers ≥ 0, not all 0, would do for {column(config)}"
+        raise Refusal(OPTION, ", ".join(map(str, numbers))[:60], remedy)
+    return numbers, source
 
 
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(each) for each in text.split(",")]
-    except ValueError as error:
-        raise Refusal(f"-o {OPTION}", text[:80], f"numbers would do: {MEANING}") from error
+def _reported(report: str, config: Config) -> list[float]:
+    """The irregularities of these data in a report of table8's."""
+    name = table8.figure_name(column(config))
+    (figure,) = [each for each in json.loads(report)["figures"] if each["name"] == name]
+    place = figure["head"].index("irregularity")
+    return [float(row[place]) for row in figure["rows"]]
 
 
-def view(floored: Mapping[str, Sequence[int]], results: Results) -> list[Table | Figure | None]:
-    """The accuracies, and what the classes' probabilities are after the switch.
-
-    Args:
-        floored: by data set, the classes whose irregularity of 0 was raised to the smallest positive one.
-        results: of the space.
-    """
-    return [grid(results, corner="sampling weight"), *(_weights(results, each, floored) for each in results.columns)]
+def probabilities(irregularity: list[float]) -> tuple[float, ...]:
+    """p_j = I_j / Σ I to six digits; an I of 0 becomes the least of the others: p_j > 0."""
+    least = min(value for value in irregularity if value > 0)
+    floored = [value or least for value in irregularity]
+    return tuple(float(f"{value / sum(floored):.6g}") for value in floored)
 
 
-def _weights(results: Results, data: str, floored: Mapping[str, Sequence[int]]) -> Table:
+def view(results: Results) -> list[Table | Figure]:
+    """The paper's table, and of each data set the class probabilities behind it."""
+    return [grid(results, corner="Sampling weight"), *(_weights(results, name) for name in results.columns)]
+
+
+def _weights(results: Results, name: str) -> Table:
     import numpy as np
 
-    from trainables.config import resolve_sampler
     from trainables.samplers import class_probabilities
 
-    configs = [Config.from_json(results[row, data].trial.config) for row in PAPER]
-    counts = np.asarray(class_counts(configs[0]))
-    drawn = [class_probabilities(counts, resolve_sampler(config.switch)) for config in configs]
-    rows = [[str(rank), str(n), *(f"{p[rank]:.4f}" for p in drawn)] for rank, n in enumerate(counts)]
-    zero = floored.get(data, ())
-    notes = [f"Irregularity 0, raised to the smallest positive one: class {', '.join(map(str, zero))}."] if zero else []
-    head = ["class", "cardinality", *(f"by {row}" for row in PAPER)]
-    return Table(f"Class probabilities after the switch, {data}", head, rows, notes)
+    own = results["irregularity", name].trial
+    config = Config.from_json(own.config)
+    counts = class_counts(config)
+    assert isinstance(config.switch, tuple)
+    by_weight = zip(counts, class_probabilities(np.array(counts), -1.0), config.switch, strict=True)
+    rows = [[str(j), str(n), f"{p:.4f}", f"{weight:.4f}"] for j, (n, p, weight) in enumerate(by_weight)]
+    notes = [f"Irregularity: {own.axes['source']}."]
+    if own.axes["floored"]:
+        notes.append(f"That of {own.axes['floored']} classes is 0, for which stands the smallest of the others.")
+    head = ["class", "cardinality", "p_j by cardinality", "p_j by irregularity"]
+    return Table(f"Table 10: class probabilities after the switch, {name}", head, rows, notes)

@@ -44,6 +44,8 @@ HYPOTHESES = (
     Contrast(better="IB⇒CR", worse="CR⇒CR"),
 )
 
+ADJUSTED = "logits adjusted"
+
 
 def space(request: Request) -> Space:
     """The nine combinations on every data set asked for."""

@@ -7,9 +7,9 @@ Paper: Section 3.3 and A.1. Evidence on digits: exploratory. The runs are Figure
 and θ_CR, after each epoch since the switch. The paper's condition is Q_n + L_S - L > 0, with L_S - L → 0. At one θ,
 Q_n + L_S - L is 0 whatever θ is; so L_S is taken at θ_IB and L at θ_CR. Q̂ stands for Q_n: the least
 Σ_j (p_j - n_j/n) · L̄_j(θ) of any θ that either branch has passed through since the switch, averaged over replicates,
-each of which has a subset of its own. The losses are those of the un-augmented training images, without the regular terms.
-Beside it stand what the proof assumes, that smaller classes have larger losses, as the rank correlation of L̄_j with j,
-and what it drops: √(n · Σ_j p_j²/n_j), by which the bound's confidence term is larger than under IB.
+each of which has a subset of its own. The losses are those of the un-augmented training images, without the regular
+terms. Beside it stand what the proof assumes, that smaller classes have larger losses, as the rank correlation of L̄_j
+with j, and what it drops: √(n · Σ_j p_j²/n_j), by which the bound's confidence term is larger than under IB.
 """
 
 from __future__ import annotations

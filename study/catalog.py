@@ -21,9 +21,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def names() -> list[str]:
-    """The shipped spaces."""
+    """The shipped spaces: table2 before table10."""
     package = importlib.import_module("search_spaces")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(found, key=lambda name: [part.zfill(3) for part in re.split(r"(\d+)", name)])
 
 
 def find(reference: str) -> tuple[SpaceFunction, Path]:
@@ -55,7 +56,7 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
         raise
     except (Exception, SystemExit) as error:
         file = getattr(getattr(function, "__code__", None), "co_filename", "")
-        raise Refusal("space", reference, f"its function raised {_said(error, file)}") from error
+        raise Refusal("space", reference, f"its function raised {said(error, file)}") from error
     if not isinstance(space, Space):
         raise Refusal("space", reference, f"a function that returns a Space would do, not {type(space).__name__}")
     if not isinstance(space.name, str) or not _NAME.fullmatch(space.name):
@@ -64,7 +65,7 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
     return space
 
 
-def _said(error: BaseException, file: str) -> str:
+def said(error: BaseException, file: str) -> str:
     """An error with the last line of the user's file that it passed; a syntax error's text has its own."""
     said = f"{type(error).__name__}: {error}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
@@ -97,6 +98,6 @@ def _module(reference: str, where: str) -> ModuleType:
         if isinstance(error, Refusal) or not isinstance(error, Exception | SystemExit):
             raise
         raise Refusal(
-            "space", reference, f"its file could not be imported: {_said(error, str(path.absolute()))}"
+            "space", reference, f"its file could not be imported: {said(error, str(path.absolute()))}"
         ) from error
     return module

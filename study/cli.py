@@ -91,7 +91,7 @@ def list_spaces(as_json: bool) -> None:
         record: dict[str, Any] = {"space": name}
         for scale in (False, True):
             plan = draft([name], Request(paper=scale), 1, Machine("cpu", 1), Resources()).plan
-            naive = sum(trial.epochs for trial in plan.trials)
+            naive = sum(trial.epochs * len(trial.ends) for trial in plan.trials)
             record["paper" if scale else "digits"] = {"epochs_needed": plan.epochs_needed, "epochs_naive": naive}
             record["search"] = plan.spaces[0].search is not None
             record["title"] = plan.spaces[0].title
@@ -162,7 +162,13 @@ def show(space: str) -> None:
 @_places
 @_services
 @_machines
-@click.option("--cpus-per-trial", type=float, default=1.0, show_default=True, help="CPUs a stage, also its threads.")
+@click.option(
+    "--cpus-per-trial",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="CPUs of a stage: threads, and decoders of images.",
+)
 @click.option(
     "--gpus-per-trial", type=float, default=None, help="GPUs a stage, or a fraction. [default: 1 if there is one]"
 )

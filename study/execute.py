@@ -40,11 +40,19 @@ LOCAL_TICKS, REMOTE_TICKS = 10, 45  # of them without an answer, before Ray coun
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told, once."""
+    """What every worker is told, once.
+
+    Attributes:
+        run: whose stages it trains.
+        store: the URL of the states.
+        data_dir: where data sets lie.
+        cpus: how many it has.
+    """
 
     run: str
     store: str
     data_dir: str
+    cpus: float = 1.0
 
 
 class Events(Protocol):

@@ -25,11 +25,13 @@ class Printed:
         value: in the unit of the cell that it stands beside.
         provenance: † copied by the paper from its source, * run again by the paper, "" the paper's own.
         of: the paper's column that it belongs to, where that is on other data than the cell; "" where it is the same.
+        comparable: False where the paper's formula is another one or not known: no difference from it is given.
     """
 
     value: float
     provenance: str = ""
     of: str = ""
+    comparable: bool = True
 
 
 @dataclass(frozen=True)

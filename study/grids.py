@@ -124,7 +124,7 @@ def from_paper(table: Table) -> Table | None:
 
 
 def _difference(cell: str | Cell | None) -> str | None:
-    if not isinstance(cell, Cell) or cell.printed is None or cell.printed.of:
+    if not isinstance(cell, Cell) or cell.printed is None or cell.printed.of or not cell.printed.comparable:
         return None
     printed = cell.printed.value
     found = estimate([value - printed for value in cell.values.values()])

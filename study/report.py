@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 from study import catalog, grids, page, render
 from study.compare import mean, objectives, std
 from study.exhibits import Figure, Table
-from study.follower import first_line
 from study.plan import Json, Plan, PlannedSpace
 from study.refusal import Damaged, Refusal
 from study.results import Header, Payload, Result, Results, no_payload
@@ -19,8 +18,6 @@ from study.searched import Searched
 from study.store import Store
 
 FORMATS = ("table", "markdown", "csv", "json", "html")
-View = Callable[[Results], Sequence[Table | Figure | None]]
-
 STAND_INS = ("digits", "folder")  # data that are not the paper's, whatever stands beside them
 
 
@@ -69,12 +66,7 @@ class Report:
 
     def __init__(self, plan: Plan, header: Header, space: str | None = None, payload: Payload = no_payload) -> None:
         self.plan = plan
-        self.searches: dict[str, Searched] = {}
-        self.sections = [
-            self._section(each, Results(plan, each, header, payload))
-            for each in plan.spaces
-            if space in (None, each.name)
-        ]
+        self._results = [Results(plan, each, header, payload) for each in plan.spaces if space in (None, each.name)]
 
     @classmethod
     def of(cls, store: Store, plan: Plan, space: str | None = None) -> Report:
@@ -95,10 +87,20 @@ class Report:
 
         return cls(plan, header, space, payload)
 
+    @cached_property
+    def sections(self) -> list[Section]:
+        """A space after the other."""
+        return [self._section(results.space, results) for results in self._results]
+
+    @cached_property
+    def searches(self) -> dict[str, Searched]:
+        """The open searches, by the name of their space."""
+        open_ones = (results for results in self._results if results.space.search is not None)
+        return {results.space.name: _searched(self.plan, results) for results in open_ones}
+
     def _section(self, space: PlannedSpace, results: Results) -> Section:
         if space.search is not None:
-            searched = self.searches[space.name] = _searched(self.plan, space, results)
-            return Section(space, results, [], searched.exhibits())
+            return Section(space, results, [], self.searches[space.name].exhibits())
         notices = _notices(results)
         exhibits = _view(self.plan, space, results, notices)
         tables = [each for each in exhibits if isinstance(each, Table)]
@@ -116,13 +118,12 @@ class Report:
 
     def json(self) -> str:
         """One object: study, run, a row a trial, differences, searches, tables and figures, and what made it."""
-        results = [result for section in self.sections for result in section.results]
         record = {
-            "study": "+".join(section.space.name for section in self.sections), "run": self.plan.run,
-            "rows": [_row(result) for result in results],
+            "study": "+".join(results.space.name for results in self._results), "run": self.plan.run,
+            "rows": [_row(result) for results in self._results for result in results],
             "differences": [
-                {"space": section.space.name, **each.to_json()}
-                for section in self.sections for each in section.results.hypotheses()
+                {"space": results.space.name, **each.to_json()}
+                for results in self._results for each in results.hypotheses()
             ],
             "searches": [searched.to_json() for searched in self.searches.values()],
             "tables": [
@@ -201,8 +202,8 @@ class Report:
         }  # fmt: skip
 
     def _hardware(self) -> list[str]:
-        results = [result for section in self.sections for result in section.results]
-        return sorted(frozenset[str]().union(*(result.hardware for result in results)))
+        trained = (result.hardware for results in self._results for result in results)
+        return sorted(frozenset[str]().union(*trained))
 
     def _made_by(self) -> list[str]:
         """What made the numbers: the command's run, commit, versions and hardware."""
@@ -217,18 +218,23 @@ class Report:
 def _view(plan: Plan, space: PlannedSpace, results: Results, notices: list[str]) -> list[Table | Figure]:
     """What the space's own view shows; the default with a notice, if that is gone or raises."""
     try:
-        view: View = grids.default
-        if space.file:
-            function, _ = catalog.find(space.file)
-            view = catalog.call(function, space.file, plan.request).view or grids.default
-        try:
-            shown = view(results)
-        except Exception as error:
-            raise Refusal("view", space.name, f"it raised {first_line(error)}") from error
+        shown = _own_view(plan, space, results) or grids.default(results)
     except Refusal as refusal:
         notices.append(f"The tables of {space.file} cannot be made, so here is the default one ({refusal}).")
         shown = grids.default(results)
     return [each for each in shown if each is not None]
+
+
+def _own_view(plan: Plan, space: PlannedSpace, results: Results) -> Sequence[Table | Figure | None] | None:
+    """What the view of the space's file gives, with the code that is there now; None if it has none."""
+    if not space.file:
+        return None
+    function, path = catalog.find(space.file)
+    view = catalog.call(function, space.file, plan.request).view
+    try:
+        return None if view is None else view(results)
+    except Exception as error:
+        raise Refusal("view", space.name, f"it raised {catalog.said(error, str(path))}") from error
 
 
 def _notices(results: Results) -> list[str]:
@@ -264,8 +270,9 @@ def _row(result: Result) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _searched(plan: Plan, space: PlannedSpace, results: Results) -> Searched:
+def _searched(plan: Plan, results: Results) -> Searched:
     """An open search's part; a point that has not ended has no values."""
+    space = results.space
     assert space.search is not None
     values: list[Sequence[float] | None] = []
     reported: dict[str, dict[str, list[float]]] = {}

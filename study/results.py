@@ -162,9 +162,9 @@ class Results:
         if key not in self._observed:
             from safetensors.numpy import load
 
-            payload = self._payload(key)
+            payload, prefix = self._payload(key), "observed."
             tensors = {} if payload is None else load(payload)
             self._observed[key] = {
-                name.removeprefix("observed."): tensor for name, tensor in tensors.items() if "observed." in name
+                name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
             }
         return self._observed[key]

@@ -96,7 +96,8 @@ def _folders(part: Path) -> list[str]:
         )
         raise Refusal("dataset", str(part.parent), remedy) from error
     if len(names) < 2:
-        raise Refusal("dataset", str(part.parent), f"{part.name}/ has too few classes ({len(names)}): two or more would do")
+        remedy = f"{part.name}/ has too few classes ({len(names)}): two or more would do"
+        raise Refusal("dataset", str(part.parent), remedy)
     return names
 
 

@@ -47,8 +47,8 @@ class Request:
     flip: bool = False
 
 
-class Batches(Items[Tensor | str]):
-    """Batches of images by request: (B, 3, side, side), uint8; or, of one that cannot be decoded, what is wrong.
+class Batches(Items[Tensor | Refusal]):
+    """Batches of images by request: (B, 3, side, side), uint8; or the refusal of one that cannot be decoded.
 
     Training images are cropped at random in size and shape (``RandomResizedCrop``), flipped, and on ImageNet-LT and
     Places-LT varied in colour; others are resized to 8/7 of the side and cropped in the centre, as Kang et al. (2020)
@@ -58,8 +58,8 @@ class Batches(Items[Tensor | str]):
     def __init__(self, paths: Paths, side: int, jitter: float) -> None:
         self.paths, self.side, self.jitter = paths, side, jitter
 
-    def __getitem__(self, request: Request) -> Tensor | str:
-        """The batch, or a sentence that names the file which cannot be decoded and says why."""
+    def __getitem__(self, request: Request) -> Tensor | Refusal:
+        """The batch; a refusal is returned, for an exception would come out of the DataLoader in its own words."""
         images = []
         transform = self._transform(request)
         for k, position in enumerate(request.positions):
@@ -68,7 +68,7 @@ class Batches(Items[Tensor | str]):
                 with Image.open(path) as file:
                     image = file.convert("RGB")
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what PIL may raise
-                return f"{path}: {error}"
+                return Refusal("image", path, f"it cannot be decoded ({error}): a file that Pillow reads would do")
             with torch.random.fork_rng(devices=[]):  # torchvision draws from the process's own generator
                 if request.seeds is not None:
                     torch.default_generator.manual_seed(int(request.seeds[k]))
@@ -101,7 +101,7 @@ class _Feed:
             generator=torch.Generator(),  # of seeds that nothing uses: without it the process's own would move on
         )  # fmt: skip
 
-    def answer(self, requests: list[Request]) -> Iterator[Tensor | str]:
+    def answer(self, requests: list[Request]) -> Iterator[Tensor | Refusal]:
         """The batches of the requests, in their order. What is left of a pass that was broken off is dropped."""
         self._requests[:] = requests
         return iter(self._loader)
@@ -156,16 +156,27 @@ class ImageFiles:
         return self._pass([Request(positions[at]) for at in cuts], [self._labels[at] for at in cuts])
 
     def _pass(self, requests: list[Request], labels: list[NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the requests with their labels, by workers that no other pass is using."""
+        """The batches of the requests with their labels, by workers that no other pass is using.
+
+        Raises:
+            Refusal: for a file that cannot be decoded.
+            OSError: if a worker has died, such as for want of memory.
+        """
         feed = self._idle.pop() if self._idle else _Feed(self._batches, self._workers, self.device.type == "cuda")
+        alive = True
         try:
             for images, own in zip(feed.answer(requests), labels, strict=True):
-                if isinstance(images, str):
-                    raise Refusal("image", images, "a file that Pillow decodes would do")
+                if isinstance(images, Refusal):
+                    # Anew: an exception that this frame holds would, by its traceback, keep the workers alive.
+                    raise Refusal(images.field, images.value, images.remedy)
                 pixels = images.to(self.device, non_blocking=True)
                 yield (pixels.float() - self._mean) / self._std, torch.from_numpy(own).to(self.device)
+        except RuntimeError as error:  # the DataLoader's word for it
+            alive = False
+            raise OSError(f"a process that decodes images has died: {error}") from error
         finally:
-            self._idle.append(feed)
+            if alive:
+                self._idle.append(feed)
 
 
 def _cuts(total: int, size: int) -> list[slice]:

@@ -97,7 +97,7 @@ class StageTrainable(Trainable):
     def _data(self, origin: Origin, epoch: Epoch) -> Data:
         from trainables.data import load
 
-        return load(origin, epoch, Path(self.job.data_dir))
+        return load(origin, epoch, Path(self.job.data_dir), workers=max(1, int(self.job.cpus)))
 
     def _train_slice(self) -> None:
         from trainables import loop

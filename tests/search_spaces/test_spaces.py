@@ -18,8 +18,7 @@ from trainables.work import WORK
 
 NAMES = catalog.names()
 LISTED = [
-    "claims", *(f"figure{number}" for number in range(1, 8)), "table1", *(f"table{number}" for number in range(10, 15)),
-    *(f"table{number}" for number in range(2, 10)), "theorem1",
+    "claims", *(f"figure{number}" for number in range(1, 8)), *(f"table{number}" for number in range(1, 15)), "theorem1",
 ]  # fmt: skip
 CIFAR_TABLES = ["table1", "table6", "table7", "table9", "table11", "table12", "table13", "table14"]
 CPU = Machine("cpu", 1)
@@ -37,7 +36,7 @@ def made(name: str, **request: Any) -> Space:
 
 
 def test_the_spaces_are_found() -> None:
-    assert sorted([*LISTED, "sampler_search"]) == NAMES
+    assert [*LISTED[:8], "sampler_search", *LISTED[8:]] == NAMES
 
 
 @pytest.mark.parametrize("name", LISTED)

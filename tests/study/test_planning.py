@@ -56,6 +56,34 @@ def test_spaces_planned_together_are_one_tree(small_space):
     assert ends["one/IB⇒CR (digits-LT IF 50)"] == ends["other/IB⇒CR (digits-LT IF 50)"]
 
 
+OWN = """
+    trials = tuple(replace(t, measure="tau_normalised/top1", least=4, provenance="*") if t.row == "IB⇒CR" else t
+                   for t in trials)
+    return replace(table, """
+
+
+def test_a_trial_has_its_own_measure_provenance_and_least_number_of_replicates(small_space):
+    path = Path(small_space(cells=CELLS))
+    path.write_text(path.read_text().replace("\n    return replace(table, ", OWN))
+    for replicates, expected in ((2, [2, 4]), (5, [5, 5])):
+        plan = stored(draft(str(path), replicates=replicates))
+        assert [len(trial.ends) for trial in plan.trials] == expected
+        assert [trial.measure for trial in plan.trials] == ["test/top1", "tau_normalised/top1"]
+        assert [trial.provenance for trial in plan.trials] == ["", "*"]
+        assert plan.replicates == replicates
+        assert planning.redraft(plan).plan == plan
+
+
+def test_a_run_grows_past_what_a_trial_needs_at_least(small_space):
+    path = Path(small_space(cells=CELLS))
+    path.write_text(path.read_text().replace("\n    return replace(table, ", OWN))
+    before = draft(str(path), replicates=2)
+    after = [planning.grown(stored(before), draft(str(path), replicates=n)).plan for n in (3, 6)]
+    assert [[len(trial.ends) for trial in plan.trials] for plan in after] == [[3, 4], [6, 6]]
+    with pytest.raises(Refusal, match="1 replicates instead of 2"):
+        planning.grown(stored(before), draft(str(path), replicates=1))
+
+
 def test_a_name_by_default_says_what_is_run(small_space):
     space = small_space(cells=CELLS)
     run = draft(space).plan.run

@@ -1,143 +1,97 @@
 import csv
 import io
 import json
+import re
 import struct
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
+from conftest import call_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorded import all_of, cell, header, nine, plan, top1
+from safetensors.numpy import save
 from scipy.stats import ttest_rel
 
-from study.plan import (
-    Contrast,
-    Integer,
-    Machine,
-    Plan,
-    PlannedSearch,
-    PlannedSpace,
-    PlannedTrial,
-    Real,
-    Request,
-    Resources,
-)
+from study import runs
+from study.plan import Contrast, Integer, PlannedSearch, PlannedSpace, PlannedTrial, Real
 from study.report import FORMATS, Report
-
-SAMPLERS = ("IB", "CB", "CR")
-CONTRASTS = (Contrast("IB⇒CR", "IB⇒IB"),)
+from study.store import Store
 
 
-def cell(first, switch, dataset="digits", paper=None, paper_of="", replicates=3, **axes):
-    row = f"{first}⇒{switch}"
-    axes = {"dataset": dataset, "imbalance": 50.0, "first": first, "switch": switch, "S": 1, **axes}
-    ends = tuple(f"{row} {dataset} {number}" for number in range(replicates))
-    config = {"dataset": dataset}
-    return PlannedTrial(
-        "table9", f"{row} ({dataset})", row, dataset, config, axes, paper, paper_of, 200, ends, "test/top1"
-    )
-
-
-def nine(**options):
-    return [cell(first, switch, **options) for first, switch in product(SAMPLERS, repeat=2)]
-
-
-def plan(trials, names=("table9",)):
-    spaces = tuple(
-        PlannedSpace(name, f"{name}: a title", "same question", ("test/top1",), CONTRASTS, {}, name, "")
-        for name in names
-    )
-    return Plan(
-        "r-0",
-        Request(),
-        Machine("cpu", 1),
-        Resources(),
-        3,
-        spaces,
-        tuple(trials),
-        {},
-        0,
-        commit="c0",
-        versions={"a": "1"},
-    )
-
-
-def top1(last, best=None, **shots):
-    best = last if best is None else best
-    split = {f"test/{shot}": value for shot, value in shots.items()}
-    return {"provenance": [{"device_model": "a CPU"}], "measures": [{"test/top1": best}, {"test/top1": last, **split}]}
-
-
-def all_of(trials, value=50.0, step=1.0):
-    """Every state: a trial's replicates are `value`, `value + step`, …"""
-    return {end: top1(value + step * number) for trial in trials for number, end in enumerate(trial.ends)}.get
+def report_of(trials, states=None, *, space=None, **changes):
+    return Report(plan(trials, **changes), (all_of(trials) if states is None else states).get, space)
 
 
 def table_of(markdown):
-    """A Markdown table's head and rows as the cells between its bars."""
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    """The first Markdown table's head and rows as the cells between its bars."""
+    lines = []
+    for line in markdown.splitlines():
+        if line.startswith("|"):
+            lines.append(line)
+        elif lines:
+            break
     head, rule, *body = ([part.strip() for part in line.strip("|").split("|")] for line in lines)
-    assert set(rule) == {"---"}
+    assert set(rule) <= {"---", "---:"}
     assert {len(head), len(rule), *map(len, body)} == {len(head)}
     return head, body
 
 
 def test_json_is_one_object_with_a_row_a_trial():
-    trials = nine()
-    record = json.loads(Report(plan(trials), all_of(trials)).json())
+    record = json.loads(report_of(trials := nine()).json())
     assert (record["study"], record["run"], record["commit"], record["device"]) == ("table9", "r-0", "c0", "cpu")
+    assert record["hardware"] == ["a CPU"]
     assert [row["trial"] for row in record["rows"]] == [trial.label for trial in trials]
     row = record["rows"][2]
     assert (row["dataset"], row["imbalance"], row["first"], row["switch"], row["S"]) == ("digits", 50.0, "IB", "CR", 1)
     assert (row["mean"], row["std"], row["n"], row["values"]) == (51.0, 1.0, 3, [50.0, 51.0, 52.0])
+    assert row["measure"] == "test/top1"
     assert row["paper"] is None
     assert [(each["better"], each["worse"], each["mean"]) for each in record["differences"]] == [("IB⇒CR", "IB⇒IB", 0)]
+    assert [(table["space"], table["title"]) for table in record["tables"]] == [
+        ("table9", "table9: a title"), ("table9", "Hypotheses, set down before the run"),
+    ]  # fmt: skip
+    (figure,) = record["figures"]
+    assert (figure["space"], figure["file"], len(figure["rows"])) == ("table9", "table9-combinations.png", 9)
 
 
-def test_csv_has_a_line_a_replicate():
+def test_a_row_is_of_what_its_own_trial_measures_and_of_the_replicates_that_are_there():
+    trial = cell("IB", "CR", replicates=3, measure="tau_normalised/top1", paper=80.0, paper_of="digits", provenance="*")
+    states = {trial.ends[0]: header({"tau_normalised/top1": 60.0, "tau_normalised/few": 3.0, "test/top1": 1.0}),
+              trial.ends[2]: header({"tau_normalised/top1": 62.0, "test/few": 9.0})}  # fmt: skip
+    (row,) = json.loads(report_of([trial], states).json())["rows"]
+    assert (row["values"], row["few"], row["measure"]) == ([60.0, 62.0], 3.0, "tau_normalised/top1")
+    assert (row["paper"], row["paper_of"], row["provenance"]) == (80.0, "digits", "*")
+    assert "many" not in row
+
+
+def test_csv_has_a_line_a_replicate_with_its_trial_s_axes_and_the_paper_s_figure():
     trials = [
-        cell("IB", "CR", paper=82.9, paper_of="cifar10"),
+        cell("IB", "CR", paper=82.9, paper_of="cifar10", provenance="†"),
         cell("IB", "IB", then="5 CB, then CR"),
         cell("CB", "CR"),
     ]
     states = {trials[0].ends[0]: top1(81.0, 83.5), trials[0].ends[2]: top1(82.0), trials[1].ends[1]: top1(70.0)}
-    lines = list(csv.DictReader(io.StringIO(Report(plan(trials), states.get).csv())))
-    assert [(line["trial"], line["replicate"], float(line["value"]), float(line["best_epoch"])) for line in lines] == [
-        (trials[0].label, "0", 81.0, 83.5), (trials[0].label, "2", 82.0, 82.0), (trials[1].label, "1", 70.0, 70.0),
+    text = report_of(trials, states, contrasts=()).csv()
+    lines = [line for line in csv.DictReader(io.StringIO(text)) if line["column"] == "digits"]
+    assert [(line["space"], line["row"], line["replicate"], float(line["value"])) for line in lines] == [
+        ("table9", "IB⇒CR", "0", 81.0), ("table9", "IB⇒CR", "2", 82.0), ("table9", "IB⇒IB", "1", 70.0),
     ]  # fmt: skip
     assert [(line["first"], line["switch"], line["S"], line["then"]) for line in lines] == [
         ("IB", "CR", "1", ""), ("IB", "CR", "1", ""), ("IB", "IB", "1", "5 CB, then CR"),
     ]  # fmt: skip
-    assert [(line["paper"], line["paper_of"]) for line in lines] == [("82.9", "cifar10")] * 2 + [("", "")]
-
-
-def test_a_table_has_a_row_a_trial_with_its_shots_and_its_best_epoch_apart():
-    trials = nine(replicates=2)
-    states = dict(zip(trials[0].ends, (top1(50.0, 60.0, many=90.0), top1(52.0, 70.0, many=80.0)), strict=True))
-    states[trials[1].ends[0]] = top1(61.0, few=10.0)
-    head, body = table_of(Report(plan(trials), states.get).markdown())
-    assert head == ["", "digits", "many", "medium", "few", "best epoch (selected on test)"]
-    assert len(body) == 9
-    assert body[0] == ["IB⇒IB", "51.0 ± 1.4", "85.0", "–", "–", "65.0"]
-    assert body[1] == ["IB⇒CB", "61.0", "–", "–", "10.0", "61.0"]
-    assert all(line == [trial.row, "–", "–", "–", "–", "–"] for line, trial in zip(body[2:], trials[2:], strict=True))
-
-
-def test_a_paper_s_figure_for_other_data_says_so():
-    other = nine(paper=82.9, paper_of="cifar10")
-    assert table_of(Report(plan(other), all_of(other)).markdown())[0][:3] == [
-        "", "digits", "paper: cifar10 (another data set)",
-    ]  # fmt: skip
-    same = nine(dataset="cifar10", paper=82.9, paper_of="cifar10")
-    head, body = table_of(Report(plan(same), all_of(same)).markdown())
-    assert head[:3] == ["", "cifar10", "paper"]
-    assert body[0][:3] == ["IB⇒IB", "51.0 ± 1.0", "82.9"]
+    figures = [(line["paper"], line["provenance"], line["paper_of"]) for line in lines]
+    assert figures == [("82.9", "†", "cifar10")] * 2 + [("", "", "")]
+    best = [line for line in csv.DictReader(io.StringIO(text)) if line["column"].startswith("best epoch")]
+    assert [(line["first"], float(line["value"])) for line in best] == [("IB", 83.5), ("IB", 82.0), ("IB", 70.0)]
 
 
 def test_several_columns_stand_side_by_side_with_a_dash_for_what_is_not_there():
     trials = [*nine(dataset="cifar10", paper=82.9, paper_of="cifar10"), cell("IB", "CR", dataset="digits")]
     trials[3] = replace(trials[3], paper=None)
-    head, body = table_of(Report(plan(trials), all_of(trials[:1] + trials[9:])).markdown())
+    head, body = table_of(report_of(trials, all_of(trials[:1] + trials[9:])).markdown())
     assert head == ["", "cifar10", "paper", "digits"]
     assert [line[0] for line in body] == [trial.row for trial in trials[:9]]
     assert body[0] == ["IB⇒IB", "51.0 ± 1.0", "82.9", "–"]
@@ -146,45 +100,62 @@ def test_several_columns_stand_side_by_side_with_a_dash_for_what_is_not_there():
     assert body[3] == ["CB⇒IB", "–", "–", "–"]
 
 
-@pytest.mark.parametrize("form", ["table", "markdown"])
-def test_the_words_under_a_table_say_n_the_evidence_and_each_hypothesis(form):
-    trials = nine(paper=82.9, paper_of="cifar10", replicates=6)
+@pytest.mark.parametrize("form", ["table", "markdown", "html"])
+def test_other_data_than_the_paper_s_and_what_is_missing_are_said_at_the_top(form):
+    other = nine(paper=82.9, paper_of="cifar10")
+    text = report_of(other, all_of(other[:2])).render(form)
+    for notice in ("Not the paper", "digits. Evidence: same question.", "Incomplete: 6 of 27 replicates have ended."):
+        assert 0 < text.index(notice) < text.index("IB⇒IB")
+    assert "difference from the paper" not in text
+    same = nine(dataset="cifar10", paper=82.9, paper_of="cifar10")
+    assert "Not the paper" not in report_of(same).render(form)
+    assert "Incomplete" not in report_of(same).render(form)
+
+
+def test_on_the_paper_s_own_data_each_difference_from_it_has_its_interval():
+    trials = nine(dataset="cifar10", paper=50.0, paper_of="cifar10")
+    text = report_of(trials).markdown()
+    head, body = table_of(text[text.index("difference from the paper") :])
+    assert head == ["", "cifar10"]
+    assert body[0] == ["IB⇒IB", "+1.0 [-1.5, +3.5]"]
+    assert "Paper: n = 1 or unstated." in text
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "html"])
+def test_each_hypothesis_has_its_difference_interval_p_and_verdict(form):
+    trials = nine(replicates=6)
     better, worse = (52.0, 53.0, 52.5, 53.5, 51.0, 53.0), (50.0, 50.0, 49.0, 51.0, 50.0, 50.0)
     states = dict(zip((*trials[2].ends, *trials[0].ends), map(top1, (*better, *worse)), strict=True))
     test = ttest_rel(better, worse)
     low, high = test.confidence_interval(0.95)
-    text = Report(plan(trials), states.get).render(form)
-    assert "over n = 0 to 6 replicates" in text
-    assert "Evidence on digits: same question." in text
-    assert "Paper: n = 1 or unstated." in text
-    words = f"+2.5 points, 95 % interval {low:+.1f} to {high:+.1f} (paired, n = 6, p = {test.pvalue:.2g} by Holm)"
-    assert f"IB⇒CR − IB⇒IB on digits: {words}" in text
+    text = report_of(trials, states).render(form)
+    for words in ("IB⇒CR − IB⇒IB", "+2.5", f"{low:+.1f} to {high:+.1f}", f"{test.pvalue:.2g}", "supported"):
+        assert words in text
 
 
-def test_one_pair_is_reported_without_an_interval():
-    trials = nine(replicates=1)
-    assert (
-        "IB⇒CR − IB⇒IB on digits: +0.0 points (n = 1: no interval)" in Report(plan(trials), all_of(trials)).markdown()
-    )
+def test_a_hypothesis_of_equivalence_is_decided_by_its_interval():
+    trials = nine()
+    (found,) = json.loads(report_of(trials, contrasts=(Contrast("IB⇒CR", "IB⇒IB", margin=1.0),)).json())["differences"]
+    assert (found["margin"], found["p"], found["verdict"]) == (1.0, None, "supported: equivalent within ± 1")
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_run_without_results_is_rendered(form):
     trials = nine(paper=82.9, paper_of="cifar10")
-    report = Report(plan(trials), {}.get)
+    report = report_of(trials, {})
     text = report.render(form)
-    assert text.strip()
-    assert all(trial.row in text for trial in trials) or form == "csv"
-    assert report.heat_map() is None
-    assert set(report.files()) == {"report.md", "report.csv", "report.json"}
+    assert all(trial.row in text for trial in trials)
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+    assert set(report.files()) == {"report.html", "report.md", "report.csv", "report.json"}
 
 
 def test_one_space_of_a_run_is_reported_alone():
     trials = nine()
-    whole, part = (Report(plan(trials, ("table7", "table9")), all_of(trials), only) for only in ("table7", "table9"))
+    whole, part = (report_of(trials, names=("table7", "table9"), space=only) for only in ("table7", "table9"))
     assert json.loads(whole.json())["rows"] == []
     assert (json.loads(part.json())["study"], len(json.loads(part.json())["rows"])) == ("table9", 9)
     assert "table7" not in part.markdown()
+    assert "table7: a title" in report_of(trials, names=("table7", "table9")).markdown()
 
 
 def size_of(png):
@@ -194,26 +165,143 @@ def size_of(png):
     return struct.unpack(">II", png[16:24])
 
 
-def test_the_combinations_are_a_picture_with_a_panel_a_column():
-    one = nine()
-    two = [*one, *nine(dataset="cifar10")]
-    width, height = size_of(Report(plan(one), all_of(one)).heat_map())
-    assert size_of(Report(plan(two), all_of(two)).heat_map()) == (2 * width, height)
-    assert "combinations.png" in Report(plan(one), all_of(one)).files()
+def test_figures_are_files_of_the_run_and_inside_the_page():
+    report = report_of([*nine(), *nine(dataset="cifar10")])
+    names = {"table9-combinations-digits.png", "table9-combinations-cifar10.png"}
+    files = report.files()
+    assert set(files) - {"report.html", "report.md", "report.csv", "report.json"} == names
+    assert {size_of(files[name]) for name in names} == {(700, 480)}
+    assert all(f"]({name})" in files["report.md"] for name in names)
+    assert "](" not in report.markdown()
+    assert files["report.html"].count("data:image/png;base64,") == 2
+    figures = report.figures()
+    assert set(figures) == names | {name.replace(".png", ".csv") for name in names}
+    assert figures["table9-combinations-digits.csv"].startswith("first,switch,n,mean,std\nIB,IB,3,51.0,1.0\n")
+
+
+# Views
+
+VIEW = """
+from dataclasses import replace
+
+from search_spaces import table9
+from study.exhibits import Figure, Printed, Cell, Table
+
+
+def view(results):
+    {body}
+
+
+def space(request):
+    return replace(table9.space(request), view=view)
+"""
+
+SHOWN = """
+    rows = [[row, results.cell(row, "digits", "test/few"), str(len(results["IB⇒IB", "digits"].observed("predictions")))]
+            for row in results.rows]
+    rows.append(["OLTR", Cell(printed=Printed(37.7, "†")), None])
+    figure = Figure("figure1", "A title", "A caption.", lambda canvas: canvas.add_subplot(), ["x"], [[1]])
+    return [Table("Few-shot", ["", "few", "runs"], rows), None, figure]
+"""
+
+
+def viewed(tmp_path, body, **options):
+    file = tmp_path / "mine.py"
+    file.write_text(VIEW.format(body=body.strip()))
+    trials = nine(replicates=2)
+    states = {end: top1(50.0, few=10.0 + n) for trial in trials for n, end in enumerate(trial.ends)}
+    return file, Report(plan(trials, file=str(file), **options), states.get)
+
+
+def test_a_space_s_own_view_is_shown_with_its_hypotheses_behind_the_tables(tmp_path):
+    _, report = viewed(tmp_path, SHOWN)
+    (section,) = report.sections
+    assert section.notices == ["Not the paper's data: digits. Evidence: same question."]
+    assert [each.title for each in section.exhibits] == ["Few-shot", "Hypotheses, set down before the run", "A title"]
+    head, body = table_of(report.markdown())
+    assert head == ["", "few", "paper", "runs"]
+    assert body[0] == ["IB⇒IB", "10.5 ± 0.7", "–", "0"]
+    assert body[-1] == ["OLTR", "–", "37.7†", "–"]
+    assert set(report.files()) >= {"table9-figure1.png"}
 
 
 @pytest.mark.parametrize(
-    "trials",
+    ("body", "said"),
     [
-        [cell("IB", switch) for switch in SAMPLERS],
-        [cell(first, "CR") for first in SAMPLERS],
-        nine()[:8],
-        [],
+        ("return results['no', 'such cell']", "it raised KeyError: ('no', 'such cell') (mine.py, line 9)"),
+        ("raise ValueError('no\\nway')", "it raised ValueError: no way (mine.py, line 9)"),
     ],
-    ids=["one first sampler", "one switch sampler", "a cell is missing", "nothing"],
 )
-def test_what_is_no_square_has_no_picture(trials):
-    assert Report(plan(trials), all_of(trials)).heat_map() is None
+def test_a_view_that_raises_gives_way_to_the_default_and_says_so(tmp_path, body, said):
+    file, report = viewed(tmp_path, body)
+    (section,) = report.sections
+    assert [each.title for each in section.tables] == ["table9: a title", "Hypotheses, set down before the run"]
+    assert section.notices[-1].startswith(f"The tables of {file} cannot be made, so here is the default one")
+    assert said in section.notices[-1]
+    assert "\n" not in section.notices[-1]
+
+
+def test_a_view_whose_file_is_gone_gives_way_to_the_default(tmp_path):
+    file, _ = viewed(tmp_path, SHOWN)
+    file.unlink()
+    report = Report(plan(nine(), file=str(file)), {}.get)
+    assert f"The tables of {file} cannot be made" in report.table()
+    assert "IB⇒CR" in report.table()
+
+
+def test_a_report_is_made_of_what_a_store_holds(tmp_path):
+    store, trials = Store(str(tmp_path / "store")), nine(replicates=2)
+    keys = [f"{number:064x}" for number in range(18)]
+    trials = [replace(trial, ends=tuple(keys[2 * n : 2 * n + 2])) for n, trial in enumerate(trials)]
+    for number, key in enumerate(keys[:4]):
+        payload = save({"observed.predictions": np.full(3, number, np.int16)})
+        store.save(key, {"key": key, **top1(50.0 + number)}, payload)
+    store.drop(keys[1])
+    damaged = tmp_path / "store" / "states" / keys[3][:2] / keys[3]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    results = Report.of(store, plan(trials)).sections[0].results
+    first, second, *others = results
+    assert first.last() == {0: 50.0, 1: 51.0}  # what was cleaned up is still measured
+    assert {n: own.tolist() for n, own in first.observed("predictions").items()} == {0: [0, 0, 0]}
+    assert second.last() == {0: 52.0, 1: 53.0}  # its header is whole
+    assert {n: own.tolist() for n, own in second.observed("predictions").items()} == {0: [2, 2, 2]}
+    assert all(result.headers == {} for result in others)
+
+
+# The command line
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home with two runs' records: `r-0` of nine cells and two spaces, nothing of the other."""
+    store, trials = Store(str(tmp_path / "home" / "store")), nine(replicates=1)
+    trials = [replace(trial, ends=(f"{number:064x}",)) for number, trial in enumerate(trials)]
+    for number, trial in enumerate(trials):
+        store.save(trial.ends[0], {"key": trial.ends[0], **top1(50.0 + number)}, b"")
+    runs.save_plan(store, plan(trials, ("table7", "table9")))
+    return tmp_path / "home"
+
+
+def test_figures_are_written_where_one_asks_for_them(home, tmp_path):
+    shown = call_study("report", "r-0", "--figures", str(tmp_path / "a" / "b"), home=home).stdout
+    assert "IB⇒CR" in shown
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {
+        "table9-combinations.png", "table9-combinations.csv",
+    }  # fmt: skip
+    assert size_of((tmp_path / "a" / "b" / "table9-combinations.png").read_bytes()) == (700, 480)
+    (tmp_path / "file").touch()
+    refused = call_study("report", "r-0", "--figures", str(tmp_path / "file"), home=home, code=2)
+    assert "a folder that can be written would do" in str(refused.exception)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_command_prints_a_run_or_one_of_its_spaces(home, form):
+    whole, part = (call_study("report", called, "--format", form, home=home).stdout for called in ("r-0", "table7"))
+    assert "IB⇒CR" in whole
+    assert "IB⇒CR" not in part
+    assert whole.startswith(
+        {"html": "<!doctype html>", "json": "{", "markdown": "# r-0", "csv": "space,"}.get(form, "")
+    )
 
 
 # Open searches

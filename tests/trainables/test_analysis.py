@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -59,6 +59,7 @@ def slow_regularity(learned, forgotten, counts):
     return found
 
 
+@settings(deadline=None)
 @given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=8), seed=seeds)
 def test_regularity_agrees_with_its_equations(counts, seed):
     rng = np.random.default_rng(seed)
@@ -85,6 +86,7 @@ def test_a_class_of_one_image_has_no_irregularity():
     assert found.irregularity[0] > 0
 
 
+@settings(deadline=None)
 @given(seed=seeds, tied=st.booleans())
 def test_correlations_are_scipy_s(seed, tied):
     rng = np.random.default_rng(seed)
@@ -116,6 +118,7 @@ def slow_kohavi_wolpert(predictions, labels, classes):
     return [sum(column) / len(labels) for column in (error, bias2, variance)]
 
 
+@settings(deadline=None)
 @given(seed=seeds, runs=st.integers(2, 6), classes=st.integers(2, 5))
 def test_bias_and_variance_agree_with_their_definitions_and_sum_to_the_error(seed, runs, classes):
     rng = np.random.default_rng(seed)
@@ -153,6 +156,7 @@ def slow_bound(standard, general, counts, q):
     return rows
 
 
+@settings(deadline=None)
 @given(seed=seeds, q=st.sampled_from([-1.0, 0.0, 0.5]), counts=st.lists(st.integers(1, 500), min_size=2, max_size=6))
 def test_the_bound_s_terms_agree_with_their_equations(seed, q, counts):
     counts.sort(reverse=True)
@@ -162,6 +166,7 @@ def test_the_bound_s_terms_agree_with_their_equations(seed, q, counts):
     np.testing.assert_allclose(columns, slow_bound(standard.tolist(), general.tolist(), counts, q), atol=1e-9)
 
 
+@settings(deadline=None)
 @given(seed=seeds)
 def test_at_one_theta_the_gap_is_identically_0(seed):
     # Q + L_S - L is an identity at one θ: the theorem says something only across branches.
@@ -193,6 +198,7 @@ def test_the_factor_of_the_confidence_term_on_cifar10_at_50(q, factor):
     assert confidence_factor(counts, q) == pytest.approx(factor, abs=0.005)
 
 
+@settings(deadline=None)
 @given(counts=st.lists(st.integers(1, 5000), min_size=1, max_size=10), q=st.floats(-2, 2))
 def test_no_sampler_has_a_smaller_factor_than_instance_balanced(counts, q):
     counts = np.asarray(counts)

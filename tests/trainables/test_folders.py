@@ -172,7 +172,9 @@ def test_a_class_that_is_not_in_both_is_refused(tmp_path):
 
 
 def test_a_single_class_is_refused(tmp_path):
-    assert "train/ has too few classes (1): two or more would do" in refusal(write(tmp_path / "images", {"ant": 3}, {"ant": 3}))
+    assert "train/ has too few classes (1): two or more would do" in refusal(
+        write(tmp_path / "images", {"ant": 3}, {"ant": 3})
+    )
 
 
 def test_a_class_without_training_images_or_with_one_test_image_is_refused(tmp_path):

@@ -1,5 +1,7 @@
+import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from trainables.data import load
 from trainables.datasets import DATASETS, Lists, facts
 from trainables.folders import look
 from trainables.images import ImageFiles
+from trainables.loop import Learner, evaluate, train_epoch
 from trainables.recipe import Epoch, origin
 
 SIDE = 56
@@ -37,9 +40,7 @@ def folder(tmp_path_factory):
             (root / part / name).mkdir(parents=True)
             for k in range(count):
                 level += 10
-                ramps(90 + 7 * level // 10, 150 - 5 * level // 10, level).save(
-                    root / part / name / f"{k}.jpg", quality=95
-                )
+                ramps(100 + level // 4, 140 - level // 4, level).save(root / part / name / f"{k}.jpg", quality=95)
     return root
 
 
@@ -63,6 +64,10 @@ def drawn(data, seed=0, order=None, epoch=EPOCH):
     """One epoch's images and labels."""
     order = np.arange(int(data.counts.sum())) if order is None else np.asarray(order)
     return joined(data.batches(order, epoch, np.random.default_rng(seed)))
+
+
+def origin_of(name):
+    return replace(origin(Config(dataset="digits"), "cpu", 1), dataset=name, fingerprint=facts(name).fingerprint)
 
 
 # Evaluation
@@ -125,17 +130,31 @@ def crops(images):
     return found
 
 
+SHAPE = (102, 138)  # of the first training image
+DECILES = np.arange(1, 10) / 10
+
+
+def random_resized(width, height):
+    """Width and height of a crop, as shares of the image's: 8 % to all of its area, ¾ to 4/3 as wide as high."""
+    rng = np.random.default_rng()
+    for _ in range(10):
+        area, ratio = rng.uniform(0.08, 1) * width * height, np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        across, down = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < across <= width and 0 < down <= height:
+            return across / width, down / height
+    return 1.0, (width * 4 / 3) / height  # the whole of it, as near as may be
+
+
 def test_training_images_are_crops_of_random_size_and_shape_half_of_them_flipped(files):
     data = files(0)
-    images, labels = drawn(data, order=np.arange(10).repeat(60))
+    images, labels = drawn(data, order=[0] * 600)
     widths, heights, flipped = (np.asarray(values) for values in zip(*crops(pixels(data, images)), strict=True))
     assert images.shape == (600, 3, SIDE, SIDE)
-    assert labels.tolist() == np.repeat([0, 1, 2], [300, 180, 120]).tolist()
-    area = widths * heights
-    assert 0.04 < area.min() < 0.15  # the ramps' outermost pixels are averages of their neighbours
-    assert 0.85 < area.max() < 1.01
-    assert abs(area.mean() - 0.54) < 0.06
-    assert widths.std() > 0.1 < heights.std()
+    assert labels.tolist() == [0] * 600
+    # Between the middles of its outermost pixels, a crop is 55/56 as wide as it is.
+    expected = np.asarray([random_resized(*SHAPE) for _ in range(600)]) * (SIDE - 1) / SIDE
+    for found, reference in ((widths, expected[:, 0]), (heights, expected[:, 1])):
+        np.testing.assert_allclose(np.quantile(found, DECILES), np.quantile(reference, DECILES), atol=0.07)
     assert 240 < flipped.sum() < 360
 
 
@@ -212,51 +231,85 @@ def test_two_passes_abreast_and_one_broken_off_disturb_nothing(workers, files):
             assert torch.equal(walked[step][1], labels)
 
 
+def test_training_has_the_same_bits_whole_and_resumed_with_any_number_of_workers(files, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    begun = replace(origin_of(f"folder:{folder}"), backbone="resnet8")
+
+    def train(data, indices, state=None):
+        learner = Learner(begun)
+        if state is not None:
+            learner.load(state)
+        for index in indices:
+            measures = train_epoch(learner, data, EPOCH, index) | evaluate(learner, data, EPOCH)
+        return {name: tensor.clone() for name, tensor in learner.state().items()}, measures
+
+    whole, measures = train(files(0), range(3))
+    first, _ = train(files(1), range(1))
+    resumed, again = train(files(2), range(1, 3), first)
+    assert measures == again
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
 # Files as they are
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
-def test_images_of_every_mode_become_rgb(mode, tmp_path, folder):
-    target = tmp_path / "images"
-    target.symlink_to(folder) if mode is None else __import__("shutil").copytree(folder, target)
-    first = target / "train/a/0.jpg"
-    image = Image.new("RGB", (64, 64), (90, 90, 90))
-    first.unlink()
-    kept = Image.new(mode, (64, 64)) if mode == "I;16" else image.convert(mode)
-    kept.save(first.with_suffix(".tif"))
-    data = ImageFiles(KNOWN, look(target), torch.device("cpu"), 0)
+@pytest.fixture
+def copy(folder, tmp_path):
+    """A copy of the folder that a test may damage."""
+    return Path(shutil.copytree(folder, tmp_path / "images"))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1", "I;16"])
+def test_images_of_every_mode_become_rgb(mode, copy):
+    grey = Image.new("RGB", (64, 64), (90, 90, 90))
+    kept = {"P": lambda: grey.quantize(2), "I;16": lambda: Image.new("I;16", (64, 64))}.get(
+        mode, lambda: grey.convert(mode)
+    )
+    (copy / "train/a/0.jpg").unlink()
+    kept().save(copy / "train/a/0.tif")
+    data = ImageFiles(KNOWN, look(copy), torch.device("cpu"), 0)
     images, _ = joined(data.fit_batches())
     assert images.shape == (10, 3, SIDE, SIDE)
-    if mode not in ("1", "I;16"):
+    if mode not in ("1", "I;16"):  # black and white, and 65,536 greys, are not 90
         assert (pixels(data, images)[0].round() == 90).all()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "gone"])
-def test_a_file_that_is_no_image_is_named(damage, workers, tmp_path, folder):
-    import shutil
+def complaint(batches):
+    """What is said of the image that cannot be decoded. The exception goes at once: it would keep the workers."""
+    try:
+        list(batches)
+    except Refusal as refusal:
+        return str(refusal)
+    return pytest.fail("nothing is wrong")
 
-    shutil.copytree(folder, tmp_path / "images")
-    bad = tmp_path / "images/train/b/1.jpg"
-    data = ImageFiles(KNOWN, look(tmp_path / "images"), torch.device("cpu"), workers)
-    content = bad.read_bytes()
-    bad.unlink()
-    if damage != "gone":
-        bad.write_bytes({"empty": b"", "text": b"not an image", "truncated": content[: len(content) // 2]}[damage])
-    for batches in (lambda: drawn(data), data.fit_batches):
-        with pytest.raises(Refusal, match="a file that Pillow decodes would do") as refused:
-            list(batches())
-        assert str(bad) in str(refused.value)
-        assert "\n" not in str(refused.value)
-    bad.write_bytes(content)
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_is_no_image_is_named_and_a_good_one_in_its_place_is_read(workers, copy):
+    bad = copy / "train/b/1.jpg"
+    data = ImageFiles(KNOWN, look(copy), torch.device("cpu"), workers)
+    good = bad.read_bytes()
+    for content in (b"", b"not an image", good[: len(good) // 2], None):
+        bad.unlink() if content is None else bad.write_bytes(content)
+        for batches in (data.batches(np.arange(10), EPOCH, np.random.default_rng()), data.fit_batches()):
+            line = complaint(batches)
+            assert line.startswith(f"image = {str(bad)!r}: it cannot be decoded (")
+            assert line.endswith("): a file that Pillow reads would do")
+            assert "\n" not in line
+    bad.write_bytes(good)
     assert drawn(data)[0].shape == (10, 3, SIDE, SIDE)
 
 
+def test_a_worker_that_dies_is_not_the_training_s_fault_and_others_take_its_place(files):
+    data = files(1)
+    expected = list(data.test_batches())
+    before = {process.pid for process in torch_workers()}
+    assert before
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+
+
 # Loading
-
-
-def origin_of(name):
-    return replace(origin(Config(dataset="digits"), "cpu", 1), dataset=name, fingerprint=facts(name).fingerprint)
 
 
 def test_a_folder_is_loaded_once_by_its_name(folder, tmp_path, monkeypatch):

@@ -185,6 +185,7 @@ def test_sigmoid_focal_with_gamma_0_is_the_sum_of_binary_cross_entropies():
 
 
 @pytest.mark.parametrize("beta", [0.5, 0.99, 0.9999, 0.999999, 1 - 2**-52])
+@settings(deadline=None)
 @given(n=sizes)
 def test_effective_number_weights_are_exact(beta, n):
     found = effective_number_weights(torch.tensor(n, dtype=torch.float64), beta)

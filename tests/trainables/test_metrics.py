@@ -23,18 +23,19 @@ def slow_summary(logits, labels, shots):
         losses.append(math.log(total) + max(row) - row[label])
         hits[label].append(correct)
         bins.setdefault(min(int(confidence * BINS), BINS - 1), []).append((correct, confidence))
-    accuracy = [100 * sum(hits[label]) / len(hits[label]) for label in range(classes)]
+    accuracy = [100 * sum(each) / len(each) if each else None for each in hits.values()]
     gaps = [len(b) * abs(sum(c for c, _ in b) / len(b) - sum(p for _, p in b) / len(b)) for b in bins.values()]
     measures = {
         "loss": sum(losses) / len(losses),
         "top1": 100 * sum(map(sum, hits.values())) / len(losses),
-        "worst": min(accuracy),
+        "worst": min(each for each in accuracy if each is not None),
         "ece": 100 * sum(gaps) / len(losses),
         "class_accuracy": accuracy,
     }
     for split, members in shots.items():
-        if members:
-            measures[split] = sum(accuracy[label] for label in members) / len(members)
+        own = [accuracy[label] for label in members if accuracy[label] is not None]
+        if own:
+            measures[split] = sum(own) / len(own)
     return measures
 
 
@@ -57,9 +58,12 @@ def measured(logits, labels, part=None, parts=1, batch=64):
 
 
 def assert_same(measures, expected):
+    def numbers(value):  # of a class that has none, -1
+        return [-1 if each is None else each for each in value] if isinstance(value, list) else value
+
     assert measures.keys() == expected.keys()
     for name, value in expected.items():
-        assert measures[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+        assert numbers(measures[name]) == pytest.approx(numbers(value), rel=1e-4, abs=1e-4), name
 
 
 @settings(deadline=None, max_examples=25)
@@ -92,6 +96,25 @@ def test_how_the_images_are_batched_does_not_matter():
     logits, labels = images(seed=None)
     for one, other in zip(measured(logits, labels, batch=7), measured(logits, labels, batch=200), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), absent=st.integers(0, 2))
+def test_a_class_without_images_has_no_accuracy_and_counts_in_no_split(seed, absent):
+    logits, labels = images(seed)
+    labels[labels == absent] = (absent + 1) % 3
+    by_class, by_bin = measured(logits, labels)
+    measures = summary("val", by_class[:, 0], by_bin[:, 0], SHOTS)
+    expected = slow_summary(logits.tolist(), labels.tolist(), SHOTS)
+    assert measures["val/class_accuracy"][absent] is None
+    assert_same(measures, {f"val/{name}": value for name, value in expected.items()})
+
+
+def test_adding_a_batch_says_what_was_predicted():
+    logits, labels = images(seed=None)
+    tally = Tally(3, 1, torch.device("cpu"))
+    predicted = tally.add(torch.from_numpy(logits), torch.from_numpy(labels), torch.zeros(200, dtype=torch.int64))
+    assert predicted.tolist() == [row.index(max(row)) for row in logits.tolist()]
 
 
 def test_an_empty_shot_split_is_left_out():

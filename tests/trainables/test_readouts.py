@@ -128,6 +128,16 @@ def test_an_empty_split_is_left_out():
     assert all(map(math.isfinite, found.values()))
 
 
+def test_a_class_without_reported_images_counts_in_no_split():
+    rng = np.random.default_rng()
+    classifier, (x, labels, part) = head(rng), images(rng)
+    part[labels == 3] = VAL
+    found = read(classifier, x, labels, part, shots={"many": [0, 1], "medium": [2, 3], "few": [3]})
+    alone = read(classifier, x, labels, part, shots={"many": [0, 1], "medium": [2], "few": []})
+    assert found == alone
+    assert all(map(math.isfinite, found.values()))
+
+
 def test_only_a_plain_linear_classifier_has_lengths_to_normalise():
     rng = np.random.default_rng()
     cosine, scaled = Cosine(6, 4), torch.nn.Module()

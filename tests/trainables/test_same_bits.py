@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,18 +11,23 @@ from study import tree
 from study.execute import Job
 from study.plan import Machine, Resolved
 from study.store import Store
-from trainables import work
+from trainables import methods, work
 from trainables.config import Config
 from trainables.trainable import StageTrainable
 
 EPOCHS = 7
+PAPER = Config(
+    dataset="digits", backbone="resnet8", epochs=EPOCHS, milestones=(3,), warmup=2, S=1, retrain_epochs=2,
+    measures=("events",),
+)  # fmt: skip
+
+
+def resolved(config: Config) -> Resolved:
+    return work.resolve(config.to_json(), 0, Machine("cpu", 1))
 
 
 def recipe(first: str, switch: str) -> Resolved:
-    config = Config(
-        dataset="digits", backbone="resnet8", epochs=EPOCHS, milestones=(3,), warmup=2, S=1, first=first, switch=switch
-    )
-    return work.resolve(config.to_json(), 0, Machine("cpu", 1))
+    return resolved(replace(PAPER, first=first, switch=switch))
 
 
 def train(stages: list[tree.Stage], folder: Path) -> Store:
@@ -67,3 +73,12 @@ def test_started_from_another_s_prefix(whole: object, tmp_path: Path) -> None:
     stages = sorted(tree.stages([own, other], set()), key=lambda stage: (stage.start, stage.key == own.keys[-1]))
     assert [len(stage.keys) for stage in stages] == [4, 3, 3]  # a shared trunk of m + S epochs; own is trained last
     assert bits(train(stages, tmp_path), own) == whole
+
+
+@pytest.mark.parametrize("method", [methods.crt, methods.lws])
+def test_a_second_stage_started_from_cross_entropy_s_last_state(method: methods.Method, tmp_path: Path) -> None:
+    own, trunk = resolved(method(PAPER)), resolved(methods.cross_entropy(PAPER))
+    (alone,) = tree.stages([own], set())
+    stages = sorted(tree.stages([own, trunk], set()), key=lambda stage: stage.start)
+    assert [len(stage.keys) for stage in stages] == [EPOCHS, 2]
+    assert bits(train(stages, tmp_path / "shared"), own) == bits(train([alone], tmp_path / "alone"), own)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables.config import SAMPLERS, Config, base
@@ -36,6 +36,7 @@ def keys(config):
 # The switch
 
 
+@settings(deadline=None)
 @given(S=st.integers(0, 99))
 def test_the_first_sampler_is_used_at_exactly_the_indices_below_m_plus_s(S):
     made = epochs(Config(first="CB", switch="CR", S=S))
@@ -311,6 +312,7 @@ def test_the_tables_of_one_data_set_share_their_trunk():
     assert states([table_6, table_7, table_9, table_10, table_11], base("cifar10", 100.0)) == (by_hand, 6200)
 
 
+@settings(deadline=None)
 @given(S=st.integers(0, 98), first=st.sampled_from(sorted(SAMPLERS)), switch=st.sampled_from(sorted(SAMPLERS)))
 def test_a_later_switch_leaves_the_epochs_before_the_earlier_one(S, first, switch):
     early, late = epochs(Config(first=first, switch=switch, S=S)), epochs(Config(first=first, switch=switch, S=S + 1))

@@ -1,0 +1,190 @@
+"""The paper's claims: each as differences that stood here before they were measured, with their verdicts.
+
+    study run claims                          digits-LT at IF 50, 3 replicates: 4149 epochs of 9600
+    study run claims --paper                  the data of Tables 6, 7, 9, 11: 9113 epochs of 16400 a replicate
+
+Paper: 4.2, 4.3, A.5 and A.6. Evidence on digits: same question, other data (Tables 7, 9, Figure 1); exploratory (Tables
+6, 11). The trials are those tables'. A claim that one way is better wants a paired difference that is told from 0, by
+Holm over all; a claim that two do not differ wants an interval within a point. From five replicates on there are
+p-values (``--seeds 5``). Efficiency is counted from the switch on: epochs, seconds and images until a method first
+comes within half a point of its own highest accuracy since then; BBN processes two images a draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from search_spaces import figure1, table6, table7, table9, table11
+from study.compare import Difference, paired
+from study.exhibits import NOTHING, Cell, Figure, Table
+from study.plan import Choice, Contrast, Request, Space, Trial
+from study.results import Result, Results
+from trainables.config import SAMPLERS, Config
+from trainables.protocol import DATA_DOMAIN, class_counts, column_name
+from trainables.work import WORK
+
+PARTS: Mapping[str, Callable[[Request], Space]] = {
+    "Table 6": table6.space,
+    "Table 7": table7.space,
+    "Table 9": table9.space,
+    "Table 11": table11.space,
+    "Figure 1": figure1.space,
+}
+
+POINTS = 0.5  # to within so many of the highest accuracy since the switch
+
+
+def _claim(words: str, part: str, pairs: Sequence[tuple[str, str]], margin: float | None = None) -> list[Contrast]:
+    """A claim over pairs of a part's rows: the first is better, or with a margin, the two do not differ."""
+    return [Contrast(f"{part}: {one}", f"{part}: {other}", margin, words) for one, other in pairs]
+
+
+CONTRASTS = (
+    *_claim(
+        "instance-balanced is the best first sampler", "Table 9",
+        [(f"IB⇒{switch}", f"{first}⇒{switch}") for switch in SAMPLERS for first in ("CB", "CR")],
+    ),
+    *_claim(
+        "switching to class-reversed improves every first sampler", "Table 9",
+        [(f"{first}⇒CR", f"{first}⇒IB") for first in SAMPLERS],
+    ),
+    *_claim(
+        "accuracy is insensitive to S", "Table 6",
+        [(contrast.better, contrast.worse) for contrast in table6.HYPOTHESES], 1.0,
+    ),
+    *_claim("switching on from CR to CB drops", "Table 7", [("CR", "CR for 5 epochs, then CB")]),
+    *_claim("CB before CR changes nothing", "Table 7", [("CB for 5 epochs, then CR", "CR")], 1.0),
+    *_claim(
+        "joint training is better than a fixed backbone", "Table 11",
+        [(f"{switch}, joint{end}", f"{switch}, fixed{end}") for switch in SAMPLERS for end in ("", ", re-trained")],
+    ),
+    *_claim(
+        "without a switch, re-training the classifier helps", "Table 11",
+        [(f"IB, {way}, re-trained", f"IB, {way}") for way in ("fixed", "joint")],
+    ),
+    *_claim(
+        "with a switch, re-training the classifier changes nothing", "Table 11",
+        [(f"{switch}, {way}, re-trained", f"{switch}, {way}") for switch in ("CB", "CR") for way in ("fixed", "joint")],
+        1.0,
+    ),
+)  # fmt: skip
+
+# Where the paper itself says that CR⇒CR is no improvement on CR⇒IB.
+EXCEPTIONS = [("Table 9: CR⇒CR", column_name("cifar100", imbalance)) for imbalance in (100.0, 50.0)]
+
+
+def space(request: Request) -> Space:
+    """The trials of all the tables that the claims are about."""
+    return Space(
+        name="claims",
+        title="The paper's claims, and what they cost",
+        trials=tuple(_trials(request)),
+        domain={**DATA_DOMAIN, "cell": Choice(_cells())},
+        contrasts=CONTRASTS,
+        evidence="same question, other data (Tables 7 and 9, Figure 1); exploratory (Tables 6 and 11)",
+        work=WORK,
+        view=view,
+    )
+
+
+def _trials(request: Request) -> list[Trial]:
+    own = replace(request, options={})  # which are for single tables
+    trials = []
+    for part, function in PARTS.items():
+        for each in function(own).trials:
+            row = f"{part}: {each.row}"
+            trials.append(replace(each, row=row, axes={**each.axes, "cell": row}))
+    return trials
+
+
+def _cells() -> tuple[str, ...]:
+    """Every row there can be, whatever the data."""
+    return tuple(dict.fromkeys(each.row for paper in (False, True) for each in _trials(Request(paper=paper))))
+
+
+def view(results: Results) -> list[Table | Figure]:
+    """The claims with their counts of verdicts, and efficiency on each data set; the report adds each difference."""
+    columns = dict.fromkeys(result.trial.column for result in results if result.trial.row.startswith("Figure 1"))
+    return [_verdicts(results), *(_efficiency(results, column) for column in columns)]
+
+
+def _verdicts(results: Results) -> Table:
+    found: dict[str, list[Difference]] = {contrast.claim: [] for contrast in CONTRASTS}
+    exceptions: list[Difference] = []
+    for each in results.hypotheses():
+        excepted = (each.contrast.better, each.column) in EXCEPTIONS
+        (exceptions if excepted else found[each.contrast.claim]).append(each)
+    rows = [_verdict(results, claim, each) for claim, each in found.items()]
+    if exceptions:  # the paper's claim is the opposite
+        *row, supported, contradicted, neither = _verdict(results, "CR⇒CR is no improvement on CR⇒IB", exceptions)
+        rows.append([*row, contradicted, supported, neither])
+    head = ["claim", "differences", "ours, points", "paper, points", "supported", "contradicted", "neither"]
+    notes = ["Differences: pairs of rows times data sets; points: the least and the greatest of their means."]
+    return Table("Claims, by the verdicts on their differences", head, rows, notes)
+
+
+def _verdict(results: Results, claim: str, found: Sequence[Difference]) -> list[str]:
+    printed = []
+    for each in found:
+        better, worse = (results[row, each.column].trial.paper for row in (each.contrast.better, each.contrast.worse))
+        if better is not None and worse is not None:
+            printed.append(better - worse)
+    verdicts = [each.verdict.partition(":")[0] for each in found]
+    counts = [verdicts.count(word) for word in ("supported", "contradicted")]
+    ours = _range([each.estimate.mean for each in found])
+    return [claim, str(len(found)), ours, _range(printed), *map(str, counts), str(len(found) - sum(counts))]
+
+
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return NOTHING
+    low, high = (f"{each:+.1f}" for each in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _efficiency(results: Results, column: str) -> Table:
+    """What each method takes from the switch on, and in all."""
+    own = [result for result in results if result.trial.row.startswith("Figure 1") and result.trial.column == column]
+    device, threads = results.plan.machine.device, results.plan.machine.threads
+    rows: list[list[str | Cell | None]] = []
+    needed: dict[str, dict[int, int]] = {}
+    for result in own:
+        config = Config.from_json(result.trial.config)
+        switch, images = config.last_first, images_an_epoch(config)
+        epochs = needed[config.method] = epochs_needed(result, switch)
+        cores = threads if device == "cpu" else 1
+        spent = {r: cores * sum(each[switch : switch + epochs[r]]) for r, each in result.wall_seconds().items()}
+        processed = {r: n * images for r, n in epochs.items()}
+        whole = str(images * result.trial.epochs)
+        rows.append([config.method, Cell(epochs), Cell(spent), Cell(processed, digits=0), str(images), whole])
+    unit = "CPU seconds" if device == "cpu" else "GPU seconds"
+    head = ["method", "epochs since the switch", unit, "images", "images an epoch", "images in all"]
+    models = ", ".join(sorted(frozenset[str]().union(*(result.hardware for result in own))))
+    notes = [
+        f"Epochs, {unit} and images since the switch, until test accuracy is within {POINTS:g} points of the method's "
+        f"highest since then (selected on test). Seconds of training and evaluation{models and f' on {models}'}."
+    ]
+    *others, ours = needed
+    for method in others:
+        gap = paired(needed[method], needed[ours])
+        if gap is not None:
+            notes.append(f"{method} − {ours}: {gap.words()} epochs (paired, n = {gap.n}, 95 % t-interval).")
+    return Table(f"Efficiency, {column}", head, rows, notes)
+
+
+def epochs_needed(result: Result, switch: int) -> dict[int, int]:
+    """Epochs since the switch until a replicate's test accuracy is within half a point of its highest since then."""
+    import numpy as np
+
+    from trainables.analysis import epochs_to_within
+
+    curves = {r: np.asarray(curve, dtype=float) for r, curve in result.curve("test/top1").items()}
+    return {r: epochs_to_within(curve, switch, POINTS) for r, curve in curves.items()}
+
+
+def images_an_epoch(config: Config) -> int:
+    """Training images that an epoch processes; BBN's two branches take one each."""
+    drawn = sum(class_counts(config))
+    drawn -= drawn % config.batch_size if config.drop_last else 0
+    return drawn * (2 if config.bilateral else 1)

@@ -1,0 +1,19 @@
+"""Figure 7: learning speed at four constant learning rates, under the paper's procedure.
+
+    study run figure7                         digits-LT at IF 50, 3 replicates: 1200 epochs of 1200
+    study run figure7 --paper                 CIFAR-10-LT at IF 50: 800 epochs of 800 a replicate
+
+Paper: Figure 7 (A.7). Evidence on digits: exploratory. The runs are Table 14's, and what is shown is Figure 2's. The
+paper's claims: switching always speeds small classes up, at some damage to large ones, least with stage-wise rates.
+"""
+
+from dataclasses import replace
+
+from search_spaces import figure6
+from study.plan import Request, Space
+
+
+def space(request: Request) -> Space:
+    """Table 14's runs of the paper's procedure at constant rates."""
+    title = "Figure 7: learning speed of four classes at constant lr, ours"
+    return replace(figure6.constant_rates(request, "Our"), name="figure7", title=title)

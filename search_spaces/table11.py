@@ -1,0 +1,76 @@
+"""Table 11: at the switch, which sampler, with the backbone trained on or fixed, the classifier kept or drawn anew.
+
+    study run table11                         digits-LT, 3 replicates: 1917 epochs of 3600
+    study run table11 --paper                 CIFAR-10-LT at IF 50: 1289 epochs of 2400 a replicate
+
+Paper: Table 11 (A.6). Evidence on digits: exploratory. All twelve branch from one trunk at S = 1 and go on at the
+decayed lr, without a warm-up. Those trained jointly with the classifier kept are Table 9's. The paper's claims: joint
+training is better; a classifier drawn anew helps only where the sampler is not switched.
+"""
+
+from dataclasses import replace
+
+from study.exhibits import Figure, Table
+from study.plan import Choice, Contrast, Request, Space
+from study.results import Results
+from trainables.config import SAMPLERS
+from trainables.protocol import DATA_DOMAIN, bases, trial
+from trainables.work import WORK
+
+COLUMNS = (("cifar10", 50.0),)
+
+# By the switching sampler, then as `WAYS`.
+PAPER = {
+    "IB": (76.3, 77.9, 77.7, 78.9),
+    "CB": (81.9, 81.9, 81.8, 81.9),
+    "CR": (81.4, 82.9, 81.6, 82.4),
+}
+WAYS = ((False, False), (True, False), (False, True), (True, True))  # joint training, re-training the classifier
+
+HYPOTHESES = (
+    *(Contrast(better=f"{switch}, joint", worse=f"{switch}, fixed") for switch in SAMPLERS),
+    Contrast(better="IB, joint, re-trained", worse="IB, joint"),
+    *(Contrast(better=f"{switch}, joint, re-trained", worse=f"{switch}, joint", margin=1.0) for switch in ("CB", "CR")),
+)
+
+
+def space(request: Request) -> Space:
+    """The twelve cells on every data set asked for."""
+    trials = []
+    for config in bases(request, COLUMNS):
+        for switch, figures in PAPER.items():
+            for (joint, anew), figure in zip(WAYS, figures, strict=True):
+                cell = replace(config, first="IB", switch=switch, S=1, joint=joint, reinitialise=anew)
+                axes = {
+                    "switch": switch, "training": "joint" if joint else "fixed",
+                    "classifier": "re-trained" if anew else "kept",
+                }  # fmt: skip
+                row = f"{switch}, {axes['training']}" + (", re-trained" if anew else "")
+                trials.append(trial(cell, row, axes, {COLUMNS[0]: figure}))
+    return Space(
+        name="table11",
+        title="Table 11: decoupled and joint training after the switch",
+        trials=tuple(trials),
+        domain={
+            **DATA_DOMAIN,
+            "switch": Choice(tuple(SAMPLERS)),
+            "training": Choice(("joint", "fixed")),
+            "classifier": Choice(("kept", "re-trained")),
+        },
+        contrasts=HYPOTHESES,
+        evidence="exploratory",
+        work=WORK,
+        view=view,
+    )
+
+
+def view(results: Results) -> list[Table | Figure]:
+    """Samplers, S, crosses for joint training and for re-training, and the accuracy on each data set."""
+    rows = []
+    for row in results.rows:
+        axes = results[row, results.columns[0]].trial.axes
+        crosses = ["X" if axes["training"] == "joint" else "", "X" if axes["classifier"] == "re-trained" else ""]
+        cells = [results.cell(row, column) for column in results.columns]
+        rows.append(["IB", "1", str(axes["switch"]), *crosses, *cells])
+    head = ["First sampler", "S", "Switching sampler", "Joint training", "Re-training classifier", *results.columns]
+    return [Table(results.space.title, head, rows, ["Top-1 in % after the last epoch (test/top1)."])]

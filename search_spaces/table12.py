@@ -1,0 +1,55 @@
+"""Table 12: how good the features are: the classifier re-trained under each sampler, on either training's backbone.
+
+    study run table12                         digits-LT, 3 replicates: 987 epochs of 2340
+    study run table12 --paper                 CIFAR-10-LT at IF 50: 479 epochs of 1380 a replicate
+
+Paper: Table 12 (A.6). Evidence on digits: exploratory. After all epochs of the standard and of our procedure, the
+backbone is fixed and the classifier drawn anew and trained for another 30 epochs, as cRT does it; the standard features
+under CB are cRT. The paper's claim: our features are better (under IB slightly worse).
+"""
+
+from dataclasses import replace
+
+from study.exhibits import Figure, Table
+from study.plan import Choice, Contrast, Request, Space
+from study.results import Results
+from trainables import methods
+from trainables.config import SAMPLERS
+from trainables.protocol import DATA_DOMAIN, bases, trial
+from trainables.work import WORK
+
+COLUMNS = (("cifar10", 50.0),)
+
+# The training behind the features, and the figures as `SAMPLERS`.
+FEATURES: dict[str, tuple[methods.Method, tuple[float, ...]]] = {
+    "Standard": (methods.cross_entropy, (77.7, 80.7, 82.2)),
+    "Our": (methods.switching, (77.0, 81.4, 82.6)),
+}
+
+
+def space(request: Request) -> Space:
+    """The six cells on every data set asked for."""
+    trials = []
+    for base in bases(request, COLUMNS):
+        for feature, (method, figures) in FEATURES.items():
+            for sampler, figure in zip(SAMPLERS, figures, strict=True):
+                row = f"{feature}, {sampler}"
+                cell = replace(method(base), method=f"{feature} features, {sampler}", retrain=sampler)
+                trials.append(trial(cell, row, {"feature": feature, "retrain": sampler}, {COLUMNS[0]: figure}))
+    return Space(
+        name="table12",
+        title="Table 12: quality of the features of standard training and of ours",
+        trials=tuple(trials),
+        domain={**DATA_DOMAIN, "feature": Choice(tuple(FEATURES)), "retrain": Choice(tuple(SAMPLERS))},
+        contrasts=tuple(Contrast(better=f"Our, {sampler}", worse=f"Standard, {sampler}") for sampler in ("CB", "CR")),
+        evidence="exploratory",
+        work=WORK,
+        view=view,
+    )
+
+
+def view(results: Results) -> list[Table | Figure]:
+    """Feature, the sampler that the classifier is re-trained under, and the accuracy on each data set."""
+    rows = [[*row.split(", "), *(results.cell(row, column) for column in results.columns)] for row in results.rows]
+    head = ["Feature", "Re-training", *results.columns]
+    return [Table(results.space.title, head, rows, ["Top-1 in % after the last epoch (test/top1)."])]

@@ -1,0 +1,81 @@
+"""Table 14: constant learning rates against the stage-wise one, under the standard procedure and under ours.
+
+    study run table14                         digits-LT, 3 replicates: 2235 epochs of 3000
+    study run table14 --paper                 CIFAR-10-LT at IF 50: 1495 epochs of 2000 a replicate
+
+Paper: Table 14 (A.7). Evidence on digits: same question, other data. Constant rates have no warm-up; their milestones
+stay, for the switch is counted from them. They are the runs of Figures 6 and 7, which look at the training images. The
+paper's claims: ours is better at every rate, and the stage-wise one is the best for both.
+"""
+
+from dataclasses import replace
+
+from study.exhibits import Figure, Table
+from study.plan import Choice, Contrast, Request, Space
+from study.results import Results
+from trainables import methods
+from trainables.config import Config
+from trainables.protocol import DATA_DOMAIN, bases, trial
+from trainables.work import WORK
+
+COLUMNS = (("cifar10", 50.0),)
+STAGE_WISE = "stage-wise"
+RATES = (0.1, 0.02, 0.01, 0.001)
+PROCEDURES: dict[str, methods.Method] = {"Standard": methods.cross_entropy, "Our": methods.switching}
+
+# By the learning rate, then as `PROCEDURES`.
+PAPER = {
+    STAGE_WISE: (77.9, 82.9),
+    "0.1": (75.5, 77.7),
+    "0.02": (76.1, 78.3),
+    "0.01": (75.0, 77.7),
+    "0.001": (65.9, 66.1),
+}
+
+HYPOTHESES = (
+    *(Contrast(better=f"Our, {rate}", worse=f"Standard, {rate}") for rate in PAPER),
+    *(
+        Contrast(better=f"{procedure}, {STAGE_WISE}", worse=f"{procedure}, {rate:g}")
+        for procedure in PROCEDURES for rate in RATES
+    ),
+)  # fmt: skip
+
+
+def constant(config: Config, rate: float) -> Config:
+    """One learning rate throughout."""
+    return replace(config, lr=rate, gamma=1.0, warmup=0, measures=("fit",))
+
+
+def space(request: Request) -> Space:
+    """Both procedures at every learning rate on every data set asked for."""
+    trials = []
+    for base in bases(request, COLUMNS):
+        for place, (procedure, method) in enumerate(PROCEDURES.items()):
+            for rate, figures in PAPER.items():
+                config = method(base) if rate == STAGE_WISE else constant(method(base), float(rate))
+                axes = {"procedure": procedure, "rate": rate}
+                trials.append(trial(config, f"{procedure}, {rate}", axes, {COLUMNS[0]: figures[place]}))
+    return Space(
+        name="table14",
+        title="Table 14: constant and stage-wise learning rates",
+        trials=tuple(trials),
+        domain={**DATA_DOMAIN, "procedure": Choice(tuple(PROCEDURES)), "rate": Choice(tuple(PAPER))},
+        contrasts=HYPOTHESES,
+        evidence="same question, other data",
+        work=WORK,
+        view=view,
+    )
+
+
+def view(results: Results) -> list[Table | Figure]:
+    """The paper's two halves side by side, a table for each data set."""
+    head = ["Learning rate (SGD)", *PROCEDURES]
+    notes = ["Top-1 in % after the last epoch (test/top1)."]
+    return [
+        Table(
+            f"{results.space.title}, {column}", head,
+            [[rate, *(results.cell(f"{procedure}, {rate}", column) for procedure in PROCEDURES)] for rate in PAPER],
+            notes,
+        )
+        for column in results.columns
+    ]  # fmt: skip

@@ -1,0 +1,73 @@
+"""Plans and what was recorded of them, without training: for the tests of reports."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from study.plan import Contrast, Machine, Plan, PlannedSpace, PlannedTrial, Request, Resources
+from study.results import Results
+
+SAMPLERS = ("IB", "CB", "CR")
+CONTRASTS = (Contrast("IB⇒CR", "IB⇒IB"),)
+
+
+def cell(
+    first: str, switch: str, dataset: str = "digits", paper: float | None = None, paper_of: str = "",
+    replicates: int = 3, measure: str = "test/top1", provenance: str = "", **axes: Any,
+) -> PlannedTrial:  # fmt: skip
+    """A cell of Table 9; its states are called after it and the replicate's number."""
+    row = f"{first}⇒{switch}"
+    axes = {"dataset": dataset, "imbalance": 50.0, "first": first, "switch": switch, "S": 1, **axes}
+    ends = tuple(f"{row} {dataset} {number}" for number in range(replicates))
+    return PlannedTrial(
+        "table9", f"{row} ({dataset})", row, dataset, {"dataset": dataset}, axes, paper, paper_of, 200, ends, measure,
+        provenance=provenance,
+    )  # fmt: skip
+
+
+def nine(**options: Any) -> list[PlannedTrial]:
+    """All cells."""
+    return [cell(first, switch, **options) for first, switch in product(SAMPLERS, repeat=2)]
+
+
+def plan(trials: list[PlannedTrial], names: tuple[str, ...] = ("table9",), file: str = "", **changes: Any) -> Plan:
+    """A run of spaces with these trials; without a file, they have no view of their own."""
+    fields = {"contrasts": CONTRASTS, "evidence": "same question", **changes}
+    spaces = tuple(
+        PlannedSpace(
+            name=name, title=f"{name}: a title", objectives=("test/top1",), domain={}, file=file, file_digest="",
+            **fields,
+        )
+        for name in names
+    )  # fmt: skip
+    return Plan(
+        run="r-0", request=Request(), machine=Machine("cpu", 1), resources=Resources(), replicates=3, spaces=spaces,
+        trials=tuple(trials), sources={}, epochs_needed=0, commit="c0", versions={"a": "1"},
+    )  # fmt: skip
+
+
+def header(*measures: dict[str, Any]) -> dict[str, Any]:
+    """The header of a state with the measures of these epochs."""
+    return {
+        "provenance": [{"device_model": "a CPU"}],
+        "measures": list(measures),
+        "wall_seconds": [0.5] * len(measures),
+    }
+
+
+def top1(last: float, best: float | None = None, **shots: float) -> dict[str, Any]:
+    """The header of a state after two epochs."""
+    split = {f"test/{shot}": value for shot, value in shots.items()}
+    return header({"test/top1": last if best is None else best}, {"test/top1": last, **split})
+
+
+def all_of(trials: list[PlannedTrial], value: float = 50.0, step: float = 1.0) -> dict[str, dict[str, Any]]:
+    """Every state: a trial's replicates are `value`, `value + step`, …"""
+    return {end: top1(value + step * number) for trial in trials for number, end in enumerate(trial.ends)}
+
+
+def results(trials: list[PlannedTrial], states: dict[str, dict[str, Any]], **changes: Any) -> Results:
+    """What a view of their space is given."""
+    made = plan(trials, **changes)
+    return Results(made, made.spaces[0], states.get)

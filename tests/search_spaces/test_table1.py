@@ -1,0 +1,66 @@
+"""Table 1: the paper's rows, its copied one, and the methods that it does not have."""
+
+import pytest
+from untrained import by_place, entry, nothing, results, space, tables
+
+from study.plan import Contrast
+from trainables.protocol import CIFAR, column_name
+
+COLUMNS = [column_name(*place) for place in CIFAR]
+
+
+@pytest.mark.parametrize(
+    ("row", "figures", "provenance"),
+    [
+        ("Cross Entropy", [73.1, 77.9, 86.4, 40.7, 44.9, 57.2], "*"),
+        ("CB-Focal", [74.6, 79.3, 87.1, 39.6, 45.2, 58.0], "†"),
+        ("Decouple-LWS", [73.5, 77.5, 86.1, 40.2, 45.7, 58.1], "*"),
+        ("BBN", [79.8, 82.2, 88.3, 42.6, 47.0, 59.1], "†"),
+        ("Ours (S = 1)", [79.7, 82.9, 88.4, 44.7, 49.5, 59.5], ""),
+        ("Balanced softmax", [None] * 6, ""),
+    ],
+)
+def test_the_paper_s_figures(row, figures, provenance):
+    trials = by_place("table1", paper=True)
+    assert [trials[row, column].paper for column in COLUMNS] == figures
+    assert {trials[row, column].provenance for column in COLUMNS} == {provenance}
+
+
+def test_the_copied_row_stands_above_ours_with_the_figures_of_the_paper_s_column_alone():
+    (table,) = tables(results("table1", paper=True))
+    copied, own = table.rows[:2]
+    assert (copied[0], own[0]) == ("Cross Entropy (copied)", "Cross Entropy")
+    assert [cell.printed.value for cell in copied[1:]] == [70.4, 74.8, 86.7, 38.3, 43.9, 55.7]
+    assert {(cell.printed.provenance, cell.printed.of, str(cell)) for cell in copied[1:]} == {("†", "", "–")}
+
+
+def test_on_digits_only_the_column_at_if_50_has_figures_and_says_whose():
+    (table,) = tables(results("table1"))
+    assert list(table.head[1:]) == ["digits-LT IF 50", "digits-LT IF 20", "digits-LT IF 10"]
+    for row in table.rows[:2]:
+        assert [None if cell.printed is None else cell.printed.of for cell in row[1:]] == [
+            "cifar10-LT IF 50", None, None,
+        ]  # fmt: skip
+
+
+def test_read_outs_show_what_they_read_out_of_the_cross_entropy_trunk():
+    (table,) = tables(results("table1"))
+    shown = {row[0]: str(row[1]) for row in table.rows}
+    assert shown["Cross Entropy"] == "10.5 ± 0.7"
+    assert shown["Post-hoc logit adjustment"] == "50.5 ± 0.7"
+    assert shown["τ-normalised"] == "60.5 ± 0.7"
+
+
+def test_under_the_source_recipe_rows_say_so_and_the_hypotheses_follow():
+    made = space("table1", options={"recipe": "source"})
+    rows = {trial.row for trial in made.trials}
+    assert {"BBN (source)", "Cross Entropy (source)", "Ours (S = 1)"} <= rows
+    assert made.contrasts[0] == Contrast(better="Ours (S = 1)", worse="Cross Entropy (source)")
+    assert {each.worse for each in made.contrasts} <= rows
+    assert made.domain == space("table1", paper=True).domain, "one Optuna study has one domain"
+
+
+def test_before_anything_has_ended_only_printed_figures_are_shown():
+    (table,) = tables(results("table1", nothing))
+    assert {str(cell) for row in table.rows for cell in row[1:]} == {"–"}
+    assert entry(table, 0, 1).printed.value == 74.8

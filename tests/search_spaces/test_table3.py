@@ -1,0 +1,46 @@
+"""Table 3: two backbones, and OLTR as printed."""
+
+import pytest
+from untrained import by_place, nothing, results, tables
+
+from trainables.config import Config
+
+RESNET, RESNEXT = "imagenet-lt, resnet50", "imagenet-lt, resnext50"
+
+
+@pytest.mark.parametrize(
+    ("row", "figures", "provenance"),
+    [
+        ("Cross Entropy", (41.6, 44.4), "†"), ("Decouple-cRT", (47.3, 49.5), "†"), ("Decouple-LWS", (47.7, 49.9), "†"),
+        ("BBN", (45.9, 47.1), "*"), ("Ours (S = 1)", (47.9, 49.2), ""), ("Ours (S = 10)", (48.2, 49.3), ""),
+    ],
+)  # fmt: skip
+def test_the_paper_s_figures(row, figures, provenance):
+    trials = by_place("table3", paper=True)
+    assert tuple(trials[row, column].paper for column in (RESNET, RESNEXT)) == figures
+    assert trials[row, RESNET].provenance == provenance
+    assert Config.from_json(trials[row, RESNEXT].config).backbone == "resnext50"
+
+
+def test_oltr_is_printed_beside_the_resnext_alone():
+    (table,) = tables(results("table3", nothing, paper=True))
+    assert [row[0] for row in table.rows[:3]] == ["Cross Entropy", "OLTR (Liu et al., 2019)", "Decouple-cRT"]
+    _, resnet, resnext = table.rows[1]
+    assert resnet.printed is None
+    assert (resnext.printed.value, resnext.printed.provenance, str(resnext)) == (37.7, "†", "–")
+
+
+def test_small_networks_stand_in_on_digits_and_are_called_what_they_are():
+    (table,) = tables(results("table3"))
+    assert list(table.head) == ["Method", "digits-LT IF 50, resnet8", "digits-LT IF 50, resnext11"]
+    assert table.rows[1][2].printed.of == RESNEXT
+    assert table.rows[-1][0] == "Ours (S = 50)"
+
+
+def test_ten_more_epochs_in_all_are_a_hundred():
+    config = Config.from_json(by_place("table3", paper=True)["Ours (S = 10)", RESNET].config)
+    assert (config.epochs, config.last_first, config.lr, config.batch_size) == (100, 90, 0.2, 256)
+
+
+def test_cifar_has_its_own_backbone_only():
+    assert {column for _, column in by_place("table3", data=("cifar10",))} == {"cifar10-LT IF 50, resnet32"}

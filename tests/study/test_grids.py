@@ -1,0 +1,116 @@
+import pytest
+from recorded import all_of, cell, header, nine, results, top1
+
+from study import grids
+from study.compare import Difference, Estimate
+from study.exhibits import Cell, Figure, Printed, Table
+from study.plan import Contrast
+
+
+def shown(table):
+    return [list(table.head), *([None if entry is None else str(entry) for entry in row] for row in table.rows)]
+
+
+def test_a_grid_is_rows_by_columns_and_may_have_further_measures_beside_each():
+    trials = [cell("IB", "CR"), cell("IB", "IB"), cell("IB", "CR", dataset="cifar10")]
+    states = {end: header({"test/top1": 80.0 + n, "adjusted/top1": 70.0 + n, "adjusted/tau": 0.5})
+              for trial in trials for n, end in enumerate(trial.ends)}  # fmt: skip
+    found = results(trials, states)
+    assert shown(grids.grid(found, corner="Method")) == [
+        ["Method", "digits", "cifar10"], ["IB⇒CR", "81.0 ± 1.0", "81.0 ± 1.0"], ["IB⇒IB", "81.0 ± 1.0", None],
+    ]  # fmt: skip
+    beside = grids.grid(found, title="t", beside={"adjusted": "adjusted/top1", "τ": "adjusted/tau"}, digits=2)
+    assert shown(beside)[:2] == [
+        ["", "digits", "adjusted", "τ", "cifar10", "adjusted", "τ"],
+        ["IB⇒CR", *["81.00 ± 1.00", "71.00 ± 1.00", "0.50 ± 0.00"] * 2],
+    ]
+    assert beside.title == "t"
+
+
+def test_a_grid_says_which_measure_it_shows_where_rows_differ():
+    trials = [cell("IB", "CR"), cell("IB", "IB", measure="tau_normalised/top1"), cell("CB", "IB")]
+    note = "In % after the last epoch (test/top1; IB⇒IB: tau_normalised/top1)."
+    assert grids.grid(results(trials, {})).notes == [note]
+    assert grids.grid(results(trials, {}), measure="val/top1", notes=["More."]).notes == [
+        "In % after the last epoch (val/top1).", "More.",
+    ]  # fmt: skip
+
+
+def test_by_shot_has_a_dash_for_a_split_without_classes():
+    trials = [cell("IB", "CR", replicates=1), cell("IB", "IB", replicates=1)]
+    found = results(trials, {trials[0].ends[0]: top1(80.0, many=90.0, few=10.0)})
+    assert shown(grids.by_shot(found, "digits")) == [
+        ["", "many", "medium", "few", "all"], ["IB⇒CR", "90.0", "–", "10.0", "80.0"], ["IB⇒IB", "–", "–", "–", "–"],
+    ]  # fmt: skip
+
+
+def test_the_default_has_shots_and_the_best_epoch_apart_in_one_column():
+    trials = nine(replicates=2)
+    states = dict(zip(trials[0].ends, (top1(50.0, 60.0, many=90.0), top1(52.0, 70.0, many=80.0)), strict=True))
+    states[trials[1].ends[0]] = top1(61.0, few=10.0)
+    (table,) = grids.default(results(trials, states))
+    head, first, second, *others = shown(table)
+    assert head == ["", "digits", "many", "medium", "few", "best epoch (selected on test)"]
+    assert first == ["IB⇒IB", "51.0 ± 1.4", "85.0 ± 7.1", "–", "–", "65.0 ± 7.1"]
+    assert second == ["IB⇒CB", "61.0", "–", "–", "10.0", "61.0"]
+    assert others == [[trial.row, "–", "–", "–", "–", "–"] for trial in trials[2:]]
+
+
+def test_shots_are_of_the_images_of_the_trial_s_own_measure():
+    trial = cell("IB", "CR", replicates=1, measure="val/top1")
+    found = results([trial], {trial.ends[0]: header({"val/top1": 50.0, "val/many": 90.0, "test/many": 1.0})})
+    assert shown(grids.default(found)[0])[1] == ["IB⇒CR", "50.0", "90.0", "–", "–", "50.0"]
+
+
+def test_the_default_of_several_columns_has_their_heat_maps():
+    trials = [*nine(), *nine(dataset="cifar10")]
+    table, *figures = grids.default(results(trials, all_of(trials)))
+    assert table.head == ["", "digits", "cifar10"]
+    assert [type(figure) for figure in figures] == [Figure, Figure]
+
+
+CONTRAST = Contrast("IB⇒CR", "IB⇒IB")
+
+
+def test_hypotheses_say_what_was_measured_and_decided():
+    found = [
+        Difference(CONTRAST, "digits", Estimate(6, 2.54, 0.61, 4.47, 0.0213)),
+        Difference(CONTRAST, "cifar10", Estimate(1, -2.5)),
+        Difference(Contrast("S = 10", "S = 1", margin=1.0, measure="test/few"), "digits", Estimate(4, 0.1, -0.5, 0.7)),
+    ]
+    table = grids.hypotheses(found)
+    assert shown(table) == [
+        ["hypothesis", "column", "n", "points", "95 % interval", "p", "verdict"],
+        ["IB⇒CR − IB⇒IB", "digits", "6", "+2.5", "+0.6 to +4.5", "0.021", "supported"],
+        ["IB⇒CR − IB⇒IB", "cifar10", "1", "-2.5", "–", "–", "n < 5: not tested"],
+        ["S = 10 − S = 1, test/few within ± 1", "digits", "4", "+0.1", "-0.5 to +0.7", "–",
+         "supported: equivalent within ± 1"],
+    ]  # fmt: skip
+    assert grids.hypotheses([]) is None
+
+
+def test_claims_in_words_come_first():
+    found = [Difference(Contrast("a", "b", claim="IB is the best first sampler"), "digits", Estimate(1, 1.0)),
+             Difference(CONTRAST, "digits", Estimate(1, 1.0))]  # fmt: skip
+    table = grids.hypotheses(found)
+    assert [row[:2] for row in shown(table)] == [
+        ["claim", "hypothesis"], ["IB is the best first sampler", "a − b"], ["", "IB⇒CR − IB⇒IB"],
+    ]  # fmt: skip
+
+
+def test_differences_from_the_paper_are_those_on_its_own_data():
+    own, other = Printed(80.0, "†"), Printed(80.0, of="cifar10")
+    table = Table("Table 1", ["", "cifar10", "digits", "few"], [
+        ["CE", Cell({0: 81.0, 1: 83.0}, own), Cell({0: 81.0}, other), Cell({0: 9.0})],
+        ["Focal", Cell({}, own), Cell({0: 81.0}, other), None],
+        ["BBN", Cell({4: 79.5}, own, digits=2), "text", None],
+    ])  # fmt: skip
+    found = grids.from_paper(table)
+    assert found.title == "Table 1: difference from the paper"
+    assert shown(found) == [["", "cifar10"], ["CE", "+2.0 [-10.7, +14.7]"], ["BBN", "-0.50"]]
+    assert "Paper: n = 1 or unstated." in found.notes[0]
+
+
+@pytest.mark.parametrize("printed", [None, Printed(80.0, of="cifar10"), Printed(80.0, comparable=False)])
+def test_without_the_paper_s_data_and_formula_there_are_none(printed):
+    assert grids.from_paper(Table("t", ["", "digits"], [["CE", Cell({0: 81.0}, printed)]])) is None

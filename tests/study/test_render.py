@@ -1,0 +1,144 @@
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from study import render
+from study.exhibits import Cell, Figure, Printed, Table
+
+TABLE = Table(
+    "Table 3: top-1 in %",
+    ["Method", "ResNet-50", "what"],
+    [
+        ["CE", Cell({0: 41.0, 2: 43.0}, Printed(41.6, "†"), axes={"first": "IB"}), "one stage"],
+        ["OLTR", Cell(printed=Printed(37.7, "†")), None],
+        ["BBN", Cell({0: 45.0}, Printed(45.9, "*")), "a | b"],
+        ["Ours", Cell(), None],
+    ],
+    ["A note."],
+)
+
+words = st.text('ab0|<,"\n⇒', max_size=6)
+entries = st.none() | words | st.builds(
+    Cell, st.dictionaries(st.integers(0, 3), st.floats(-9, 9), max_size=3),
+    st.none() | st.builds(Printed, st.floats(-9, 9), st.sampled_from(["", "†", "*"]), st.sampled_from(["", "cifar10"])),
+)  # fmt: skip
+tables = st.integers(1, 4).flatmap(
+    lambda width: st.builds(
+        Table, words, st.lists(words, min_size=width, max_size=width),
+        st.lists(st.lists(entries, min_size=width, max_size=width), max_size=4),
+    )
+)  # fmt: skip
+
+
+def test_the_paper_s_figures_stand_in_a_column_beside_ours():
+    head, body = render.flat(TABLE)
+    assert head == ["Method", "ResNet-50", "paper", "what"]
+    assert body == [
+        ["CE", "42.0 ± 1.4", "41.6†", "one stage"],
+        ["OLTR", "–", "37.7†", "–"],
+        ["BBN", "45.0", "45.9*", "a | b"],
+        ["Ours", "–", "–", "–"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("of", "head"),
+    [
+        (["cifar10"], "paper: cifar10 (another data set)"),
+        (["", ""], "paper"),
+        (["a", "b"], "paper: a, b (another data set)"),
+    ],
+)
+def test_figures_of_another_data_set_are_said_to_be_so(of, head):
+    rows = [["x", Cell({0: 1.0}, Printed(1.0, of=each))] for each in of]
+    assert render.flat(Table("t", ["", "digits"], rows))[0] == ["", "digits", head]
+
+
+@settings(deadline=None)
+@given(table=tables)
+def test_every_form_of_any_table_has_all_its_entries(table):
+    head, body = render.flat(table)
+    assert {len(line) for line in body} <= {len(head)}
+    assert json.loads(json.dumps(render.table_json(table), allow_nan=False))["head"] == table.head
+    assert render.text(table).strip() or not table.title.strip()
+    bars = [line for line in render.markdown(table).splitlines() if line.startswith("| ")]
+    assert len(bars) >= 2 + len(body)
+    lines = list(csv.DictReader(io.StringIO(render.table_csv([("s", table)]), newline="")))
+    cells = [entry for row in table.rows for entry in row[1:] if isinstance(entry, Cell)]
+    assert sorted(float(line["value"]) for line in lines if line["value"]) == sorted(
+        value for cell in cells for value in cell.values.values()
+    )
+
+
+def test_notes_say_n_and_where_printed_figures_are_from():
+    assert render.notes(TABLE) == [
+        "A note.",
+        "Mean ± std over n = 1 to 2 replicates.",
+        "Paper: n = 1 or unstated; † copied by the paper from its source; * run again by the paper.",
+    ]
+    assert render.notes(Table("t", ["", "a"], [["x", Cell({0: 1.0})]])) == ["n = 1 replicate."]
+    assert render.notes(Table("t", ["", "a"], [["x", Cell()], ["y", "text"]])) == []
+
+
+def test_a_table_of_markdown_escapes_bars_and_puts_numbers_to_the_right():
+    lines = render.markdown(TABLE).splitlines()
+    assert lines[:5] == [
+        "### Table 3: top-1 in %",
+        "",
+        "| Method | ResNet-50 | paper | what |",
+        "| --- | ---: | ---: | --- |",
+        "| CE | 42.0 ± 1.4 | 41.6† | one stage |",
+    ]
+    assert "| BBN | 45.0 | 45.9* | a \\| b |" in lines
+    assert render.markdown(TABLE, below=TABLE.title).startswith("| Method |")
+
+
+def test_a_table_in_a_terminal_is_never_cut_off():
+    wide = Table(
+        "t", ["", *(f"column {n} of a long name" for n in range(30))], [["x", *(Cell({0: 1.0, 1: 2.0}),) * 30]]
+    )
+    text = render.text(wide)
+    assert text.count("1.5 ± 0.7") == 30
+    assert "…" not in text
+    assert render.text(TABLE).startswith("Table 3: top-1 in %\n")
+    assert "Table 3" not in render.text(TABLE, below=TABLE.title)
+
+
+def test_csv_has_a_line_a_value_and_one_for_what_is_printed_or_said_alone():
+    lines = list(csv.DictReader(io.StringIO(render.table_csv([("table3", TABLE)]))))
+    names = ("row", "replicate", "value", "text", "paper", "provenance")
+    assert [tuple(line[name] for name in names) for line in lines] == [
+        ("CE", "0", "41.0", "", "41.6", "†"), ("CE", "2", "43.0", "", "41.6", "†"), ("CE", "", "", "one stage", "", ""),
+        ("OLTR", "", "", "", "37.7", "†"), ("BBN", "0", "45.0", "", "45.9", "*"), ("BBN", "", "", "a | b", "", ""),
+    ]  # fmt: skip
+    assert {(line["space"], line["table"]) for line in lines} == {("table3", TABLE.title)}
+    assert [(line["column"], line["first"]) for line in lines[:3]] == [
+        ("ResNet-50", "IB"),
+        ("ResNet-50", "IB"),
+        ("what", ""),
+    ]
+
+
+def test_json_has_the_values_by_replicate_beside_the_paper_s_figure():
+    record = render.table_json(TABLE)
+    assert record["rows"][0] == ["CE", {
+        "mean": 42.0, "std": pytest.approx(2**0.5), "n": 2, "values": {0: 41.0, 2: 43.0},
+        "paper": 41.6, "provenance": "†", "paper_of": "",
+    }, "one stage"]  # fmt: skip
+    assert record["rows"][3] == ["Ours", {"mean": None, "std": None, "n": 0, "values": {}}, None]
+
+
+def test_a_figure_s_data_are_csv_and_json():
+    rows = [["IB", np.int64(1), np.float32(0.5), None], ["IB", 2, float("nan"), "x"]]
+    figure = Figure("figure1", "t", "c", lambda _: None, ["series", "epoch", "mean", "std"], rows)
+    assert render.figure_csv(figure).splitlines() == ["series,epoch,mean,std", "IB,1,0.5,", "IB,2,nan,x"]
+    record = json.loads(json.dumps(render.figure_json(figure), allow_nan=False))
+    assert record == {
+        "name": "figure1", "title": "t", "caption": "c", "head": ["series", "epoch", "mean", "std"],
+        "rows": [["IB", 1, 0.5, None], ["IB", 2, None, "x"]],
+    }  # fmt: skip

@@ -1,0 +1,47 @@
+"""What the tests of training share: short recipes on digits, a learner, and its states."""
+
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+
+from trainables.config import base
+from trainables.data import load
+from trainables.loop import Learner, evaluate, train_epoch
+from trainables.recipe import Epoch, origin
+
+CUDA = pytest.param(
+    "cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")],
+)
+# Warm-up, decay at 2, the switch at 3; a second stage, where a method has one, of two epochs.
+SHORT = replace(base("digits"), epochs=5, milestones=(2,), S=1, warmup=2, retrain_epochs=2)
+EPOCH = Epoch(lr=0.05, crop=1, flip=False)
+
+
+def learner(seed=0, precision="fp32", device="cpu", config=SHORT):
+    return Learner(origin(replace(config, seed=seed, precision=precision), device, 1))
+
+
+def digits(device="cpu"):
+    return load(origin(SHORT, device, 1), EPOCH, None)
+
+
+def train(student, epochs, first=0, data=None):
+    """Train from index `first` on; the state after each epoch as a file's bytes, and its measures."""
+    data = digits(student.origin.device) if data is None else data
+    states, measures = [], []
+    for index, epoch in enumerate(epochs[first:], first):
+        measures.append(train_epoch(student, data, epoch, index) | evaluate(student, data, epoch))
+        states.append(safetensors.torch.save(student.state()))
+    return states, measures
+
+
+def snapshot(student):
+    return {name: tensor.clone() for name, tensor in student.state().items()}
+
+
+def moved(before, after):
+    """The tensors that an epoch changed."""
+    return {name for name in before if not torch.equal(before[name], after[name])}
