@@ -20,7 +20,7 @@ from typing import Any
 
 from study.plan import Integer, OpenSearch, Real, Request, Space, Trial
 from study.refusal import Refusal
-from trainables.datasets import DATASETS
+from trainables.datasets import facts
 from trainables.protocol import bases, trial
 from trainables.work import WORK
 
@@ -35,7 +35,9 @@ def space(request: Request) -> Space:
     if len(configs) > 1:
         raise Refusal("--data", ", ".join(request.data) or request.imbalance, "one data set at one imbalance factor")
     config = configs[0]
-    empty = {shot for shot, ranks in DATASETS[config.dataset].shots(config.imbalance).items() if not ranks}
+    known = facts(config.dataset)
+    shots = {} if known.lists is not None else known.shots(config.imbalance)  # lists have classes of every shot
+    empty = {shot for shot, ranks in shots.items() if not ranks}
     for name in request.objectives:
         if name not in OBJECTIVES or name in empty:
             some = ", ".join(each for each in OBJECTIVES if each not in empty)

@@ -92,5 +92,8 @@ def _cells(result: Result, figures: tuple[float, ...]) -> list[Cell]:
         parts = kohavi_wolpert(np.stack(list(predictions.values())), truth, int(truth.max()) + 1)
         values[1:3] = [{0: parts.bias2}, {0: parts.variance}]
     beside = result.printed
-    printed = [None if beside is None else Printed(figure, of=beside.of) for figure in figures]
+    printed = [
+        None if beside is None else Printed(figure, of=beside.of, comparable=place == 0)
+        for place, figure in enumerate(figures)
+    ]
     return [Cell(own, figure, 3, result.trial.axes) for own, figure in zip(values, printed, strict=True)]

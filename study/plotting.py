@@ -190,5 +190,6 @@ def _heat_map(
     counts = sorted({len(cell.values) for cell in cells.values()})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     rows = [[first, switch, len(cell.values), cell.mean, cell.std] for (first, switch), cell in cells.items()]
-    caption = f"Accuracy in % of each combination after the last epoch, mean ± std over n = {n} replicates."
+    spread = f"mean ± std over n = {n} replicates" if counts[-1] > 1 else "n = 1 replicate"
+    caption = f"Accuracy in % of each combination after the last epoch, {spread}."
     return Figure(name, title, caption, draw, ["first", "switch", "n", "mean", "std"], rows, (3.5, 2.4))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from study.plan import Json, Plan, PlannedSpace, PlannedTrial
+from study.plan import Json, Plan, PlannedSpace
 
 TAG = "mlflow.sharedViewState."
 # Shown beside a space's objectives.
@@ -32,26 +32,28 @@ def tags(plan: Plan, parameters: Callable[[Json, int], Mapping[str, Any]]) -> di
     found = {}
     for space in plan.spaces:
         points = plan.points(space)
-        known = parameters(points[0].config, 0) if points else {}
-        group = grouping(points, known)
-        state = json.dumps(_state(space, plan.generation, group, points), ensure_ascii=False)
+        shown = [{"trial": trial.label, **parameters(trial.config, 0)} for trial in points]
+        group = grouping([name for trial in points[:1] for name in trial.axes], shown)
+        values = [_text(each[group]) for each in shown]
+        state = json.dumps(_state(space, plan.generation, group, values), ensure_ascii=False)
         created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
         packed = "deflate;" + base64.b64encode(zlib.compress(state.encode())).decode()
         view = {"name": f"{space.name} by {group}", "createdAt": created, "state": packed}
-        found[TAG + re.sub(r"[^A-Za-z0-9_.-]", "-", space.name)[:100]] = json.dumps(view, ensure_ascii=False)
+        found[TAG + space.name] = json.dumps(view, ensure_ascii=False)
     return found
 
 
-def grouping(trials: Sequence[PlannedTrial], known: Collection[str]) -> str:
-    """The parameter over whose values MLflow averages: an axis that tells all trials apart, or else their label.
+def grouping(axes: Sequence[str], shown: Sequence[Mapping[str, Any]]) -> str:
+    """The parameter over whose values MLflow averages: an axis that by itself tells all trials apart, or else `trial`.
 
     Args:
-        trials: of one space.
-        known: the parameters that MLflow has of them.
+        axes: of the trials of one space.
+        shown: the parameters that MLflow has of each trial; an axis need not be one, nor have the same values.
     """
-    axes = trials[0].axes if len(trials) > 1 else ()
-    telling = (name for name in axes if name in known and len({_text(t.axes[name]) for t in trials}) == len(trials))
-    return next(telling, "trial")
+    for name in axes:
+        if len({_text(each[name]) for each in shown if name in each}) == len(shown) > 1:
+            return name
+    return "trial"
 
 
 def link(address: str, experiment: str, view: str = "") -> str:
@@ -70,14 +72,15 @@ def links(address: str, experiment: Mapping[str, Any]) -> dict[str, str]:
     number, keys = experiment["experiment_id"], {}
     for tag in experiment.get("tags", ()):
         if tag["key"].startswith(TAG):
-            keys[json.loads(tag["value"])["name"]] = tag["key"].removeprefix(TAG)
+            with suppress(ValueError, KeyError, TypeError):  # of another version of MLflow: it has no name
+                keys[json.loads(tag["value"])["name"]] = tag["key"].removeprefix(TAG)
     return {name: link(address, number, key) for name, key in keys.items()} or {
         experiment["name"]: link(address, number)
     }
 
 
-def _state(space: PlannedSpace, generation: int, group: str, trials: Sequence[PlannedTrial]) -> Json:
-    """The state of MLflow's runs page in its own words."""
+def _state(space: PlannedSpace, generation: int, group: str, values: Sequence[str]) -> Json:
+    """The state of MLflow's runs page in its own words: a parameter to group by, and the values it has."""
     measures = tuple(dict.fromkeys((*space.objectives, *MEASURES)))
     columns = [f"metrics.`{measure}`" for measure in measures]
     words = f"tags.`study.space` = '{space.name}'"
@@ -86,7 +89,7 @@ def _state(space: PlannedSpace, generation: int, group: str, trials: Sequence[Pl
     return {
         "searchFilter": words, "orderByKey": f"params.`{group}`", "orderByAsc": True,
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": group}]},
-        "groupsExpanded": {f"param.{group}.{_text(_value(trial, group))}": False for trial in trials},
+        "groupsExpanded": {f"param.{group}.{value}": False for value in values},
         "runsHiddenMode": "FIRST_20_RUNS",
         "selectedColumns": columns, "columnOrder": columns, "columnWidths": dict.fromkeys(columns, 190),
         "chartsSearchFilter": f"^({'|'.join(measures)})$", "isAccordionReordered": True,
@@ -101,10 +104,6 @@ def _state(space: PlannedSpace, generation: int, group: str, trials: Sequence[Pl
             for measure in measures
         ],
     }  # fmt: skip
-
-
-def _value(trial: PlannedTrial, group: str) -> object:
-    return trial.label if group == "trial" else trial.axes[group]
 
 
 def _text(value: object) -> str:

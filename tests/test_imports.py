@@ -37,7 +37,8 @@ def test_imports_run_one_way(package: str) -> None:
 
 def test_the_platform_never_imports_torch() -> None:
     for path in (ROOT / "study").rglob("*.py"):
-        assert not imported(path) & {"torch", "torchvision", "safetensors", "sklearn"}, path
+        reads_observations = {"safetensors"} if path.name == "results.py" else set()  # as NumPy's arrays
+        assert not imported(path) & {"torch", "torchvision", "safetensors", "sklearn"} - reads_observations, path
 
 
 def test_what_plans_and_names_states_is_free_of_torch() -> None:

@@ -87,9 +87,14 @@ class Batches(Items[Tensor | Refusal]):
 
 
 class _Feed:
-    """A DataLoader whose workers stay from pass to pass; each pass has its own requests."""
+    """A DataLoader whose workers stay from pass to pass; each pass has its own requests.
+
+    Attributes:
+        alive: whether all of its workers are.
+    """
 
     def __init__(self, batches: Batches, workers: int, pinned: bool) -> None:
+        self.alive = True
         self._requests: list[Request] = []
         context = None
         if workers:
@@ -102,9 +107,17 @@ class _Feed:
         )  # fmt: skip
 
     def answer(self, requests: list[Request]) -> Iterator[Tensor | Refusal]:
-        """The batches of the requests, in their order. What is left of a pass that was broken off is dropped."""
+        """The batches of the requests, in their order. What is left of a pass that was broken off is dropped.
+
+        Raises:
+            OSError: if a worker has died, such as for want of memory.
+        """
         self._requests[:] = requests
-        return iter(self._loader)
+        try:
+            yield from self._loader
+        except RuntimeError as error:  # the DataLoader's word for it
+            self.alive = False
+            raise OSError(f"a process that decodes images has died: {error}") from error
 
 
 class ImageFiles:
@@ -160,22 +173,20 @@ class ImageFiles:
 
         Raises:
             Refusal: for a file that cannot be decoded.
-            OSError: if a worker has died, such as for want of memory.
+            OSError: if a worker has died.
         """
         feed = self._idle.pop() if self._idle else _Feed(self._batches, self._workers, self.device.type == "cuda")
-        alive = True
         try:
-            for images, own in zip(feed.answer(requests), labels, strict=True):
+            answers = feed.answer(requests)
+            for own in labels:
+                images = next(answers)
                 if isinstance(images, Refusal):
                     # Anew: an exception that this frame holds would, by its traceback, keep the workers alive.
                     raise Refusal(images.field, images.value, images.remedy)
                 pixels = images.to(self.device, non_blocking=True)
                 yield (pixels.float() - self._mean) / self._std, torch.from_numpy(own).to(self.device)
-        except RuntimeError as error:  # the DataLoader's word for it
-            alive = False
-            raise OSError(f"a process that decodes images has died: {error}") from error
         finally:
-            if alive:
+            if feed.alive:
                 self._idle.append(feed)
 
 

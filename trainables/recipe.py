@@ -171,7 +171,7 @@ def origin(config: Config, device: str, threads: int) -> Origin:
         fingerprint=facts(config.dataset).fingerprint,
         imbalance=config.imbalance,
         split_seed=config.split_seed if config.dataset == "digits" else 0,  # the others have a test set of their own
-        subset_seed=config.subset_seed,
+        subset_seed=config.subset_seed if facts(config.dataset).natural is None else 0,  # and these keep every image
         backbone=config.backbone,
         head=config.head,
         seed=config.seed,

@@ -26,8 +26,11 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision.transforms import v2
 
+from trainables.config import base
 from trainables.data import load
 from trainables.networks import build
+from trainables.recipe import origin
+from trainables.schedule import epochs
 
 EXPONENTS = {"IB": 1.0, "CB": 0.0, "CR": -1.0}
 
@@ -94,7 +97,7 @@ def train(config, data):
         for name in {config["first"], config["switch"]}
     }
     test = DataLoader(Images(data["test_images"], data["test_labels"]), batch_size=500)
-    network = build("resnet8", 1, 10, torch.Generator().manual_seed(config["seed"]))
+    network = build("resnet8", "linear", 1, 10, torch.Generator().manual_seed(config["seed"]))
     optimizer = torch.optim.SGD(
         network.parameters(), lr=config["lr"], momentum=config["momentum"], weight_decay=config["weight_decay"]
     )
@@ -154,14 +157,16 @@ def main():
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
 
-    digits = load("digits", 50.0, 0, 0, 1, "cpu", None)
+    config = base("digits")
+    digits = load(origin(config, "cpu", 1), epochs(config)[0], None)
+    (images, _), (test_images, *_) = next(digits.fit_batches()), next(digits.test_batches())  # all are in one batch
     data = {
-        "images": digits.train_images(slice(None)).contiguous(),
+        "images": images.contiguous(),
         "labels": digits.labels,
         "counts": torch.from_numpy(digits.counts),
-        "test_images": digits.test_images(slice(None)),
+        "test_images": test_images,
         "test_labels": digits.test_labels,
-        "shots": digits.facts.shots(50.0),
+        "shots": digits.shots,
         "black": -digits.facts.mean[0] / digits.facts.std[0],
     }
     config = {

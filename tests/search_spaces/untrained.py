@@ -13,7 +13,8 @@ from study.exhibits import Cell, Table
 from study.plan import Machine, PlannedTrial, Request, Resources, Space
 from study.results import Results
 
-Last = Callable[[PlannedTrial, int], Mapping[str, Any] | None]
+Last = Callable[[PlannedTrial, int], Mapping[str, Any] | list[dict[str, Any]] | None]
+Observed = Mapping[int, Mapping[str, Any]]
 PERCENT = ("test/top1", "test/many", "test/medium", "test/few", "adjusted/top1", "tau_normalised/top1")
 
 
@@ -33,25 +34,32 @@ def numbered(trial: PlannedTrial, replicate: int) -> dict[str, float]:
 
 
 def results(
-    name: str, last: Last = numbered, *, replicates: int = 2, observed: Mapping[int, Mapping[str, Any]] | None = None,
-    **request: Any,
+    name: str, last: Last = numbered, *, replicates: int = 2,
+    observed: Observed | Callable[[PlannedTrial], Observed] | None = None, **request: Any,
 ) -> Results:  # fmt: skip
     """What a view is given of a run in which every trial ended with these measures.
 
     Args:
-        last: of (trial, replicate): the measures of the last epoch, or None where it has not ended.
-        observed: by replicate, what the last states have observed of images.
+        last: of (trial, replicate): the measures of the last epoch, or those of every epoch, or None where it has not
+            ended.
+        observed: by replicate, what the last states have observed of images; or such a function of a trial.
     """
     plan = planning.draft([name], Request(**request), replicates, Machine("cpu", 1), Resources()).plan
     states: dict[str, dict[str, Any]] = {}
     payloads: dict[str, bytes] = {}
     for trial in plan.trials:
+        seen = observed(trial) if callable(observed) else observed or {}
         for number, end in trial.by_replicate.items():
             measures = last(trial, number)
             if measures is not None:
-                header = {"measures": [{}], "wall_seconds": [0.5], "provenance": [{"device_model": "a CPU"}]}
-                states.setdefault(end, header)["measures"][-1].update(measures)
-            tensors = {f"observed.{each}": np.asarray(array) for each, array in (observed or {}).get(number, {}).items()}
+                epochs = measures if isinstance(measures, list) else [measures]
+                header = {"wall_seconds": [0.5] * len(epochs), "provenance": [{"device_model": "a CPU"}]}
+                state = states.setdefault(end, {**header, "measures": [{} for _ in epochs]})
+                for known, new in zip(state["measures"], epochs, strict=True):
+                    known.update(new)
+            tensors = {
+                f"observed.{each}": np.asarray(array) for each, array in seen.get(number, {}).items()
+            }
             payloads[end] = save(tensors)
     return Results(plan, plan.spaces[0], states.get, payloads.get)
 

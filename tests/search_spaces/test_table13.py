@@ -1,0 +1,77 @@
+"""Table 13: bias² and variance over runs."""
+
+import numpy as np
+import pytest
+from untrained import by_place, entry, nothing, results, space, tables
+
+from trainables.config import Config
+
+PAPER = {
+    "Cross Entropy (IB only)": [0.779, 0.049, 0.168, 0.217], "Cross Entropy (CR only)": [0.763, 0.056, 0.183, 0.239],
+    "Decouple-cRT": [0.807, 0.037, 0.148, 0.185], "BBN": [0.822, 0.032, 0.146, 0.178],
+    "Ours (S = 1)": [0.829, 0.029, 0.142, 0.171],
+}  # fmt: skip
+
+
+def test_the_paper_s_figures():
+    (table,) = tables(results("table13", nothing, paper=True))
+    assert {row[0]: [cell.printed.value for cell in row[1:]] for row in table.rows} == PAPER
+    assert {str(cell) for row in table.rows for cell in row[1:]} == {"–"}
+    assert [cell.printed.comparable for cell in table.rows[0][1:]] == [True, False, False, False]
+
+
+def test_in_the_paper_bias_is_the_square_of_the_error_as_its_note_says():
+    for accuracy, bias2, _, _ in PAPER.values():
+        assert bias2 == pytest.approx((1 - accuracy) ** 2, abs=5e-4)
+
+
+def test_ten_runs_on_one_split_whatever_is_asked_for():
+    made = space("table13")
+    assert {trial.least for trial in made.trials} == {10}
+    for trial in made.trials:
+        seventh = Config.from_json(trial.config).replicate(7)
+        assert (seventh.split_seed, seventh.subset_seed, seventh.seed) == (0, 7, 7)
+    assert {len(each.trial.ends) for each in results("table13", nothing, replicates=2)} == {10}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bias_and_variance_sum_to_the_mean_error_of_the_runs(seed):
+    rng = np.random.default_rng(seed)
+    truth = np.arange(200) % 10
+    runs = {
+        number: {"predictions": np.where(rng.random(200) < 0.7, truth, rng.integers(0, 10, 200)), "test_labels": truth}
+        for number in range(10)
+    }
+
+    def last(trial, replicate):
+        return {"test/top1": 100 * float((runs[replicate]["predictions"] == truth).mean())}
+
+    (table,) = tables(results("table13", last, observed=runs))
+    accuracy, bias2, variance, error = (entry(table, 0, column).mean for column in range(1, 5))
+    assert bias2 + variance == pytest.approx(error)
+    assert error == pytest.approx(1 - accuracy)
+    disagreement = np.mean(
+        [(runs[a]["predictions"] != runs[b]["predictions"]).mean() for a in runs for b in runs if a != b]
+    )
+    assert variance == pytest.approx(disagreement / 2), "two runs disagree twice as often as the variance"
+
+
+def test_one_run_has_an_error_but_no_variance():
+    truth = {"predictions": np.arange(10), "test_labels": np.arange(10)}
+    (table,) = tables(
+        results("table13", lambda trial, replicate: {"test/top1": 90.0} if not replicate else None, observed={0: truth})
+    )
+    assert [str(cell) for cell in table.rows[0][1:]] == ["0.900", "–", "–", "0.100"]
+
+
+def test_cr_only_is_table_9_s_corner():
+    from study.plan import Machine
+    from trainables.work import WORK
+
+    nine, own = by_place("table9"), by_place("table13")
+    column = "digits-LT IF 50"
+    for row, cell in (("Cross Entropy (IB only)", "IB⇒IB"), ("Cross Entropy (CR only)", "CR⇒CR")):
+        keys = [
+            WORK.resolve(trial.config, 0, Machine("cpu", 1)).keys for trial in (own[row, column], nine[cell, column])
+        ]
+        assert keys[0] == keys[1]

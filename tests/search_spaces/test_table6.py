@@ -1,0 +1,35 @@
+"""Table 6: the switch offset, and that it makes no difference."""
+
+import pytest
+from untrained import by_place, space
+
+from study.plan import Contrast
+
+
+@pytest.mark.parametrize(
+    ("S", "cifar10", "cifar100"),
+    [(0, 82.6, 49.7), (1, 82.9, 49.5), (5, 82.9, 49.3), (10, 82.8, 49.1), (50, 82.6, 49.1)],
+)
+def test_the_paper_s_figures(S, cifar10, cifar100):
+    trials = by_place("table6", paper=True)
+    assert trials[f"S = {S}", "cifar10-LT IF 50"].paper == cifar10
+    assert trials[f"S = {S}", "cifar100-LT IF 50"].paper == cifar100
+
+
+def test_the_digits_have_their_own_values_of_s_and_no_figure_where_the_paper_has_none():
+    trials = by_place("table6")
+    assert {row: trial.paper for (row, _), trial in trials.items()} == {
+        "S = 0": 82.6, "S = 1": 82.9, "S = 5": 82.9, "S = 10": 82.8, "S = 25": None,
+    }  # fmt: skip
+
+
+def test_insensitivity_is_equivalence_with_s_of_1_for_every_s_of_either():
+    contrasts = space("table6").contrasts
+    assert contrasts == space("table6", paper=True).contrasts
+    assert contrasts[0] == Contrast(better="S = 0", worse="S = 1", margin=1.0)
+    assert [each.better for each in contrasts] == ["S = 0", "S = 5", "S = 10", "S = 25", "S = 50"]
+
+
+def test_offsets_beyond_the_last_epoch_are_left_out():
+    """ImageNet-LT has 90 epochs and its last milestone at 80."""
+    assert [row for row, _ in by_place("table6", data=("imagenet-lt",))] == ["S = 0", "S = 1", "S = 5"]

@@ -1,0 +1,30 @@
+"""`study ui` before MLflow is started; what it shows then is in `test_browser`."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from study import ui
+from study.refusal import Refusal
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_in_use_is_refused_at_once(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        taken = socket.create_server((host, 0), family=family)
+    except OSError:
+        pytest.skip(f"{host} is no address of this machine")
+    with taken, pytest.raises(Refusal, match=r"--port = \d+: one that is free on .* would do \(.*in use\)"):
+        ui.serve("sqlite:///never.db", Path("never"), host, taken.getsockname()[1])
+
+
+def test_an_address_of_another_machine_is_refused():
+    with pytest.raises(Refusal, match=r"192\.0\.2\.1"):
+        ui.serve("sqlite:///never.db", Path("never"), "192.0.2.1", 5000)
+
+
+def test_a_server_that_runs_already_is_named(capsys):
+    assert ui.serve("http://example.org:5000", Path("never"), "127.0.0.1", 5000) == 0
+    assert capsys.readouterr().out == "http://example.org:5000\n"
