@@ -7,7 +7,9 @@ Paper: 4.2, 4.3, A.5 and A.6. Evidence on digits: same question, other data (Tab
 6, 11). The trials are those tables'. A claim that one way is better wants a paired difference that is told from 0, by
 Holm over all; a claim that two do not differ wants an interval within a point. From five replicates on there are
 p-values (``--seeds 5``). Efficiency is counted from the switch on: epochs, seconds and images until a method first
-comes within half a point of its own highest accuracy since then; BBN processes two images a draw.
+comes within half a point of its own highest accuracy since then; BBN processes two images a draw. The printed figures
+themselves agree with all but two: IB⇒IB is 0.3 below CB⇒IB on CIFAR-10 at IF 10, and under CB, without re-training,
+joint training and a fixed backbone are equal.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@
     study run table6 --paper                  CIFAR-10/100-LT at IF 50, S = 0, 1, 5, 10, 50: 1168 of 2000 a replicate
 
 Paper: Table 6 (4.2). Evidence on digits: exploratory. The digits' values of S are listed, not rounded from the
-paper's: 100 epochs with the milestone at 50 leave no room for S = 50. Of other data, offsets beyond their last epoch are
-left out. The paper's claim, that accuracy is insensitive to S, is one of equivalence: each S is within a point of S = 1.
+paper's: 100 epochs with the milestone at 50 leave no room for S = 50. Of other data, offsets beyond their last epoch
+are left out. The paper's claim, that accuracy is insensitive to S, is one of equivalence: each S is within a point of
+S = 1.
 """
 
 from dataclasses import replace

@@ -28,6 +28,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from study import mlflow_views
 from study.models import Models
 from study.plan import Json, Plan, PlannedTrial
 from study.planning import Draft
@@ -233,14 +234,18 @@ class Tracker:
         self._models.register(name, found)
 
     def _find_experiment(self, artifacts: Path | None) -> str:
-        found = self._client.get_experiment_by_name(self._plan.run)
+        plan = self._plan
+        tags = {"study.run": plan.run, "study": plan.study, **mlflow_views.tags(plan, self._draft.work.parameters)}
+        found = self._client.get_experiment_by_name(plan.run)
         if found is None:
-            location = (artifacts / self._plan.run).absolute().as_uri() if artifacts else None
-            tags = {"study.run": self._plan.run, "study": self._plan.study}
-            return str(self._client.create_experiment(self._plan.run, artifact_location=location, tags=tags))
+            location = (artifacts / plan.run).absolute().as_uri() if artifacts else None
+            tags["mlflow.note.content"] = self._note()
+            return str(self._client.create_experiment(plan.run, artifact_location=location, tags=tags))
         if found.lifecycle_stage == "deleted":
             remedy = f"restore it (mlflow experiments restore -x {found.experiment_id}) or give the run another --name"
-            raise Refusal("MLflow experiment", self._plan.run, f"it was deleted: {remedy}")
+            raise Refusal("MLflow experiment", plan.run, f"it was deleted: {remedy}")
+        for name, value in tags.items() - found.tags.items():  # the plan has grown
+            self._client.set_experiment_tag(found.experiment_id, name, value)
         return str(found.experiment_id)
 
     def _all_runs(self) -> list[Run]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from study import views
+from study import mlflow_views
 from study.refusal import Refusal
 
 JSON = {"Content-Type": "application/json"}
@@ -75,7 +75,7 @@ def _links(host: str, port: int, address: str, process: subprocess.Popen[bytes])
             connection.request("POST", "/api/2.0/mlflow/experiments/search", json.dumps(query), JSON)
             answer = connection.getresponse()
             found = json.load(answer).get("experiments", ()) if answer.status == OK else ()
-            return views.links(address, found[0]) if found else {}
+            return mlflow_views.links(address, found[0]) if found else {}
         except OSError:  # not yet
             time.sleep(0.5)
         finally:

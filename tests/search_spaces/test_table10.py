@@ -96,6 +96,12 @@ def test_what_is_no_irregularity_is_refused(numbers, remedy):
         space("table10", **irregularity(numbers))
 
 
+def test_numbers_are_of_one_data_set():
+    both = irregularity("1,1,1,1,1,1,1,1,1,2", imbalance=(50.0, 20.0))
+    with pytest.raises(Refusal, match="one of digits-LT IF 50, digits-LT IF 20 would do"):
+        space("table10", **both)
+
+
 def test_other_data_need_to_be_measured_first():
     with pytest.raises(Refusal, match=r"none is known for cifar100-LT IF 50: .*study report table8 --format json"):
         space("table10", data=("cifar100",))

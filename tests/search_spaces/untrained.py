@@ -57,9 +57,7 @@ def results(
                 state = states.setdefault(end, {**header, "measures": [{} for _ in epochs]})
                 for known, new in zip(state["measures"], epochs, strict=True):
                     known.update(new)
-            tensors = {
-                f"observed.{each}": np.asarray(array) for each, array in seen.get(number, {}).items()
-            }
+            tensors = {f"observed.{each}": np.asarray(array) for each, array in seen.get(number, {}).items()}
             payloads[end] = save(tensors)
     return Results(plan, plan.spaces[0], states.get, payloads.get)
 

@@ -47,7 +47,8 @@ def mine(tmp_path):
 
 def test_the_shipped_spaces_are_the_files_of_the_package():
     files = Path(search_spaces.__file__).parent.glob("*.py")
-    assert catalog.names() == sorted(path.stem for path in files if path.stem != "__init__")
+    assert sorted(catalog.names()) == sorted(path.stem for path in files if path.stem != "__init__")
+    assert catalog.names().index("table2") < catalog.names().index("table10")
     assert {"table6", "table7", "table9"} <= set(catalog.names())
 
 

@@ -14,6 +14,7 @@ import optuna
 import pytest
 from click.testing import Result
 
+from study import catalog
 from study.store import Store
 
 Study = Callable[..., Result]
@@ -175,9 +176,44 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_list_names_every_space_with_its_cost(study: Study) -> None:
     listed = {each["space"]: each for each in json.loads(study("list", "--json").stdout)}
-    assert set(listed) == {"sampler_search", "table6", "table7", "table9"}
+    assert list(listed) == catalog.names()
     assert {name for name, each in listed.items() if each["search"]} == {"sampler_search"}
     assert listed["table9"]["paper"] == {"epochs_needed": 7164, "epochs_naive": 10800}
+    assert listed["table8"]["digits"] == {"epochs_needed": 1000, "epochs_naive": 1000}, "it needs ten replicates"
+
+
+def test_all_is_every_table_and_figure_with_what_each_costs_and_what_they_cost_together(study: Study) -> None:
+    plan = parsed(study("run", "all", "--seeds", "1", "--dry-run", "--json"))
+    assert list(plan["spaces"]) == [name for name in catalog.names() if name != "sampler_search"]
+    assert plan["spaces"]["table9"] == {"trainings": 9, "epochs_naive": 900, "epochs_needed": 594}
+    assert sum(cost["epochs_naive"] for cost in plan["spaces"].values()) == plan["epochs_naive"]
+    assert sum(cost["epochs_needed"] for cost in plan["spaces"].values()) > plan["epochs_needed"]
+    assert plan["run"].startswith("all-")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("recipe", "NAME=VALUE would do, each name once"),
+        ("lr=3", "recipe (common"),
+        ("recipe=mine", "-o recipe = 'mine': common (the paper's protocol"),
+        ("recipe=@nowhere", "a text file that can be read would do"),
+    ],
+)
+def test_an_option_that_no_space_knows_is_refused(study: Study, option: str, words: str) -> None:
+    message = str(study("run", "table1", "-o", option, "--dry-run", code=2).exception)
+    assert words in message
+    assert "\n" not in message
+
+
+def test_an_option_s_file_is_stored_with_the_plan(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("1,2,3,4,5,6,7,8,9,10\n")
+    (cell,) = [
+        trial
+        for trial in parsed(study("run", "table10", "-o", "irregularity=@weights", "--dry-run", "--json"))["trials"]
+        if isinstance(trial["config"]["switch"], list)
+    ]
+    assert cell["config"]["switch"][9] == pytest.approx(10 * cell["config"]["switch"][0])
 
 
 def test_show_says_what_the_file_says(study: Study) -> None:

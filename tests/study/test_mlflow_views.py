@@ -6,7 +6,7 @@ import zlib
 from dataclasses import replace
 from urllib.parse import parse_qs
 
-from study import views
+from study import mlflow_views
 from study.plan import Machine, Plan, PlannedSpace, PlannedTrial, Request, Resources
 
 TRIAL = PlannedTrial("table9", "", "", "digits", {}, {}, None, "", 5, ("end",), "test/top1")
@@ -41,54 +41,54 @@ def opened(tags):
 
 def test_it_averages_over_the_axis_that_tells_the_trials_apart():
     nine = [{"first": a, "switch": b, "combination": f"{a}⇒{b}", "S": 1} for a in "IBR" for b in "IBR"]
-    assert views.grouping(("S", "first", "switch", "combination"), nine) == "combination"
-    assert views.grouping(("combination", "S"), [{"combination": "IB⇒CR", "S": s} for s in (0, 1, 5)]) == "S"
+    assert mlflow_views.grouping(("S", "first", "switch", "combination"), nine) == "combination"
+    assert mlflow_views.grouping(("combination", "S"), [{"combination": "IB⇒CR", "S": s} for s in (0, 1, 5)]) == "S"
 
 
 def test_or_else_over_the_trials_themselves():
     two = [{"method": "focal"}, {"method": "BBN"}]
-    assert views.grouping(("method",), two) == "method"
-    assert views.grouping(("name",), two) == "trial"  # MLflow has no such parameter
-    assert views.grouping(("method",), [*two, {"method": "BBN"}]) == "trial"  # it is not what tells the axis apart
-    assert views.grouping(("method",), [*two, {}]) == "trial"  # not all have it
-    assert views.grouping(("method",), two[:1]) == "trial"  # nothing to tell it from
-    assert views.grouping((), []) == "trial"  # a search that has not begun
+    assert mlflow_views.grouping(("method",), two) == "method"
+    assert mlflow_views.grouping(("name",), two) == "trial"  # MLflow has no such parameter
+    assert mlflow_views.grouping(("method",), [*two, {"method": "BBN"}]) == "trial"  # it is not what tells the axis apart
+    assert mlflow_views.grouping(("method",), [*two, {}]) == "trial"  # not all have it
+    assert mlflow_views.grouping(("method",), two[:1]) == "trial"  # nothing to tell it from
+    assert mlflow_views.grouping((), []) == "trial"  # a search that has not begun
 
 
 def test_a_tag_holds_a_closed_row_and_a_curve_for_each_group():
-    key, name, state = opened(views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters))
+    key, name, state = opened(mlflow_views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters))
     assert (key, name) == ("mlflow.sharedViewState.table9", "table9 by combination")
     assert state["searchFilter"] == "tags.`study.space` = 'table9'"
     assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "combination"}]
     assert state["groupsExpanded"] == {"param.combination.IB⇒IB": False, "param.combination.IB⇒CR": False}
     assert state["selectedColumns"][0] == "metrics.`test/top1`"
-    assert [card["metricKey"] for card in state["compareRunCharts"]] == list(views.MEASURES)
+    assert [card["metricKey"] for card in state["compareRunCharts"]] == list(mlflow_views.MEASURES)
 
 
 def test_a_space_s_own_objective_comes_first_and_older_generations_are_left_out():
     spaces = (replace(TABLE9, objectives=("val/top1",)),)
-    _, _, state = opened(views.tags(plan(spaces=spaces, generation=2), parameters))
+    _, _, state = opened(mlflow_views.tags(plan(spaces=spaces, generation=2), parameters))
     assert state["selectedColumns"][:2] == ["metrics.`val/top1`", "metrics.`test/top1`"]
     assert state["searchFilter"] == "tags.`study.space` = 'table9' and tags.`study.generation` = '2'"
 
 
 def test_the_tag_of_a_big_table_stays_far_below_mlflow_s_limit():
     many = [trial(f"a method with a long name, number {n}", method=f"method {n}") for n in range(300)]
-    assert max(len(value) for value in views.tags(plan(*many), parameters).values()) < 10_000
+    assert max(len(value) for value in mlflow_views.tags(plan(*many), parameters).values()) < 10_000
 
 
 def test_links_lead_to_the_views_of_an_experiment():
-    tags = {"study.run": "mine", f"{views.TAG}old": "deflate;", f"{views.TAG}older": '{"searchFilter": ""}'}
-    tags |= views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters)
+    tags = {"study.run": "mine", f"{mlflow_views.TAG}old": "deflate;", f"{mlflow_views.TAG}older": '{"searchFilter": ""}'}
+    tags |= mlflow_views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters)
     experiment = {
         "experiment_id": "7", "name": "mine", "tags": [{"key": key, "value": value} for key, value in tags.items()],
     }  # fmt: skip
-    ((name, link),) = views.links("http://127.0.0.1:5000", experiment).items()
+    ((name, link),) = mlflow_views.links("http://127.0.0.1:5000", experiment).items()
     page, _, query = link.partition("?")
     assert (name, page) == ("table9 by combination", "http://127.0.0.1:5000/#/experiments/7/runs")
     assert parse_qs(query) == {"workflowType": ["machine_learning"], "viewStateShareKey": ["table9"]}
 
 
 def test_an_experiment_without_views_is_linked_itself():
-    found = views.links("http://127.0.0.1:5000/", {"experiment_id": "7", "name": "old"})
+    found = mlflow_views.links("http://127.0.0.1:5000/", {"experiment_id": "7", "name": "old"})
     assert found == {"old": "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning"}
