@@ -36,20 +36,20 @@ def space(request: Request) -> Space:
 def view(results: Results) -> list[Figure]:
     """A scatter of each data set."""
     return [
-        scatter(result, found, class_counts(Config.from_json(result.trial.config)), "images of the long-tailed set")
+        scatter(result, found, class_counts(Config.from_json(result.trial.config)), "Figure 3: events of each image")
         for result in results
         if (found := table8.events(result)) is not None
     ]
 
 
-def scatter(result: Result, events: tuple[Floats, Floats], counts: Sequence[int], what: str) -> Figure:
+def scatter(result: Result, events: tuple[Floats, Floats], counts: Sequence[int], title: str) -> Figure:
     """Learned against forgetting events, a dot an image.
 
     Args:
         result: whose runs they are.
         events: learned and forgotten, sorted by class: (N,) each.
         counts: the images of each class among them: (C,).
-        what: the images are, for the title.
+        title: of the figure, without the data.
     """
     ends = [sum(counts[: rank + 1]) for rank in range(len(counts))]
     ranks = sorted({round(step * (len(counts) - 1) / (PANELS - 1)) for step in range(PANELS)})
@@ -76,4 +76,4 @@ def scatter(result: Result, events: tuple[Floats, Floats], counts: Sequence[int]
     )
     name = f"events-{slug(result.trial.column)}"
     head = ("class", "learned", "forgotten")
-    return Figure(name, f"Events of {what}, {result.trial.column}", caption, draw, head, rows, (3.5, 7.0))
+    return Figure(name, f"{title}, {result.trial.column}", caption, draw, head, rows, (3.5, 7.0))

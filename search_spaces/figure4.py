@@ -52,13 +52,11 @@ def view(results: Results) -> list[Table | Figure]:
     for column in results.columns:
         long_tailed, balanced = (results[row, column] for row in results.rows)
         counts = class_counts(Config.from_json(long_tailed.trial.config))
-        found = [table8.events(long_tailed), None]
-        everything = table8.events(balanced)
-        if everything is not None:
+        found = [table8.events(long_tailed), table8.events(balanced)]
+        if found[1] is not None:
             whole = class_counts(Config.from_json(balanced.trial.config))
-            same = _same_images(everything, counts, whole)
-            shown.append(figure3.scatter(balanced, same, counts, "the same images under balanced training"))
-            found[1] = same
+            found[1] = _same_images(found[1], counts, whole)
+            shown.append(figure3.scatter(balanced, found[1], counts, "Figure 4: events of each image, balanced"))
         own = [None if each is None else regularity(*each, np.asarray(counts)) for each in found]
         head, rows = ["class", "images"], [[str(rank), str(n)] for rank, n in enumerate(counts)]
         for name in ("learned", "forgotten", "irregularity"):

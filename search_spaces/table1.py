@@ -83,6 +83,6 @@ def space(request: Request) -> Space:
 
 def view(results: Results) -> list[Table | Figure]:
     """The paper's rows, the first of which it only copies, and below them those that it does not have."""
-    notes = ["Read-outs are of the half of the test images that chose no τ. Balanced softmax is logit adjustment, τ = 1."]
+    notes = ["Read-outs are of the half of the test images that chose no τ; balanced softmax is adjustment at τ = 1."]
     table = grid(results, corner="Method", notes=notes)
     return [replace(table, rows=[printed_row(results, "Cross Entropy (copied)", COPIED, "†"), *table.rows])]

@@ -383,7 +383,8 @@ def test_what_optuna_can_never_take_is_a_mistake_of_ours_and_no_outage(run, monk
 
 def test_a_plan_of_another_objective_is_told_that(run):
     (space,) = run.plan.spaces
-    run.plan = replace(run.plan, spaces=(replace(space, objectives=("lr",)),))
+    trials = tuple(replace(trial, measure="lr") for trial in run.plan.trials)
+    run.plan = replace(run.plan, spaces=(replace(space, objectives=("lr",)),), trials=trials)
     projection = run.driver()
     projection.reconcile(set(run.train()), {})
     close(projection, "FINISHED", nothing)
