@@ -165,7 +165,8 @@ def _efficiency(results: Results, column: str) -> Table:
     models = ", ".join(sorted(frozenset[str]().union(*(result.hardware for result in own))))
     notes = [
         f"Epochs, {unit} and images since the switch, until test accuracy is within {POINTS:g} points of the method's "
-        f"highest since then (selected on test). Seconds of training and evaluation{models and f' on {models}'}."
+        "highest since then (selected on test). Seconds of training and evaluation by the clock"
+        f"{' times threads' if device == 'cpu' else ''}{models and f', on {models}'}."
     ]
     *others, ours = needed
     for method in others:

@@ -128,9 +128,7 @@ def trial(
     )
 
 
-def printed_row(
-    results: Results, name: str, figures: Mapping[str, float], provenance: str
-) -> list[str | Cell | None]:
+def printed_row(results: Results, name: str, figures: Mapping[str, float], provenance: str) -> list[str | Cell | None]:
     """A row that the paper prints and we do not train, under this name; its figures by the paper's column."""
     row: list[str | Cell | None] = [name]
     for column in results.columns:

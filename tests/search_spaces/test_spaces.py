@@ -17,9 +17,8 @@ from trainables.recipe import Epoch, Origin
 from trainables.work import WORK
 
 NAMES = catalog.names()
-LISTED = [
-    "claims", *(f"figure{number}" for number in range(1, 8)), *(f"table{number}" for number in range(1, 15)), "theorem1",
-]  # fmt: skip
+FIGURES, PAPER_TABLES = [f"figure{n}" for n in range(1, 8)], [f"table{n}" for n in range(1, 15)]
+LISTED = ["claims", *FIGURES, *PAPER_TABLES, "theorem1"]
 CIFAR_TABLES = ["table1", "table6", "table7", "table9", "table11", "table12", "table13", "table14"]
 CPU = Machine("cpu", 1)
 
@@ -89,10 +88,27 @@ def test_the_tables_of_one_data_set_share_their_trunk() -> None:
     assert (len(tree.nodes(found)), sum(len(recipe.epochs) for recipe in found)) == (2707, 6200)
 
 
-def last_states(name: str, **rows: str) -> dict[str, str]:
-    """By row, the last state of a space's trial on digits at IF 50, replicate 0."""
-    return {trial.row: WORK.resolve(trial.config, 0, CPU).keys[-1] for trial in made(name).trials
-            if trial.axes["imbalance"] == 50.0}  # fmt: skip
+def last_state(name: str, row: str) -> str:
+    """The last state of a row on digits at IF 50, replicate 0."""
+    (trial,) = [each for each in made(name).trials if each.row == row and each.axes["imbalance"] == 50.0]
+    return WORK.resolve(trial.config, 0, CPU).keys[-1]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [("table11", "IB, joint"), ("table9", "IB⇒IB"), ("table1", "Cross Entropy")],
+        [("table11", "CR, joint"), ("table9", "IB⇒CR"), ("table6", "S = 1"), ("table7", "CR")],
+        [("table10", "cardinality"), ("table9", "IB⇒CR"), ("table1", "Ours (S = 1)"), ("table13", "Ours (S = 1)")],
+        [("table12", "Standard, CB"), ("table1", "Decouple-cRT"), ("table13", "Decouple-cRT")],
+        [("table13", "Cross Entropy (IB only)"), ("table1", "τ-normalised"), ("table1", "Post-hoc logit adjustment")],
+        [("table13", "BBN"), ("table1", "BBN"), ("figure1", "BBN")],
+        [("table1", "CE-DRS"), ("table9", "IB⇒CB")],
+        [("table1", "Balanced softmax"), ("table1", "Logit adjustment (τ = 1)")],
+    ],
+)  # fmt: skip
+def test_what_two_tables_share_is_one_stored_state(places: list[tuple[str, str]]) -> None:
+    assert len({last_state(name, row) for name, row in places}) == 1
 
 
 @pytest.mark.parametrize("name", CIFAR_TABLES)

@@ -49,7 +49,9 @@ def test_or_else_over_the_trials_themselves():
     two = [{"method": "focal"}, {"method": "BBN"}]
     assert mlflow_views.grouping(("method",), two) == "method"
     assert mlflow_views.grouping(("name",), two) == "trial"  # MLflow has no such parameter
-    assert mlflow_views.grouping(("method",), [*two, {"method": "BBN"}]) == "trial"  # it is not what tells the axis apart
+    assert (
+        mlflow_views.grouping(("method",), [*two, {"method": "BBN"}]) == "trial"
+    )  # it is not what tells the axis apart
     assert mlflow_views.grouping(("method",), [*two, {}]) == "trial"  # not all have it
     assert mlflow_views.grouping(("method",), two[:1]) == "trial"  # nothing to tell it from
     assert mlflow_views.grouping((), []) == "trial"  # a search that has not begun
@@ -78,7 +80,11 @@ def test_the_tag_of_a_big_table_stays_far_below_mlflow_s_limit():
 
 
 def test_links_lead_to_the_views_of_an_experiment():
-    tags = {"study.run": "mine", f"{mlflow_views.TAG}old": "deflate;", f"{mlflow_views.TAG}older": '{"searchFilter": ""}'}
+    tags = {
+        "study.run": "mine",
+        f"{mlflow_views.TAG}old": "deflate;",
+        f"{mlflow_views.TAG}older": '{"searchFilter": ""}',
+    }
     tags |= mlflow_views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters)
     experiment = {
         "experiment_id": "7", "name": "mine", "tags": [{"key": key, "value": value} for key, value in tags.items()],
