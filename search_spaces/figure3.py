@@ -64,7 +64,7 @@ def scatter(result: Result, events: tuple[Floats, Floats], counts: Sequence[int]
             panel.set_title(f"class {rank} ({counts[rank]} images)")
         for panel in list(panels)[len(ranks) :]:
             panel.set_visible(False)
-        figure.axes[0].set_xlim(0, epochs)
+        figure.axes[0].set_xlim(0, 1.03 * epochs)
         figure.supxlabel(f"learned events (of {epochs} epochs)")
         figure.supylabel("forgetting events")
 

@@ -1,8 +1,9 @@
 """States under content names, and the records beside them, on any file system that `pyarrow.fs` reaches.
 
 A state is one object: a header in JSON with the measures of every epoch so far, then a payload of bytes: tensors of the
-trainables, among which reports know those of single images (`results`). It is whole or absent: a file is written under a temporary name, synced and moved; an object of
-S3 or GCS appears when its upload is complete. A checksum over each part tells damage. ::
+trainables, of which reports read those of single images. It is whole or absent: a file is written under a temporary
+name, synced and moved; an object of S3 or GCS appears when its upload is complete. A checksum over each part tells
+damage. ::
 
     magic (8) | length of the header (8, little-endian) | SHA-256 of the header (32) | header | payload
 
