@@ -183,8 +183,8 @@ def run(
     spaces: Sequence[str], data: Sequence[str], imbalance: Sequence[float], seeds: int | None, paper: bool,
     options: Sequence[str], trials: int | None, objectives: str | None, early_stop: int | None, name: str | None,
     home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None,
-    address: str | None, cpus_per_trial: float, gpus_per_trial: float | None, data_dir: str | None, download: bool, retrain: bool,
-    dry_run: bool, as_json: bool,
+    address: str | None, cpus_per_trial: float, gpus_per_trial: float | None, data_dir: str | None, download: bool,
+    retrain: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
 

@@ -85,7 +85,7 @@ def panels(
             axis.set_title(shown[number])
             for (panel, label), points in means.items():
                 if panel == shown[number]:
-                    handles[label] = _line(axis, points, labels.index(label))
+                    handles[label] = _line(axis, points, labels.index(label), (0, 100) if "%" in y else None)
             for line, (mark, epoch) in zip(LINES[1:], (marks or {}).items(), strict=False):
                 handles[mark] = axis.axvline(epoch, color="0.4", linewidth=0.8, linestyle=line)
         for axis in axes[-1]:
@@ -120,8 +120,8 @@ def _by_epoch(runs: Curves) -> list[Point]:
     return found
 
 
-def _line(axis: Any, points: Sequence[Point], number: int) -> Any:
-    """Draws a series and returns what stands for it in the legend."""
+def _line(axis: Any, points: Sequence[Point], number: int, within: tuple[float, float] | None) -> Any:
+    """Draws a series, its band inside the values that there can be, and returns what stands for it in the legend."""
     own = style(number)
     epochs = [epoch for epoch, _, _, _ in points]
     means = [centre for _, _, centre, _ in points]
@@ -130,6 +130,8 @@ def _line(axis: Any, points: Sequence[Point], number: int) -> Any:
     spreads = [spread or 0.0 for _, _, _, spread in points]
     if any(spreads):
         low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+        if within:
+            low, high = [max(each, within[0]) for each in low], [min(each, within[1]) for each in high]
         axis.fill_between(epochs, low, high, color=own["color"], alpha=0.15, linewidth=0)
     return line
 
