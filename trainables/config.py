@@ -9,10 +9,10 @@ from typing import Any
 
 from study.refusal import Refusal
 from trainables.datasets import facts
+from trainables.recipe import LOSSES
 
 SAMPLERS = {"IB": 1.0, "CB": 0.0, "CR": -1.0}
 BACKBONES = ("resnet8", "resnext11", "resnet32", "resnet50", "resnext50")
-LOSSES = ("cross_entropy", "focal", "sigmoid_focal", "ldam", "logit_adjusted", "label_aware_smoothing")
 PRECISIONS = ("fp32", "bf16")
 SEEDS = ("split_seed", "subset_seed", "seed")
 
@@ -92,6 +92,7 @@ class Config:
             None for no such stage.
         retrains: classifier, which is drawn anew (cRT), or scale, a factor a class (LWS).
         retrain_epochs, retrain_lr, retrain_weight_decay, retrain_batch: of that stage; a batch of 0 is `batch_size`.
+        fixed_batch_norm: whether the batch-norm statistics of a fixed backbone move (train) or not (frozen).
         retrain_schedule: step, after a warm-up as before ×0.1 at a third and at two thirds; or cosine to 0.
         measures: beyond the fixed set: fit, events; see `recipe.Epoch`.
         precision: fp32 (without TF32) or bf16 (autocast).
@@ -142,6 +143,7 @@ class Config:
     retrain_weight_decay: float = 5e-4
     retrain_batch: int = 0
     retrain_schedule: str = "step"
+    fixed_batch_norm: str = "train"
     measures: tuple[str, ...] = ()
     precision: str = "fp32"
     split_seed: int = 0
@@ -156,6 +158,7 @@ class Config:
         for field, choices in (
             ("backbone", BACKBONES), ("loss", LOSSES), ("precision", PRECISIONS),
             ("retrains", ("classifier", "scale")), ("retrain_schedule", ("step", "cosine")),
+            ("fixed_batch_norm", ("train", "frozen")),
         ):  # fmt: skip
             self._require(field, getattr(self, field) in choices, f"one of {', '.join(choices)} would do")
         for field, some in (("measures", ("fit", "events")), ("varies", SEEDS)):
@@ -253,9 +256,15 @@ class Config:
         linear = "a linear classifier would do: no ldam, no bilateral"
         scaled = self.retrain is not None and self.retrains == "scale"
         self._require("retrains", not scaled or self.head in ("linear", "rare"), linear)
-        single = not self.then and self.retrain is None and self.mixup == 0 and self.loss != "ldam"
-        remedy = "no then, retrain, mixup or ldam beside it would do: two samplers share each step"
-        self._require("bilateral", not self.bilateral or single, remedy)
+        for field, plain in (
+            ("then", ()), ("retrain", None), ("mixup", 0.0), ("joint", True), ("reinitialise", False),
+            ("switch_beta", 0.0), ("switch", self.first),
+        ):  # fmt: skip
+            good = not self.bilateral or getattr(self, field) == plain
+            self._require(field, good, f"{plain!r} would do: a bilateral network has no switch and one stage")
+        self._require(
+            "loss", not self.bilateral or self.loss != "ldam", "another would do: bilateral has a head of its own"
+        )
 
     @property
     def head(self) -> str:
@@ -309,7 +318,7 @@ def base(dataset: str, imbalance: float | None = None) -> Config:
     """The protocol of a data set (A.3.2); for digits-LT 100 epochs, milestone 50.
 
     For ImageNet-LT and iNaturalist the paper gives neither weight decay nor warm-up: 5e-4 and 1e-4 are those of Kang et
-    al. (2020), without warm-up. Places-LT and folders, which are not in the paper, follow ImageNet-LT.
+    al. (2020), without warm-up. Places-LT and folders, which are not in the paper, are trained as ImageNet-LT is.
 
     Args:
         dataset: as in `Config`.

@@ -133,7 +133,8 @@ DATASETS = {
     # Transforms and statistics as in the code of Kang et al. (2020); Places-LT as it is there, with the jitter.
     "imagenet-lt": replace(_listed(1000, 1280, 5, Lists("ImageNet_LT", 115_846, 20_000, 50_000)), jitter=0.4),
     "places-lt": replace(_listed(365, 4980, 5, Lists("Places_LT", 62_500, 7_300, 36_500)), jitter=0.4),
-    # Its val list, three images a class, is what papers report; 5 % of the training images are held out for selection.
+    # Its val list, three images a class, is what papers report; for selection, one training image is held out of each
+    # class that has ten or more.
     "inaturalist2018": replace(
         _listed(8142, 1000, 2, Lists("iNaturalist18", 437_513, 24_426, 0)), mean=(0.466, 0.471, 0.380),
         std=(0.195, 0.194, 0.192), selection="train",

@@ -135,7 +135,7 @@ class ImageFiles:
         self.shots = known.split(listing.listed.tolist())
         self.in_val = torch.from_numpy(listing.in_val).to(device)
         self._labels = np.repeat(np.arange(len(listing.counts)), listing.counts)
-        self._test_labels, self._part = listing.test_labels, listing.in_val.astype(np.int64)
+        self._test_labels = listing.test_labels
         self._batches = Batches(np.concatenate((listing.train, listing.test)), known.side, known.jitter)
         self._workers = workers
         self._idle: list[_Feed] = []
@@ -150,26 +150,28 @@ class ImageFiles:
         seeds = rng.integers(1 << 63, size=len(order))
         cuts = _cuts(len(order), epoch.batch_size)
         requests = [Request(order[at], seeds[at], epoch.flip) for at in cuts]
-        return self._pass(requests, [self._labels[order[at]] for at in cuts])
+        return self._pass(requests, self._labels[order])
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Data.test_batches`."""
         cuts = _cuts(len(self._test_labels), EVALUATION_BATCH)
         positions = len(self._labels) + np.arange(len(self._test_labels))
+        part = self.in_val.long()
         for (images, labels), at in zip(
-            self._pass([Request(positions[at]) for at in cuts], [self._test_labels[at] for at in cuts]),
-            cuts, strict=True,
-        ):  # fmt: skip
-            yield images, labels, torch.from_numpy(self._part[at]).to(self.device)
+            self._pass([Request(positions[at]) for at in cuts], self._test_labels), cuts, strict=True
+        ):
+            yield images, labels, part[at]
 
     def fit_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Data.fit_batches`."""
         cuts = _cuts(len(self._labels), EVALUATION_BATCH)
         positions = np.arange(len(self._labels))
-        return self._pass([Request(positions[at]) for at in cuts], [self._labels[at] for at in cuts])
+        return self._pass([Request(positions[at]) for at in cuts], self._labels)
 
-    def _pass(self, requests: list[Request], labels: list[NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pass(self, requests: list[Request], labels: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the requests with their labels, by workers that no other pass is using.
+
+        The labels, those of all batches one after the other, go to the device in one copy: each would make it wait.
 
         Raises:
             Refusal: for a file that cannot be decoded.
@@ -178,13 +180,14 @@ class ImageFiles:
         feed = self._idle.pop() if self._idle else _Feed(self._batches, self._workers, self.device.type == "cuda")
         try:
             answers = feed.answer(requests)
-            for own in labels:
-                images = next(answers)
+            there = torch.from_numpy(labels).to(self.device)
+            for images in answers:
                 if isinstance(images, Refusal):
                     # Anew: an exception that this frame holds would, by its traceback, keep the workers alive.
                     raise Refusal(images.field, images.value, images.remedy)
                 pixels = images.to(self.device, non_blocking=True)
-                yield (pixels.float() - self._mean) / self._std, torch.from_numpy(own).to(self.device)
+                yield (pixels.float() - self._mean) / self._std, there[: len(pixels)]
+                there = there[len(pixels) :]
         finally:
             if feed.alive:
                 self._idle.append(feed)

@@ -24,6 +24,8 @@ from study.refusal import Refusal
 from trainables.datasets import Dataset
 from trainables.samplers import Purpose, generator
 
+HELD_OUT_FROM = 10  # training images of a class that gives one of them away
+
 Paths = NDArray[np.bytes_]  # as the file system encodes them: arrays go to other processes much faster than lists
 
 
@@ -32,7 +34,7 @@ class Listing:
     """The images of a data set of files. A class is called by its rank: 0 has the most training images.
 
     Attributes:
-        train: paths, sorted by class, inside it as they were listed: (N,).
+        train: paths, sorted by class, inside it by name: (N,).
         counts: n_j: (C,).
         listed: training images of each class before any were held out, which the splits go by: (C,).
         test: paths of all images that are evaluated: (M,).
@@ -70,8 +72,8 @@ def ranked(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
 def read(known: Dataset, root: Path) -> Listing:
     """What a data set's lists say, each line checked; the images themselves are not looked at.
 
-    Where images for selection come from training, they are one in twenty of each class, rounded down but at least one;
-    classes of fewer than ten images keep them all.
+    Where images for selection come from training, they are one of each class that has at least `HELD_OUT_FROM`: as
+    many of a large class as of a small one, for selection must not prefer what is frequent.
 
     Args:
         known: what is declared of it.
@@ -85,7 +87,7 @@ def read(known: Dataset, root: Path) -> Listing:
     names, labels = parts["train"]
     rank, listed = ranked(labels)
     _check_ends(known, root, labels)
-    by_class = np.argsort(rank[labels], kind="stable")
+    by_class = np.lexsort((names, rank[labels]))  # by name inside a class: the order of a list's lines is no matter
     ranks, images = rank[labels][by_class], names[by_class]
     chosen = _held_out(listed) if known.selection == "train" else np.zeros(len(images), dtype=bool)
     selection, selection_labels = images[chosen], ranks[chosen]
@@ -173,7 +175,7 @@ def _held_out(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     chosen = []
     for count in counts:
         own = np.zeros(count, dtype=bool)
-        own[rng.permutation(count)[: max(1, count // 20) if count >= 10 else 0]] = True
+        own[rng.permutation(count)[: 1 if count >= HELD_OUT_FROM else 0]] = True
         chosen.append(own)
     return np.concatenate(chosen)
 

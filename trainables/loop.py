@@ -202,20 +202,19 @@ def evaluate(learner: Learner, data: Data, epoch: Epoch) -> dict[str, Any]:
     shots = data.shots
     tally = Tally(len(data.counts), 2, data.device)
     read_outs = ReadOuts(learner.network.classifier, data.counts, 2, data.device)
-    predictions, test_labels = [], []
+    seen = []
     for images, labels, part in data.test_batches():
         logits = learner.logits(images)
-        predictions.append(tally.add(logits, labels, part))
-        test_labels.append(labels)
+        seen.append(torch.stack((tally.add(logits, labels, part), labels)).short())
         read_outs.add(logits, labels, part)
-    learner.observed["predictions"] = torch.cat(predictions).short()
-    learner.observed["test_labels"] = torch.cat(test_labels).short()
-    by_class, by_bin = tally.read()
     halves = data.facts.selection == "half"  # otherwise the images for selection are none of the test set's
     tested = [HOLDOUT, VAL] if halves else [HOLDOUT]
+    whole = torch.cat(seen, 1) if halves else torch.cat(seen, 1)[:, ~data.in_val]
+    learner.observed["predictions"], learner.observed["test_labels"] = whole[0].clone(), whole[1].clone()
+    by_class, by_bin = tally.read()
     measures = summary("test", by_class[:, tested].sum(1), by_bin[:, tested].sum(1), shots)
-    measures |= summary("val", by_class[:, VAL], by_bin[:, VAL], shots)
-    measures |= summary("holdout", by_class[:, HOLDOUT], by_bin[:, HOLDOUT], shots)
+    measures |= summary("val", by_class[:, VAL], by_bin[:, VAL], shots, listed=False)
+    measures |= summary("holdout", by_class[:, HOLDOUT], by_bin[:, HOLDOUT], shots, listed=False)
     measures |= read_outs.read(VAL, HOLDOUT, shots)
     if epoch.measures:
         measures |= _fit(learner, data, events="events" in epoch.measures)
@@ -239,8 +238,10 @@ def _fit(learner: Learner, data: Data, events: bool) -> dict[str, Any]:
         seen["forgotten"] = seen.get("forgotten", zeros) + (before & ~now).int()
         seen["correct"] = now
     by_class, by_bin = tally.read()
-    losses = [round(float(loss), 9) for loss in by_class[2, 0] / by_class[0, 0]]
-    return {**summary("fit", by_class[:, 0], by_bin[:, 0], data.shots), "fit/class_loss": losses}
+    measures = summary("fit", by_class[:, 0], by_bin[:, 0], data.shots)
+    if "fit/class_accuracy" in measures:
+        measures["fit/class_loss"] = [round(float(loss), 9) for loss in by_class[2, 0] / by_class[0, 0]]
+    return measures
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 Each takes logits (B, C), labels (B,), class weights (C,) or None for ones, and returns a scalar. With weights, losses
 of the softmax family are the weighted mean ``Σ_i w_{y_i} l_i / Σ_i w_{y_i}``, as ``torch.nn.CrossEntropyLoss`` and
-LDAM's code have it; focal losses are ``Σ_i w_{y_i} l_i / B``, as CB-Focal's code has it.
+LDAM's code have it; focal losses are ``Σ_i w_{y_i} l_i / B``, as CB-Focal's code has it. (LDAM's own CB-Focal has the
+weight inside the focal factor too; here it is a factor of the loss, as Cui et al. define it.)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.networks import SCALE
 from trainables.recipe import Epoch
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (B, C), (B,) → ()
@@ -24,24 +26,24 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # (B, C), (B,) → ()
 def loss_of(epoch: Epoch, counts: NDArray[np.int64], device: torch.device, dtype: torch.dtype = torch.float32) -> Loss:
     """The loss of an instruction over classes of these sizes, for logits of this type.
 
-    Its constants are made in float64, rounded once, and kept on the device.
+    Its constants are made on the host in float64, rounded once, and kept on the device.
     """
-    n = torch.tensor(counts, dtype=torch.float64, device=device)
-    weights = effective_number_weights(n, epoch.effective_number).to(dtype) if epoch.effective_number else None
-    args = epoch.loss_args
+    n, args = torch.tensor(counts, dtype=torch.float64), epoch.loss_args
+    weights = effective_number_weights(n, epoch.effective_number).to(device, dtype) if epoch.effective_number else None
     if epoch.loss == "focal":
         return lambda logits, labels: focal(logits, labels, weights, *args)
     if epoch.loss == "sigmoid_focal":
         return lambda logits, labels: sigmoid_focal(logits, labels, weights, *args)
     if epoch.loss == "ldam":
-        margins = ldam_margins(n, args[0]).to(dtype)
-        return lambda logits, labels: ldam(logits, labels, weights, margins, args[1])
+        margins = ldam_margins(n, *args).to(device, dtype)
+        return lambda logits, labels: ldam(logits, labels, weights, margins, SCALE)
     if epoch.loss == "logit_adjusted":
-        shift = (args[0] * (n / n.sum()).log()).to(dtype)
+        shift = (args[0] * (n / n.sum()).log()).to(device, dtype)
         return lambda logits, labels: F.cross_entropy(logits + shift, labels, weights)
     if epoch.loss == "label_aware_smoothing":
-        smoothing = label_aware_smoothing(n, *args).to(dtype)
+        smoothing = label_aware_smoothing(n, *args).to(device, dtype)
         return lambda logits, labels: smoothed(logits, labels, weights, smoothing)
+    assert epoch.loss == "cross_entropy", epoch.loss
     return lambda logits, labels: F.cross_entropy(logits, labels, weights)
 
 

@@ -33,7 +33,8 @@ def focal(base: Config) -> Config:
 def cb_focal(base: Config) -> Config:
     """Class-balanced focal loss (Cui et al., 2019): effective-number weights from the first epoch on, β = 0.9999.
 
-    Softmax form, as LDAM's code has it; the sigmoid form of its authors is the `source` recipe.
+    Deviation: softmax form, as in LDAM's code, but the weight is a factor of the loss alone, where that code has it in
+    the focal factor as well. The sigmoid form of its authors is the `source` recipe.
     """
     return replace(focal(base), method="CB-Focal", beta=0.9999)
 
@@ -52,7 +53,10 @@ def ce_drs(base: Config) -> Config:
 
 
 def ldam_drw(base: Config) -> Config:
-    """LDAM with deferred re-weighting (Cao et al., 2019): cosine classifier, s = 30, margins ∝ n_j^(-1/4)."""
+    """LDAM with deferred re-weighting (Cao et al., 2019): cosine classifier, s = 30, margins ∝ n_j^(-1/4).
+
+    Deviation: deferred until m + S instead of epoch 160.
+    """
     return replace(
         ce_drw(base), method="LDAM-DRW", loss="ldam", max_margin=0.3 if base.dataset == "inaturalist2018" else 0.5
     )
@@ -61,13 +65,17 @@ def ldam_drw(base: Config) -> Config:
 def crt(base: Config) -> Config:
     """Classifier re-training (Kang et al., 2020): a new classifier on the fixed features, class-balanced sampling.
 
-    Deviation: class-balanced sampling draws classes independently, where its authors cycle through them.
+    Deviations: class-balanced sampling draws classes independently, where its authors cycle through them; 30 epochs, in
+    steps from lr 0.1 at weight decay 5e-4 (Zhang et al., 2021, on CIFAR), not 10 on a cosine from 0.2 at batch 512.
     """
     return replace(cross_entropy(base), method="Decouple-cRT", retrain="CB")
 
 
 def lws(base: Config) -> Config:
-    """Learnable weight scaling (Kang et al., 2020): a factor a class on the fixed classifier's logits, from 1 on."""
+    """Learnable weight scaling (Kang et al., 2020): a factor a class on the fixed classifier's logits, from 1 on.
+
+    Deviations: cRT's, with 5 epochs in its authors' code.
+    """
     return replace(crt(base), method="Decouple-LWS", retrains="scale")
 
 
@@ -77,7 +85,10 @@ def tau_normalised(base: Config) -> Config:
 
 
 def bbn(base: Config) -> Config:
-    """Bilateral-branch network (Zhou et al., 2020): uniform and reversed sampler in one step, α = 1 - (e/T)²."""
+    """Bilateral-branch network (Zhou et al., 2020): uniform and reversed sampler in one step, α = 1 - (e/T)².
+
+    Deviations: warm-up from a fifth instead of a third of the lr; weights are drawn as for every other network here.
+    """
     return replace(base, method="BBN", first="IB", switch="IB", bilateral=True)
 
 
@@ -116,7 +127,10 @@ def label_aware_smoothing(base: Config) -> Config:
 
 
 def mixup_switching(base: Config) -> Config:
-    """Mixup (Zhang et al., 2018, as Zhong et al., 2021, use it, a = 0.2) before the paper's switch, none after it."""
+    """Mixup (Zhang et al., 2018, as Zhong et al., 2021, use it, a = 0.2) before the paper's switch, none after it.
+
+    Deviation: a batch is mixed with its own reverse, not with a permutation: it is in random order already.
+    """
     return replace(switching(base), method="Mixup, then ours", mixup=0.2)
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+LISTED = 1000  # with more classes, each one's accuracy would make a state's header longer than its weights
 BINS = 15  # of the expected calibration error, equally wide (Guo et al., 2017)
 
 
@@ -50,8 +51,9 @@ class Tally:
 
 
 def summary(
-    prefix: str, by_class: NDArray[np.float64], by_bin: NDArray[np.float64], shots: Mapping[str, Sequence[int]]
-) -> dict[str, Any]:
+    prefix: str, by_class: NDArray[np.float64], by_bin: NDArray[np.float64], shots: Mapping[str, Sequence[int]],
+    listed: bool = True,
+) -> dict[str, Any]:  # fmt: skip
     """The fixed set of measures of one part.
 
     `loss`: mean cross-entropy. `top1`: percent of images. `many`, `medium`, `few`: mean over the classes of the split
@@ -63,6 +65,7 @@ def summary(
         by_class: images, correct and loss by class: (3, C). A class without images has no accuracy.
         by_bin: images, correct and confidence by bin: (3, BINS).
         shots: the classes of each split.
+        listed: whether each class's accuracy is among them; in any case not with more than `LISTED` classes.
     """
     images, correct, loss = by_class
     there = images > 0
@@ -73,8 +76,9 @@ def summary(
         "top1": float(100 * correct.sum() / images.sum()),
         "worst": float(accuracy[there].min()),
         "ece": float(100 * gap),
-        "class_accuracy": [round(float(a), 6) if n else None for a, n in zip(accuracy, images, strict=True)],
     }
+    if listed and len(images) <= LISTED:
+        measures["class_accuracy"] = [round(float(a), 6) if n else None for a, n in zip(accuracy, images, strict=True)]
     for split, ranks in shots.items():
         own = [rank for rank in ranks if there[rank]]
         if own:

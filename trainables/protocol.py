@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from study.exhibits import Cell, Printed
 from study.plan import Choice, Contrast, Domain, Real, Request, Trial
 from study.refusal import Refusal
-from study.results import Results
 from trainables import methods
 from trainables.config import Config, base
 from trainables.datasets import DATASETS, facts
-
-DIGITS_STAND_FOR = ("cifar10", 50.0)  # the paper's column that digits-LT is shown beside
 
 DATA_DOMAIN: Mapping[str, Domain] = {"dataset": Choice((*DATASETS, "folder")), "imbalance": Real(1.0, 1e6)}
 
@@ -23,6 +19,7 @@ RECIPE: Mapping[str, str] = {
 
 Columns = Sequence[tuple[str, float]]
 
+MAIN = ("cifar10", 50.0)  # what most of the paper's analysis is of, and what digits-LT at IF 50 are shown beside
 CIFAR: Columns = tuple((dataset, imbalance) for dataset in ("cifar10", "cifar100") for imbalance in (100.0, 50.0, 10.0))
 
 
@@ -75,6 +72,11 @@ def column_name(dataset: str, imbalance: float) -> str:
     return dataset if facts(dataset).natural is not None else f"{dataset}-LT IF {imbalance:g}"
 
 
+def column_names(columns: Columns, *parts: str) -> tuple[str, ...]:
+    """Those of a table's columns in the paper; with several for one data set, these end in `parts`."""
+    return tuple(column_name(*place) + part for place in columns for part in parts or ("",))
+
+
 def class_counts(config: Config) -> tuple[int, ...]:
     """The training images of each class, largest first: (C,).
 
@@ -90,8 +92,7 @@ def class_counts(config: Config) -> tuple[int, ...]:
 
 def trial(
     config: Config, row: str, axes: Mapping[str, str | int | float],
-    paper: Mapping[tuple[str, float], float] | None = None, *, stands_for: tuple[str, float] = DIGITS_STAND_FOR,
-    provenance: str = "", measure: str = "", least: int = 1, suffix: str = "", paper_suffix: str = "",
+    paper: Mapping[tuple[str, float], float] | None = None, *, provenance: str = "", measure: str = "", least: int = 1,
 ) -> Trial:  # fmt: skip
     """A configuration as a trial, beside the paper's figure for its column.
 
@@ -99,20 +100,19 @@ def trial(
         config: the configuration.
         row: the table's row in words.
         axes: what tells it apart from the table's other rows.
-        paper: the row's figures in the paper, by (data set, IF).
-        stands_for: the paper's column that digits at IF 50 are shown beside.
+        paper: the row's figures in the paper, by (data set, IF). Digits at IF 50 are shown beside the only one, or of
+            several, beside that of `MAIN`.
         provenance: of the paper's figures: † copied by it from their source, * run again by it.
         measure: what the row shows, if not the space's first objective.
         least: replicates that it needs at least.
-        suffix: of the column, where a table has several for one data set.
-        paper_suffix: of the paper's column, likewise.
     """
-    own = (config.dataset, config.imbalance)
-    beside = stands_for if own == ("digits", 50.0) else own
-    figure = (paper or {}).get(beside)
+    figures, beside = paper or {}, (config.dataset, config.imbalance)
+    if beside == ("digits", 50.0):
+        beside = next(iter(figures)) if len(figures) == 1 else MAIN
+    figure = figures.get(beside)
     return Trial(
         row=row,
-        column=column(config) + suffix,
+        column=column(config),
         config=config.to_json(),
         axes={
             "dataset": config.dataset.partition(":")[0],
@@ -121,22 +121,17 @@ def trial(
             **axes,
         },
         paper=figure,
-        paper_of=column_name(*beside) + paper_suffix if figure is not None else "",
+        paper_of=column_name(*beside) if figure is not None else "",
         provenance=provenance,
         measure=measure,
         least=least,
     )
 
 
-def printed_row(results: Results, name: str, figures: Mapping[str, float], provenance: str) -> list[str | Cell | None]:
-    """A row that the paper prints and we do not train, under this name; its figures by the paper's column."""
-    row: list[str | Cell | None] = [name]
-    for column in results.columns:
-        beside = (each.trial.paper_of for each in results if each.trial.column == column)
-        of = next(filter(None, beside), "")
-        printed = Printed(figures[of], provenance, "" if of == column else of) if of in figures else None
-        row.append(Cell(printed=printed))
-    return row
+def in_part(made: Trial, part: str, paper_part: str) -> Trial:
+    """A trial of a table that has several columns for one data set: the ends of its column's name and the paper's."""
+    paper_of = made.paper_of + paper_part if made.paper_of else ""
+    return replace(made, column=made.column + part, paper_of=paper_of)
 
 
 def after_the_standard_procedure(base: Config, more: int = 10) -> Config:
@@ -146,6 +141,11 @@ def after_the_standard_procedure(base: Config, more: int = 10) -> Config:
 
 
 def against(trials: Sequence[Trial], better: str, *worse: str, measure: str = "") -> tuple[Contrast, ...]:
-    """The hypotheses that a method beats others, each under the recipe that it has in these trials."""
-    rows = {str(each.axes["method"]): each.row for each in trials}
-    return tuple(Contrast(better=rows[better], worse=rows[method], measure=measure) for method in worse)
+    """The hypotheses that a method beats others, in each column under the recipes that they have there."""
+    rows = {(str(each.axes["method"]), each.column): each.row for each in trials}
+    columns = dict.fromkeys(each.column for each in trials)
+    pairs = dict.fromkeys(
+        (rows[better, column], rows[method, column]) for method in worse for column in columns
+        if (better, column) in rows and (method, column) in rows
+    )  # fmt: skip
+    return tuple(Contrast(better=one, worse=other, measure=measure) for one, other in pairs)

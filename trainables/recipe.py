@@ -28,6 +28,8 @@ from trainables.datasets import facts
 if TYPE_CHECKING:  # a worker that takes up an origin has no need of configurations: they are no source of its states
     from trainables.config import Config
 
+LOSSES = ("cross_entropy", "focal", "sigmoid_focal", "ldam", "logit_adjusted", "label_aware_smoothing")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -42,7 +44,7 @@ class Epoch:
         mixup: a of the Beta(a, a) that each batch is mixed by; 0 for none.
         bilateral: BBN's α, the weight of its first branch, which sees `sampler`'s draws; the second sees as many of the
             reversed sampler (q = -1, with replacement). None for networks of one branch.
-        loss: a name of `losses.LOSSES`.
+        loss: one of `LOSSES`.
         loss_args: what that loss takes beyond logits, labels and counts.
         effective_number: β of the loss's class weights, ``(1 - β) / (1 - β^n_j)``, normalised to sum C; 0 for none.
         momentum, nesterov, weight_decay: of SGD.
@@ -109,7 +111,7 @@ _NUMBERS = (
     "lr", "momentum", "weight_decay", "sampler", "mixup", "bilateral", "loss_args", "effective_number",
 )  # fmt: skip
 _CHOICES = {
-    "loss": ("cross_entropy", "focal", "sigmoid_focal", "ldam", "logit_adjusted", "label_aware_smoothing"),
+    "loss": LOSSES,
     "trains": ("all", "classifier", "scale"),
     "reinitialise": ("nothing", "classifier", "scale"),
     "batch_norm": ("train", "frozen"),
@@ -121,7 +123,7 @@ class Origin:
     """What determines state 0 and the machine's arithmetic; settled when the plan is made, never by a worker.
 
     `head` is the end of the network: see `networks.build`. Beyond what design.md lists stands NumPy's version, for its
-    generators draw the orders and the crops.
+    generators draw the orders and the crops, and torchvision's, whose blocks some backbones are made of.
     """
 
     dataset: str
@@ -136,6 +138,7 @@ class Origin:
     device: str
     threads: int
     torch: str
+    torchvision: str
     numpy: str
     source: str
 
@@ -187,6 +190,7 @@ def settled() -> dict[str, str]:
     """The parts of an origin that this installation decides: a worker must have them as the plan does."""
     return {
         "torch": metadata.version("torch"),
+        "torchvision": metadata.version("torchvision"),
         "numpy": metadata.version("numpy"),
         "source": _digest(json.dumps(source_files())),
     }

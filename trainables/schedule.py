@@ -25,8 +25,9 @@ def epochs(config: Config) -> tuple[Epoch, ...]:
     )  # fmt: skip
     before = replace(plain, effective_number=config.beta, mixup=config.mixup)
     after = replace(
-        plain, effective_number=config.switch_beta or config.beta, trains="all" if config.joint else "classifier"
-    )
+        plain, effective_number=config.switch_beta or config.beta, trains="all" if config.joint else "classifier",
+        batch_norm="train" if config.joint else config.fixed_batch_norm,
+    )  # fmt: skip
     made = []
     for index, sampler in enumerate(_samplers(config)):
         instruction = before if index < config.last_first or config.bilateral else after
@@ -61,7 +62,7 @@ def _second_stage(config: Config, plain: Epoch) -> list[Epoch]:
     instruction = replace(
         plain, sampler=resolve_sampler(config.retrain), replacement=config.replacement, trains=config.retrains,
         loss="cross_entropy", loss_args=(), weight_decay=config.retrain_weight_decay,
-        batch_size=config.retrain_batch or config.batch_size,
+        batch_size=config.retrain_batch or config.batch_size, batch_norm=config.fixed_batch_norm,
     )  # fmt: skip
     found = [replace(instruction, lr=_second_lr(config, index)) for index in range(config.retrain_epochs)]
     found[0] = replace(found[0], reinitialise=config.retrains, fresh_optimizer=True)
@@ -89,7 +90,7 @@ def _loss_args(config: Config) -> tuple[float, ...]:
     return {
         "focal": (config.focal_gamma,),
         "sigmoid_focal": (config.focal_gamma,),
-        "ldam": (config.max_margin, 30.0),
+        "ldam": (config.max_margin,),
         "logit_adjusted": (config.tau,),
         "label_aware_smoothing": config.smoothing,
     }.get(config.loss, ())

@@ -90,6 +90,7 @@ WRONG = [
     ("retrain_weight_decay", math.inf, "≥ 0"),
     ("retrain_batch", -1, "≥ 0"),
     ("retrain_schedule", "linear", "step, cosine"),
+    ("fixed_batch_norm", True, "train, frozen"),
     ("measures", "fit", "some of fit, events"),
     ("measures", ("train",), "some of fit, events"),
     ("measures", [["fit"]], "some of fit, events"),
@@ -139,10 +140,14 @@ def test_every_field_has_a_wrong_value_above():
         ({"lr": 1e300, "gamma": 1e300}, "gamma", "stays finite"),
         ({"loss": "ldam", "retrain": "CB", "retrains": "scale"}, "retrains", "no ldam"),
         ({"bilateral": True, "retrain": "CB", "retrains": "scale"}, "retrains", "no bilateral"),
-        ({"bilateral": True, "retrain": "CB"}, "bilateral", "no then, retrain, mixup or ldam"),
-        ({"bilateral": True, "mixup": 0.2}, "bilateral", "no then, retrain, mixup or ldam"),
-        ({"bilateral": True, "loss": "ldam"}, "bilateral", "no then, retrain, mixup or ldam"),
-        ({"bilateral": True, "then": ((5, "CR"),)}, "bilateral", "no then, retrain, mixup or ldam"),
+        ({"bilateral": True, "retrain": "CB"}, "retrain", "None would do: a bilateral network"),
+        ({"bilateral": True, "mixup": 0.2}, "mixup", "0.0 would do: a bilateral network"),
+        ({"bilateral": True, "then": ((5, "CR"),)}, "then", "() would do: a bilateral network"),
+        ({"bilateral": True, "joint": False}, "joint", "True would do: a bilateral network"),
+        ({"bilateral": True, "reinitialise": True}, "reinitialise", "False would do: a bilateral network"),
+        ({"bilateral": True, "switch_beta": 0.99}, "switch_beta", "0.0 would do: a bilateral network"),
+        ({"bilateral": True}, "switch", "'IB' would do: a bilateral network"),
+        ({"bilateral": True, "switch": "IB", "loss": "ldam"}, "loss", "has a head of its own"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused(wrong, field, remedy):
@@ -250,8 +255,8 @@ def test_minus_zero_is_class_balanced_under_the_same_name():
         ({"loss": "logit_adjusted", "retrain": "CB", "retrains": "scale"}, "linear"),
         ({"loss": "ldam"}, "cosine"),
         ({"loss": "sigmoid_focal"}, "rare"),
-        ({"bilateral": True}, "bilateral"),
-        ({"bilateral": True, "loss": "sigmoid_focal"}, "bilateral"),
+        ({"bilateral": True, "switch": "IB"}, "bilateral"),
+        ({"bilateral": True, "switch": "IB", "loss": "sigmoid_focal"}, "bilateral"),
     ],
 )
 def test_the_loss_and_the_branches_ask_for_a_head(parts, head):

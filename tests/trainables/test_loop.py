@@ -159,7 +159,7 @@ def test_an_epoch_agrees_with_a_slow_one(setting, monkeypatch):
     # Rounding may turn a ReLU on or off, a jump of the gradient; in a smooth network it stays small.
     monkeypatch.setattr(torch.nn.functional, "relu", lambda x, inplace=False: torch.nn.functional.softplus(x))
     epoch = replace(EPOCH, **{"batch_size": 16, **setting})
-    config = replace(SHORT, bilateral=epoch.bilateral is not None)
+    config = replace(SHORT, first="IB", switch="IB", bilateral=epoch.bilateral is not None)
     student, (data, images) = learner(int(torch.randint(1000, ())), config=config), random_data()
     network = copy.deepcopy(student.network)
     measures = train_epoch(student, data, epoch, 3)

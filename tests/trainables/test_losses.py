@@ -39,7 +39,8 @@ def sigmoid_focal(z, y, n, gamma):
     return total
 
 
-def ldam(z, y, n, largest, scale):
+def ldam(z, y, n, largest):
+    scale = 30.0
     margin = largest * n[y] ** -0.25 / min(n) ** -0.25
     return cross_entropy([each - scale * margin * (j == y) for j, each in enumerate(z)], y, n)
 
@@ -59,7 +60,7 @@ LOSSES = {
     "cross_entropy": (cross_entropy, [()]),
     "focal": (focal, [(0.0,), (0.5,), (1.0,), (2.0,)]),
     "sigmoid_focal": (sigmoid_focal, [(0.0,), (0.5,), (1.0,), (2.0,)]),
-    "ldam": (ldam, [(0.5, 30.0), (0.3, 1.0)]),
+    "ldam": (ldam, [(0.5,), (0.3,)]),
     "logit_adjusted": (logit_adjusted, [(1.0,), (-0.5,)]),
     "label_aware_smoothing": (smoothed, [(0.4, 0.1), (0.0, 0.3)]),
 }
@@ -150,7 +151,7 @@ def same(one, other):
     "other",
     [
         loss("focal", (0.0,)),
-        loss("ldam", (0.0, 30.0)),
+        loss("ldam", (0.0,)),
         loss("logit_adjusted", (0.0,)),
         loss("logit_adjusted", (1.7,), n=(30,) * 10),
         loss("label_aware_smoothing", (0.0, 0.0)),

@@ -60,6 +60,7 @@ VALUES = {
         "device": names,
         "threads": numbers,
         "torch": names,
+        "torchvision": names,
         "numpy": names,
         "source": names,
     },
