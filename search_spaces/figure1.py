@@ -18,16 +18,14 @@ from study.plotting import curves, slug, style
 from study.results import Results
 from trainables import methods
 from trainables.config import SAMPLERS, Config
-from trainables.protocol import DATA_DOMAIN, RECIPE, bases, class_counts, trial, under_recipe
+from trainables.protocol import DATA_DOMAIN, MAIN, RECIPE, bases, class_counts, column_names, trial, under_recipe
 from trainables.work import WORK
-
-COLUMN = ("cifar10", 50.0)
 
 
 def space(request: Request) -> Space:
     """The three methods on every data set asked for; they are Table 1's trials."""
     trials = []
-    for base in bases(request, (COLUMN,)):
+    for base in bases(request, (MAIN,)):
         class_counts(base)
         for method in (methods.cross_entropy, methods.bbn, methods.switching):
             config, row = under_recipe(request, method(base))
@@ -39,6 +37,7 @@ def space(request: Request) -> Space:
         domain=DATA_DOMAIN,
         evidence="same question, other data",
         work=WORK,
+        paper_columns=column_names((MAIN,)),
         options=RECIPE,
         view=view,
     )

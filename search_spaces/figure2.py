@@ -20,17 +20,16 @@ from study.plotting import panels, slug
 from study.results import Results
 from trainables import methods
 from trainables.config import Config
-from trainables.protocol import DATA_DOMAIN, bases, class_counts, trial
+from trainables.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column_names, trial
 from trainables.work import WORK
 
-COLUMN = ("cifar10", 50.0)
 PROCEDURES: Mapping[str, methods.Method] = {"standard": methods.cross_entropy, "ours": methods.switching}
 
 
 def space(request: Request) -> Space:
     """Both procedures on every data set asked for."""
     trials = []
-    for base in bases(request, (COLUMN,)):
+    for base in bases(request, (MAIN,)):
         class_counts(base)
         for row, method in PROCEDURES.items():
             trials.append(trial(replace(method(base), measures=("fit",)), row, {"procedure": row}))
@@ -41,6 +40,7 @@ def space(request: Request) -> Space:
         domain={**DATA_DOMAIN, "procedure": Choice(tuple(PROCEDURES))},
         evidence="exploratory",
         work=WORK,
+        paper_columns=column_names((MAIN,)),
         view=view,
     )
 

@@ -36,6 +36,8 @@ def space(request: Request) -> Space:
         config = Config.from_json(each.config)
         if facts(config.dataset).natural is not None:
             raise Refusal("--data", config.dataset, "a balanced data set that is made long-tailed would do")
+        if config.imbalance == 1.0:
+            raise Refusal("--imbalance", 1.0, "one above 1 would do: figure4 compares that set with the balanced one")
         whole = replace(config, imbalance=1.0)
         balanced.append(replace(each, row=BALANCED, config=whole.to_json(), axes={**each.axes, "imbalance": 1.0}))
     title = "Figure 4: the same images when the balanced set is trained on"

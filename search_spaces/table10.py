@@ -26,10 +26,9 @@ from study.refusal import Refusal
 from study.results import Results
 from trainables import methods
 from trainables.config import Config
-from trainables.protocol import DATA_DOMAIN, bases, class_counts, column, trial
+from trainables.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column, column_names, trial
 from trainables.work import WORK
 
-COLUMNS = (table8.COLUMN,)
 MEASURED = Path(__file__).parent / "results" / "table8-digits.json"
 OPTION = "-o irregularity"
 REMEDY = (
@@ -40,7 +39,7 @@ REMEDY = (
 
 def space(request: Request) -> Space:
     """Both weights on every data set asked for."""
-    trials, configs = [], bases(request, COLUMNS)
+    trials, configs = [], bases(request, (MAIN,))
     given = request.options.get("irregularity", "")
     if len(configs) > 1 and given and not given.lstrip().startswith("{"):
         raise Refusal(
@@ -54,8 +53,8 @@ def space(request: Request) -> Space:
         axes: dict[str, str | int | float] = {
             "weight": "irregularity", "source": source, "floored": sum(value == 0 for value in irregularity),
         }  # fmt: skip
-        trials.append(trial(methods.switching(config), "cardinality", {"weight": "cardinality"}, {COLUMNS[0]: 82.9}))
-        trials.append(trial(by_irregularity, "irregularity", axes, {COLUMNS[0]: 82.8}))
+        trials.append(trial(methods.switching(config), "cardinality", {"weight": "cardinality"}, {MAIN: 82.9}))
+        trials.append(trial(by_irregularity, "irregularity", axes, {MAIN: 82.8}))
     return Space(
         name="table10",
         title="Table 10: sampling weights by cardinality and by irregularity",
@@ -64,6 +63,7 @@ def space(request: Request) -> Space:
         contrasts=(Contrast(better="irregularity", worse="cardinality", margin=1.0),),
         evidence="exploratory",
         work=WORK,
+        paper_columns=column_names((MAIN,)),
         options={"irregularity": f"each class's, for table10: {REMEDY}"},
         view=view,
     )
@@ -76,7 +76,7 @@ def irregularities(request: Request, config: Config) -> tuple[list[float], str]:
         Refusal: if there is none for these data, or it is not one number ≥ 0 a class, some of them above 0.
     """
     given, place = request.options.get("irregularity", ""), (config.dataset, config.imbalance)
-    if not given and place == table8.COLUMN:
+    if not given and place == MAIN:
         return list(table8.IRREGULARITY), "as printed"
     source = "given"
     if not given and place == ("digits", 50.0) and MEASURED.exists():

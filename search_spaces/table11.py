@@ -14,10 +14,8 @@ from study.exhibits import Figure, Table
 from study.plan import Choice, Contrast, Request, Space
 from study.results import Results
 from trainables.config import SAMPLERS
-from trainables.protocol import DATA_DOMAIN, bases, trial
+from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
 from trainables.work import WORK
-
-COLUMNS = (("cifar10", 50.0),)
 
 # By the switching sampler, then as `WAYS`.
 PAPER = {
@@ -37,7 +35,7 @@ HYPOTHESES = (
 def space(request: Request) -> Space:
     """The twelve cells on every data set asked for."""
     trials = []
-    for config in bases(request, COLUMNS):
+    for config in bases(request, (MAIN,)):
         for switch, figures in PAPER.items():
             for (joint, anew), figure in zip(WAYS, figures, strict=True):
                 cell = replace(config, first="IB", switch=switch, S=1, joint=joint, reinitialise=anew)
@@ -46,7 +44,7 @@ def space(request: Request) -> Space:
                     "classifier": "re-trained" if anew else "kept",
                 }  # fmt: skip
                 row = f"{switch}, {axes['training']}" + (", re-trained" if anew else "")
-                trials.append(trial(cell, row, axes, {COLUMNS[0]: figure}))
+                trials.append(trial(cell, row, axes, {MAIN: figure}))
     return Space(
         name="table11",
         title="Table 11: decoupled and joint training after the switch",
@@ -60,6 +58,7 @@ def space(request: Request) -> Space:
         contrasts=HYPOTHESES,
         evidence="exploratory",
         work=WORK,
+        paper_columns=column_names((MAIN,)),
         view=view,
     )
 
@@ -73,4 +72,4 @@ def view(results: Results) -> list[Table | Figure]:
         cells = [results.cell(row, column) for column in results.columns]
         rows.append(["IB", "1", str(axes["switch"]), *crosses, *cells])
     head = ["First sampler", "S", "Switching sampler", "Joint training", "Re-training classifier", *results.columns]
-    return [Table(results.space.title, head, rows, ["Top-1 in % after the last epoch (test/top1)."])]
+    return [Table(results.space.title, head, rows, ["Top-1 in % after the last epoch (test/top1)."], labels=5)]

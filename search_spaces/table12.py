@@ -15,10 +15,8 @@ from study.plan import Choice, Contrast, Request, Space
 from study.results import Results
 from trainables import methods
 from trainables.config import SAMPLERS
-from trainables.protocol import DATA_DOMAIN, bases, trial
+from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
 from trainables.work import WORK
-
-COLUMNS = (("cifar10", 50.0),)
 
 # The training behind the features, and the figures as `SAMPLERS`.
 FEATURES: dict[str, tuple[methods.Method, tuple[float, ...]]] = {
@@ -30,12 +28,12 @@ FEATURES: dict[str, tuple[methods.Method, tuple[float, ...]]] = {
 def space(request: Request) -> Space:
     """The six cells on every data set asked for."""
     trials = []
-    for base in bases(request, COLUMNS):
+    for base in bases(request, (MAIN,)):
         for feature, (method, figures) in FEATURES.items():
             for sampler, figure in zip(SAMPLERS, figures, strict=True):
                 row = f"{feature}, {sampler}"
                 cell = replace(method(base), method=f"{feature} features, {sampler}", retrain=sampler)
-                trials.append(trial(cell, row, {"feature": feature, "retrain": sampler}, {COLUMNS[0]: figure}))
+                trials.append(trial(cell, row, {"feature": feature, "retrain": sampler}, {MAIN: figure}))
     return Space(
         name="table12",
         title="Table 12: quality of the features of standard training and of ours",
@@ -44,6 +42,7 @@ def space(request: Request) -> Space:
         contrasts=tuple(Contrast(better=f"Our, {sampler}", worse=f"Standard, {sampler}") for sampler in ("CB", "CR")),
         evidence="exploratory",
         work=WORK,
+        paper_columns=column_names((MAIN,)),
         view=view,
     )
 
@@ -52,4 +51,4 @@ def view(results: Results) -> list[Table | Figure]:
     """Feature, the sampler that the classifier is re-trained under, and the accuracy on each data set."""
     rows = [[*row.split(", "), *(results.cell(row, column) for column in results.columns)] for row in results.rows]
     head = ["Feature", "Re-training", *results.columns]
-    return [Table(results.space.title, head, rows, ["Top-1 in % after the last epoch (test/top1)."])]
+    return [Table(results.space.title, head, rows, ["Top-1 in % after the last epoch (test/top1)."], labels=2)]

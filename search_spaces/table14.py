@@ -15,10 +15,9 @@ from study.plan import Choice, Contrast, Request, Space
 from study.results import Results
 from trainables import methods
 from trainables.config import Config
-from trainables.protocol import DATA_DOMAIN, bases, trial
+from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
 from trainables.work import WORK
 
-COLUMNS = (("cifar10", 50.0),)
 STAGE_WISE = "stage-wise"
 RATES = (0.1, 0.02, 0.01, 0.001)
 PROCEDURES: dict[str, methods.Method] = {"Standard": methods.cross_entropy, "Our": methods.switching}
@@ -49,12 +48,12 @@ def constant(config: Config, rate: float) -> Config:
 def space(request: Request) -> Space:
     """Both procedures at every learning rate on every data set asked for."""
     trials = []
-    for base in bases(request, COLUMNS):
+    for base in bases(request, (MAIN,)):
         for place, (procedure, method) in enumerate(PROCEDURES.items()):
             for rate, figures in PAPER.items():
                 config = method(base) if rate == STAGE_WISE else constant(method(base), float(rate))
                 axes = {"procedure": procedure, "rate": rate}
-                trials.append(trial(config, f"{procedure}, {rate}", axes, {COLUMNS[0]: figures[place]}))
+                trials.append(trial(config, f"{procedure}, {rate}", axes, {MAIN: figures[place]}))
     return Space(
         name="table14",
         title="Table 14: constant and stage-wise learning rates",
@@ -63,6 +62,7 @@ def space(request: Request) -> Space:
         contrasts=HYPOTHESES,
         evidence="same question, other data",
         work=WORK,
+        paper_columns=column_names((MAIN,)),
         view=view,
     )
 

@@ -21,13 +21,15 @@ from trainables.protocol import (
     after_the_standard_procedure,
     against,
     bases,
+    column_names,
+    in_part,
     trial,
     under_recipe,
 )
 from trainables.work import WORK
 
 COLUMN = ("inaturalist2018", 500.0)
-PAPER_LENGTHS = (", 90 epochs", ", 200 epochs")
+PAPER_LENGTHS = (", resnet50, 90 epochs", ", resnet50, 200 epochs")
 
 # The method, its figures by `PAPER_LENGTHS`, and where the paper has them from.
 ROWS: tuple[tuple[methods.Method, tuple[float, ...], str], ...] = (
@@ -65,10 +67,10 @@ def space(request: Request) -> Space:
                     made = trial(
                         config, f"Ours ({late})" if method is after_the_standard_procedure else row,
                         {"method": config.method, "epochs": length.epochs}, {COLUMN: figures[place]},
-                        stands_for=COLUMN, provenance=provenance, suffix=f", {length.epochs} epochs",
-                        paper_suffix=PAPER_LENGTHS[place],
+                        provenance=provenance,
                     )  # fmt: skip
-                    trials.append(made)
+                    part = f", {base.backbone}, {length.epochs} epochs"
+                    trials.append(in_part(made, part, PAPER_LENGTHS[place]))
     return Space(
         name="table2",
         title="Table 2: top-1 accuracy of a ResNet-50 on iNaturalist 2018",
@@ -77,5 +79,6 @@ def space(request: Request) -> Space:
         contrasts=against(trials, "Ours (S = 1)", "Decouple-cRT", "Decouple-LWS", "BBN"),
         evidence="mechanics only",
         work=WORK,
+        paper_columns=column_names((COLUMN,), *PAPER_LENGTHS),
         options=RECIPE,
     )

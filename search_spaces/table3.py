@@ -12,7 +12,7 @@ OLTR (Liu et al., 2019) stands beside as the paper prints it.
 from dataclasses import replace
 
 from study.exhibits import Figure, Table
-from study.grids import grid
+from study.grids import grid, printed_row
 from study.plan import Choice, Request, Space
 from study.results import Results
 from trainables import methods
@@ -23,7 +23,8 @@ from trainables.protocol import (
     after_the_standard_procedure,
     against,
     bases,
-    printed_row,
+    column_names,
+    in_part,
     trial,
     under_recipe,
 )
@@ -54,10 +55,10 @@ def space(request: Request) -> Space:
                 config, row = under_recipe(request, method(replace(base, backbone=backbone)))
                 made = trial(
                     config, f"Ours (S = {config.S})" if method is after_the_standard_procedure else row,
-                    {"method": config.method, "backbone": backbone}, {COLUMN: figures[place]}, stands_for=COLUMN,
-                    provenance=provenance, suffix=f", {backbone}", paper_suffix=PAPER_BACKBONES[place],
+                    {"method": config.method, "backbone": backbone}, {COLUMN: figures[place]},
+                    provenance=provenance,
                 )  # fmt: skip
-                trials.append(made)
+                trials.append(in_part(made, f", {backbone}", PAPER_BACKBONES[place]))
     return Space(
         name="table3",
         title="Table 3: top-1 accuracy by backbone on ImageNet-LT",
@@ -66,6 +67,7 @@ def space(request: Request) -> Space:
         contrasts=against(trials, "Ours (S = 1)", "Cross Entropy", "Decouple-cRT", "BBN"),
         evidence="mechanics only",
         work=WORK,
+        paper_columns=column_names((COLUMN,), *PAPER_BACKBONES),
         options=RECIPE,
         view=view,
     )

@@ -9,22 +9,21 @@ ones fewer than 20; on digits more than 40 and fewer than 10, since its largest 
 mean over its classes; in the paper, those of BBN make 41.9 for all and those of cRT 39.8, not what it prints there.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
-from study.exhibits import Cell, Figure, Printed, Table
+from study.exhibits import Figure, Table
+from study.grids import by_shot
 from study.plan import Choice, Contrast, Request, Space, Trial
 from study.results import Results
 from trainables import methods
 from trainables.config import Config
 from trainables.datasets import facts
-from trainables.protocol import DATA_DOMAIN, RECIPE, against, bases, column_name, trial, under_recipe
+from trainables.protocol import DATA_DOMAIN, RECIPE, against, bases, column_names, trial, under_recipe
 from trainables.work import WORK
 
 COLUMN = ("cifar100", 100.0)
-SPLITS = ("many", "medium", "few")
 
-# The method, its figures by `SPLITS`, that for all images, and where Table 1 has the latter from.
+# The method, its figures for many-, medium- and few-shot classes and for all images, and where Table 1 has those from.
 ROWS: tuple[tuple[methods.Method, tuple[float, ...], float, str], ...] = (
     (methods.cross_entropy, (68.2, 39.7, 9.9), 40.7, "*"),
     (methods.crt, (58.1, 40.3, 18.0), 40.1, "*"),
@@ -42,7 +41,7 @@ def space(request: Request) -> Space:
         for method, _, figure, provenance in ROWS:
             config, row = under_recipe(request, method(base))
             axes = {"method": config.method}
-            trials.append(trial(config, row, axes, {COLUMN: figure}, stands_for=COLUMN, provenance=provenance))
+            trials.append(trial(config, row, axes, {COLUMN: figure}, provenance=provenance))
     return Space(
         name="table4",
         title="Table 4: accuracy by shot on long-tailed CIFAR-100",
@@ -51,6 +50,7 @@ def space(request: Request) -> Space:
         contrasts=claims(trials),
         evidence="exploratory",
         work=WORK,
+        paper_columns=column_names((COLUMN,)),
         options=RECIPE,
         view=view,
     )
@@ -65,26 +65,15 @@ def claims(trials: Sequence[Trial]) -> tuple[Contrast, ...]:
 
 def view(results: Results) -> list[Table | Figure]:
     """A table for each data set."""
-    figures = {(method, column_name(*COLUMN)): shots for method, (_, shots, *_) in zip(METHODS, ROWS, strict=True)}
-    return [by_split(results, column, figures) for column in results.columns]
+    figures = {method: shots for method, (_, shots, *_) in zip(METHODS, ROWS, strict=True)}
+    return [
+        by_shot(results, column, lambda trial: figures[str(trial.axes["method"])], notes(results, column))
+        for column in results.columns
+    ]
 
 
-def by_split(results: Results, column: str, figures: Mapping[tuple[str, str], Sequence[float]]) -> Table:
-    """Many, medium, few and all of each method in one column, beside the figures by method and the paper's column."""
-    rows: list[list[str | Cell]] = []
-    for result in results:
-        if result.trial.column == column:
-            cells = [result.cell(f"test/{split}") for split in SPLITS]
-            if result.printed is not None:
-                values = figures[str(result.trial.axes["method"]), result.trial.paper_of]
-                printed = [Printed(value, of=result.printed.of) for value in values]
-                cells = [replace(cell, printed=each) for cell, each in zip(cells, printed, strict=True)]
-            rows.append([result.trial.row, *cells, result.cell()])
-    title = f"{results.space.title}, {column}"
-    return Table(title, ["Method", "Many-shot", "Medium-shot", "Few-shot", "All"], rows, _notes(results, column))
-
-
-def _notes(results: Results, column: str) -> list[str]:
+def notes(results: Results, column: str) -> list[str]:
+    """Which classes are many-, medium- and few-shot in a column, and whose the marks are."""
     config = next(each.trial.config for each in results if each.trial.column == column)
     known = facts(config["dataset"])
     sizes = {} if known.lists is not None else known.shots(config["imbalance"])

@@ -11,8 +11,10 @@ from dataclasses import replace
 
 from search_spaces import table3, table4
 from study.exhibits import Figure, Table
-from study.plan import Request, Space
+from study.grids import by_shot
+from study.plan import PlannedTrial, Request, Space
 from study.results import Results
+from trainables.protocol import column_names
 
 # Many, medium and few with a ResNet-50, and with a ResNeXt-50.
 PAPER = {
@@ -34,9 +36,9 @@ def space(request: Request) -> Space:
 
 def view(results: Results) -> list[Table | Figure]:
     """A table for each backbone."""
-    figures = {
-        (method, f"imagenet-lt{backbone}"): shots
-        for method, both in PAPER.items()
-        for backbone, shots in zip(table3.PAPER_BACKBONES, both, strict=True)
-    }
-    return [table4.by_split(results, column, figures) for column in results.columns]
+    places = column_names((table3.COLUMN,), *table3.PAPER_BACKBONES)
+
+    def figures(trial: PlannedTrial) -> tuple[float, ...]:
+        return PAPER[str(trial.axes["method"])][places.index(trial.paper_of)]
+
+    return [by_shot(results, column, figures, table4.notes(results, column)) for column in results.columns]

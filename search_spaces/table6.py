@@ -12,7 +12,7 @@ S = 1.
 from dataclasses import replace
 
 from study.plan import Contrast, Integer, Request, Space
-from trainables.protocol import DATA_DOMAIN, bases, trial
+from trainables.protocol import DATA_DOMAIN, bases, column_names, trial
 from trainables.work import WORK
 
 OFFSETS = (0, 1, 5, 10, 50)
@@ -42,4 +42,5 @@ def space(request: Request) -> Space:
         contrasts=HYPOTHESES,
         evidence="exploratory",
         work=WORK,
+        paper_columns=column_names(COLUMNS),
     )

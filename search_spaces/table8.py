@@ -8,7 +8,7 @@ What came out on digits-LT, ten replicates (results/table8-digits.json): Pearson
 Corr(n, F-norm) 0.034.
 
 Paper: Table 8 (A.4). Evidence on digits: mechanics only. Cross-entropy under instance-balanced sampling, ten runs at
-least, on one split and one subset; no replicate of another table has their seeds, which begin at 1000. After each epoch
+least, on one split and one subset; no replicate of another table has their seeds, which begin at 2000. After each epoch
 every training image, un-augmented, is right or wrong. Events are averaged over the runs image by image; the covariance
 of a class is that of its images, the population's. The paper's claim: irregularity is almost proportional to 1/n_j.
 Dividing the F-norm by n_j alone brings most of that about: so Corr(n, 1/n) and Corr(n, F-norm) stand beside.
@@ -25,25 +25,24 @@ from study.plotting import slug, style
 from study.results import Result, Results
 from trainables import methods
 from trainables.config import Config
-from trainables.protocol import DATA_DOMAIN, bases, class_counts, column_name, trial
+from trainables.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column_name, column_names, trial
 from trainables.work import WORK
 
 if TYPE_CHECKING:
     from trainables.analysis import Floats, Regularity
 
-COLUMN = ("cifar10", 50.0)
 CARDINALITY = (5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100)
 F_NORM = (85.7341, 44.3574, 296.3582, 397.6501, 267.5524, 447.2937, 253.5138, 355.5270, 279.5059, 363.4100)
 IRREGULARITY = (0.0171, 0.0137, 0.1414, 0.2930, 0.3047, 0.7875, 0.6889, 1.4938, 1.8150, 3.6341)
 
 RUNS = 10
-FIRST_SEED = 1000  # --seeds goes up to 999
+FIRST_SEED = 2000  # --seeds goes up to 999; from 1000 on are those of the champions of searches
 
 
 def space(request: Request) -> Space:
     """Ten runs of cross-entropy on every data set asked for."""
     trials = []
-    for config in bases(request, (COLUMN,)):
+    for config in bases(request, (MAIN,)):
         class_counts(config)  # refuses data that have none before they are read
         runs = replace(methods.cross_entropy(config), seed=FIRST_SEED, varies=("seed",), measures=("events",))
         trials.append(trial(runs, runs.method, {}, least=RUNS))
@@ -54,6 +53,7 @@ def space(request: Request) -> Space:
         domain=DATA_DOMAIN,
         evidence="mechanics only",
         work=WORK,
+        paper_columns=column_names((MAIN,)),
         view=view,
     )
 
@@ -83,8 +83,8 @@ def view(results: Results) -> list[Table | Figure | None]:
         counts = np.asarray(class_counts(config))
         own = None if found is None else regularity(*found, counts)
         place = (config.dataset, config.imbalance)
-        beside = place in (COLUMN, ("digits", 50.0))
-        paper = "paper" if place == COLUMN else f"paper: {column_name(*COLUMN)} (another data set)"
+        beside = place in (MAIN, ("digits", 50.0))
+        paper = "paper" if place == MAIN else f"paper: {column_name(*MAIN)} (another data set)"
         runs = f"Events in {config.epochs} epochs, means over {len(result.observed('learned'))} runs."
         shown.append(_classes(result, list(map(int, counts)), own, paper if beside else "", runs))
         shown.append(_correlations(result, own, paper if beside else ""))
@@ -140,7 +140,7 @@ def _figure(result: Result, own: Regularity, paper: str, runs: str) -> Figure:
         axis = figure.add_subplot()
         axis.loglog(own.counts, own.irregularity, label=f"ours, {result.trial.column}", **style(0))
         if paper:
-            axis.loglog(CARDINALITY, IRREGULARITY, label=f"paper, {column_name(*COLUMN)}", **style(1))
+            axis.loglog(CARDINALITY, IRREGULARITY, label=f"paper, {column_name(*MAIN)}", **style(1))
         axis.set_xlabel("cardinality (training images)")
         axis.set_ylabel("irregularity (events² an image)")
         axis.legend()

@@ -93,10 +93,11 @@ def _of(results: Results, column: str) -> list[Table | Figure | None]:
     for name, q in (("IB", 1.0), ("CR", -1.0)):
         rows.append([f"factor of the confidence term, {name}", *[f"{confidence_factor(counts, q):.2f}"] * 2])
     last = estimate([curve[-1] for curve in terms[GAP].values()])
+    interval = ", with its 95 % t-interval" if last is not None and last.n > 1 else ""
     notes = [
         "Mean cross-entropy in nats. The theorem's condition: the gap, "
         f"{GAP}, is above 0; its assumption 3: the rank correlation is 1.",
-        *([] if last is None else [f"The gap after the last epoch, with its 95 % t-interval: {last.words(4)}."]),
+        *([] if last is None else [f"The gap after the last epoch{interval}: {last.words(4)}."]),
     ]
     head = ["", "after the first epoch since the switch", "after the last epoch"]
     caption = "Mean over replicates, with a band of ± std."

@@ -83,7 +83,10 @@ def _module(reference: str, where: str) -> ModuleType:
     if where in names():
         return importlib.import_module(f"search_spaces.{where}")
     path = Path(where)
-    if path.suffix != ".py" or not _is_file(path):
+    if path.suffix == ".py" and not _is_file(path):
+        remedy = f"there is no such file as {path.absolute()}: the path of a Python file with a space would do"
+        raise Refusal("space", reference, remedy)
+    if path.suffix != ".py":
         known = ", ".join(names())
         raise Refusal("space", reference, f"one of {known}, or the path of a Python file with a space, would do")
     spec = importlib.util.spec_from_file_location(f"study_space_{path.stem}", path.absolute())

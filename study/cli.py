@@ -92,19 +92,26 @@ def list_spaces(as_json: bool) -> None:
         for scale in (False, True):
             plan = draft([name], Request(paper=scale), 1, Machine("cpu", 1), Resources()).plan
             naive = sum(trial.epochs * len(trial.ends) for trial in plan.trials)
-            record["paper" if scale else "digits"] = {"epochs_needed": plan.epochs_needed, "epochs_naive": naive}
+            runs = max((len(trial.ends) for trial in plan.trials), default=1)
+            record["paper" if scale else "digits"] = {
+                "epochs_needed": plan.epochs_needed, "epochs_naive": naive, "runs": runs,
+            }  # fmt: skip
             record["search"] = plan.spaces[0].search is not None
             record["title"] = plan.spaces[0].title
         found.append(record)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    click.echo("epochs a replicate, of which shared prefixes leave:")
+    click.echo("epochs a replicate (of all runs, where a space needs several), of which shared prefixes leave:")
     for each in found:
         if each["search"]:
             click.echo(f"{each['space']:10} {each['title']}\n{'':10} as many points as --trials says")
             continue
-        costs = "; ".join(f"{s} {each[s]['epochs_naive']} → {each[s]['epochs_needed']}" for s in ("digits", "paper"))
+        costs = "; ".join(
+            f"{scale} {each[scale]['epochs_naive']} → {each[scale]['epochs_needed']}"
+            + (f" ({each[scale]['runs']} runs)" if each[scale]["runs"] > 1 else "")
+            for scale in ("digits", "paper")
+        )
         click.echo(f"{each['space']:10} {each['title']}\n{'':10} {costs}")
     click.echo("\nNext: study show table9, study run table9", err=True)
 
@@ -188,10 +195,9 @@ def run(
 ) -> None:  # fmt: skip
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
 
-    SPACE is a name from `study list`, `all` for every table and figure, or the path of a Python file with a function
-    space(request). Running again
-    takes up where the last start ended; under the --name of a run, with more replicates, data or points, it trains
-    what is new.
+    SPACE is a name from `study list`, `all` for every table and figure that can have these data, or the path of a
+    Python file with a function space(request). Running again takes up where the last start ended; under the --name of
+    a run, with more replicates, data or points, it trains what is new.
     """
     from study import launch
     from study.plan import Request, Resources
@@ -325,6 +331,7 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
     if found:
         last = found[-1]
         verb = "report" if last.outcome == "complete" and not last.behind else "resume"
+        verb = "stop" if last.outcome == "running" else verb
         click.echo(f"\nNext: study {verb} {last.run}{place.options()}", err=True)
 
 
@@ -411,7 +418,8 @@ def main() -> None:
         click.echo(f"study: {first_line(error)}; what was saved stays, and `study resume` goes on", err=True)
         code = 1
     except click.ClickException as error:
-        error.show()
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "study"
+        click.echo(f"study: {error.format_message()} `{path} --help` says what would do.", err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("study: stopped; `study resume` goes on", err=True)

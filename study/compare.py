@@ -1,7 +1,8 @@
 """Replicates → mean ± std, and differences with their intervals and verdicts. Pure.
 
 Differences are paired over replicates, with a 95 % t-interval; p-values are two-sided, from five pairs on, and adjusted
-over a space's hypotheses (Holm, 1979). That two rows do not differ is claimed by an interval within a margin alone.
+over a space's hypotheses (Holm, 1979). That two rows do not differ is claimed by an interval within a margin alone,
+likewise from five pairs on; it has no p-value, and Holm leaves it out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from study.plan import Contrast, Json, Plan, PlannedTrial
 
-LEAST = 5  # pairs for a p-value
+LEAST = 5  # pairs for a verdict
 LEVEL = 0.05
 
 Values = Mapping[int, float]  # by replicate
@@ -60,16 +61,16 @@ class Difference:
     def verdict(self) -> str:
         """In words: whether it is supported, contradicted, or neither."""
         found, margin = self.estimate, self.contrast.margin
+        if found.n < LEAST:
+            return f"n < {LEAST}: not tested"
         if margin is not None:
-            if found.low is None or found.high is None:
-                return "n = 1: not tested"
+            assert found.low is not None
+            assert found.high is not None
             if -margin < found.low and found.high < margin:
                 return f"supported: equivalent within ± {margin:g}"
             apart = found.low >= margin or found.high <= -margin
             return f"contradicted: differs by more than {margin:g}" if apart else "not decided"
-        if found.p is None:
-            return f"n < {LEAST}: not tested"
-        if found.p >= LEVEL:
+        if found.p is None or found.p >= LEVEL:
             return "not decided"
         return "supported" if found.mean > 0 else "contradicted"
 
@@ -136,7 +137,7 @@ def paired(a: Values, b: Values) -> Estimate | None:
 def differences(
     contrasts: Sequence[Contrast], last: Mapping[tuple[str, str], Callable[[str], Values]]
 ) -> list[Difference]:
-    """Hypotheses in each column, those that can be measured, with p-values adjusted over all of them.
+    """Hypotheses in each column that they hold in and can be measured in, with p-values adjusted over all of them.
 
     Args:
         contrasts: of one space.
@@ -146,7 +147,7 @@ def differences(
     for column in dict.fromkeys(column for _, column in last):
         for contrast in contrasts:
             better, worse = last.get((contrast.better, column)), last.get((contrast.worse, column))
-            if better is not None and worse is not None:
+            if better is not None and worse is not None and column not in contrast.except_in:
                 measured = paired(better(contrast.measure), worse(contrast.measure))
                 if measured is not None:
                     p = measured.p if contrast.margin is None else None

@@ -35,6 +35,14 @@ class Printed:
 
 
 @dataclass(frozen=True)
+class Statistic:
+    """One number over n replicates that is no mean of theirs, such as their variance: no replicate has it by itself."""
+
+    value: float
+    n: int
+
+
+@dataclass(frozen=True)
 class Cell:
     """A measured value, and the paper's beside it.
 
@@ -43,16 +51,23 @@ class Cell:
         printed: the paper's figure, or None. A cell without values may still have one.
         digits: after the decimal point.
         axes: of its trial, for CSV.
+        statistic: in place of values; no difference from the paper is given of it.
     """
 
     values: Mapping[int, float] = field(default_factory=dict)
     printed: Printed | None = None
     digits: int = 1
     axes: Mapping[str, str | int | float] = field(default_factory=dict)
+    statistic: Statistic | None = None
 
     def __post_init__(self) -> None:
         finite = {number: float(value) for number, value in self.values.items() if math.isfinite(value)}
         object.__setattr__(self, "values", finite)
+
+    @property
+    def n(self) -> int:
+        """Replicates behind it."""
+        return len(self.values) if self.statistic is None else self.statistic.n
 
     @property
     def mean(self) -> float | None:
@@ -65,6 +80,8 @@ class Cell:
         return std(list(self.values.values()))
 
     def __str__(self) -> str:
+        if self.statistic is not None:
+            return f"{self.statistic.value:.{self.digits}f}"
         if self.mean is None:
             return NOTHING
         spread = "" if self.std is None else f" ± {self.std:.{self.digits}f}"
@@ -83,12 +100,14 @@ class Table:
         head: of each column, the rows' names included.
         rows: as many entries each as `head`; text is shown as it is, None as "–".
         notes: a line each, below.
+        labels: so many columns, the first ones, name a row; they are text.
     """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str | Cell | None]]
     notes: Sequence[str] = ()
+    labels: int = 1
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from study.compare import Difference, estimate
-from study.exhibits import NOTHING, Cell, Figure, Table
+from study.compare import LEAST, Difference, estimate
+from study.exhibits import NOTHING, Cell, Figure, Printed, Table
+from study.plan import PlannedTrial
 from study.plotting import heat_maps
 from study.results import Result, Results
 
@@ -14,46 +16,59 @@ BEST = "best epoch (selected on test)"
 
 
 def grid(
-    results: Results, *, title: str = "", measure: str = "", beside: Mapping[str, str] | None = None,
-    corner: str = "", notes: Sequence[str] = (), digits: int = 1,
+    results: Results, *, rows: Sequence[str] | None = None, beside: Mapping[str, str] | None = None, corner: str = "",
+    notes: Sequence[str] = (),
 ) -> Table:  # fmt: skip
-    """Rows by columns of a measure after the last epoch, beside the paper's figures.
+    """Rows by columns of each trial's own measure after the last epoch, beside the paper's figures.
 
     Args:
         results: of the space.
-        title: "" for the space's.
-        measure: "" for each trial's own.
+        rows: those that are shown; None for all.
         beside: further measures by their heading, such as ``{"adjusted": "adjusted/top1"}``, behind each column.
         corner: the heading of the rows' names.
         notes: see `Table`.
-        digits: see `Cell`.
     """
-    more = dict(beside or {})
+    shown, more = results.rows if rows is None else rows, dict(beside or {})
     head = [corner, *(name for column in results.columns for name in (column, *more))]
-    rows = [
-        [
-            row,
-            *(
-                results.cell(row, column, m, digits=digits)
-                for column in results.columns
-                for m in (measure, *more.values())
-            ),
-        ]
-        for row in results.rows
+    body = [
+        [row, *(results.cell(row, column, measure) for column in results.columns for measure in ("", *more.values()))]
+        for row in shown
     ]
-    return Table(title or results.space.title, head, rows, [_measures(results, measure), *notes])
+    measured = _measures([result for result in results if result.trial.row in shown])
+    return Table(results.space.title, head, body, [measured, *notes])
 
 
-def by_shot(results: Results, column: str, *, title: str = "", part: str = "test", notes: Sequence[str] = ()) -> Table:
-    """Many-, medium-, few-shot and overall accuracy of each row in one column; a split without classes is "–"."""
-    measures = [f"{part}/{shot}" for shot in (*SHOTS, "top1")]
-    rows = [[row, *(results.cell(row, column, measure) for measure in measures)] for row in results.rows]
-    return Table(
-        title or f"{results.space.title}, {column}",
-        ["", *SHOTS, "all"],
-        rows,
-        [f"In % after the last epoch ({part}).", *notes],
-    )
+def by_shot(
+    results: Results, column: str, figures: Callable[[PlannedTrial], Sequence[float]], notes: Sequence[str] = ()
+) -> Table:
+    """Many-, medium-, few-shot and overall accuracy of each row in one column; a split without classes is "–".
+
+    Args:
+        results: of the space.
+        column: which.
+        figures: the paper's by `SHOTS` of a trial that has one for all images.
+        notes: see `Table`.
+    """
+    rows: list[list[str | Cell]] = []
+    for result in (each for each in results if each.trial.column == column):
+        cells = [result.cell(f"test/{shot}") for shot in SHOTS]
+        if result.printed is not None:
+            printed = [Printed(figure, of=result.printed.of) for figure in figures(result.trial)]
+            cells = [replace(cell, printed=each) for cell, each in zip(cells, printed, strict=True)]
+        rows.append([result.trial.row, *cells, result.cell()])
+    head = ["Method", *(f"{shot.capitalize()}-shot" for shot in SHOTS), "All"]
+    return Table(f"{results.space.title}, {column}", head, rows, notes)
+
+
+def printed_row(results: Results, name: str, figures: Mapping[str, float], provenance: str) -> list[str | Cell | None]:
+    """A row that the paper prints and we do not train, under this name; its figures by the paper's column."""
+    row: list[str | Cell | None] = [name]
+    for column in results.columns:
+        beside = (each.trial.paper_of for each in results if each.trial.column == column)
+        of = next(filter(None, beside), "")
+        printed = Printed(figures[of], provenance, "" if of == column else of) if of in figures else None
+        row.append(Cell(printed=printed))
+    return row
 
 
 def default(results: Results) -> list[Table | Figure | None]:
@@ -71,13 +86,13 @@ def _details(result: Result) -> list[Cell]:
     return [*(result.cell(f"{part}/{shot}") for shot in SHOTS), Cell(result.best(), axes=result.trial.axes)]
 
 
-def _measures(results: Results, measure: str) -> str:
-    """Which measure is shown, where rows differ."""
+def _measures(results: Sequence[Result]) -> str:
+    """Which measure is shown, and where rows differ, of which."""
     shown: dict[str, list[str]] = {}
     for result in results:
-        shown.setdefault(measure or result.trial.measure, []).append(result.trial.row)
+        shown.setdefault(result.trial.measure, []).append(result.trial.row)
     if len(shown) < 2:
-        return f"In % after the last epoch ({next(iter(shown), measure)})."
+        return f"In % after the last epoch ({next(iter(shown), 'no row')})."
     first, *others = sorted(shown.items(), key=lambda each: -len(each[1]))
     apart = "; ".join(f"{', '.join(dict.fromkeys(rows))}: {name}" for name, rows in others)
     return f"In % after the last epoch ({first[0]}; {apart})."
@@ -100,7 +115,8 @@ def hypotheses(found: Sequence[Difference]) -> Table | None:
     head = [*(["claim"] if claims else []), "hypothesis", "column", "n", "points", "95 % interval", "p", "verdict"]
     notes = [
         "Differences are paired over n replicates, with t-intervals; p is two-sided, adjusted over the hypotheses of "
-        "this table (Holm), and not given below n = 5. Equivalence: the interval lies within the margin."
+        "this table but those of equivalence (Holm). Equivalence: the interval lies within the margin. Below "
+        f"n = {LEAST} nothing is tested."
     ]
     return Table("Hypotheses, set down before the run", head, rows, notes)
 
@@ -113,14 +129,15 @@ def from_paper(table: Table) -> Table | None:
     columns = [number for number in range(len(table.head)) if any(_difference(row[number]) for row in table.rows)]
     if not columns:
         return None
+    names = range(table.labels)
     rows = [
-        [str(row[0]), *(_difference(row[number]) for number in columns)]
+        [*(row[number] for number in names), *(_difference(row[number]) for number in columns)]
         for row in table.rows
         if any(_difference(row[number]) for number in columns)
     ]
     notes = ["Mean over replicates minus the paper's figure, with a 95 % t-interval. Paper: n = 1 or unstated."]
-    head = [table.head[0], *(table.head[number] for number in columns)]
-    return Table(f"{table.title}: difference from the paper", head, rows, notes)
+    head = [table.head[number] for number in (*names, *columns)]
+    return Table(f"{table.title}: difference from the paper", head, rows, notes, table.labels)
 
 
 def _difference(cell: str | Cell | None) -> str | None:

@@ -59,6 +59,7 @@ def run(wish: Wish, place: Home, services: Services, download: bool, retrain: bo
     from study import presence, runs
 
     drawn = wish.draft()
+    _say_left_out(drawn)
     resources = wish.resources
     known = _known(place, drawn.plan.run)
     chosen = place.chosen(*services) if known is None else recorded(known, *services)
@@ -207,6 +208,7 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
     from study import runs, tree
 
     drawn, stored = wish.draft(), set()
+    _say_left_out(drawn)
     record: dict[str, Any]
     try:
         store = place.existing_store()
@@ -232,7 +234,7 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         "trials_total": len(recipes), "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
         "epochs_naive": sum(len(recipe.epochs) for recipe in recipes), "epochs_needed": plan.epochs_needed,
         "epochs_to_train": len(tree.missing(recipes, stored)),
-        "device": plan.machine.device, "threads": plan.machine.threads,
+        "device": plan.machine.device, "threads": plan.machine.threads, "left_out": drawn.left_out,
     }  # fmt: skip
     if as_json:
         click.echo(json.dumps(record, indent=2, ensure_ascii=False))
@@ -262,6 +264,11 @@ def _cost(drawn: Draft, space: str) -> dict[str, int]:
     own = [recipe for replicate, recipe in drawn.recipes.items() if drawn.trial(replicate).space == space]
     naive = sum(len(recipe.epochs) for recipe in own)
     return {"trainings": len(own), "epochs_naive": naive, "epochs_needed": len(tree.nodes(own))}
+
+
+def _say_left_out(drawn: Draft) -> None:
+    for name, reason in drawn.left_out.items():
+        _say(f"left out: {name}: {reason}")
 
 
 def _say(line: str) -> None:

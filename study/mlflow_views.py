@@ -18,12 +18,14 @@ from urllib.parse import urlencode
 from study.plan import Json, Plan, PlannedSpace
 
 TAG = "mlflow.sharedViewState."
+LIMIT = 20_000  # letters of a tag's value, in MLflow
+CLOSED = 200  # groups that a view lists as closed; of more, the list would be what fills a tag
 # Shown beside a space's objectives.
 MEASURES = ("test/top1", "test/many", "test/medium", "test/few")
 
 
 def tags(plan: Plan, parameters: Callable[[Json, int], Mapping[str, Any]]) -> dict[str, str]:
-    """The experiment's tags that hold the views, one for each space of a plan.
+    """The experiment's tags that hold the views, one for each space of a plan; none that MLflow would refuse.
 
     Args:
         plan: of the run.
@@ -40,7 +42,7 @@ def tags(plan: Plan, parameters: Callable[[Json, int], Mapping[str, Any]]) -> di
         packed = "deflate;" + base64.b64encode(zlib.compress(state.encode())).decode()
         view = {"name": f"{space.name} by {group}", "createdAt": created, "state": packed}
         found[TAG + space.name] = json.dumps(view, ensure_ascii=False)
-    return found
+    return {name: value for name, value in found.items() if len(value) <= LIMIT}
 
 
 def grouping(axes: Sequence[str], shown: Sequence[Mapping[str, Any]]) -> str:
@@ -89,7 +91,7 @@ def _state(space: PlannedSpace, generation: int, group: str, values: Sequence[st
     return {
         "searchFilter": words, "orderByKey": f"params.`{group}`", "orderByAsc": True,
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": group}]},
-        "groupsExpanded": {f"param.{group}.{value}": False for value in values},
+        "groupsExpanded": {f"param.{group}.{value}": False for value in values if len(values) <= CLOSED},
         "runsHiddenMode": "FIRST_20_RUNS",
         "selectedColumns": columns, "columnOrder": columns, "columnWidths": dict.fromkeys(columns, 190),
         "chartsSearchFilter": f"^({'|'.join(measures)})$", "isAccordionReordered": True,

@@ -64,11 +64,8 @@ def table_html(table: Table) -> str:
         for name, wide in zip(head, words, strict=True)
     )
     rows = "".join(
-        f'<tr><th scope="row">{escape(line[0])}</th>'
-        + "".join(
-            f'<td class="words">{escape(cell)}</td>' if wide else f"<td>{escape(cell)}</td>"
-            for cell, wide in zip(line[1:], words[1:], strict=True)
-        )
+        "<tr>"
+        + "".join(_entry(number < table.labels, *each) for number, each in enumerate(zip(line, words, strict=True)))
         + "</tr>\n"
         for line in body
     )
@@ -77,6 +74,11 @@ def table_html(table: Table) -> str:
         f'<div class="wide"><table>\n<caption>{escape(table.title)}</caption>\n<thead><tr>{top}</tr></thead>\n'
         f"<tbody>\n{rows}</tbody>\n</table></div>\n{below}"
     )
+
+
+def _entry(label: bool, text: str, wide: bool) -> str:
+    tag, scope, words = "th" if label else "td", ' scope="row"' if label else "", ' class="words"' if wide else ""
+    return f"<{tag}{scope}{words}>{escape(text)}</{tag}>"
 
 
 def figure_html(figure: Figure, pictures: Mapping[str, bytes], name: str) -> str:

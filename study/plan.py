@@ -131,6 +131,7 @@ class Contrast:
             lies within ± `margin`.
         claim: what the paper says of it, in words; "" where the rows' names say it.
         measure: what is compared, after the last epoch; "" for each row's own.
+        except_in: columns that it is not about, such as those that the paper itself names as its exceptions.
     """
 
     better: str
@@ -138,6 +139,7 @@ class Contrast:
     margin: float | None = None
     claim: str = ""
     measure: str = ""
+    except_in: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.margin is not None and not self.margin > 0:
@@ -217,6 +219,8 @@ class Space:
         objectives: the measures, of the last epoch, that Optuna is told, each to be maximised; tables show the first.
         search: how trials are found, if they are not listed.
         options: the names of the request's options that it knows, with what each means.
+        paper_columns: the names of the columns that are on the paper's own data, whether these trials have them or not;
+            of all others the report says that they are not. Empty for a space that reproduces nothing of the paper.
         view: what its report shows, from recorded results alone; None for a table of rows by columns. See
             `study.results`, which has an example.
     """
@@ -231,6 +235,7 @@ class Space:
     objectives: tuple[str, ...] = ("test/top1",)
     search: OpenSearch | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    paper_columns: tuple[str, ...] = ()
     view: Callable[[Results], Sequence[Table | Figure | None]] | None = None
 
     def __post_init__(self) -> None:
@@ -315,6 +320,7 @@ class PlannedSpace:
     file: str
     file_digest: str
     search: PlannedSearch | None = None
+    paper_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -422,9 +428,12 @@ class Plan:
             PlannedSpace(
                 **{
                     **space,
-                    "contrasts": tuple(Contrast(**contrast) for contrast in space["contrasts"]),
+                    "contrasts": tuple(
+                        Contrast(**{k: _tuple(v) for k, v in contrast.items()}) for contrast in space["contrasts"]
+                    ),
                     "domain": {name: domain(value) for name, value in space["domain"].items()},
                     "objectives": tuple(space["objectives"]),
+                    "paper_columns": tuple(space.get("paper_columns", ())),
                     "search": space["search"] and PlannedSearch(**{k: _tuple(v) for k, v in space["search"].items()}),
                 }
             )

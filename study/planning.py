@@ -39,10 +39,17 @@ class Draft:
     """A plan with what is derived from it: the work behind its spaces, and each replicate's recipe.
 
     It grows by the points that an open search finds; in the driver's main thread only, others read.
+
+    Attributes:
+        left_out: of the spaces that `ALL` stands for, those that refuse what was asked for, with their reasons.
     """
 
-    def __init__(self, plan: Plan, spaces: Sequence[Space], listed: Sequence[PlannedTrial]) -> None:
+    def __init__(
+        self, plan: Plan, spaces: Sequence[Space], listed: Sequence[PlannedTrial],
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.plan = replace(plan, trials=())
+        self.left_out = dict(left_out or {})
         self.spaces = {space.name: space for space in spaces}
         self.work: Work = spaces[0].work
         self.recipes: dict[Replicate, Resolved] = {}
@@ -163,7 +170,8 @@ def draft(
     """Plan spaces together: their recipes are merged into one tree.
 
     Args:
-        references: the spaces, by name or path; `ALL` for every shipped one that lists its trials.
+        references: the spaces, by name or path; `ALL` for every shipped one that lists its trials, but for those that
+            refuse the data or imbalance factors.
         request: what the user chose of them.
         replicates: of each trial; None for 3, or 1 if every space is an open search.
         machine: the arithmetic.
@@ -172,16 +180,13 @@ def draft(
     Raises:
         Refusal: if a space is unknown or named twice, or a configuration is refused.
     """
+    called, options, left_out = _called(references, request)
     spaces: list[Space] = []
     places: list[tuple[str, Path]] = []
-    for reference in _each(references):
-        function, path = catalog.find(reference)
+    for reference, path, space in called:
         where, colon, name = reference.partition(":")
         if where not in catalog.names():
             where = str(path.absolute())
-        space = catalog.call(function, reference, request)
-        if ALL in references and space.search is not None and reference not in references:
-            continue
         if any(space.name == other.name for other in spaces):
             raise Refusal("space", reference, "each space once would do")
         if spaces and space.work != spaces[0].work:
@@ -204,9 +209,11 @@ def draft(
         spaces.append(space)
         places.append((where + colon + name, path))
     for option, value in request.options.items():
-        if not any(option in space.options for space in spaces):
-            known = sorted({f"{name} ({meaning})" for space in spaces for name, meaning in space.options.items()})
+        if option not in options:
+            known = sorted(f"{name} ({meaning})" for name, meaning in options.items())
             raise Refusal("-o", f"{option}={value}", f"{'; '.join(known)} would do" if known else "none would do here")
+    taken = {name for space in spaces for name in space.options}  # a resumed run has no others
+    request = replace(request, options={name: value for name, value in request.options.items() if name in taken})
     if replicates is None:
         replicates = 1 if all(space.search is not None for space in spaces) else 3
 
@@ -232,7 +239,7 @@ def draft(
             },
         },
     )
-    made = Draft(plan, spaces, ())
+    made = Draft(plan, spaces, (), left_out)
     for space in spaces:
         for trial in space.trials:
             made.append(_planned_trial(space.name, trial, space.objectives[0]), max(replicates, trial.least))
@@ -240,9 +247,40 @@ def draft(
     return made
 
 
-def _each(references: Sequence[str]) -> list[str]:
-    shipped = catalog.names() if ALL in references else []
-    return [*(name for name in shipped if name not in references), *(each for each in references if each != ALL)]
+def _called(
+    references: Sequence[str], request: Request
+) -> tuple[list[tuple[str, Path, Space]], dict[str, str], dict[str, str]]:
+    """The spaces with their references and files, the options that any knows, and who is left out of `ALL`, and why.
+
+    Raises:
+        Refusal: that of a space that is named, or is about an option's value or a mistake in a file; or if none is left
+            of `ALL`.
+    """
+    shipped = [name for name in catalog.names() if name not in references] if ALL in references else []
+    found: list[tuple[str, Path, Space]] = []
+    options: dict[str, str] = {}
+    refusals: dict[str, Refusal] = {}
+    for reference in (*shipped, *(each for each in references if each != ALL)):
+        function, path = catalog.find(reference)
+        space, refused = None, None
+        try:
+            space = catalog.call(function, reference, request)
+        except Refusal as refusal:
+            about_an_option = refusal.field.removeprefix("-o ") in request.options
+            if reference not in shipped or about_an_option or refusal.field.startswith("space"):
+                raise
+            refused = refusal
+        known = space or catalog.call(function, reference, Request())
+        if reference in shipped and known.search is not None:
+            continue
+        options |= known.options
+        if space is not None:
+            found.append((reference, path, space))
+        elif refused is not None:
+            refusals[reference] = refused
+    if not found:
+        raise next(iter(refusals.values()))
+    return found, options, {name: str(refusal) for name, refusal in refusals.items()}
 
 
 def redraft(plan: Plan) -> Draft:
@@ -354,7 +392,7 @@ def _planned_space(
     return PlannedSpace(
         name=space.name, title=space.title, evidence=space.evidence, objectives=space.objectives,
         contrasts=space.contrasts, domain=space.domain, file=where,
-        file_digest=hashlib.sha256(path.read_bytes()).hexdigest(), search=search,
+        file_digest=hashlib.sha256(path.read_bytes()).hexdigest(), search=search, paper_columns=space.paper_columns,
     )  # fmt: skip
 
 

@@ -37,12 +37,12 @@ def style(number: int) -> dict[str, Any]:
 
 def curves(
     name: str, title: str, caption: str, series: Mapping[str, Curves], *,
-    y: str, x: str = "epoch", marks: Mapping[str, float] | None = None, size: tuple[float, float] | None = None,
+    y: str, x: str = "epoch", marks: Mapping[str, float] | None = None,
 ) -> Figure | None:  # fmt: skip
     """Curves by epoch: of each series the mean over replicates, with a band of ± std where there are several.
 
     Args:
-        name, title, caption, size: see `Figure`.
+        name, title, caption: see `Figure`.
         series: by its name in the legend, one value an epoch by replicate, as `Result.curve` gives it.
         y, x: of the axes, with units. Epochs are counted from 1: the value after so many.
         marks: vertical lines, such as the switch, by their name.
@@ -50,12 +50,12 @@ def curves(
     Returns:
         None if there is nothing to draw.
     """
-    return panels(name, title, caption, {"": series}, y=y, x=x, marks=marks, size=size)
+    return panels(name, title, caption, {"": series}, y=y, x=x, marks=marks)
 
 
 def panels(
     name: str, title: str, caption: str, sets: Mapping[str, Mapping[str, Curves]], *,
-    y: str, x: str = "epoch", marks: Mapping[str, float] | None = None, size: tuple[float, float] | None = None,
+    y: str, x: str = "epoch", marks: Mapping[str, float] | None = None,
 ) -> Figure | None:  # fmt: skip
     """The same with a panel for each of several sets of series, by its title; two in a row, axes and legend shared.
 
@@ -71,7 +71,7 @@ def panels(
     labels = list(dict.fromkeys(label for series in sets.values() for label in series))
     columns = min(2, len(shown))
     lines = -(-len(shown) // columns)
-    width = size[0] if size else 3.5 * columns
+    width = 3.5 * columns
     entries = [*labels, *(marks or {})]
     abreast = max(1, min(len(entries), int(width * 72 / (36 + 4.6 * max(map(len, entries))))))  # 4.6 points a letter
 
@@ -103,7 +103,7 @@ def panels(
     ]
     head = [*(["panel"] if len(sets) > 1 else []), "series", x, "n", f"mean of {y}", "std"]
     height = 0.6 + 2.0 * lines + 0.18 * -(-len(entries) // abreast)
-    return Figure(name, title, caption, draw, head, rows, size or (width, height))
+    return Figure(name, title, caption, draw, head, rows, (width, height))
 
 
 Point = tuple[int, int, float, float | None]  # epoch, n, mean, std
@@ -136,11 +136,11 @@ def _line(axis: Any, points: Sequence[Point], number: int, within: tuple[float, 
     return line
 
 
-def heat_maps(results: Results, *, measure: str = "") -> list[Figure]:
+def heat_maps(results: Results) -> list[Figure]:
     """First by switch sampler, a figure a column: where a column's trials differ in just these and are all there."""
     found = []
     for column in results.columns:
-        square = _square([result for result in results if result.trial.column == column], measure)
+        square = _square([result for result in results if result.trial.column == column])
         if square is not None:
             name = "combinations" if len(results.columns) == 1 else f"combinations-{slug(column)}"
             title = f"{results.space.title.partition(':')[0]}: combinations, {column}"
@@ -156,14 +156,14 @@ def slug(words: str) -> str:
 Square = tuple[list[str], list[str], dict[tuple[str, str], Cell]]
 
 
-def _square(column: list[Result], measure: str) -> Square | None:
+def _square(column: list[Result]) -> Square | None:
     found: dict[tuple[str, str], Cell] = {}
     for result in column:
         if {"first", "switch"} <= result.trial.axes.keys():
             pair = (str(result.trial.axes["first"]), str(result.trial.axes["switch"]))
             if pair in found:
                 return None  # the space has further dimensions, and a square would hide them
-            found[pair] = result.cell(measure)
+            found[pair] = result.cell()
     firsts = list(dict.fromkeys(first for first, _ in found))
     switches = list(dict.fromkeys(switch for _, switch in found))
     whole = len(found) == len(firsts) * len(switches) and all(cell.values for cell in found.values())

@@ -48,9 +48,9 @@ class Progress:
             self.say(f"{self.trained}/{self.epochs} epochs, {self._words()}{self._left()}")
 
     def end(self, value: float, label: str) -> None:
-        """A replicate is complete, with this value of its objective."""
+        """A replicate is complete, with this value of its objective; without a label, it is not compared."""
         self.complete += 1
-        if self.best is None or value > self.best[0]:
+        if label and (self.best is None or value > self.best[0]):
             self.best = (value, label)
 
     def say(self, line: str) -> None:

@@ -45,7 +45,7 @@ def _figure(printed: Printed, cells: Iterable[object]) -> str:
 def notes(table: Table) -> list[str]:
     """What is said below a table: its own notes, n, and where printed figures are from."""
     cells = [cell for row in table.rows for cell in row if isinstance(cell, Cell)]
-    counts = sorted({len(cell.values) for cell in cells if cell.values})
+    counts = sorted({cell.n for cell in cells if cell.n})
     found = list(table.notes)
     if counts:
         n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -102,22 +102,27 @@ def _line(cells: Sequence[str]) -> str:
 def table_csv(tables: Sequence[tuple[str, Table]]) -> str:
     """Every entry of tables, by the name of their space, in one long table: a line a value, so a line a replicate.
 
-    Text, and a printed figure without a value of ours, have a line without a replicate.
+    A row is called by all the columns that name it; n counts the replicates behind an entry. A statistic over several
+    of them, text, and a printed figure without a value of ours have a line without a replicate.
     """
     cells = [cell for _, table in tables for row in table.rows for cell in row if isinstance(cell, Cell)]
     axes = list(dict.fromkeys(name for cell in cells for name in cell.axes))
-    head = ["space", "table", "row", "column", *axes, "replicate", "value", "text", "paper", "provenance", "paper_of"]
+    head = ["space", "table", "row", "column", *axes, "replicate", "n", "value"]
+    head += ["text", "paper", "provenance", "paper_of"]
     lines = []
     for space, table in tables:
         for row in table.rows:
-            for name, entry in zip(table.head[1:], row[1:], strict=True):
+            called = ", ".join(str(entry or NOTHING) for entry in row[: table.labels])
+            for name, entry in zip(table.head[table.labels :], row[table.labels :], strict=True):
                 cell = entry if isinstance(entry, Cell) else Cell()
-                own = [space, table.title, str(row[0]), name, *(cell.axes.get(axis, "") for axis in axes)]
+                own = [space, table.title, called, name, *(cell.axes.get(axis, "") for axis in axes)]
                 printed = [cell.printed.value, cell.printed.provenance, cell.printed.of] if cell.printed else [""] * 3
                 if cell.values:
-                    lines += [[*own, number, value, "", *printed] for number, value in cell.values.items()]
+                    lines += [[*own, number, cell.n, value, "", *printed] for number, value in cell.values.items()]
+                elif cell.statistic is not None:
+                    lines.append([*own, "", cell.n, cell.statistic.value, "", *printed])
                 elif cell.printed or isinstance(entry, str):
-                    lines.append([*own, "", "", entry if isinstance(entry, str) else "", *printed])
+                    lines.append([*own, "", "", "", entry if isinstance(entry, str) else "", *printed])
     return _csv(head, lines)
 
 
@@ -144,9 +149,10 @@ def table_json(table: Table) -> dict[str, Any]:
 def _cell_json(cell: str | Cell | None) -> str | Mapping[str, Any] | None:
     if not isinstance(cell, Cell):
         return cell
-    printed = cell.printed
+    printed, statistic = cell.printed, cell.statistic
     return {
-        "mean": cell.mean, "std": cell.std, "n": len(cell.values), "values": dict(cell.values),
+        **({"mean": cell.mean, "std": cell.std} if statistic is None else {"statistic": statistic.value}), "n": cell.n,
+        **({"values": dict(cell.values)} if statistic is None else {}),
         **({"paper": printed.value, "provenance": printed.provenance, "paper_of": printed.of} if printed else {}),
     }  # fmt: skip
 

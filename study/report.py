@@ -18,7 +18,6 @@ from study.searched import Searched
 from study.store import Store
 
 FORMATS = ("table", "markdown", "csv", "json", "html")
-STAND_INS = ("digits", "folder")  # data that are not the paper's, whatever stands beside them
 
 
 @dataclass(frozen=True)
@@ -242,11 +241,11 @@ def _notices(results: Results) -> list[str]:
     space, found = results.space, []
     other = {
         result.trial.column for result in results
-        if result.trial.axes.get("dataset") in STAND_INS
+        if (space.paper_columns and result.trial.column not in space.paper_columns)
         or (result.trial.paper_of and result.trial.paper_of != result.trial.column)
     }  # fmt: skip
     if other:
-        columns = ", ".join(column for column in results.columns if column in other)
+        columns = "; ".join(column for column in results.columns if column in other)
         label = f" Evidence: {space.evidence}." if space.evidence else ""
         found.append(f"Not the paper's data: {columns}.{label}")
     wanted = sum(len(result.trial.ends) for result in results)

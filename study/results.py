@@ -1,6 +1,6 @@
 """What a view is given: a space's planned trials with what was recorded of them. A view is a plain function::
 
-    from study.exhibits import Figure, Table
+    from study.exhibits import Cell, Figure, Printed, Table
     from study.plotting import curves
     from study.results import Results
 
@@ -99,10 +99,10 @@ class Result:
         found = {number: self._tensors(self.trial.by_replicate[number]) for number in self.headers}
         return {number: tensors[name] for number, tensors in found.items() if name in tensors}
 
-    def cell(self, measure: str = "", *, digits: int = 1) -> Cell:
+    def cell(self, measure: str = "") -> Cell:
         """A measure after the last epoch as a table's cell; the trial's own stands beside the paper's figure."""
         printed = self.printed if measure in ("", self.trial.measure) else None
-        return Cell(self.last(measure), printed, digits, self.trial.axes)
+        return Cell(self.last(measure), printed, axes=self.trial.axes)
 
 
 class Results:
@@ -145,14 +145,10 @@ class Results:
         """The same, or None: a table need not have every row in every column."""
         return self._results.get((row, column))
 
-    def cell(self, row: str, column: str, measure: str = "", *, digits: int = 1) -> Cell | None:
+    def cell(self, row: str, column: str, measure: str = "") -> Cell | None:
         """The cell at (row, column), see `Result.cell`; None, which is shown as "–", if it is not planned."""
         result = self.get(row, column)
-        return None if result is None else result.cell(measure, digits=digits)
-
-    def paired(self, a: tuple[str, str], b: tuple[str, str], measure: str = "") -> compare.Estimate | None:
-        """The difference a - b of a measure after the last epoch, over the replicates that both (row, column) have."""
-        return compare.paired(self[a].last(measure), self[b].last(measure))
+        return None if result is None else result.cell(measure)
 
     def hypotheses(self) -> list[compare.Difference]:
         """The space's contrasts in every column that has both rows, by Holm over all of them; the report shows them."""

@@ -42,7 +42,7 @@ def small(config, first="IB", switch="CR", **changes):
 def space(request):
     table = table9.space(request)
     trials = []
-    for config in protocol.bases(request, table9.COLUMNS):
+    for config in protocol.bases(request, protocol.CIFAR):
         for first, switch in {cells!r}:
             cell = small(config, first, switch)
             axes = {{"first": first, "switch": switch, "S": 1}}

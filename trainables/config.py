@@ -285,7 +285,10 @@ class Config:
 
     @property
     def combination(self) -> str:
-        """The schedule in one word: ``IB⇒CR``; for further stages ``IB⇒CB×5⇒CR``; BBN's is ``IB+CR``."""
+        """The schedule in one word: ``IB⇒CR``; for further stages ``IB⇒CB×5⇒CR``; BBN's is ``IB+CR``.
+
+        With a second stage ``IB⇒IB, classifier CB``.
+        """
         words = [sampler_name(self.first)]
         if self.bilateral:
             return f"{words[0]}+CR"
@@ -293,7 +296,9 @@ class Config:
         for length, following in self.then:
             words.append(f"{sampler_name(sampler)}×{length}")
             sampler = following
-        return "⇒".join([*words, sampler_name(sampler)])
+        words.append(sampler_name(sampler))
+        again = "" if self.retrain is None else f", {self.retrains} {sampler_name(self.retrain)}"
+        return "⇒".join(words) + again
 
     def replicate(self, number: int) -> Config:
         """The same trial under replicate `number`'s seeds: each that `varies` is counted on from its own value."""

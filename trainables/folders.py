@@ -47,12 +47,17 @@ def fingerprint(folder: Path, listing: Listing) -> str:
 
     Reading them takes a while, so it is kept in ``longtail-study/folders`` below the user's cache folder
     (``XDG_CACHE_HOME``, by default ``~/.cache``), for as long as every file keeps its name, size and time.
+
+    Raises:
+        Refusal: if a file is empty.
     """
     paths = [os.fsdecode(bytes(path)) for path in (*listing.train, *listing.test)]
     names = [os.path.relpath(path, folder) for path in paths]
     seen = hashlib.sha256()
     for path, name in zip(paths, names, strict=True):
         status = os.stat(path)
+        if status.st_size == 0:
+            raise Refusal("image", path, "it is empty: a file that Pillow reads, or none, would do")
         seen.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
     kept = _cache() / (hashlib.sha256(os.fsencode(folder)).hexdigest()[:20] + ".json")
     try:

@@ -173,4 +173,6 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 def _one_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
+    if isinstance(error, Refusal):
+        return text[0]
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from study import catalog, tree
-from study.plan import Integer, Machine, Real, Request, Resolved, Space
+from study.plan import Contrast, Integer, Machine, Real, Request, Resolved, Space, Trial
 from study.refusal import Refusal
+from trainables import protocol
 from trainables.config import Config
 from trainables.recipe import Epoch, Origin
 from trainables.work import WORK
@@ -134,6 +135,27 @@ def test_the_paper_s_figures_stand_beside_their_own_columns() -> None:
         function, _ = catalog.find(name)
         (trial,) = [t for t in function(Request(paper=True)).trials if (t.column, t.row) == (column, row)]
         assert (trial.paper, trial.paper_of) == (figure, column)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_every_space_knows_which_columns_are_on_the_paper_s_own_data(name: str) -> None:
+    """Those that ``--paper`` gives, and no others: neither digits nor another imbalance factor."""
+    paper = {trial.column for trial in made(name, paper=True).trials}
+    assert set(made(name).paper_columns) >= paper
+    others = [made(name), *([made(name, data=("cifar10",), imbalance=(20.0,))] if name not in ("table10",) else [])]
+    for space in others:
+        assert not {trial.column for trial in space.trials} & set(space.paper_columns)
+
+
+def test_methods_are_compared_under_the_recipe_that_each_column_has() -> None:
+    """Of mixed data: where only one has a recipe of its source, the row is called otherwise."""
+    trials = [
+        Trial(row, column, {}, {"method": row.removesuffix(" (source)")})
+        for row, column in (("A", "x"), ("B", "x"), ("A", "y"), ("B (source)", "y"), ("C", "z"), ("A", "z"))
+    ]
+    assert protocol.against(trials, "A", "B", "C") == (
+        Contrast("A", "B"), Contrast("A", "B (source)"), Contrast("A", "C"),
+    )  # fmt: skip
 
 
 def test_on_digits_the_paper_s_figure_is_labelled_as_another_data_set() -> None:

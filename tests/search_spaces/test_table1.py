@@ -1,7 +1,7 @@
 """Table 1: the paper's rows, its copied one, and the methods that it does not have."""
 
 import pytest
-from untrained import by_place, entry, nothing, results, space, tables
+from untrained import by_place, entry, nothing, numbered, results, space, tables
 
 from study.plan import Contrast
 from trainables.protocol import CIFAR, column_name
@@ -27,7 +27,7 @@ def test_the_paper_s_figures(row, figures, provenance):
 
 
 def test_the_copied_row_stands_above_ours_with_the_figures_of_the_paper_s_column_alone():
-    (table,) = tables(results("table1", paper=True))
+    table, _ = tables(results("table1", paper=True))
     copied, own = table.rows[:2]
     assert (copied[0], own[0]) == ("Cross Entropy (copied)", "Cross Entropy")
     assert [cell.printed.value for cell in copied[1:]] == [70.4, 74.8, 86.7, 38.3, 43.9, 55.7]
@@ -35,7 +35,7 @@ def test_the_copied_row_stands_above_ours_with_the_figures_of_the_paper_s_column
 
 
 def test_on_digits_only_the_column_at_if_50_has_figures_and_says_whose():
-    (table,) = tables(results("table1"))
+    table, _ = tables(results("table1"))
     assert list(table.head[1:]) == ["digits-LT IF 50", "digits-LT IF 20", "digits-LT IF 10"]
     for row in table.rows[:2]:
         assert [None if cell.printed is None else cell.printed.of for cell in row[1:]] == [
@@ -43,12 +43,19 @@ def test_on_digits_only_the_column_at_if_50_has_figures_and_says_whose():
         ]  # fmt: skip
 
 
-def test_read_outs_show_what_they_read_out_of_the_cross_entropy_trunk():
-    (table,) = tables(results("table1"))
-    shown = {row[0]: str(row[1]) for row in table.rows}
-    assert shown["Cross Entropy"] == "10.5 ± 0.7"
-    assert shown["Post-hoc logit adjustment"] == "50.5 ± 0.7"
-    assert shown["τ-normalised"] == "60.5 ± 0.7"
+def test_read_outs_stand_apart_beside_the_cross_entropy_networks_on_the_same_half():
+    def last(trial, replicate):
+        return {**numbered(trial, replicate), "holdout/top1": 5.0 + replicate}
+
+    trained, read_outs = tables(results("table1", last))
+    shown = {row[0]: str(row[1]) for row in read_outs.rows}
+    assert shown == {
+        "Cross Entropy": "5.5 ± 0.7", "τ-normalised": "60.5 ± 0.7", "Post-hoc logit adjustment": "50.5 ± 0.7",
+    }  # fmt: skip
+    assert {row[0] for row in trained.rows} & shown.keys() == {"Cross Entropy"}
+    assert dict(row[:2] for row in trained.rows)["Cross Entropy"].values == {0: 10.0, 1: 11.0}
+    assert trained.notes[0] == "In % after the last epoch (test/top1)."
+    assert read_outs.notes == ["In % after the last epoch (holdout/top1, tau_normalised/top1, adjusted/top1)."]
 
 
 def test_under_the_source_recipe_rows_say_so_and_the_hypotheses_follow():
@@ -61,6 +68,6 @@ def test_under_the_source_recipe_rows_say_so_and_the_hypotheses_follow():
 
 
 def test_before_anything_has_ended_only_printed_figures_are_shown():
-    (table,) = tables(results("table1", nothing))
+    table, _ = tables(results("table1", nothing))
     assert {str(cell) for row in table.rows for cell in row[1:]} == {"–"}
     assert entry(table, 0, 1).printed.value == 74.8

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from untrained import by_place, entry, nothing, results, space, tables
 
+from study import render
 from trainables.config import Config
 
 PAPER = {
@@ -47,7 +48,11 @@ def test_bias_and_variance_sum_to_the_mean_error_of_the_runs(seed):
         return {"test/top1": 100 * float((runs[replicate]["predictions"] == truth).mean())}
 
     (table,) = tables(results("table13", last, observed=runs))
-    accuracy, bias2, variance, error = (entry(table, 0, column).mean for column in range(1, 5))
+    accuracy = entry(table, 0, 1).mean
+    over = [entry(table, 0, column).statistic for column in range(2, 5)]
+    bias2, variance, error = (each.value for each in over)
+    assert {each.n for each in over} == {10}
+    assert render.notes(table)[-2] == "Mean ± std over n = 10 replicates."
     assert bias2 + variance == pytest.approx(error)
     assert error == pytest.approx(1 - accuracy)
     disagreement = np.mean(

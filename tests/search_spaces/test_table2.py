@@ -7,7 +7,7 @@ from trainables.config import Config
 from trainables.datasets import DATASETS
 from trainables.work import WORK
 
-SHORT, LONG = "inaturalist2018, 90 epochs", "inaturalist2018, 200 epochs"
+SHORT, LONG = "inaturalist2018, resnet50, 90 epochs", "inaturalist2018, resnet50, 200 epochs"
 
 
 @pytest.mark.parametrize(
@@ -41,17 +41,17 @@ def test_the_epochs_under_each_sampler(row, column, instance_balanced, class_rev
 def test_digits_stand_in_with_their_own_lengths_beside_the_paper_s_columns():
     trials = by_place("table2")
     assert {(trial.column, trial.paper_of) for trial in trials.values()} == {
-        ("digits-LT IF 50, 100 epochs", SHORT), ("digits-LT IF 50, 200 epochs", LONG),
+        ("digits-LT IF 50, resnet8, 100 epochs", SHORT), ("digits-LT IF 50, resnet8, 200 epochs", LONG),
     }  # fmt: skip
     configs = [Config.from_json(trial.config) for trial in trials.values() if trial.row == "BBN"]
     assert [(config.epochs, config.milestones) for config in configs] == [(100, (50,)), (200, (100,))]
-    assert ("Ours (S = 50 / S = 100)", "digits-LT IF 50, 200 epochs") in trials
+    assert ("Ours (S = 50 / S = 100)", "digits-LT IF 50, resnet8, 200 epochs") in trials
 
 
 def test_ten_more_epochs_go_on_from_the_standard_procedure():
     """After all its epochs, cross-entropy and the method with the larger S have the same state."""
     trials = by_place("table2")
-    column = "digits-LT IF 50, 100 epochs"
+    column = "digits-LT IF 50, resnet8, 100 epochs"
     machine = _machine()
     plain = WORK.resolve(trials["Cross Entropy", column].config, 0, machine)
     late = WORK.resolve(trials["Ours (S = 50 / S = 100)", column].config, 0, machine)

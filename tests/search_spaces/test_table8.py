@@ -41,7 +41,7 @@ def test_split_and_subset_stay_and_the_seeds_are_of_no_replicate_of_another_tabl
     (trial,) = space("table8").trials
     own = [Config.from_json(trial.config).replicate(number) for number in range(10)]
     assert {(each.split_seed, each.subset_seed) for each in own} == {(0, 0)}
-    assert [each.seed for each in own] == list(range(1000, 1010))  # --seeds goes up to 999
+    assert [each.seed for each in own] == list(range(2000, 2010))  # --seeds goes up to 999
 
 
 def test_the_printed_rows_are_consistent():

@@ -58,6 +58,12 @@ def test_the_table_shows_them_after_the_first_and_the_last_epoch():
     assert list(entry(table, 7, 2).values.values()) == pytest.approx(list(100 * (gaps > 0).mean(1)))
 
 
+def test_the_gap_of_one_replicate_has_no_interval():
+    one, two = (tables(results("theorem1", recorded, replicates=n))[0].notes[-1] for n in (1, 2))
+    assert one.startswith("The gap after the last epoch: ")
+    assert two.startswith("The gap after the last epoch, with its 95 % t-interval: ")
+
+
 def test_it_draws_the_terms_and_the_third_assumption():
     _, bound, assumption = space("theorem1").view(results("theorem1", recorded))
     rows = {tuple(row[:2]): row[3] for row in bound.rows}

@@ -155,13 +155,24 @@ def test_a_number_out_of_its_range_is_an_error_with_the_usage(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_prints_a_refusal_as_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "study", "run", "table99", "--home", str(tmp_path / "home")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "table99"], "study: space = 'table99'"),
+        (["run", "table9", "--seeds", "x"], "study: Invalid value for '--seeds': 'x'"),
+        (["report"], "study: Missing argument 'RUN'. `study report --help` says what would do."),
+        (["frob"], "study: No such command 'frob'. `study --help` says what would do."),
+        (["run", "gone.py"], "study: space = 'gone.py': there is no such file as "),
+    ],
+)
+def test_the_command_prints_a_mistake_as_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
+    command = [sys.executable, "-m", "study", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("study: space = 'table99'")
+    assert done.stderr.startswith(words)
     assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -178,8 +189,13 @@ def test_list_names_every_space_with_its_cost(study: Study) -> None:
     listed = {each["space"]: each for each in json.loads(study("list", "--json").stdout)}
     assert list(listed) == catalog.names()
     assert {name for name, each in listed.items() if each["search"]} == {"sampler_search"}
-    assert listed["table9"]["paper"] == {"epochs_needed": 7164, "epochs_naive": 10800}
-    assert listed["table8"]["digits"] == {"epochs_needed": 1000, "epochs_naive": 1000}, "it needs ten replicates"
+    assert listed["table9"]["paper"] == {"epochs_needed": 7164, "epochs_naive": 10800, "runs": 1}
+    assert listed["table8"]["digits"] == {"epochs_needed": 1000, "epochs_naive": 1000, "runs": 10}
+    assert {name for name, each in listed.items() if each["digits"]["runs"] > 1} == {
+        "table8", "table13", "figure3", "figure4",
+    }  # fmt: skip
+    lines = study("list").stdout.splitlines()
+    assert any(line.strip() == "digits 1000 → 1000 (10 runs); paper 2000 → 2000 (10 runs)" for line in lines)
 
 
 def test_all_is_every_table_and_figure_with_what_each_costs_and_what_they_cost_together(study: Study) -> None:
@@ -189,6 +205,45 @@ def test_all_is_every_table_and_figure_with_what_each_costs_and_what_they_cost_t
     assert sum(cost["epochs_naive"] for cost in plan["spaces"].values()) == plan["epochs_naive"]
     assert sum(cost["epochs_needed"] for cost in plan["spaces"].values()) > plan["epochs_needed"]
     assert plan["run"].startswith("all-")
+    assert plan["left_out"] == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left_out"),
+    [
+        (["--data", "cifar100"], {"table10": "-o irregularity"}),
+        (["--imbalance", "1"], {"figure4": "--imbalance = 1.0", "table10": "-o irregularity"}),
+        (["--data", "cifar100", "-o", f"irregularity={','.join('1' * 100)}"], {}),
+        (["--data", "cifar10", "--data", "cifar100"], {"table10": "-o irregularity"}),
+    ],
+)
+def test_all_leaves_out_what_refuses_the_data_and_says_why(
+    study: Study, arguments: list[str], left_out: dict[str, str]
+) -> None:
+    done = study("run", "all", *arguments, "--seeds", "1", "--dry-run", "--json")
+    plan = parsed(done)
+    whole = [name for name in catalog.names() if name != "sampler_search"]
+    assert list(plan["spaces"]) == [name for name in whole if name not in left_out]
+    assert plan["left_out"].keys() == left_out.keys()
+    assert all(plan["left_out"][name].startswith(reason) for name, reason in left_out.items())
+    said = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
+    assert said == [f"left out: {name}: {reason}" for name, reason in plan["left_out"].items()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["all", "--data", "mnist"], "dataset = 'mnist'"),  # none is left
+        (["all", "-o", "recipe=mine"], "-o recipe = 'mine'"),
+        (["all", "-o", "irregularity=1"], "-o irregularity = '1.0'"),
+        (["all", "table10", "--data", "cifar100"], "-o irregularity = ''"),  # it was named
+        (["figure4", "--imbalance", "1"], "--imbalance = 1.0: one above 1 would do"),
+    ],
+)
+def test_what_is_named_or_refused_by_every_space_is_a_mistake(study: Study, arguments: list[str], words: str) -> None:
+    message = str(study("run", *arguments, "--dry-run", code=2).exception)
+    assert message.startswith(words)
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,14 @@ def test_a_hypothesis_of_equivalence_is_no_test_and_takes_no_part_in_holm():
     assert beside[0].estimate.low == beside[1].estimate.low
 
 
+def test_a_hypothesis_is_not_about_its_exceptions_which_holm_leaves_out():
+    rng = np.random.default_rng()
+    values = {(row, c): {"": rng.normal(80, 1, 6)} for c in ("digits", "cifar10") for row in ("IB⇒CR", "IB⇒IB")}
+    (found,) = differences([replace(CONTRAST, except_in=("cifar10",))], lasts(values))
+    expected = ttest_rel(values["IB⇒CR", "digits"][""], values["IB⇒IB", "digits"][""]).pvalue
+    assert (found.column, found.estimate.p) == ("digits", pytest.approx(expected))
+
+
 def test_a_hypothesis_may_be_of_another_measure_than_the_rows_show():
     values = {(row, "digits"): {"": [50.0, 50.0], "test/few": few} for row, few in (
         ("IB⇒CR", [30.0, 34.0]), ("IB⇒IB", [10.0, 12.0]),
@@ -152,7 +160,8 @@ def test_a_hypothesis_about_a_row_that_is_not_there_is_silent(there):
         (SAME, Estimate(5, 0.0, -2.0, 2.0), "not decided"),
         (SAME, Estimate(5, 2.0, 1.0, 3.0), "contradicted: differs by more than 1"),
         (SAME, Estimate(5, -2.0, -3.0, -1.0), "contradicted: differs by more than 1"),
-        (SAME, Estimate(1, 0.0), "n = 1: not tested"),
+        (SAME, Estimate(4, 0.2, -0.5, 0.9), "n < 5: not tested"),
+        (SAME, Estimate(1, 0.0), "n < 5: not tested"),
     ],
 )
 def test_a_verdict_is_of_the_test_or_with_a_margin_of_the_interval(contrast, found, verdict):

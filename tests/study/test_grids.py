@@ -3,7 +3,7 @@ from recorded import all_of, cell, header, nine, results, top1
 
 from study import grids
 from study.compare import Difference, Estimate
-from study.exhibits import Cell, Figure, Printed, Table
+from study.exhibits import Cell, Figure, Printed, Statistic, Table
 from study.plan import Contrast
 
 
@@ -19,29 +19,47 @@ def test_a_grid_is_rows_by_columns_and_may_have_further_measures_beside_each():
     assert shown(grids.grid(found, corner="Method")) == [
         ["Method", "digits", "cifar10"], ["IB⇒CR", "81.0 ± 1.0", "81.0 ± 1.0"], ["IB⇒IB", "81.0 ± 1.0", None],
     ]  # fmt: skip
-    beside = grids.grid(found, title="t", beside={"adjusted": "adjusted/top1", "τ": "adjusted/tau"}, digits=2)
+    beside = grids.grid(found, beside={"adjusted": "adjusted/top1", "τ": "adjusted/tau"})
     assert shown(beside)[:2] == [
         ["", "digits", "adjusted", "τ", "cifar10", "adjusted", "τ"],
-        ["IB⇒CR", *["81.00 ± 1.00", "71.00 ± 1.00", "0.50 ± 0.00"] * 2],
+        ["IB⇒CR", *["81.0 ± 1.0", "71.0 ± 1.0", "0.5 ± 0.0"] * 2],
     ]
-    assert beside.title == "t"
 
 
 def test_a_grid_says_which_measure_it_shows_where_rows_differ():
     trials = [cell("IB", "CR"), cell("IB", "IB", measure="tau_normalised/top1"), cell("CB", "IB")]
     note = "In % after the last epoch (test/top1; IB⇒IB: tau_normalised/top1)."
     assert grids.grid(results(trials, {})).notes == [note]
-    assert grids.grid(results(trials, {}), measure="val/top1", notes=["More."]).notes == [
-        "In % after the last epoch (val/top1).", "More.",
-    ]  # fmt: skip
 
 
-def test_by_shot_has_a_dash_for_a_split_without_classes():
-    trials = [cell("IB", "CR", replicates=1), cell("IB", "IB", replicates=1)]
+def test_a_grid_of_some_rows_speaks_of_their_measures_alone():
+    trials = [cell("IB", "CR"), cell("IB", "IB", measure="tau_normalised/top1"), cell("CB", "IB")]
+    table = grids.grid(results(trials, {}), rows=["IB⇒CR", "CB⇒IB"], notes=["More."])
+    assert [row[0] for row in table.rows] == ["IB⇒CR", "CB⇒IB"]
+    assert table.notes == ["In % after the last epoch (test/top1).", "More."]
+
+
+def test_by_shot_has_a_dash_for_a_split_without_classes_and_the_paper_s_figures_where_it_has_some():
+    trials = [cell("IB", "CR", replicates=1, paper=82.9, paper_of="cifar10"), cell("IB", "IB", replicates=1)]
     found = results(trials, {trials[0].ends[0]: top1(80.0, many=90.0, few=10.0)})
-    assert shown(grids.by_shot(found, "digits")) == [
-        ["", "many", "medium", "few", "all"], ["IB⇒CR", "90.0", "–", "10.0", "80.0"], ["IB⇒IB", "–", "–", "–", "–"],
+    table = grids.by_shot(found, "digits", lambda trial: (1.0, 2.0, float(trial.paper)))
+    assert shown(table) == [
+        ["Method", "Many-shot", "Medium-shot", "Few-shot", "All"], ["IB⇒CR", "90.0", "–", "10.0", "80.0"],
+        ["IB⇒IB", "–", "–", "–", "–"],
     ]  # fmt: skip
+    assert [entry.printed for entry in table.rows[0][1:]] == [
+        Printed(figure, of="cifar10") for figure in (1.0, 2.0, 82.9, 82.9)
+    ]
+    assert {entry.printed for entry in table.rows[1][1:]} == {None}
+
+
+def test_a_printed_row_stands_in_each_column_beside_the_paper_s_own():
+    trials = [cell("IB", "CR", paper=82.9, paper_of=of, dataset=name) for name, of in (
+        ("digits", "cifar10"), ("cifar10", "cifar10"), ("other", ""),
+    )]  # fmt: skip
+    name, *row = grids.printed_row(results(trials, {}), "OLTR", {"cifar10": 37.7}, "†")
+    assert name == "OLTR"
+    assert [entry.printed for entry in row] == [Printed(37.7, "†", "cifar10"), Printed(37.7, "†"), None]
 
 
 def test_the_default_has_shots_and_the_best_epoch_apart_in_one_column():
@@ -76,14 +94,14 @@ def test_hypotheses_say_what_was_measured_and_decided():
     found = [
         Difference(CONTRAST, "digits", Estimate(6, 2.54, 0.61, 4.47, 0.0213)),
         Difference(CONTRAST, "cifar10", Estimate(1, -2.5)),
-        Difference(Contrast("S = 10", "S = 1", margin=1.0, measure="test/few"), "digits", Estimate(4, 0.1, -0.5, 0.7)),
+        Difference(Contrast("S = 10", "S = 1", margin=1.0, measure="test/few"), "digits", Estimate(6, 0.1, -0.5, 0.7)),
     ]
     table = grids.hypotheses(found)
     assert shown(table) == [
         ["hypothesis", "column", "n", "points", "95 % interval", "p", "verdict"],
         ["IB⇒CR − IB⇒IB", "digits", "6", "+2.5", "+0.6 to +4.5", "0.021", "supported"],
         ["IB⇒CR − IB⇒IB", "cifar10", "1", "-2.5", "–", "–", "n < 5: not tested"],
-        ["S = 10 − S = 1, test/few within ± 1", "digits", "4", "+0.1", "-0.5 to +0.7", "–",
+        ["S = 10 − S = 1, test/few within ± 1", "digits", "6", "+0.1", "-0.5 to +0.7", "–",
          "supported: equivalent within ± 1"],
     ]  # fmt: skip
     assert grids.hypotheses([]) is None
@@ -109,6 +127,16 @@ def test_differences_from_the_paper_are_those_on_its_own_data():
     assert found.title == "Table 1: difference from the paper"
     assert shown(found) == [["", "cifar10"], ["CE", "+2.0 [-10.7, +14.7]"], ["BBN", "-0.50"]]
     assert "Paper: n = 1 or unstated." in found.notes[0]
+
+
+def test_differences_from_the_paper_keep_all_that_names_a_row():
+    own = Printed(80.0)
+    rows = [["IB", "1", way, Cell({0: 81.0 + n}, own)] for n, way in enumerate(("fixed", "joint"))]
+    statistic = Cell(printed=own, statistic=Statistic(0.5, 3))
+    table = Table("t", ["first", "S", "way", "cifar10"], [*rows, ["IB", "1", "none", statistic]], labels=3)
+    found = grids.from_paper(table)
+    assert shown(found) == [list(table.head), ["IB", "1", "fixed", "+1.0"], ["IB", "1", "joint", "+2.0"]]
+    assert found.labels == 3
 
 
 @pytest.mark.parametrize("printed", [None, Printed(80.0, of="cifar10"), Printed(80.0, comparable=False)])

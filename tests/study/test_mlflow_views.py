@@ -6,6 +6,9 @@ import zlib
 from dataclasses import replace
 from urllib.parse import parse_qs
 
+import numpy as np
+import pytest
+
 from study import mlflow_views
 from study.plan import Machine, Plan, PlannedSpace, PlannedTrial, Request, Resources
 
@@ -74,9 +77,19 @@ def test_a_space_s_own_objective_comes_first_and_older_generations_are_left_out(
     assert state["searchFilter"] == "tags.`study.space` = 'table9' and tags.`study.generation` = '2'"
 
 
-def test_the_tag_of_a_big_table_stays_far_below_mlflow_s_limit():
-    many = [trial(f"a method with a long name, number {n}", method=f"method {n}") for n in range(300)]
-    assert max(len(value) for value in mlflow_views.tags(plan(*many), parameters).values()) < 10_000
+@pytest.mark.parametrize(("points", "closed"), [(200, 200), (201, 0), (3000, 0)])
+def test_the_tag_of_many_points_stays_far_below_mlflow_s_limit(points, closed):
+    rng = np.random.default_rng(points)  # what does not repeat is hardly compressed
+    many = [trial(f"#{n} {rng.bytes(8).hex()}") for n in range(points)]
+    tags = mlflow_views.tags(plan(*many), parameters)
+    assert max(map(len, tags.values())) < mlflow_views.LIMIT / 2
+    assert len(opened(tags)[2]["groupsExpanded"]) == closed
+
+
+def test_a_view_that_mlflow_would_refuse_is_left_out():
+    rng = np.random.default_rng(0)
+    spaces = (replace(TABLE9, name="wide", objectives=tuple(rng.bytes(99).hex() for _ in range(200))), TABLE9)
+    assert list(mlflow_views.tags(plan(spaces=spaces), parameters)) == [f"{mlflow_views.TAG}table9"]
 
 
 def test_links_lead_to_the_views_of_an_experiment():

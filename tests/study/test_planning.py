@@ -444,3 +444,12 @@ def test_by_default_a_search_has_one_replicate_and_anything_else_three(small_spa
     counts = [draft(*each, replicates=None).plan.replicates for each in (["sampler_search"], [small_space()])]
     assert counts == [1, 3]
     assert draft("sampler_search", small_space(), replicates=None).plan.replicates == 3
+
+
+def test_an_option_of_a_space_that_is_left_out_counts_and_is_not_stored() -> None:
+    """A resumed run has no such space, and would refuse it."""
+    request = Request(data=("imagenet-lt",), options={"irregularity": "1", "recipe": "source"})
+    drawn = draft("all", request=request, replicates=1)
+    assert "table10" in drawn.left_out
+    assert drawn.plan.request.options == {"recipe": "source"}
+    assert planning.redraft(stored(drawn)).plan.digest == drawn.plan.digest

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study import render
-from study.exhibits import Cell, Figure, Printed, Table
+from study.exhibits import Cell, Figure, Printed, Statistic, Table
 
 TABLE = Table(
     "Table 3: top-1 in %",
@@ -111,10 +111,11 @@ def test_a_table_in_a_terminal_is_never_cut_off():
 
 def test_csv_has_a_line_a_value_and_one_for_what_is_printed_or_said_alone():
     lines = list(csv.DictReader(io.StringIO(render.table_csv([("table3", TABLE)]))))
-    names = ("row", "replicate", "value", "text", "paper", "provenance")
+    names = ("row", "replicate", "n", "value", "text", "paper", "provenance")
     assert [tuple(line[name] for name in names) for line in lines] == [
-        ("CE", "0", "41.0", "", "41.6", "†"), ("CE", "2", "43.0", "", "41.6", "†"), ("CE", "", "", "one stage", "", ""),
-        ("OLTR", "", "", "", "37.7", "†"), ("BBN", "0", "45.0", "", "45.9", "*"), ("BBN", "", "", "a | b", "", ""),
+        ("CE", "0", "2", "41.0", "", "41.6", "†"), ("CE", "2", "2", "43.0", "", "41.6", "†"),
+        ("CE", "", "", "", "one stage", "", ""), ("OLTR", "", "", "", "", "37.7", "†"),
+        ("BBN", "0", "1", "45.0", "", "45.9", "*"), ("BBN", "", "", "", "a | b", "", ""),
     ]  # fmt: skip
     assert {(line["space"], line["table"]) for line in lines} == {("table3", TABLE.title)}
     assert [(line["column"], line["first"]) for line in lines[:3]] == [
@@ -131,6 +132,23 @@ def test_json_has_the_values_by_replicate_beside_the_paper_s_figure():
         "paper": 41.6, "provenance": "†", "paper_of": "",
     }, "one stage"]  # fmt: skip
     assert record["rows"][3] == ["Ours", {"mean": None, "std": None, "n": 0, "values": {}}, None]
+
+
+def test_a_statistic_over_runs_has_their_number_and_no_replicate_mean_or_spread():
+    runs = dict.fromkeys(range(10), 0.8)
+    table = Table("t", ["", "accuracy", "bias²"], [["BBN", Cell(runs, digits=3), Cell(statistic=Statistic(0.03, 10))]])
+    assert render.notes(table) == ["Mean ± std over n = 10 replicates."]
+    *_, line = csv.DictReader(io.StringIO(render.table_csv([("table13", table)])))
+    assert (line["column"], line["replicate"], line["n"], line["value"]) == ("bias²", "", "10", "0.03")
+    assert render.table_json(table)["rows"][0][2] == {"statistic": 0.03, "n": 10}
+
+
+def test_a_row_that_several_columns_name_is_called_by_all_of_them():
+    rows = [["IB", way, cross, Cell({0: 1.0})] for way, cross in (("CB", "X"), ("CB", ""), ("CR", None))]
+    lines = csv.DictReader(io.StringIO(render.table_csv([("table11", Table("t", ["a", "b", "c", "d"], rows, (), 3))])))
+    assert [(line["row"], line["column"]) for line in lines] == [
+        ("IB, CB, X", "d"), ("IB, CB, –", "d"), ("IB, CR, –", "d"),
+    ]  # fmt: skip
 
 
 def test_a_figure_s_data_are_csv_and_json():

@@ -112,6 +112,14 @@ def test_other_data_than_the_paper_s_and_what_is_missing_are_said_at_the_top(for
     assert "Incomplete" not in report_of(same).render(form)
 
 
+def test_every_column_that_is_not_the_paper_s_is_said_at_the_top_whether_it_has_figures_or_not():
+    trials = [*nine(dataset="cifar10", paper=82.9, paper_of="cifar10"), *nine(dataset="cifar100"), *nine(dataset="own")]
+    (section,) = report_of(trials, paper_columns=("cifar10", "cifar100 at another imbalance")).sections
+    assert section.notices == ["Not the paper's data: cifar100; own. Evidence: same question."]
+    (section,) = report_of(trials).sections
+    assert section.notices == [], "a space that reproduces nothing of the paper"
+
+
 def test_on_the_paper_s_own_data_each_difference_from_it_has_its_interval():
     trials = nine(dataset="cifar10", paper=50.0, paper_of="cifar10")
     text = report_of(trials).markdown()
@@ -134,7 +142,7 @@ def test_each_hypothesis_has_its_difference_interval_p_and_verdict(form):
 
 
 def test_a_hypothesis_of_equivalence_is_decided_by_its_interval():
-    trials = nine()
+    trials = nine(replicates=6)
     (found,) = json.loads(report_of(trials, contrasts=(Contrast("IB⇒CR", "IB⇒IB", margin=1.0),)).json())["differences"]
     assert (found["margin"], found["p"], found["verdict"]) == (1.0, None, "supported: equivalent within ± 1")
 
@@ -210,7 +218,7 @@ def viewed(tmp_path, body, **options):
     file.write_text(VIEW.format(body=body.strip()))
     trials = nine(replicates=2)
     states = {end: top1(50.0, few=10.0 + n) for trial in trials for n, end in enumerate(trial.ends)}
-    return file, Report(plan(trials, file=str(file), **options), states.get)
+    return file, Report(plan(trials, file=str(file), paper_columns=("cifar10",), **options), states.get)
 
 
 def test_a_space_s_own_view_is_shown_with_its_hypotheses_behind_the_tables(tmp_path):

@@ -54,7 +54,6 @@ def test_nothing_recorded_is_empty_everywhere():
         assert str(result.cell()) == "–"
         assert not result.complete
     assert found.hypotheses() == []
-    assert found.paired(("IB⇒CR", "digits"), ("IB⇒IB", "digits")) is None
 
 
 def test_results_stand_in_rows_and_columns_in_the_order_of_the_plan():
@@ -105,7 +104,6 @@ def test_differences_are_paired_by_replicate():
     found = results(trials, states)
     expected = paired(some, others)
     assert expected.mean == 4.0
-    assert found.paired(("IB⇒CR", "digits"), ("IB⇒IB", "digits")) == expected
     (hypothesis,) = found.hypotheses()
     assert (hypothesis.column, hypothesis.estimate) == ("digits", expected)
 

@@ -237,6 +237,8 @@ def test_an_unknown_field_is_refused():
         ({"first": -0.0, "switch": 0}, "CB⇒CB"),
         ({"switch": (1.0,) * 10}, "IB⇒weights"),
         ({"bilateral": True, "switch": "IB"}, "IB+CR"),
+        ({"switch": "IB", "retrain": "CB"}, "IB⇒IB, classifier CB"),
+        ({"switch": "IB", "retrain": "CB", "retrains": "scale"}, "IB⇒IB, scale CB"),
     ],
 )
 def test_a_combination_reads_as_in_the_paper(schedule, name):
