@@ -4,8 +4,8 @@
     study run table8 --paper                  CIFAR-10-LT at IF 50, 10 replicates: 2000 epochs of 2000 in all
     study report table8 --format json         what `study run table10 -o irregularity=@FILE` takes
 
-What came out on digits-LT, ten replicates (results/table8-digits.json): Pearson -0.387, Corr(n, 1/n) -0.598,
-Corr(n, F-norm) 0.034.
+What came out on digits-LT, ten replicates (results/table8-digits.json): Pearson -0.402, Corr(n, 1/n) -0.598,
+Corr(n, F-norm) 0.008.
 
 Paper: Table 8 (A.4). Evidence on digits: mechanics only. Cross-entropy under instance-balanced sampling, ten runs at
 least, on one split and one subset; no replicate of another table has their seeds, which begin at 2000. After each epoch

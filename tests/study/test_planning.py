@@ -446,7 +446,7 @@ def test_by_default_a_search_has_one_replicate_and_anything_else_three(small_spa
     assert draft("sampler_search", small_space(), replicates=None).plan.replicates == 3
 
 
-def test_an_option_of_a_space_that_is_left_out_counts_and_is_not_stored() -> None:
+def test_an_option_of_a_space_that_is_left_out_counts_and_is_not_stored():
     """A resumed run has no such space, and would refuse it."""
     request = Request(data=("imagenet-lt",), options={"irregularity": "1", "recipe": "source"})
     drawn = draft("all", request=request, replicates=1)
