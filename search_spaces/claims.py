@@ -24,7 +24,7 @@ from study.exhibits import NOTHING, Cell, Figure, Table
 from study.plan import Choice, Contrast, Request, Space, Trial
 from study.results import Result, Results
 from trainables.config import SAMPLERS, Config
-from trainables.protocol import CIFAR, DATA_DOMAIN, class_counts, column_names
+from trainables.protocol import CIFAR, DATA_DOMAIN, about, class_counts, column_names
 from trainables.work import WORK
 
 PARTS: Mapping[str, Callable[[Request], Space]] = {
@@ -73,12 +73,13 @@ CONTRASTS = (
 
 def space(request: Request) -> Space:
     """The trials of all the tables that the claims are about."""
+    trials = _trials(request)
     return Space(
         name="claims",
         title="The paper's claims, and what they cost",
-        trials=tuple(_trials(request)),
+        trials=tuple(trials),
         domain={**DATA_DOMAIN, "cell": Choice(_cells())},
-        contrasts=CONTRASTS,
+        contrasts=about(CONTRASTS, trials),
         evidence="same question, other data (Tables 7 and 9, Figure 1); exploratory (Tables 6 and 11)",
         work=WORK,
         paper_columns=column_names(CIFAR),

@@ -12,7 +12,7 @@ S = 1.
 from dataclasses import replace
 
 from study.plan import Contrast, Integer, Request, Space
-from trainables.protocol import DATA_DOMAIN, bases, column_names, trial
+from trainables.protocol import DATA_DOMAIN, about, bases, column_names, trial
 from trainables.work import WORK
 
 OFFSETS = (0, 1, 5, 10, 50)
@@ -39,7 +39,7 @@ def space(request: Request) -> Space:
         title="Table 6: the switch offset S of IB⇒CR",
         trials=tuple(trials),
         domain={**DATA_DOMAIN, "S": Integer(0, 10_000)},
-        contrasts=HYPOTHESES,
+        contrasts=about(HYPOTHESES, trials),
         evidence="exploratory",
         work=WORK,
         paper_columns=column_names(COLUMNS),

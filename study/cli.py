@@ -410,7 +410,7 @@ def main() -> None:
     """The command `study`: users' mistakes are one line and exit code 2."""
     code = 0
     try:
-        code = cli(standalone_mode=False) or 0
+        code = cli(prog_name="study", standalone_mode=False) or 0
     except (Refusal, Damaged) as refusal:
         click.echo(f"study: {refusal}", err=True)
         code = 2

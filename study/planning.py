@@ -188,7 +188,7 @@ def draft(
         if where not in catalog.names():
             where = str(path.absolute())
         if any(space.name == other.name for other in spaces):
-            raise Refusal("space", reference, "each space once would do")
+            raise Refusal("space", f"{reference} ({space.name})", "spaces of different names, each once, would do")
         if spaces and space.work != spaces[0].work:
             raise Refusal("space", reference, "a run of its own would do: it is trained by other code than the others")
         for option, given in (
@@ -211,7 +211,7 @@ def draft(
     for option, value in request.options.items():
         if option not in options:
             known = sorted(f"{name} ({meaning})" for name, meaning in options.items())
-            raise Refusal("-o", f"{option}={value}", f"{'; '.join(known)} would do" if known else "none would do here")
+            raise Refusal("-o", f"{option}={value}", f"{'; '.join(known)} would do" if known else "none would do")
     taken = {name for space in spaces for name in space.options}  # a resumed run has no others
     request = replace(request, options={name: value for name, value in request.options.items() if name in taken})
     if replicates is None:
@@ -312,7 +312,11 @@ def grown(before: Plan, drawn: Draft) -> Draft:
     lost = _lost(before, drawn)
     if lost:
         shown = "; ".join(lost[:3]) + (f"; and {len(lost) - 3} more" if len(lost) > 3 else "")
-        raise Refusal("run", before.run, f"it can only grow, and this is not a superset of it: {shown}")
+        raise Refusal(
+            "run", before.run,
+            f"it can only grow, and this is not a superset of it: {shown}. If its data have changed, "
+            "--retrain begins it anew",
+        )  # fmt: skip
     drawn.plan = replace(
         drawn.plan, run=before.run, created=before.created, generation=before.generation,
         tracking_uri=before.tracking_uri, storage=before.storage, home=before.home,

@@ -237,7 +237,7 @@ def _own_view(plan: Plan, space: PlannedSpace, results: Results) -> Sequence[Tab
 
 
 def _notices(results: Results) -> list[str]:
-    """What a reader must know first: data that are not the paper's, the label of the evidence, what is missing."""
+    """What a reader must know first: data that are not the paper's, how far they carry, and what is missing."""
     space, found = results.space, []
     other = {
         result.trial.column for result in results
@@ -252,6 +252,10 @@ def _notices(results: Results) -> list[str]:
     there = sum(len(result.headers) for result in results)
     if there < wanted:
         found.append(f"Incomplete: {there} of {wanted} replicates have ended.")
+    named = dict.fromkeys(row for contrast in space.contrasts for row in (contrast.better, contrast.worse))
+    strange = [row for row in named if row not in results.rows]
+    if strange and results.rows:
+        found.append(f"Not tested: hypotheses that name rows which this run does not have: {'; '.join(strange)}.")
     return found
 
 

@@ -140,6 +140,12 @@ def after_the_standard_procedure(base: Config, more: int = 10) -> Config:
     return replace(methods.switching(longer), method=f"Ours, {more} more epochs")
 
 
+def about(hypotheses: Sequence[Contrast], trials: Sequence[Trial]) -> tuple[Contrast, ...]:
+    """The hypotheses whose rows are there: an offset of one data set may be none of another."""
+    rows = {each.row for each in trials}
+    return tuple(each for each in hypotheses if {each.better, each.worse} <= rows)
+
+
 def against(trials: Sequence[Trial], better: str, *worse: str, measure: str = "") -> tuple[Contrast, ...]:
     """The hypotheses that a method beats others, in each column under the recipes that they have there."""
     rows = {(str(each.axes["method"]), each.column): each.row for each in trials}

@@ -112,6 +112,13 @@ def test_other_data_than_the_paper_s_and_what_is_missing_are_said_at_the_top(for
     assert "Incomplete" not in report_of(same).render(form)
 
 
+def test_a_hypothesis_about_a_row_that_is_not_there_is_said_and_does_not_vanish():
+    contrasts = (Contrast("IB⇒CR", "IB⇒IB"), Contrast("IB⇒CR", "IB⇒XX"))
+    text = report_of(nine(), contrasts=contrasts).render("table")
+    assert "Not tested: hypotheses that name rows which this run does not have: IB⇒XX." in text
+    assert "Not tested" not in report_of(nine()).render("table")
+
+
 def test_every_column_that_is_not_the_paper_s_is_said_at_the_top_whether_it_has_figures_or_not():
     trials = [*nine(dataset="cifar10", paper=82.9, paper_of="cifar10"), *nine(dataset="cifar100"), *nine(dataset="own")]
     (section,) = report_of(trials, paper_columns=("cifar10", "cifar100 at another imbalance")).sections
