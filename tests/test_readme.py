@@ -59,8 +59,8 @@ def test_the_main_job_trains_the_tree_s_minimum_and_prints_the_table(done: tuple
     assert table9["epochs_trained"] == table9["epochs_needed"] == 1782
     table = printed["study run table9"]
     assert re.search(r"IB⇒CR +\d\d\.\d ± \d\.\d +82\.9", table)
-    assert "another data set" in table
-    assert "IB⇒CR − IB⇒IB on digits-LT IF 50" in table
+    assert "Not the paper's data: digits-LT IF 50. Evidence: same question, other data." in table
+    assert re.search(r"IB⇒CR − IB⇒IB +digits-LT IF 50 +3 +[+-]\d", table)
 
 
 def test_planned_together_the_tables_train_only_what_is_new(done: tuple[Path, dict[str, str]]) -> None:
