@@ -180,6 +180,19 @@ def show(space: str) -> None:
     "--gpus-per-trial", type=float, default=None, help="GPUs a stage, or a fraction. [default: 1 if there is one]"
 )
 @click.option(
+    "--ranks-per-trial",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Processes that train a replicate together, each on its share of every batch. [default: one a GPU]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Of the arithmetic; auto: bf16 where it makes steps shorter on this machine's CPU, else fp32.",
+)
+@click.option(
     "--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="Where data sets lie. [default: HOME/data]"
 )
 @click.option("--download", is_flag=True, help="Download data sets that are missing.")
@@ -190,7 +203,8 @@ def run(
     spaces: Sequence[str], data: Sequence[str], imbalance: Sequence[float], seeds: int | None, paper: bool,
     options: Sequence[str], trials: int | None, objectives: str | None, early_stop: int | None, name: str | None,
     home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None,
-    address: str | None, cpus_per_trial: float, gpus_per_trial: float | None, data_dir: str | None, download: bool,
+    address: str | None, cpus_per_trial: float, gpus_per_trial: float | None,
+    ranks_per_trial: int | None, precision: str, data_dir: str | None, download: bool,
     retrain: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
@@ -208,6 +222,7 @@ def run(
         gpus_per_trial = 1.0 if not address and has_gpu() else 0.0
     elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
         raise Refusal("--gpus-per-trial", gpus_per_trial, "a fraction, or a whole number, ≥ 0 would do")
+    ranks = ranks_per_trial or max(1, int(gpus_per_trial))
     place = Home(home, store)
     folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
     resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder)
@@ -218,7 +233,7 @@ def run(
         tuple(dict.fromkeys(data)), tuple(dict.fromkeys(imbalance)), paper, trials or 0, words, early_stop or 0,
         _options(options),
     )  # fmt: skip
-    wish = launch.Wish(spaces, request, seeds, resources, name)
+    wish = launch.Wish(spaces, request, seeds, resources, name, precision, ranks)
     if dry_run:
         launch.print_plan(wish, place, as_json)
         return

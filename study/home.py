@@ -122,6 +122,13 @@ def _refused(path: str, error: Exception) -> Refusal:
     return Refusal("--home", path, f"a folder that can be written would do ({reason})")
 
 
+def has_bf16() -> bool:
+    """Whether this machine's CPU has instructions for bf16, as Linux tells."""
+    described = Path("/proc/cpuinfo")
+    flags = described.read_text(encoding="utf-8").split() if described.is_file() else []
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def has_gpu() -> bool:
     """Whether this machine shows an NVIDIA GPU, without the seconds that importing torch takes."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from study.home import Home, has_gpu
+from study.home import Home, has_bf16, has_gpu
 from study.masking import without_password
 from study.plan import Machine, Plan, Request, Resources
 from study.planning import Draft, anew, draft, grown, redraft
@@ -32,6 +32,7 @@ class Wish:
         replicates: of each trial; None for the default, 3, or 1 if all spaces are open searches.
         resources: where and how wide.
         name: of the run, if the user gave one.
+        precision, ranks: of the machine; see `study.plan.Machine`.
     """
 
     spaces: Sequence[str]
@@ -39,6 +40,8 @@ class Wish:
     replicates: int | None
     resources: Resources
     name: str | None
+    precision: str = "auto"
+    ranks: int = 1
 
     def draft(self) -> Draft:
         """The plan of it."""
@@ -47,7 +50,9 @@ class Wish:
         if self.name is not None:
             runs.check_name(self.name)
         each = self.resources
-        machine = Machine("cuda", 1) if each.gpus else Machine("cpu", max(1, int(each.cpus)))
+        threads = max(1, int(each.cpus / self.ranks))
+        bf16 = not each.gpus and has_bf16()
+        machine = Machine("cuda" if each.gpus else "cpu", 1 if each.gpus else threads, self.precision, bf16, self.ranks)
         drawn = draft(self.spaces, self.request, self.replicates, machine, each)
         if self.name is not None:
             drawn.plan = drawn.plan.named(self.name)
@@ -234,7 +239,7 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         "trials_total": len(recipes), "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
         "epochs_naive": sum(len(recipe.epochs) for recipe in recipes), "epochs_needed": plan.epochs_needed,
         "epochs_to_train": len(tree.missing(recipes, stored)),
-        "device": plan.machine.device, "threads": plan.machine.threads, "left_out": drawn.left_out,
+        **asdict(plan.machine), "left_out": drawn.left_out,
     }  # fmt: skip
     if as_json:
         click.echo(json.dumps(record, indent=2, ensure_ascii=False))

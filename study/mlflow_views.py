@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from study.plan import Json, Plan, PlannedSpace
+from study.plan import Json, Machine, Plan, PlannedSpace
 
 TAG = "mlflow.sharedViewState."
 LIMIT = 20_000  # letters of a tag's value, in MLflow
@@ -24,17 +24,17 @@ CLOSED = 200  # groups that a view lists as closed; of more, the list would be w
 MEASURES = ("test/top1", "test/many", "test/medium", "test/few")
 
 
-def tags(plan: Plan, parameters: Callable[[Json, int], Mapping[str, Any]]) -> dict[str, str]:
+def tags(plan: Plan, parameters: Callable[[Json, int, Machine], Mapping[str, Any]]) -> dict[str, str]:
     """The experiment's tags that hold the views, one for each space of a plan; none that MLflow would refuse.
 
     Args:
         plan: of the run.
-        parameters: (configuration, replicate) → what MLflow shows as parameters, as `Work` has it.
+        parameters: (configuration, replicate, machine) → what MLflow shows as parameters, as `Work` has it.
     """
     found = {}
     for space in plan.spaces:
         points = plan.points(space)
-        shown = [{"trial": trial.label, **parameters(trial.config, 0)} for trial in points]
+        shown = [{"trial": trial.label, **parameters(trial.config, 0, plan.machine)} for trial in points]
         group = grouping([name for trial in points[:1] for name in trial.axes], shown)
         values = [_text(each[group]) for each in shown]
         state = json.dumps(_state(space, plan.generation, group, values), ensure_ascii=False)

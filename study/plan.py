@@ -49,11 +49,17 @@ class Machine:
 
     Attributes:
         device: cpu or cuda.
-        threads: CPU threads a replicate.
+        threads: CPU threads of each process that trains.
+        precision: fp32, bf16, or auto, whichever of them is faster for a network.
+        bf16: whether its processors have arithmetic for bf16; without it bf16 is slower.
+        ranks: processes that train one replicate together, each on its share of every batch.
     """
 
     device: str
     threads: int
+    precision: str = "auto"
+    bf16: bool = False
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ class Work:
         sources: the digest of each source file that the states' names depend on.
         prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
         trainable: → the Ray Trainable class that executes a stage.
-        parameters: (configuration, replicate) → what MLflow shows as parameters.
+        parameters: (configuration, replicate, machine) → what MLflow shows as parameters.
         exporter: configuration → (a state's payload, folder, MLflow's ``Model``) → None, which writes a model directory
             as an MLflow flavor does. The first step may take seconds, once for each kind of network.
     """
@@ -179,7 +185,7 @@ class Work:
     sources: Callable[[], Mapping[str, str]]
     prepare: Callable[[Sequence[Json], Path, bool], None]
     trainable: Callable[[], type]
-    parameters: Callable[[Json, int], Mapping[str, Any]]
+    parameters: Callable[[Json, int, Machine], Mapping[str, Any]]
     exporter: Callable[[Json], Callable[[bytes, Path, Any], None]]
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class Tracker:
         else:
             self._client.update_run(self._parent.info.run_id, status="RUNNING")
         if DESCRIBED not in self._parent.data.tags:
-            parameters = {"device": plan.machine.device, "threads": plan.machine.threads, "created": plan.created}
+            parameters = {**asdict(plan.machine), "created": plan.created}
             self._describe(self._parent.info.run_id, parameters)
         self._log_plan()
         self._parent = self._client.get_run(self._parent.info.run_id)
@@ -175,10 +175,11 @@ class Tracker:
         child = self._children.get((trial.name, number)) or self._create(trial, number)
         if child.epochs is None:
             if DESCRIBED not in child.run.data.tags:
-                shown = {"space": trial.space, "trial": trial.label, "replicate": number}
+                shown: dict[str, Any] = {"space": trial.space, "trial": trial.label, "replicate": number}
                 if trial.champion_of:
                     shown["champion_of"] = trial.champion_of
-                self._describe(child.run_id, {**shown, **self._draft.work.parameters(trial.config, number)})
+                shown |= self._draft.work.parameters(trial.config, number, self._plan.machine)
+                self._describe(child.run_id, shown)
                 child.run = self._client.get_run(child.run_id)  # its model has the same parameters
             history = self._client.get_metric_history(child.run_id, "lr")
             child.epochs = max((metric.step for metric in history), default=-1) + 1

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.datasets import facts
 
 if TYPE_CHECKING:  # a worker that takes up an origin has no need of configurations: they are no source of its states
+    from study.plan import Machine
     from trainables.config import Config
 
 LOSSES = ("cross_entropy", "focal", "sigmoid_focal", "ldam", "logit_adjusted", "label_aware_smoothing")
@@ -137,6 +138,7 @@ class Origin:
     precision: str
     device: str
     threads: int
+    ranks: int
     torch: str
     torchvision: str
     numpy: str
@@ -167,8 +169,8 @@ class Recipe:
         return tuple(names)
 
 
-def origin(config: Config, device: str, threads: int) -> Origin:
-    """The origin of a configuration on a type of device (cpu or cuda) with so many CPU threads a replicate."""
+def origin(config: Config, machine: Machine) -> Origin:
+    """The origin of a configuration on a kind of machine."""
     return Origin(
         dataset=config.dataset,
         fingerprint=facts(config.dataset).fingerprint,
@@ -178,11 +180,24 @@ def origin(config: Config, device: str, threads: int) -> Origin:
         backbone=config.backbone,
         head=config.head,
         seed=config.seed,
-        precision=config.precision,
-        device=device,
-        threads=threads,
+        precision=precision(config, machine),
+        device=machine.device,
+        threads=machine.threads,
+        ranks=machine.ranks,
         **settled(),
     )
+
+
+def precision(config: Config, machine: Machine) -> str:
+    """fp32 or bf16: as the configuration says, or else the machine; of auto, what is faster.
+
+    That is bf16 on a CPU that has arithmetic for it, unless the network is as narrow as resnet8, whose steps it makes
+    no shorter (tests/benchmarks/results/epoch.json).
+    """
+    asked = machine.precision if config.precision == "auto" else config.precision
+    if asked == "auto":
+        return "bf16" if machine.bf16 and config.backbone != "resnet8" else "fp32"
+    return asked
 
 
 @lru_cache(maxsize=1)

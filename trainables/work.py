@@ -8,14 +8,14 @@ from typing import Any
 
 from study.plan import Json, Machine, Resolved, Work
 from trainables.config import Config, resolve_sampler, sampler_name
-from trainables.recipe import Recipe, origin, source_files
+from trainables.recipe import Recipe, origin, precision, source_files
 from trainables.schedule import epochs
 
 
 def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
     """A replicate's recipe, with the names of its states."""
     checked = Config.from_json(config).replicate(replicate)
-    recipe = Recipe(origin(checked, machine.device, machine.threads), epochs(checked))
+    recipe = Recipe(origin(checked, machine), epochs(checked))
     plain = {epoch: epoch.to_json() for epoch in set(recipe.epochs)}
     switch = checked.last_first
     joints = (checked.last_milestone, switch) if checked.last_milestone else (switch,)
@@ -39,7 +39,7 @@ def trainable() -> type:
     return StageTrainable
 
 
-def parameters(config: Json, replicate: int) -> Mapping[str, Any]:
+def parameters(config: Json, replicate: int, machine: Machine) -> Mapping[str, Any]:
     """What MLflow shows of a replicate: the schedule piece by piece, the protocol, and each seed."""
     checked = Config.from_json(config).replicate(replicate)
     shown = checked.to_json()
@@ -48,7 +48,7 @@ def parameters(config: Json, replicate: int) -> Mapping[str, Any]:
         exponent = resolve_sampler(getattr(checked, stage))
         if isinstance(exponent, float):
             shown[f"{stage}_q"] = exponent
-    return {**shown, "combination": checked.combination}
+    return {**shown, "combination": checked.combination, "precision": precision(checked, machine)}
 
 
 def exporter(config: Json) -> Callable[[bytes, Path, Any], None]:

@@ -29,7 +29,7 @@ def plan(*trials, **changes):
     return replace(made, created="2020-02-02T02:02:02.020+00:00", **changes)
 
 
-def parameters(config, _replicate):
+def parameters(config, _replicate, _machine):
     return config
 
 

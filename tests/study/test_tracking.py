@@ -27,7 +27,7 @@ class Killed(BaseException):
     pass
 
 
-def parameters(config, number):
+def parameters(config, number, _machine):
     return {**config, "seed": number, "lr": 0.1, "milestones": [1, 2]}
 
 
@@ -187,7 +187,8 @@ def test_the_plan_stands_in_the_parent_before_anything_is_shown(run):
         parent.data.tags.items()  # for all that may change when the run grows, or is taken up later
     )
     assert parent.data.tags["epochs_needed"] == "20"
-    assert parent.data.params == {"device": "cpu", "threads": "1", "created": run.plan.created}
+    machine = {"device": "cpu", "threads": "1", "precision": "auto", "bf16": "false", "ranks": "1"}
+    assert parent.data.params == {**machine, "created": run.plan.created}
     text = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/plan.json")
     assert json.loads(text) == json.loads(json.dumps(run.plan.to_json()))
     assert run.all("replicate") == []

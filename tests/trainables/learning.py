@@ -6,6 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from study.plan import Machine
 from trainables.config import base
 from trainables.data import load
 from trainables.loop import Learner, evaluate, train_epoch
@@ -21,11 +22,11 @@ EPOCH = Epoch(lr=0.05, crop=1, flip=False)
 
 
 def learner(seed=0, precision="fp32", device="cpu", config=SHORT):
-    return Learner(origin(replace(config, seed=seed, precision=precision), device, 1))
+    return Learner(origin(replace(config, seed=seed, precision=precision), Machine(device, 1)))
 
 
 def digits(device="cpu"):
-    return load(origin(SHORT, device, 1), EPOCH, None)
+    return load(origin(SHORT, Machine(device, 1)), EPOCH, None)
 
 
 def train(student, epochs, first=0, data=None):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
+from study.plan import Machine
 from study.refusal import Refusal
 from trainables import data as data_module
 from trainables.config import Config
@@ -193,7 +194,7 @@ def test_labels_follow_the_counts():
 def loaded(dataset, imbalance=50.0, split_seed=0, subset_seed=0, root=None, crop=None):
     config = Config(dataset=dataset, imbalance=imbalance, split_seed=split_seed, subset_seed=subset_seed)
     crop = facts(dataset).crop if crop is None else crop
-    return load(origin(config, "cpu", 1), Epoch(lr=0.1, crop=crop), root)
+    return load(origin(config, Machine("cpu", 1)), Epoch(lr=0.1, crop=crop), root)
 
 
 def digits(imbalance=50.0, split_seed=0, subset_seed=0):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from study.plan import Machine
 from study.refusal import Refusal
 from trainables import images as images_module
 from trainables.config import Config
@@ -69,7 +70,9 @@ def drawn(data, seed=0, order=None, epoch=EPOCH):
 
 
 def origin_of(name):
-    return replace(origin(Config(dataset="digits"), "cpu", 1), dataset=name, fingerprint=facts(name).fingerprint)
+    return replace(
+        origin(Config(dataset="digits"), Machine("cpu", 1)), dataset=name, fingerprint=facts(name).fingerprint
+    )
 
 
 # Evaluation

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from study.plan import Machine
 from trainables import methods
 from trainables.config import Config, base
 from trainables.methods import source
@@ -33,7 +34,7 @@ METHODS = [row[0] for row in COMMON]
 
 
 def keys(config):
-    return Recipe(origin(config, "cpu", 1), epochs(config)).keys()
+    return Recipe(origin(config, Machine("cpu", 1)), epochs(config)).keys()
 
 
 def changes(config, other):

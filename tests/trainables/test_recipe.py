@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.plan import Machine
 from trainables import recipe
 from trainables.config import LOSSES, Config, base
 from trainables.recipe import Epoch, Origin, Recipe, origin, source_files
 from trainables.schedule import epochs
 
 EPOCH = Epoch(lr=0.1, sampler=-1.0)
-ORIGIN = origin(base("digits"), "cpu", 1)
+ORIGIN = origin(base("digits"), Machine("cpu", 1))
 
 names = st.text("abcde", min_size=1, max_size=4)
 numbers = st.integers(0, 100)
@@ -59,6 +60,7 @@ VALUES = {
         "precision": names,
         "device": names,
         "threads": numbers,
+        "ranks": numbers,
         "torch": names,
         "torchvision": names,
         "numpy": names,
@@ -192,10 +194,12 @@ def test_equal_instructions_have_one_name():
 def test_names_are_made_without_torch_and_are_the_same_in_every_process():
     program = (
         "import sys\n"
+        "from study.plan import Machine\n"
         "from trainables.config import base\n"
         "from trainables.recipe import Recipe, origin\n"
         "from trainables.schedule import epochs\n"
-        "print(Recipe(origin(base('digits'), 'cpu', 1), epochs(base('digits'))).keys()[-1], 'torch' in sys.modules)"
+        "made = Recipe(origin(base('digits'), Machine('cpu', 1)), epochs(base('digits')))\n"
+        "print(made.keys()[-1], 'torch' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert told == [Recipe(ORIGIN, epochs(base("digits"))).keys()[-1], "False"]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study.plan import Machine
 from trainables.config import SAMPLERS, Config, base
 from trainables.protocol import after_the_standard_procedure
 from trainables.recipe import Recipe, origin
@@ -30,7 +31,7 @@ def values(field, made):
 
 
 def keys(config):
-    return Recipe(origin(config, "cpu", 1), epochs(config)).keys()
+    return Recipe(origin(config, Machine("cpu", 1)), epochs(config)).keys()
 
 
 # The switch
