@@ -63,6 +63,8 @@ def start(
         known = [draft.recipes[name] for name in before]
         done, done_before = _done(draft.recipes.values(), stored), _done(known, stored)
         begun = Start(store, run, draft.plan.generation, done, done_before, progress.say)
+        if tree.missing(list(draft.recipes.values()), stored):
+            from study import execute  # noqa: F401  Ray first: imports beside those of MLflow would take turns
         outcome = "interrupted"
         try:
             projection = Projection(

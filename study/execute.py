@@ -300,6 +300,7 @@ def execute(
     fits = min(int(room[kind.upper()] / need) for kind, need in each.items() if need > 0)
     # Never more than fit: a stage that waits for room would begin when a drain makes some.
     workers = min(resources.workers, fits) if resources.workers else fits
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # or Tune would start one process after the other
     searcher = StageSearcher(stages, workers, drain, events)
     with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(sys.stderr):
         tuner = tune.Tuner(

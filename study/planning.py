@@ -7,7 +7,7 @@ import platform
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -327,8 +327,9 @@ def grown(before: Plan, drawn: Draft) -> Draft:
 def _lost(before: Plan, drawn: Draft) -> list[str]:
     """What of a plan is not in what has been drawn, in words; its points are taken over."""
     now, lost = drawn.plan, []
-    if before.machine != now.machine:
-        lost.append(f"{now.machine} instead of {before.machine}")
+    for field, value in asdict(before.machine).items():
+        if value != getattr(now.machine, field):
+            lost.append(f"{field} = {getattr(now.machine, field)} instead of {value}")
     if before.replicates > now.replicates:
         lost.append(f"{now.replicates} replicates instead of {before.replicates}")
     here = {space.name: space for space in now.spaces}

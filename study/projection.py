@@ -50,7 +50,6 @@ class Projection:
         self._optuna.put(partial(self._open_search, storage))
         self._optuna.put(lambda: self._search.take_up())
         self._mlflow.put(partial(self._open_tracker, tracking_uri, artifacts))
-        self._mlflow.put(self._begin_exports)
 
     def check(self) -> None:
         """Wait until Optuna and MLflow are open, or away; raises what their threads raised, such as a refusal."""
@@ -146,16 +145,6 @@ class Projection:
                 raise
             raise Refusal("--tracking-uri", without_password(uri), f"MLflow refuses it: {first_line(error)}") from error
         self._tracker = tracker
-
-    def _begin_exports(self) -> None:
-        """The first model of a kind takes seconds of imports and tracing: while Ray starts, a core is free for them."""
-        unshown = (self._draft.trial(name) for name in list(self._draft.recipes) if not self._is_shown(name))
-        trial = next(unshown, None)
-        if trial is not None and not self._tracker.is_closed():
-            self._draft.work.exporter(trial.config)
-
-    def _is_shown(self, replicate: Replicate) -> bool:
-        return self._tracker.is_complete(self._draft.trial(replicate), replicate[1])
 
     def _project(self, trial: PlannedTrial, number: int, key: str) -> None:
         if not self._tracker.is_complete(trial, number):

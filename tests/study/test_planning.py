@@ -234,7 +234,7 @@ def test_a_run_grows_by_replicates_cells_and_spaces_and_what_it_holds_stays(smal
         (lambda small: draft(small("other", CELLS)), "no small"),
         (
             lambda small: draft(small(cells=CELLS), machine=Machine("cpu", 2)),
-            "Machine(device='cpu', threads=2) instead of Machine(device='cpu', threads=1)",
+            "threads = 2 instead of 1",
         ),
         (lambda small: draft(small(cells=CELLS), request=Request(imbalance=(10.0,))), "no small/IB⇒IB"),
     ],

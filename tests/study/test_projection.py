@@ -76,7 +76,7 @@ class Run:
         }
         self.work = Work(
             lambda config, seed, _machine: recipe(config["switch"], seed), None, None, None,
-            lambda _config, _number: {}, exporter,
+            lambda _config, _number, _machine: {}, exporter,
         )  # fmt: skip
         made = [Trial(f"IB⇒{switch}", "digits", {"switch": switch}, {"switch": switch}) for switch in SAMPLERS]
         self.space = Space("table9", "a title", tuple(made), DOMAIN, self.work)
