@@ -15,6 +15,7 @@ import pytest
 from click.testing import Result
 
 from study import catalog
+from study.home import has_bf16
 from study.store import Store
 
 Study = Callable[..., Result]
@@ -49,6 +50,13 @@ def test_a_dry_run_lists_every_trial_and_writes_nothing(study: Study, tmp_path: 
     assert plan["trials"][0]["replicates"] == [0, 1]
     assert plan["trials"][0]["epochs"] == 200
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_settles_the_arithmetic(study: Study) -> None:
+    told = parsed(study("run", "table9", "--precision", "bf16", "--cpus-per-trial", "2", "--dry-run", "--json"))
+    assert (told["device"], told["threads"], told["precision"], told["ranks"]) == ("cpu", 2, "bf16", 1)
+    told = parsed(study("run", "table9", "--dry-run", "--json"))
+    assert (told["threads"], told["precision"], told["bf16"]) == (1, "auto", has_bf16())
 
 
 def test_tables_planned_together_share_their_trunks(study: Study) -> None:

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from study.home import Home
+from study.home import Home, has_bf16
 from study.refusal import Refusal
 from study.store import Store
 
@@ -159,3 +160,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     tmp_path.chmod(0o555)
     refused(Home(str(tmp_path), None).make)
     assert everything(tmp_path) == []
+
+
+def test_whether_the_processor_has_bf16_is_what_torch_finds():
+    assert has_bf16() == torch.cpu._is_avx512_bf16_supported()

@@ -191,6 +191,31 @@ def test_equal_instructions_have_one_name():
     assert name(replacement=True, sampler=0.0) != name(sampler=0.0)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "configured", "machine", "settled"),
+    [
+        ("cifar10", "auto", Machine("cpu", 1, bf16=True), "bf16"),
+        ("cifar10", "auto", Machine("cpu", 1, bf16=False), "fp32"),
+        ("digits", "auto", Machine("cpu", 1, bf16=True), "fp32"),
+        ("digits", "auto", Machine("cpu", 1, "bf16"), "bf16"),
+        ("cifar10", "auto", Machine("cpu", 1, "fp32", bf16=True), "fp32"),
+        ("cifar10", "auto", Machine("cuda", 1), "fp32"),
+        ("cifar10", "fp32", Machine("cpu", 1, "bf16", bf16=True), "fp32"),
+        ("digits", "bf16", Machine("cpu", 1, "fp32"), "bf16"),
+    ],
+)
+def test_precision_is_the_configuration_s_or_the_user_s_or_what_is_faster(dataset, configured, machine, settled):
+    config = replace(base(dataset), precision=configured)
+    assert origin(config, machine).precision == settled
+
+
+@pytest.mark.parametrize("other", [{"threads": 2}, {"precision": "bf16"}, {"ranks": 2}, {"device": "cuda"}])
+def test_what_the_plan_settles_of_the_machine_is_in_every_key(other):
+    here, there = Machine("cpu", 1), replace(Machine("cpu", 1), **other)
+    keys = [set(Recipe(origin(base("digits"), each), (EPOCH,)).keys()) for each in (here, there)]
+    assert not keys[0] & keys[1]
+
+
 def test_names_are_made_without_torch_and_are_the_same_in_every_process():
     program = (
         "import sys\n"
