@@ -174,7 +174,7 @@ def show(space: str) -> None:
     type=float,
     default=1.0,
     show_default=True,
-    help="CPUs of a stage: threads, and decoders of images.",
+    help="CPUs of a stage: threads, and decoders of images; its ranks share them.",
 )
 @click.option(
     "--gpus-per-trial", type=float, default=None, help="GPUs a stage, or a fraction. [default: 1 if there is one]"
@@ -223,6 +223,8 @@ def run(
     elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
         raise Refusal("--gpus-per-trial", gpus_per_trial, "a fraction, or a whole number, ≥ 0 would do")
     ranks = ranks_per_trial or max(1, int(gpus_per_trial))
+    if gpus_per_trial % ranks and ranks > 1:
+        raise Refusal("--ranks-per-trial", ranks, f"a divisor of {gpus_per_trial:g}, the GPUs of a trial, would do")
     place = Home(home, store)
     folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
     resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder)

@@ -149,7 +149,9 @@ class _Drive:
         # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
         with execute.connected(resources, self._lost_ray), execute.interruptible(drain, self._progress.say):
             self._projection.check()  # they were opened while Ray started
-            job = execute.Job(self._draft.plan.run, self._store.url, resources.data_dir, resources.cpus)
+            ranks = self._draft.plan.machine.ranks
+            run, url = self._draft.plan.run, self._store.url
+            job = execute.Job(run, url, resources.data_dir, resources.cpus, resources.gpus, ranks)
             execute.execute(self._stages, job, resources, self._draft.work.trainable(), drain, self)
             self._needs_ray = False
             yield drain.requested

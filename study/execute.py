@@ -46,13 +46,16 @@ class Job:
         run: whose stages it trains.
         store: the URL of the states.
         data_dir: where data sets lie.
-        cpus: how many it has.
+        cpus, gpus: how many a stage has.
+        ranks: processes that train a stage together, which share them.
     """
 
     run: str
     store: str
     data_dir: str
     cpus: float = 1.0
+    gpus: float = 0.0
+    ranks: int = 1
 
 
 class Events(Protocol):
@@ -296,6 +299,7 @@ def execute(
             raise Refusal(
                 option, each[kind], f"at most {room.get(kind.upper(), 0):g}, what the machines have, would do"
             )
+    bundles = [{kind.upper(): need / job.ranks for kind, need in each.items() if need}] * job.ranks
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it complains of logs and snapshots that are not kept
     fits = min(int(room[kind.upper()] / need) for kind, need in each.items() if need > 0)
     # Never more than fit: a stage that waits for room would begin when a drain makes some.
@@ -304,7 +308,7 @@ def execute(
     searcher = StageSearcher(stages, workers, drain, events)
     with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(sys.stderr):
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(trainable, job=job), each),
+            tune.with_resources(tune.with_parameters(trainable, job=job), tune.PlacementGroupFactory(bundles)),
             tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="stages",

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from http.client import OK, HTTPConnection
+from http.client import INTERNAL_SERVER_ERROR, OK, HTTPConnection
 from pathlib import Path
 
 import click
@@ -74,10 +74,12 @@ def _links(host: str, port: int, address: str, process: subprocess.Popen[bytes])
         try:
             connection.request("POST", "/api/2.0/mlflow/experiments/search", json.dumps(query), JSON)
             answer = connection.getresponse()
-            found = json.load(answer).get("experiments", ()) if answer.status == OK else ()
-            return mlflow_views.links(address, found[0]) if found else {}
+            if answer.status < INTERNAL_SERVER_ERROR:
+                found = json.load(answer).get("experiments", ()) if answer.status == OK else ()
+                return mlflow_views.links(address, found[0]) if found else {}
         except OSError:  # not yet
-            time.sleep(0.5)
+            pass
         finally:
             connection.close()
+        time.sleep(0.5)
     return {}

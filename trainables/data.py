@@ -21,6 +21,7 @@ from study.refusal import Refusal
 from trainables import lists
 from trainables.datasets import FOLDER, Dataset, facts
 from trainables.lists import halves
+from trainables.ranks import ALONE, Ranks
 from trainables.recipe import Epoch, Origin
 from trainables.samplers import Purpose, generator
 
@@ -32,6 +33,8 @@ _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 class Data(Protocol):
     """What the loop asks of a data set, wherever its images are.
+
+    If several processes train together, all batches are a rank's own shares; what is drawn is drawn whole.
 
     Attributes:
         facts: what is declared of the data set.
@@ -84,8 +87,9 @@ class LongTailed:
     def __init__(
         self, facts: Dataset, counts: NDArray[np.int64], train: NDArray[np.uint8], test: NDArray[np.uint8],
         test_labels: NDArray[np.int64], in_val: NDArray[np.bool_], crop: int, device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
-        self.facts, self.counts, self.crop, self.device = facts, counts, crop, device
+        self.facts, self.counts, self.crop, self.device, self._own = facts, counts, crop, device, ranks.own
         self.shots = facts.split(counts.tolist())
         padded = np.pad(train, ((0, 0), (0, 0), (crop, crop), (crop, crop)))
         self._train = torch.from_numpy(padded).to(device)  # (N, channels, side + 2 crop, side + 2 crop)
@@ -111,29 +115,32 @@ class LongTailed:
     def _cut(self, draws: Tensor, mirror: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of `draws`, positions and where the crops begin in the padded images: (3, n)."""
         for start in range(0, draws.shape[1], size):
-            picks, top, left = draws[:, start : start + size]
+            picks, top, left = draws[:, start : start + size][:, self._own]
             images = self._crops[picks, :, top, left]
             if mirror is not None:
-                images = torch.where(mirror[start : start + size].view(-1, 1, 1, 1), images.flip(-1), images)
+                own = mirror[start : start + size][self._own]
+                images = torch.where(own.view(-1, 1, 1, 1), images.flip(-1), images)
             yield self._normalise(images), self.labels[picks]
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Data.test_batches`."""
-        for start in range(0, len(self._test), EVALUATION_BATCH):
+        images, labels, part = self._test[self._own], self.test_labels[self._own], self.in_val[self._own].long()
+        for start in range(0, len(labels), EVALUATION_BATCH):
             at = slice(start, start + EVALUATION_BATCH)
-            yield self._normalise(self._test[at]), self.test_labels[at], self.in_val[at].long()
+            yield self._normalise(images[at]), labels[at], part[at]
 
     def fit_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Data.fit_batches`."""
-        for start in range(0, len(self.labels), EVALUATION_BATCH):
+        images, labels = self._crops[self._own, :, self.crop, self.crop], self.labels[self._own]
+        for start in range(0, len(labels), EVALUATION_BATCH):
             at = slice(start, start + EVALUATION_BATCH)
-            yield self._normalise(self._crops[at, :, self.crop, self.crop]), self.labels[at]
+            yield self._normalise(images[at]), labels[at]
 
     def _normalise(self, images: Tensor) -> Tensor:
         return (images.float() - self._mean) / self._std
 
 
-def load(origin: Origin, epoch: Epoch, root: Path | None, workers: int = 1) -> Data:
+def load(origin: Origin, epoch: Epoch, root: Path | None, workers: int = 1, ranks: Ranks = ALONE) -> Data:
     """The data of an origin, on its device; the same object for instructions that crop alike.
 
     Args:
@@ -141,6 +148,7 @@ def load(origin: Origin, epoch: Epoch, root: Path | None, workers: int = 1) -> D
         epoch: the instruction; its crop.
         root: where the files of data sets lie.
         workers: processes that decode files of images; the images are the same for any number.
+        ranks: whose shares its batches are.
 
     Raises:
         Refusal: if the files are missing, or not those of the plan.
@@ -149,14 +157,14 @@ def load(origin: Origin, epoch: Epoch, root: Path | None, workers: int = 1) -> D
     if known.natural is not None:
         if known.fingerprint != origin.fingerprint:
             raise Refusal(origin.dataset, known.fingerprint, f"the plan was made with {origin.fingerprint}")
-        return _files(origin.dataset, origin.device, root, workers)
+        return _files(origin.dataset, origin.device, root, workers, ranks)
     return _long_tailed(
-        origin.dataset, origin.imbalance, origin.split_seed, origin.subset_seed, epoch.crop, origin.device, root
+        origin.dataset, origin.imbalance, origin.split_seed, origin.subset_seed, epoch.crop, origin.device, root, ranks
     )
 
 
 @lru_cache(maxsize=2)
-def _files(dataset: str, device: str, root: Path | None, workers: int) -> Data:
+def _files(dataset: str, device: str, root: Path | None, workers: int, ranks: Ranks) -> Data:
     """A data set of image files."""
     from trainables import folders
     from trainables.images import ImageFiles
@@ -166,13 +174,14 @@ def _files(dataset: str, device: str, root: Path | None, workers: int) -> Data:
         listing = folders.look(Path(dataset.removeprefix(FOLDER)))
     else:
         listing = lists.read(known, root if root is not None else Path())
-    return ImageFiles(known, listing, torch.device(device), workers)
+    return ImageFiles(known, listing, torch.device(device), workers, ranks)
 
 
 @lru_cache(maxsize=4)
 def _long_tailed(
-    dataset: str, imbalance: float, split_seed: int, subset_seed: int, crop: int, device: str, root: Path | None
-) -> LongTailed:
+    dataset: str, imbalance: float, split_seed: int, subset_seed: int, crop: int, device: str, root: Path | None,
+    ranks: Ranks,
+) -> LongTailed:  # fmt: skip
     """The long-tailed version of a balanced data set.
 
     Args:
@@ -183,6 +192,7 @@ def _long_tailed(
         crop: zero padding in pixels that `batches` crops from.
         device: cpu or cuda.
         root: where CIFAR's files lie, as torchvision expects them.
+        ranks: whose shares its batches are.
     """
     known = facts(dataset)
     counts = np.asarray(known.counts(imbalance))
@@ -191,7 +201,7 @@ def _long_tailed(
     else:
         train, test, test_labels = _cifar(dataset, counts, subset_seed, root)
     in_val = halves(test_labels, split_seed if dataset == "digits" else 0)
-    return LongTailed(known, counts, train, test, test_labels, in_val, crop, torch.device(device))
+    return LongTailed(known, counts, train, test, test_labels, in_val, crop, torch.device(device), ranks)
 
 
 def subset(labels: NDArray[np.int64], counts: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

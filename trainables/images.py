@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 from study.refusal import Refusal
 from trainables.datasets import Dataset
 from trainables.lists import Listing, Paths
+from trainables.ranks import ALONE, Ranks
 from trainables.recipe import Epoch
 
 EVALUATION_BATCH = 256
@@ -128,10 +129,13 @@ class ImageFiles:
         listing: which files it has.
         device: where the batches go.
         workers: processes that decode; 0 decodes in this one. What comes out is the same.
+        ranks: whose shares its batches are; only these are decoded.
     """
 
-    def __init__(self, known: Dataset, listing: Listing, device: torch.device, workers: int) -> None:
-        self.facts, self.counts, self.device = known, listing.counts, device
+    def __init__(
+        self, known: Dataset, listing: Listing, device: torch.device, workers: int, ranks: Ranks = ALONE
+    ) -> None:
+        self.facts, self.counts, self.device, self._own = known, listing.counts, device, ranks.own
         self.shots = known.split(listing.listed.tolist())
         self.in_val = torch.from_numpy(listing.in_val).to(device)
         self._labels = np.repeat(np.arange(len(listing.counts)), listing.counts)
@@ -149,24 +153,22 @@ class ImageFiles:
         assert epoch.crop == 0
         seeds = rng.integers(1 << 63, size=len(order))
         cuts = _cuts(len(order), epoch.batch_size)
-        requests = [Request(order[at], seeds[at], epoch.flip) for at in cuts]
-        return self._pass(requests, self._labels[order])
+        requests = [Request(order[at][self._own], seeds[at][self._own], epoch.flip) for at in cuts]
+        return self._pass(requests, self._labels[np.concatenate([each.positions for each in requests])])
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Data.test_batches`."""
-        cuts = _cuts(len(self._test_labels), EVALUATION_BATCH)
-        positions = len(self._labels) + np.arange(len(self._test_labels))
-        part = self.in_val.long()
-        for (images, labels), at in zip(
-            self._pass([Request(positions[at]) for at in cuts], self._test_labels), cuts, strict=True
-        ):
+        own, part = self._test_labels[self._own], self.in_val[self._own].long()
+        cuts = _cuts(len(own), EVALUATION_BATCH)
+        positions = len(self._labels) + np.arange(len(self._test_labels))[self._own]
+        for (images, labels), at in zip(self._pass([Request(positions[at]) for at in cuts], own), cuts, strict=True):
             yield images, labels, part[at]
 
     def fit_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Data.fit_batches`."""
-        cuts = _cuts(len(self._labels), EVALUATION_BATCH)
-        positions = np.arange(len(self._labels))
-        return self._pass([Request(positions[at]) for at in cuts], self._labels)
+        positions = np.arange(len(self._labels))[self._own]
+        requests = [Request(positions[at]) for at in _cuts(len(positions), EVALUATION_BATCH)]
+        return self._pass(requests, self._labels[positions])
 
     def _pass(self, requests: list[Request], labels: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the requests with their labels, by workers that no other pass is using.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from trainables.datasets import facts
 from trainables.losses import loss_of
 from trainables.metrics import Tally, summary
 from trainables.networks import add_scale, build, initialise
+from trainables.ranks import ALONE, Ranks
 from trainables.readouts import ReadOuts
 from trainables.recipe import Epoch, Origin
 from trainables.samplers import Purpose, epoch_order, generator
@@ -38,12 +40,14 @@ class Learner:
 
     Args:
         origin: state 0 is drawn from it.
+        ranks: which of the processes that train it this is.
     """
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, ranks: Ranks = ALONE) -> None:
+        assert ranks.size == origin.ranks
         _settle_arithmetic(origin)
         known = facts(origin.dataset)
-        self.origin, self.device = origin, torch.device(origin.device)
+        self.origin, self.device, self.ranks = origin, torch.device(origin.device), ranks
         rng = _torch_generator(origin.seed, 0, Purpose.WEIGHTS)
         network = build(origin.backbone, origin.head, known.channels, known.classes, rng)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
@@ -95,22 +99,35 @@ class Learner:
                     part.eval()
         return trained
 
-    def optimizer(self, epoch: Epoch, trained: list[str]) -> torch.optim.SGD:
-        """SGD as the instruction says, upon this learner's own momentum buffers."""
+    def descent(self, epoch: Epoch, trained: list[str]) -> Callable[[Tensor], None]:
+        """One step of SGD down a loss, as the instruction says, upon this learner's own momentum buffers.
+
+        It is the function below ``torch.optim.SGD``: that class imports a compiler, which takes a worker a second.
+        """
         parameters = dict(self.network.named_parameters())
         bare = {"classifier.bias"} if not epoch.decay_bias else set()
-        groups = [
-            {"params": [parameters[name] for name in trained if name not in bare], "weight_decay": epoch.weight_decay},
-            {"params": [parameters[name] for name in trained if name in bare], "weight_decay": 0.0},
-        ]
-        sgd = torch.optim.SGD(
-            [group for group in groups if group["params"]],
-            lr=torch.tensor(epoch.lr, device=self.device), momentum=epoch.momentum, nesterov=epoch.nesterov,
-            fused=True,  # the others read the lr back to the host at every step
-        )  # fmt: skip
-        for name in trained:
-            sgd.state[parameters[name]]["momentum_buffer"] = self.momentum[name]
-        return sgd
+        groups = (
+            ([name for name in trained if name not in bare], epoch.weight_decay),
+            ([name for name in trained if name in bare], 0.0),
+        )
+        lr = torch.tensor(epoch.lr, device=self.device)
+
+        def step(loss: Tensor) -> None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.ranks.average(parameters[name] for name in trained)
+            with torch.no_grad():
+                for names, weight_decay in groups:
+                    gradients = [g for name in names if (g := parameters[name].grad) is not None]
+                    sgd(
+                        [parameters[name] for name in names], gradients, [self.momentum[name] for name in names],
+                        weight_decay=weight_decay, momentum=epoch.momentum, lr=lr, dampening=0.0,
+                        nesterov=epoch.nesterov, maximize=False,
+                        fused=True,  # the others read the lr back to the host at every step
+                    )  # fmt: skip
+            for name in trained:
+                parameters[name].grad = None
+
+        return step
 
     def logits(self, *inputs: Any) -> Tensor:
         """The network's output in the origin's precision: (B, channels, side, side) → (B, C).
@@ -139,31 +156,32 @@ def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[
         Diverged: if the training loss is not finite.
     """
     trained = learner.obey(epoch, index)
-    sgd = learner.optimizer(epoch, trained)
+    descend = learner.descent(epoch, trained)
     loss_function = loss_of(epoch, data.counts, learner.device)
     sums = torch.zeros(3, dtype=torch.float64, device=learner.device)  # loss, correct, draws
-    for inputs, targets in _steps(data, epoch, learner.origin.seed, index):
+    for inputs, targets in _steps(data, epoch, learner.origin, index):
         logits = learner.logits(*inputs)
         loss = sum((weight * loss_function(logits, labels) for weight, labels in targets), torch.zeros(()))
-        sgd.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        sgd.step()
+        descend(loss)
         predicted, n = logits.detach().argmax(1), len(logits)
         correct = sum((weight * (predicted == labels).sum() for weight, labels in targets), torch.zeros(()))
         sums += torch.stack((loss.detach() * n, correct, torch.full_like(correct, n))).double()
+    learner.ranks.total(sums)
+    learner.ranks.align(learner.network.buffers())
     total_loss, right, used = sums.tolist()
     if not math.isfinite(total_loss):
         raise Diverged(f"the training loss is {total_loss / used} in epoch {index} (lr = {epoch.lr:g})")
     return {"train/loss": total_loss / used, "train/top1": 100 * right / used, "lr": epoch.lr}
 
 
-def _steps(data: Data, epoch: Epoch, seed: int, index: int) -> Iterator[Step]:
+def _steps(data: Data, epoch: Epoch, origin: Origin, index: int) -> Iterator[Step]:
     """The steps of an epoch: plain, mixed with themselves, or of two samplers."""
-    order = _order(data, epoch, epoch.sampler, epoch.replacement, generator(seed, index, Purpose.ORDER))
+    seed, ranks = origin.seed, origin.ranks
+    order = _order(data, epoch, ranks, epoch.sampler, epoch.replacement, generator(seed, index, Purpose.ORDER))
     batches = data.batches(order, epoch, generator(seed, index, Purpose.AUGMENTATION))
     if epoch.bilateral is not None:
         alpha = epoch.bilateral
-        other = _order(data, epoch, -1.0, True, generator(seed, index, Purpose.REVERSED_ORDER))
+        other = _order(data, epoch, ranks, -1.0, True, generator(seed, index, Purpose.REVERSED_ORDER))
         reversed_ = data.batches(other, epoch, generator(seed, index, Purpose.REVERSED_AUGMENTATION))
         for (images, labels), (others, their_labels) in zip(batches, reversed_, strict=True):
             yield (images, others, alpha), [(alpha, labels), (1 - alpha, their_labels)]
@@ -180,10 +198,12 @@ def _steps(data: Data, epoch: Epoch, seed: int, index: int) -> Iterator[Step]:
 
 
 def _order(
-    data: Data, epoch: Epoch, sampler: float | tuple[float, ...], replacement: bool, rng: np.random.Generator
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+    data: Data, epoch: Epoch, ranks: int, sampler: float | tuple[float, ...], replacement: bool,
+    rng: np.random.Generator,
+) -> np.ndarray[Any, np.dtype[np.int64]]:  # fmt: skip
     order = epoch_order(data.counts, sampler, replacement, rng)
-    return order[: len(order) - len(order) % epoch.batch_size] if epoch.drop_last else order
+    rest = len(order) % epoch.batch_size
+    return order[: len(order) - rest] if epoch.drop_last or rest < ranks else order
 
 
 @torch.inference_mode()
@@ -207,10 +227,12 @@ def evaluate(learner: Learner, data: Data, epoch: Epoch) -> dict[str, Any]:
         logits = learner.logits(images)
         seen.append(torch.stack((tally.add(logits, labels, part), labels)).short())
         read_outs.add(logits, labels, part)
+    learner.ranks.total(*tally.sums, *read_outs.sums)
     halves = data.facts.selection == "half"  # otherwise the images for selection are none of the test set's
     tested = [HOLDOUT, VAL] if halves else [HOLDOUT]
-    whole = torch.cat(seen, 1) if halves else torch.cat(seen, 1)[:, ~data.in_val]
-    learner.observed["predictions"], learner.observed["test_labels"] = whole[0].clone(), whole[1].clone()
+    whole = [learner.ranks.whole(own, len(data.in_val)) for own in torch.cat(seen, 1)]
+    predictions, labels = (each.clone() if halves else each[~data.in_val] for each in whole)
+    learner.observed |= {"predictions": predictions, "test_labels": labels}
     by_class, by_bin = tally.read()
     measures = summary("test", by_class[:, tested].sum(1), by_bin[:, tested].sum(1), shots)
     measures |= summary("val", by_class[:, VAL], by_bin[:, VAL], shots, listed=False)
@@ -229,8 +251,9 @@ def _fit(learner: Learner, data: Data, events: bool) -> dict[str, Any]:
     correct = []
     for images, labels in data.fit_batches():
         correct.append(tally.add(learner.logits(images), labels, torch.zeros_like(labels)) == labels)
+    learner.ranks.total(*tally.sums)
     if events:
-        now = torch.cat(correct)
+        now = learner.ranks.whole(torch.cat(correct), int(data.counts.sum()))
         seen = learner.observed
         before = seen.get("correct", torch.zeros_like(now)).bool()  # acc_0 = 0
         zeros = torch.zeros(len(now), dtype=torch.int32, device=data.device)

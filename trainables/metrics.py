@@ -44,6 +44,11 @@ class Tally:
         self._by_bin.index_add_(1, part * BINS + bins, torch.stack((ones, correct, confidence.double())))
         return predicted
 
+    @property
+    def sums(self) -> tuple[Tensor, ...]:
+        """What it has added up, to be added to what others have."""
+        return self._by_class, self._by_bin
+
     def read(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Sums by class, (3, parts, C): images, correct, loss; and by confidence bin, (3, parts, BINS)."""
         by_class = self._by_class.view(3, self.parts, self.classes).cpu().numpy()

@@ -56,6 +56,11 @@ class ReadOuts:
             chosen = torch.addcmul(shift, logits.float(), factor).argmax(2)  # (τ, B)
             self._correct[name].index_add_(1, place, (chosen == labels).double())
 
+    @property
+    def sums(self) -> tuple[Tensor, ...]:
+        """What it has added up, to be added to what others have."""
+        return self._images, *self._correct.values()
+
     def read(self, val: int, reported: int, shots: Mapping[str, Sequence[int]]) -> dict[str, float]:
         """Each read-out's τ, the best on part `val` (of equals the smallest), and its accuracies on part `reported`.
 

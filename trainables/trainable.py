@@ -17,8 +17,7 @@ from study.store import Store
 from trainables.recipe import Epoch, Origin, settled
 
 if TYPE_CHECKING:  # the driver names this class and has no need of the seconds that importing torch takes
-    from trainables.data import Data
-    from trainables.loop import Learner
+    from trainables.team import Team
 
 SLICE_SECONDS = 1.0  # between two reports to the driver, or one epoch, whichever is longer
 SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whichever is longer
@@ -40,14 +39,15 @@ class StageTrainable(Trainable):
     def setup(self, config: dict[str, Any], job: Job) -> None:
         """Take up the first stage."""
         self.job = job
-        self.learner: Learner | None = None
+        self.team: Team | None = None
+        self.training = False  # the stage's state is in the team
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another stage in the same process, once the one before is safe."""
-        self.cleanup()
+        self._save_what_is_done()
         self.stage = new_config["stage"]
-        self.learner = None
+        self.training = False
         self.saved = new_config["saved"]
         self.position = self.stage.keys.index(self.saved) + 1 if self.saved else 0
         return True
@@ -56,32 +56,38 @@ class StageTrainable(Trainable):
         """Train for about a second and report; save when the stage ends, and after a minute of training."""
         failure: dict[str, Any] = {}
         try:
-            if self.learner is None:
+            if not self.training:
                 self._begin()
             self._train_slice()
         except Exception as error:  # noqa: BLE001  it is reported: what Tune sees as failed has lost its process
-            self.learner = None
+            self.training = False
+            self._disband()
             failure = {"failure": _failure(error)}
         ended = self.position == len(self.stage.keys)
         return {"position": self.position, "saved": self.saved, "done": bool(failure) or ended, **failure}
 
     def cleanup(self) -> None:
-        """Save what has been trained, if the stage is stopped before its end."""
-        if self.learner is not None and self.position:
+        """Save what has been trained, if the stage is stopped before its end, and end other ranks."""
+        self._save_what_is_done()
+        self._disband()
+
+    def _save_what_is_done(self) -> None:
+        if self.training and self.position:
             with suppress(OSError):  # what cannot be saved now is trained again
                 self._save()
 
-    def _begin(self) -> None:
-        from safetensors.torch import load as load_tensors
+    def _disband(self) -> None:
+        if self.team is not None:
+            self.team.close()
+            self.team = None
 
-        from trainables.loop import Learner
+    def _begin(self) -> None:
+        from trainables.team import Team
 
         origin = Origin.from_json(self.stage.origin)
         _refuse_other_sources(origin)
-        first = Epoch.from_json(self.stage.epochs[0])
         self.store = Store(self.job.store)
-        self.data = self._data(origin, first)
-        learner = Learner(origin)
+        payload = None
         self.measures: list[dict[str, Any]] = []
         self.wall_seconds: list[float] = []
         self.provenance: list[dict[str, Any]] = []
@@ -90,29 +96,20 @@ class StageTrainable(Trainable):
             header, payload = self.store.load(self.saved or self.stage.parent)
             self.measures, self.wall_seconds = header["measures"], header["wall_seconds"]
             self.provenance = header["provenance"]
-            learner.load(load_tensors(payload))
+        if self.team is None:
+            self.team = Team(self.job, origin.device, origin.ranks)
+        self.team.begin(origin, payload)
         self.provenance = [*self.provenance, {"from_epoch": begun, "run": self.job.run, **_machine(origin)}]
-        self.learner, self.saved_at, self.saved_time = learner, self.position, time.monotonic()
-
-    def _data(self, origin: Origin, epoch: Epoch) -> Data:
-        from trainables.data import load
-
-        return load(origin, epoch, Path(self.job.data_dir), workers=max(1, int(self.job.cpus)))
+        self.training, self.saved_at, self.saved_time = True, self.position, time.monotonic()
 
     def _train_slice(self) -> None:
-        from trainables import loop
-
-        learner = self.learner
-        assert learner is not None
+        assert self.team is not None
         began = time.monotonic()
         while self.position < len(self.stage.keys):
             started = time.monotonic()
             index = self.stage.start + self.position
             epoch = Epoch.from_json(self.stage.epochs[self.position])
-            self.data = self._data(learner.origin, epoch)  # the same, unless it crops otherwise
-            measures: dict[str, Any] = loop.train_epoch(learner, self.data, epoch, index)
-            measures |= loop.evaluate(learner, self.data, epoch)
-            self.measures.append(measures)
+            self.measures.append(self.team.train(epoch, index))
             self.position += 1
             now = time.monotonic()
             self.wall_seconds.append(round(now - started, 4))
@@ -125,7 +122,7 @@ class StageTrainable(Trainable):
     def _save(self) -> None:
         from safetensors.torch import save as save_tensors
 
-        assert self.learner is not None
+        assert self.team is not None
         if self.position == self.saved_at:
             return
         key = self.stage.keys[self.position - 1]
@@ -133,7 +130,7 @@ class StageTrainable(Trainable):
             "key": key, "epochs": self.stage.start + self.position, "measures": self.measures,
             "wall_seconds": self.wall_seconds, "provenance": self.provenance, "origin": self.stage.origin,
         }  # fmt: skip
-        self.store.save(key, header, save_tensors(self.learner.state()))
+        self.store.save(key, header, save_tensors(self.team.learner.state()))
         self.saved, self.saved_at, self.saved_time = key, self.position, time.monotonic()
 
 

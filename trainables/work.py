@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from study.plan import Json, Machine, Resolved, Work
+from study.refusal import Refusal
 from trainables.config import Config, resolve_sampler, sampler_name
 from trainables.recipe import Recipe, origin, precision, source_files
 from trainables.schedule import epochs
 
 
 def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
-    """A replicate's recipe, with the names of its states."""
+    """A replicate's recipe, with the names of its states.
+
+    Raises:
+        Refusal: if a batch has fewer images than there are ranks.
+    """
     checked = Config.from_json(config).replicate(replicate)
     recipe = Recipe(origin(checked, machine), epochs(checked))
+    batch = min(epoch.batch_size for epoch in recipe.epochs)
+    if machine.ranks > batch:
+        raise Refusal("--ranks-per-trial", machine.ranks, f"at most {batch}, the images of a batch, would do")
     plain = {epoch: epoch.to_json() for epoch in set(recipe.epochs)}
     switch = checked.last_first
     joints = (checked.last_milestone, switch) if checked.last_milestone else (switch,)

@@ -59,6 +59,14 @@ def test_a_plan_settles_the_arithmetic(study: Study) -> None:
     assert (told["threads"], told["precision"], told["bf16"]) == (1, "auto", has_bf16())
 
 
+def test_two_processes_train_each_replicate_together(
+    study: Study, small_space: Callable[..., str], one_ray: None
+) -> None:
+    study("run", small_space(), "--seeds", "1", "--ranks-per-trial", "2", "--cpus-per-trial", "2")
+    (status,) = parsed(study("status", "--json"))
+    assert (status["complete"], status["failed"], status["epochs_trained"]) == (2, 0, status["epochs_needed"])
+
+
 def test_tables_planned_together_share_their_trunks(study: Study) -> None:
     alone = [parsed(study("run", name, "--dry-run", "--json")) for name in ("table6", "table7", "table9")]
     union = parsed(study("run", "table6", "table7", "table9", "--dry-run", "--json"))
@@ -95,6 +103,8 @@ def test_tables_planned_together_share_their_trunks(study: Study) -> None:
         (["show", "table99"], ["space", "table99"]),
         (["run", "table9", "--cpus-per-trial", "inf"], ["--cpus-per-trial", "inf", "finite"]),
         (["run", "table9", "--cpus-per-trial", "nan"], ["--cpus-per-trial", "nan", "finite"]),
+        (["run", "table9", "--ranks-per-trial", "65"], ["--ranks-per-trial", "65", "at most 64"]),
+        (["run", "table9", "--ranks-per-trial", "3", "--gpus-per-trial", "8"], ["--ranks-per-trial", "3", "divisor"]),
         (["run", "table9", "--cpus-per-trial", "1000"], ["--cpus-per-trial", "1000", "at most"]),
         (["run", "table9", "--gpus-per-trial", "inf"], ["--gpus-per-trial", "inf", "whole number"]),
         (["run", "table9", "--gpus-per-trial", "-1"], ["--gpus-per-trial", "-1", "≥ 0"]),

@@ -8,13 +8,14 @@ import safetensors.torch
 import torch
 from learning import CUDA, EPOCH, SHORT, digits, learner, moved, snapshot, train
 
+from study.plan import Machine
 from trainables import loop
 from trainables.data import LongTailed
 from trainables.datasets import DATASETS
 from trainables.loop import Diverged, train_epoch
 from trainables.methods import bbn
 from trainables.networks import add_scale
-from trainables.recipe import Epoch
+from trainables.recipe import Epoch, origin
 from trainables.samplers import Purpose, epoch_order, generator
 from trainables.schedule import epochs
 
@@ -173,7 +174,7 @@ def test_an_epoch_agrees_with_a_slow_one(setting, monkeypatch):
 
 
 def steps(epoch, index=0):
-    return list(loop._steps(digits(), epoch, 0, index))
+    return list(loop._steps(digits(), epoch, origin(SHORT, Machine("cpu", 1)), index))
 
 
 def test_every_epoch_has_an_order_and_an_augmentation_of_its_own():

@@ -145,3 +145,21 @@ def test_a_stage_that_is_stopped_where_nothing_can_be_saved_ends_without_an_erro
     monkeypatch.setattr(Store, "save", full)
     stopped.cleanup()
     assert Store(job.store).keys() == set()
+
+
+def test_two_processes_train_a_stage_and_take_it_up_with_the_same_bits(
+    one_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainable, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(trainable, "SLICE_SECONDS", 0.0)
+    (stage,) = tree.stages([work.resolve(CONFIG, 0, Machine("cpu", 1, ranks=2))], set())
+    whole, parts = (Job("mine", str(tmp_path / name), "", ranks=2) for name in ("whole", "parts"))
+    for job, breaks in ((whole, ()), (parts, (2, 3))):
+        made = actor(job, stage)
+        while not (result := made.step())["done"]:
+            if result["position"] in breaks:
+                made.cleanup()
+                made = actor(job, stage, result["saved"])
+        assert result["saved"] == stage.key
+        made.cleanup()
+    assert payload_and_measures(whole, stage) == payload_and_measures(parts, stage)

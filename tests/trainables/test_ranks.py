@@ -1,0 +1,123 @@
+"""Two processes that train together do what one would that sees their shares one after the other."""
+
+import copy
+import multiprocessing
+import socket
+from itertools import zip_longest
+
+import numpy as np
+import pytest
+import ranked
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from ranked import EPOCHS, SIZE, Exact
+
+from trainables import loop
+from trainables.losses import loss_of
+from trainables.ranks import ALONE, Ranks
+
+
+def free_address():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def together():
+    """By rank: the measures of each epoch, and the last state."""
+    context = multiprocessing.get_context("spawn")
+    answers, address = context.Queue(), free_address()
+    processes = [context.Process(target=ranked.train, args=(rank, address, answers)) for rank in range(SIZE)]
+    for process in processes:
+        process.start()
+    found = {rank: rest for rank, *rest in (answers.get(timeout=120) for _ in processes)}
+    for process in processes:
+        process.join(30)
+    return found
+
+
+def in_one_process():
+    """A slow reference: a network a rank, each sees its share; one SGD follows the mean of their gradients."""
+    student = Exact()
+    networks = [student.network, copy.deepcopy(student.network)]
+    momentum = student.momentum
+    for index, epoch in enumerate(EPOCHS):
+        shares = [loop._steps(ranked.data(Ranks(rank, SIZE), epoch), epoch, two_ranks(), index) for rank in range(SIZE)]
+        for network in networks:
+            network.train()
+        function = loss_of(epoch, ranked.data(ALONE, epoch).counts, torch.device("cpu"), torch.float64)
+        for step in zip(*shares, strict=True):
+            for network, ((images,), targets) in zip(networks, step, strict=True):
+                network.load_state_dict(dict(student.network.named_parameters()), strict=False)
+                network.zero_grad()
+                logits = network(images.double())
+                sum(weight * function(logits, labels) for weight, labels in targets).backward()
+            for (name, parameter), other in zip(
+                student.network.named_parameters(), networks[1].parameters(), strict=True
+            ):
+                gradient = (parameter.grad + other.grad) / SIZE + epoch.weight_decay * parameter.detach()
+                momentum[name].mul_(epoch.momentum).add_(gradient)
+                parameter.data.sub_(torch.tensor(epoch.lr) * momentum[name])  # the lr is a float32 there, too
+    return student
+
+
+def two_ranks():
+    return ranked.origin(ranked.CONFIG, ranked.Machine("cpu", 1, ranks=SIZE))
+
+
+def test_two_processes_agree_with_one_that_uses_their_batches(together):
+    expected = {name: tensor for name, tensor in in_one_process().state().items() if not name.startswith("observed")}
+    for name, tensor in expected.items():
+        if tensor.is_floating_point():
+            np.testing.assert_allclose(together[0][1][name], tensor.numpy(), rtol=0, atol=1e-10, err_msg=name)
+
+
+def test_both_ranks_end_with_the_same_network_and_the_same_measures(together):
+    (measures, state), (others, theirs) = together[0], together[1]
+    assert measures == others
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(theirs[name], tensor, err_msg=name)
+
+
+def test_measures_are_those_of_one_process_that_evaluates_the_whole(together):
+    measures, state = together[0]
+    alone = Exact()
+    alone.network.load_state_dict(
+        {name.removeprefix("network."): torch.from_numpy(own) for name, own in state.items() if "network." in name}
+    )
+    found = loop.evaluate(alone, ranked.data(ALONE), EPOCHS[-1])
+    assert set(found) <= set(measures[-1])
+    for name, value in found.items():
+        assert measures[-1][name] == pytest.approx(value, rel=1e-9), name
+    np.testing.assert_array_equal(state["observed.predictions"], alone.observed["predictions"].numpy())
+    np.testing.assert_array_equal(state["observed.correct"], alone.observed["correct"].numpy())
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 8))
+def test_the_shares_of_all_ranks_are_the_single_process_s_order_batch_by_batch(n, batch, size):
+    order = np.random.default_rng(n).permutation(n)
+    batches = [order[start : start + batch] for start in range(0, n, batch)]
+    for whole in batches:
+        shares = [whole[Ranks(rank, size).own] for rank in range(size)]
+        again = [image for turn in zip_longest(*shares) for image in turn if image is not None]
+        assert again == whole.tolist()
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_last_batch_with_fewer_images_than_ranks_is_left_out():
+    epoch, counts = EPOCHS[0], ranked.data(ALONE).counts
+    epoch = loop.Epoch(lr=0.1, crop=1, batch_size=int(counts.sum()) - 1)
+    lengths = [
+        len(loop._order(ranked.data(ALONE), epoch, size, 1.0, False, np.random.default_rng(0))) for size in (1, 2)
+    ]
+    assert lengths == [counts.sum(), counts.sum() - 1]
+
+
+def test_alone_nothing_is_asked_of_torch_distributed():
+    tensor, parameter = torch.ones(2), torch.nn.Parameter(torch.ones(2))
+    ALONE.average([parameter])
+    ALONE.total(tensor)
+    ALONE.align([tensor])
+    assert ALONE.whole(tensor, 2) is tensor
+    assert not torch.distributed.is_initialized()

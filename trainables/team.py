@@ -1,0 +1,147 @@
+"""The processes that train a stage: this one, rank 0, and those that Ray places in the trial's other bundles."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.placement_group import get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from study.execute import Job
+from trainables import loop, ranks
+from trainables.data import load
+from trainables.loop import Learner
+from trainables.ranks import Parted, Ranks
+from trainables.recipe import Epoch, Origin
+
+ANSWER_SECONDS = 10.0  # that the others have to say why they are gone
+
+
+class Member:
+    """One process of a team: it has a learner, and data as its rank sees them."""
+
+    def __init__(self, job: Job, own: Ranks) -> None:
+        self._job, self._ranks = job, own
+
+    def join(self, device: str, address: str) -> None:
+        """Join the others; see `ranks.join`."""
+        ranks.join(self._ranks, device, address)
+
+    def begin(self, origin: Origin, payload: bytes | None) -> None:
+        """Take up a state, or state 0 of an origin."""
+        from safetensors.torch import load as load_tensors
+
+        self.learner = Learner(origin, self._ranks)
+        if payload is not None:
+            self.learner.load(load_tensors(payload))
+
+    def train(self, epoch: Epoch, index: int) -> dict[str, Any]:
+        """Train an epoch and evaluate; returns the measures.
+
+        Raises:
+            Diverged: in every rank alike.
+            Parted: if another rank is gone.
+        """
+        try:
+            workers = max(1, int(self._job.cpus / self._ranks.size))
+            data = load(self.learner.origin, epoch, Path(self._job.data_dir), workers, self._ranks)
+            measures: dict[str, Any] = loop.train_epoch(self.learner, data, epoch, index)
+            return measures | loop.evaluate(self.learner, data, epoch)
+        except Exception:
+            ranks.part()
+            raise
+
+
+class Team:
+    """All of a stage's processes; this one is rank 0, and most often alone."""
+
+    def __init__(self, job: Job, device: str, size: int) -> None:
+        self._others: list[Any] = []
+        self._first = Member(job, Ranks(0, size))
+        if size > 1:
+            group = get_current_placement_group()
+            for rank in range(1, size):
+                other = ray.remote(Member).options(
+                    num_cpus=job.cpus / size,
+                    num_gpus=job.gpus / size,
+                    scheduling_strategy=PlacementGroupSchedulingStrategy(group, rank) if group else "DEFAULT",
+                )
+                self._others.append(other.remote(job, Ranks(rank, size)))
+            address = f"{ray.util.get_node_ip_address()}:{_free_port()}"
+            self._all("join", device, address)
+
+    @property
+    def learner(self) -> Learner:
+        """Rank 0's: its state is the one that is kept."""
+        return self._first.learner
+
+    def begin(self, origin: Origin, payload: bytes | None) -> None:
+        """Take up a state, or state 0 of an origin."""
+        self._all("begin", origin, payload)
+
+    def train(self, epoch: Epoch, index: int) -> dict[str, Any]:
+        """Train an epoch and evaluate; returns the measures."""
+        return self._all("train", epoch, index)  # type: ignore[no-any-return]
+
+    def _all(self, method: str, *arguments: Any) -> Any:
+        """Call every rank's method at once; returns rank 0's answer.
+
+        Raises:
+            Exception: rank 0's; if that is only that another is gone, what that one raised.
+        """
+        answers = [getattr(other, method).remote(*arguments) for other in self._others]
+        watcher = threading.Thread(target=self._watch, args=(answers,), name="watch ranks", daemon=True)
+        if answers:
+            watcher.start()
+        try:
+            own = getattr(self._first, method)(*arguments)
+            ray.get(answers)
+        except Exception as error:
+            reason = _cause(error, answers)
+            self.close()
+            raise reason from error
+        return own
+
+    def _watch(self, answers: list[Any]) -> None:
+        """End all the others once one has failed: only then does rank 0, which waits for its share, learn of it."""
+        while answers:
+            (ready,), answers = ray.wait(answers)
+            try:
+                ray.get(ready)
+            except ray.exceptions.RayError:
+                self._kill()
+
+    def _kill(self) -> None:
+        for other in self._others:
+            with suppress(ray.exceptions.RayError):
+                ray.kill(other)
+
+    def close(self) -> None:
+        """End the others."""
+        ranks.part()
+        self._kill()
+        self._others = []
+
+
+def _cause(error: Exception, answers: list[Any]) -> Exception:
+    """What went wrong first: of a rank's own failure, the others only see that it is gone."""
+    for answer in answers if isinstance(error, (Parted, ray.exceptions.RayError)) else ():
+        try:
+            ray.get(answer, timeout=ANSWER_SECONDS)
+        except ray.exceptions.RayTaskError as raised:
+            if not isinstance(raised.cause, Parted):
+                return raised.cause  # type: ignore[no-any-return]
+        except ray.exceptions.RayError as lost:
+            error = Parted(f"a process that trains with this one was lost: {str(lost).splitlines()[0]}")
+    return error
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
