@@ -71,7 +71,8 @@ def epoch_order(
 
     # The k-th draw of class j is image k mod n_j of that class's shuffle number k div n_j.
     draws = np.bincount(classes, minlength=len(counts))
-    by_class = np.argsort(classes, kind="stable")
+    short = np.uint16 if len(counts) <= 1 << 16 else np.int64  # NumPy sorts the former by radix, ten times faster
+    by_class = np.argsort(classes.astype(short), kind="stable")
     ranks = np.arange(total) - np.repeat(np.cumsum(draws) - draws, draws)
     # All shuffles lie one after the other in one array, class by class; sorting uniform keys inside each makes them.
     safe = np.maximum(counts, 1)
