@@ -95,7 +95,7 @@ def join(ranks: Ranks, device: str, address: str) -> None:
 
 
 def part() -> None:
-    """Leave the others; those that wait for this rank learn of it."""
+    """Leave the others."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 

@@ -47,14 +47,10 @@ class Member:
             Diverged: in every rank alike.
             Parted: if another rank is gone.
         """
-        try:
-            workers = max(1, int(self._job.cpus / self._ranks.size))
-            data = load(self.learner.origin, epoch, Path(self._job.data_dir), workers, self._ranks)
-            measures: dict[str, Any] = loop.train_epoch(self.learner, data, epoch, index)
-            return measures | loop.evaluate(self.learner, data, epoch)
-        except Exception:
-            ranks.part()
-            raise
+        workers = max(1, int(self._job.cpus / self._ranks.size))
+        data = load(self.learner.origin, epoch, Path(self._job.data_dir), workers, self._ranks)
+        measures: dict[str, Any] = loop.train_epoch(self.learner, data, epoch, index)
+        return measures | loop.evaluate(self.learner, data, epoch)
 
 
 class Team:
@@ -94,10 +90,10 @@ class Team:
         Raises:
             Exception: rank 0's; if that is only that another is gone, what that one raised.
         """
+        if not self._others:
+            return getattr(self._first, method)(*arguments)
         answers = [getattr(other, method).remote(*arguments) for other in self._others]
-        watcher = threading.Thread(target=self._watch, args=(answers,), name="watch ranks", daemon=True)
-        if answers:
-            watcher.start()
+        threading.Thread(target=self._watch, args=(answers,), name="watch ranks", daemon=True).start()
         try:
             own = getattr(self._first, method)(*arguments)
             ray.get(answers)

@@ -4,7 +4,7 @@
 
 Grid search over the nine cells, a function trainable, a DataLoader with torch's WeightedRandomSampler, Ray's own
 MLflowLoggerCallback. Only the images, already normalised, and the network are this project's. It ends with one line of
-JSON: the wall seconds and where they went. `against_plain_ray_tune.py` measures it beside `study run table9`.
+JSON: the wall seconds and where they went. `table.py` measures it beside `study run table9`.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision.transforms import v2
 
+from study.plan import Machine
 from trainables.config import base
 from trainables.data import load
 from trainables.networks import build
@@ -158,7 +159,7 @@ def main():
     options.folder.mkdir(parents=True, exist_ok=True)
 
     config = base("digits")
-    digits = load(origin(config, "cpu", 1), epochs(config)[0], None)
+    digits = load(origin(config, Machine("cpu", 1)), epochs(config)[0], None)
     (images, _), (test_images, *_) = next(digits.fit_batches()), next(digits.test_batches())  # all are in one batch
     data = {
         "images": images.contiguous(),

@@ -1,7 +1,7 @@
 """`study run table9 --seeds 1` against a plain Ray Tune script: the same nine cells, data and network, one seed.
 
-    python tests/benchmarks/against_plain_ray_tune.py [--repeats 3] [--out JSON]
-    python tests/benchmarks/against_plain_ray_tune.py --plain=--reuse-actors --out JSON     # the script, favoured
+    python tests/benchmarks/table.py [--repeats 3] [--out JSON]
+    python tests/benchmarks/table.py --plain=--reuse-actors --out JSON     # the script, favoured
 
 Each run is a process of its own in a new folder, nothing stored: the wall seconds are those of the whole command,
 until it has exited. The two alternate, and take turns at being first.
@@ -9,7 +9,6 @@ until it has exited. The two alternate, and take turns at being first.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -18,16 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from measuring import environment, spread
+from measuring import HERE, alternate, arguments, ratio, spread, write
 
 from study import runs
 from study.store import Store
 
-HERE = Path(__file__).parent
 STUDY = (sys.executable, "-m", "study")
 SEEDS = ("--seeds", "1")
 UNSET = ("STUDY_HOME", "STUDY_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
@@ -86,59 +84,41 @@ def parts(found: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "plain_ray_tune.json")
+    parser = arguments(__doc__, "table", repeats=3)
     parser.add_argument("--epochs", type=int, default=100, help="of the plain script; below 100 for a smoke test only")
     parser.add_argument("--space", default="table9", help="ours; another one for a smoke test only")
     parser.add_argument("--plain", default="", help="further arguments of the plain script")
     options = parser.parse_args()
-    arguments = ["--epochs", str(options.epochs), *shlex.split(options.plain)]
-    measured: dict[str, list[dict[str, Any]]] = {"ours": [], "plain": []}
-    for repeat in range(options.repeats):
-        for which in ("ours", "plain") if repeat % 2 == 0 else ("plain", "ours"):
-            with tempfile.TemporaryDirectory(prefix=f"{which}-") as folder:
-                found = ours(folder, options.space) if which == "ours" else plain(folder, arguments)
-            measured[which].append(found)
-            print(f"repeat {repeat} {which}: {found['wall_seconds']} s (load {found['load_before']})", file=sys.stderr)
+    further = ["--epochs", str(options.epochs), *shlex.split(options.plain)]
 
+    def cold(side: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="table9-") as folder:
+            return side(folder)
+
+    sides = {
+        "ours": lambda: cold(lambda folder: ours(folder, options.space)),
+        "plain": lambda: cold(lambda folder: plain(folder, further)),
+    }
+    measured = alternate(sides, options.repeats)
     walls = {which: [each["wall_seconds"] for each in found] for which, found in measured.items()}
-    ratios = [round(theirs / own, 2) for own, theirs in zip(walls["ours"], walls["plain"], strict=True)]
     result = {
-        "command": shlex.join(["python", "tests/benchmarks/against_plain_ray_tune.py", *sys.argv[1:]]),
         "commands": {
             "ours": f"study run {options.space} {' '.join(SEEDS)} --home NEW",
-            "plain": f"python tests/benchmarks/plain_ray_tune.py NEW {shlex.join(arguments)}",
+            "plain": f"python tests/benchmarks/plain_ray_tune.py NEW {shlex.join(further)}",
         },
         "unit": "wall seconds of the whole command, cold; ratio: plain / ours",
         "n": options.repeats,
         "ours": spread(walls["ours"]),
         "plain": spread(walls["plain"]),
-        "ratio": {**spread(ratios), "by_repeat": ratios},
+        "ratio": ratio(walls["plain"], walls["ours"]),
         "where_the_time_goes": {which: parts(found) for which, found in measured.items()},
         "top1": {
             cell: {which: found[-1]["top1"].get(cell) for which, found in measured.items()}
             for cell in measured["ours"][-1]["top1"]
         },
         "repeats": measured,
-        **environment(),
     }
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    show(result)
-
-
-def show(result: dict[str, Any]) -> None:
-    """The result as a short table."""
-    print(f"{'':24}{'ours':>10}{'plain':>10}   ({result['unit']})")
-    for figure in ("min", "median", "max"):
-        print(f"{'seconds, ' + figure:24}{result['ours'][figure]:10.1f}{result['plain'][figure]:10.1f}")
-    for cell, values in result["top1"].items():
-        print(f"{'top-1, ' + cell:24}" + "".join(f"{values[which] or 0:10.1f}" for which in ("ours", "plain")))
-    ratio = result["ratio"]
-    print(f"ratio: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}, n = {result['n']})")
-    for which, where in result["where_the_time_goes"].items():
-        print(f"{which}: " + ", ".join(f"{part} {value:g}" for part, value in where.items()))
+    write(options.out, result)
 
 
 if __name__ == "__main__":

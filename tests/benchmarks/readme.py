@@ -1,0 +1,221 @@
+"""The README's table of what was measured, made from results/*.json; whose file is absent has no row.
+
+    python tests/benchmarks/readme.py [--check]
+
+Writes it between two comments of README.md; ``--check`` exits 1 if what stands there is another.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+BEGIN, END = "<!-- made by tests/benchmarks/readme.py -->", "<!-- end of what was made -->"
+
+Json = dict[str, Any]
+Row = tuple[str, str, str]  # what was measured; the target and whether it was met, or ""; the result
+
+
+def between(spread: Json, unit: str = "") -> str:
+    """Median (least to most); just the one if they are the same."""
+    least, middle, most = (number(spread[name]) for name in ("min", "median", "max"))
+    return f"{middle}{unit}" if least == most else f"{middle}{unit} ({least} to {most})"
+
+
+def number(value: float) -> str:
+    """Three significant digits, thousands apart."""
+    return f"{float(f'{value:.3g}'):,.10g}"
+
+
+def at_least(target: float, *ratios: Json) -> str:
+    """The target, and whether the medians reach it."""
+    return f"≥ {target:g} ×, {'met' if all(each['median'] >= target for each in ratios) else '**missed**'}"
+
+
+def at_most(target: str, met: bool) -> str:
+    """The target, and whether it was met."""
+    return f"≤ {target}, {'met' if met else '**missed**'}"
+
+
+def table(found: Json) -> Iterator[Row]:
+    times = f"{between(found['plain'])} against {between(found['ours'])} s: {between(found['ratio'])} × faster"
+    yield (
+        "Table 9 on digits, one seed, cold: a plain Ray Tune script against `study run`",
+        at_least(5, found["ratio"]),
+        f"{times}, n = {found['n']}",
+    )
+
+
+def sampler(found: Json) -> Iterator[Row]:
+    for peer in dict.fromkeys(case["peer"] for case in found["cases"]):
+        own = [case for case in found["cases"] if case["peer"] == peer]
+        for data in dict.fromkeys(case["data"] for case in own):
+            here = [case for case in own if case["data"] == data]
+            large = data == "iNaturalist 2018"
+            said = "; ".join(
+                f"{case['sampler']}: {number(case['peer_ms']['median'])} against "
+                f"{number(case['ours_ms']['median'])} ms, {between(case['ratio'])} ×"
+                for case in here
+            )
+            target = at_least(20, *(case["ratio"] for case in here)) if large else ""
+            if large or peer == "WeightedRandomSampler":
+                yield f"an epoch's order of {data}: {peer} against ours", target, f"{said}, n = {found['n']}"
+
+
+def loader(found: Json) -> Iterator[Row]:
+    speed = found["images_per_second"]
+    for peer, faster in found["ratios"].items():
+        said = (
+            f"{between(speed[peer])} against {between(speed['ours'])} images/s: {between(faster)} ×, n = {found['n']}"
+        )
+        yield f"batches of CIFAR's size: {peer}, against ours", at_least(10, faster), said
+
+
+def epoch(found: Json) -> Iterator[Row]:
+    own = found["epoch"]
+    seconds, default = own["seconds"], own["default_precision"]
+    what = f"an epoch of ResNet-32, {own['images']:,} images of CIFAR's size, one thread: eager"
+    for theirs, ours, target, name in (
+        ("fp32", "fp32", 1, "fp32 / fp32"), ("bf16", "bf16", 1, "bf16 / bf16"),
+        ("fp32", default, 2, "eager fp32 / ours default"),
+    ):  # fmt: skip
+        ratio = own["ratios"][name]
+        times = f"{between(seconds[f'eager {theirs}'])} against {between(seconds[f'ours {ours}'])} s"
+        by = f"ours by default ({ours})" if target == 2 else f"ours in {ours}"
+        yield f"{what} {theirs} against {by}", at_least(target, ratio), f"{times}: {between(ratio)} ×, n = {found['n']}"
+    for network, step in found["steps"].items():
+        best = step["best_eager"]
+        times = f"{between(step['ms'][best])} against {between(step['ms']['ours'])} ms"
+        what = f"a training step, batch 64, {network}: the best of eager {{fp32, bf16}} × {{contiguous, channels_last}}"
+        yield (
+            f"{what} against ours by default ({step['default_precision']})",
+            at_least(1, step["ratio"]),
+            f"{best}: {times}, {between(step['ratio'])} ×, n = {found['n']}",
+        )
+
+
+def scale(found: Json) -> Iterator[Row]:
+    stages = found["stages"]
+    costs = "; ".join(
+        f"{int(count):,}: {between(own['beyond_ray_ms'])} ms, n = {own['n']}" for count, own in stages.items()
+    )
+    growth, most = found.get("ratio_10000_to_100"), list(stages)[-1]
+    target = at_most("1.2 × at 10,000 of that at 100", growth <= 1.2) if growth else ""
+    further = "; ".join(f"{span}: {number(ms)} ms" for span, ms in found["marginal_ms"].items())
+    yield (
+        "what a stage that does nothing costs beyond bare Ray Tune, by how many there are",
+        target,
+        costs + (f"; {number(growth)} ×" if growth else ""),
+    )
+    if further:
+        yield "the same for each further stage", "", further
+    peak = stages[most]["ours_peak_rss_mib"]
+    memory = f"{between(peak, ' MiB')}; bare Ray Tune's {between(stages[most]['ray_peak_rss_mib'], ' MiB')}"
+    yield f"the driver's largest memory at {int(most):,} stages", at_most("1 GiB", peak["max"] < 1024), memory
+
+
+def tracking(found: Json) -> Iterator[Row]:
+    sides, ratios = found["sides"], found["ratios"]
+    for ours in ("ours", "ours, all rows"):
+        said = "; ".join(
+            f"{between(sides['callback'][f'{kind}_seconds'])} against {between(sides[ours][f'{kind}_seconds'])} s "
+            f"{kind.upper() if kind == 'cpu' else kind}, {between(ratios[f'{ours}, {kind}'])} ×"
+            for kind in ("wall", "cpu")
+        )
+        rows = f"rows a trial: {number(sides['callback']['rows'])} and {number(sides[ours]['rows'])}"
+        what = f"the driver's time for MLflow, {found['epochs']} epochs of {found['metrics']} metrics: Ray's callback"
+        target = at_least(20, *(ratios[f"{ours}, {kind}"] for kind in ("wall", "cpu")))
+        yield f"{what} against {ours}", target, f"{said}; {rows}, n = {found['n']}"
+
+
+def cost_table9(found: Json) -> Iterator[Row]:
+    added = found["added_percent"]
+    said = f"{between(added)} % of {number(median(found['ray_alone']))} s, n = {found['n']}"
+    yield "store, tracking and report added to digits Table 9", at_most("5 %", added["median"] <= 5), said
+
+
+def trainable_forms(found: Json) -> Iterator[Row]:
+    said = f"{between(found['class'])} and {between(found['function'])} ms, n = {found['n']}"
+    yield "a stage that does nothing, by a Trainable's class form and function form", "", said
+
+
+def kills(found: Json) -> Iterator[Row]:
+    rounds = found["runs"]
+    lost, doubled, needed, trained = (
+        sum(each[kind] for each in rounds) for kind in ("lost", "doubled", "epochs_needed", "epochs_trained")
+    )
+    ends = "; ".join(
+        f"{victim} {number(median(seconds))} s"
+        for victim in ("driver", "worker", "raylet")
+        if (seconds := [k["seconds_to_go_on"] for k in found["kills"]
+                        if k["victim"] == victim and k["seconds_to_go_on"] is not None])
+    )  # fmt: skip
+    yield (
+        "SIGKILLs at random moments over driver, worker and raylet of small runs: report, MLflow and Optuna as if none",
+        f"0 lost, 0 doubled, {'met' if not lost and not doubled else '**missed**'}",
+        f"{lost} lost, {doubled} doubled; {trained - needed:,} epochs of {needed:,} trained again; "
+        f"training went on after (medians): {ends}; n = {len(found['kills'])}",
+    )
+
+
+def outage(found: Json) -> Iterator[Row]:
+    lost, doubled = found["lost"], found["doubled"]
+    yield (
+        f"MLflow's server killed for {number(found['seconds_away'])} s in the middle: MLflow and Optuna as if not",
+        f"0 lost, 0 doubled, {'met' if not lost and not doubled else '**missed**'}",
+        f"{found['metrics_compared']:,} metrics: {lost} lost, {doubled} doubled; "
+        f"{found['epochs_trained_meanwhile']:,} epochs trained meanwhile; n = 1",
+    )
+
+
+def everything(found: Json) -> Iterator[Row]:
+    said = (
+        f"{number(found['wall_seconds'] / 60)} min: {found['complete']} trainings, {found['epochs_trained']:,} epochs"
+    )
+    yield f"`{found['what']}` from a clean home", "", f"{said}, n = {found['n']}"
+
+
+SECTIONS: tuple[Callable[[Json], Iterator[Row]], ...] = (
+    table, sampler, loader, epoch, scale, tracking, cost_table9, trainable_forms, kills, outage, everything,
+)  # fmt: skip
+
+
+def lines() -> Iterator[str]:
+    """The table, then on what and by which command each file was measured."""
+    yield "| measured | target | result: median (least to most) | file |"
+    yield "|---|---|---|---|"
+    sources = []
+    for section in SECTIONS:
+        path = HERE / "results" / f"{section.__name__}.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            link = f"[{path.stem}](tests/benchmarks/results/{path.name})"
+            yield from (f"| {what} | {target} | {result} | {link} |" for what, target, result in section(found))
+            on = ", ".join(filter(None, (found["hardware"], found.get("date", ""), f"commit {found['commit'][:7]}")))
+            sources.append(f"| {link} | `{found['command']}` | {on} |")
+    yield from ("", "| file | command | measured on |", "|---|---|---|", *sources)
+
+
+def main() -> int:
+    """Write the table, or check it."""
+    before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    old, end, after = rest.partition(END)
+    assert begin, f"{README} has no {BEGIN}"
+    assert end, f"{README} has no {END}"
+    new = "\n" + "\n".join(lines()) + "\n"
+    if sys.argv[1:] == ["--check"]:
+        if new != old:
+            print("README.md is not what the results say: python tests/benchmarks/readme.py", file=sys.stderr)
+        return int(new != old)
+    README.write_text(before + begin + new + end + after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
