@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from types import FrameType
@@ -292,23 +292,26 @@ def execute(
     Raises:
         Refusal: if the machines have no room for even one stage.
     """
-    each = {"cpu": resources.cpus, "gpu": resources.gpus}
-    room = ray.cluster_resources()
-    for kind, option in (("cpu", "--cpus-per-trial"), ("gpu", "--gpus-per-trial")):
-        if each[kind] > room.get(kind.upper(), 0):
-            raise Refusal(
-                option, each[kind], f"at most {room.get(kind.upper(), 0):g}, what the machines have, would do"
-            )
-    bundles = [{kind.upper(): need / job.ranks for kind, need in each.items() if need}] * job.ranks
+    each = {"CPU": resources.cpus, "GPU": resources.gpus}
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for kind, option in (("CPU", "--cpus-per-trial"), ("GPU", "--gpus-per-trial")):
+        has = [machine.get(kind, 0) for machine in machines]
+        most = min(sum(has), job.ranks * max(has))  # a rank is on one machine
+        if each[kind] > most:
+            raise Refusal(option, each[kind], f"at most {most:g}, what the machines have, would do")
+    bundle = {kind: need / job.ranks for kind, need in each.items() if need}
+    bundles = tune.PlacementGroupFactory([bundle] * job.ranks)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it complains of logs and snapshots that are not kept
-    fits = min(int(room[kind.upper()] / need) for kind, need in each.items() if need > 0)
+    fits = sum(_room(machine, bundle) for machine in machines) // job.ranks
+    if not fits:
+        raise Refusal("--ranks-per-trial", job.ranks, "fewer would do: the machines have no room for a whole trial")
     # Never more than fit: a stage that waits for room would begin when a drain makes some.
     workers = min(resources.workers, fits) if resources.workers else fits
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # or Tune would start one process after the other
     searcher = StageSearcher(stages, workers, drain, events)
     with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(sys.stderr):
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(trainable, job=job), tune.PlacementGroupFactory(bundles)),
+            tune.with_resources(tune.with_parameters(trainable, job=job), bundles),
             tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="stages",
@@ -320,6 +323,11 @@ def execute(
             ),
         )
         tuner.fit()
+
+
+def _room(machine: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    """How many such bundles a machine has room for."""
+    return min(int(machine.get(kind, 0) / need + 1e-6) for kind, need in bundle.items())
 
 
 @contextmanager

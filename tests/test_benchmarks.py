@@ -16,7 +16,7 @@ TINY = {
     "loader": ["--images", "200"],
     "epoch": ["--images", "130", "--steps", "1"],
     "tracking": ["--trials", "1", "--epochs", "4"],
-    "scale": ["--counts", "2", "3"],
+    "scale": ["--counts", "2"],
 }
 
 

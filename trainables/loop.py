@@ -99,8 +99,8 @@ class Learner:
                     part.eval()
         return trained
 
-    def descent(self, epoch: Epoch, trained: list[str]) -> Callable[[Tensor], None]:
-        """One step of SGD down a loss, as the instruction says, upon this learner's own momentum buffers.
+    def descent(self, epoch: Epoch, trained: list[str]) -> Callable[[Tensor, int], None]:
+        """One step of SGD down a batch's mean loss, as the instruction says, upon this learner's own momentum buffers.
 
         It is the function below ``torch.optim.SGD``: that class imports a compiler, which takes a worker a second.
         """
@@ -112,9 +112,9 @@ class Learner:
         )
         lr = torch.tensor(epoch.lr, device=self.device)
 
-        def step(loss: Tensor) -> None:
+        def step(loss: Tensor, images: int) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
-            self.ranks.average(parameters[name] for name in trained)
+            self.ranks.average((parameters[name] for name in trained), images)
             with torch.no_grad():
                 for names, weight_decay in groups:
                     gradients = [g for name in names if (g := parameters[name].grad) is not None]
@@ -162,8 +162,8 @@ def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[
     for inputs, targets in _steps(data, epoch, learner.origin, index):
         logits = learner.logits(*inputs)
         loss = sum((weight * loss_function(logits, labels) for weight, labels in targets), torch.zeros(()))
-        descend(loss)
         predicted, n = logits.detach().argmax(1), len(logits)
+        descend(loss, n)
         correct = sum((weight * (predicted == labels).sum() for weight, labels in targets), torch.zeros(()))
         sums += torch.stack((loss.detach() * n, correct, torch.full_like(correct, n))).double()
     learner.ranks.total(sums)

@@ -2,7 +2,7 @@
 
 Order and augmentation are drawn whole in every process from (seed, epoch, purpose); of a batch, rank r of R takes the
 images r, r + R, r + 2R, …, so the union of what they see is, batch by batch, what one process would see. Gradients are
-averaged over ranks, each of which counts alike (where a batch is no multiple of R, shares differ by one image). Batch
+averaged over the whole batch: where it is no multiple of R, shares differ by one image, and so do their weights. Batch
 norm normalises with a rank's own share, as the public trainers do, and the statistics that are kept are those of rank
 0. A last batch of fewer images than ranks is left out.
 """
@@ -41,15 +41,19 @@ class Ranks:
         """The share of this rank of whatever has an order, such as a batch or the test images."""
         return slice(self.rank, None, self.size)
 
-    def average(self, parameters: Iterable[Tensor]) -> None:
-        """Replace the gradients by their mean over the ranks, which hold them in the same order."""
+    def average(self, parameters: Iterable[Tensor], images: int) -> None:
+        """Replace gradients of mean losses by those of the whole batch.
+
+        Args:
+            parameters: whose gradients; all ranks name them in the same order.
+            images: of this rank's share.
+        """
         if self.size == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_ones(1)]) * images
         self.total(flat)
-        flat /= self.size
-        means = torch.split(flat, [gradient.numel() for gradient in gradients])
+        means = torch.split(flat[:-1] / flat[-1], [gradient.numel() for gradient in gradients])
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
 

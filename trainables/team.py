@@ -68,8 +68,17 @@ class Team:
                     scheduling_strategy=PlacementGroupSchedulingStrategy(group, rank) if group else "DEFAULT",
                 )
                 self._others.append(other.remote(job, Ranks(rank, size)))
+            self._await_others()
             address = f"{ray.util.get_node_ip_address()}:{_free_port()}"
             self._all("join", device, address)
+
+    def _await_others(self) -> None:
+        """See that all have started: for one that is lost before it joins, rank 0 would wait in vain."""
+        try:
+            ray.get([other.__ray_ready__.remote() for other in self._others])
+        except ray.exceptions.RayError as error:
+            self.close()
+            raise Parted(f"a process that trains with this one did not start: {_first_line(error)}") from error
 
     @property
     def learner(self) -> Learner:
@@ -92,7 +101,8 @@ class Team:
         """
         if not self._others:
             return getattr(self._first, method)(*arguments)
-        answers = [getattr(other, method).remote(*arguments) for other in self._others]
+        shared = [ray.put(argument) for argument in arguments]  # a state is sent once
+        answers = [getattr(other, method).remote(*shared) for other in self._others]
         threading.Thread(target=self._watch, args=(answers,), name="watch ranks", daemon=True).start()
         try:
             own = getattr(self._first, method)(*arguments)
@@ -133,8 +143,12 @@ def _cause(error: Exception, answers: list[Any]) -> Exception:
             if not isinstance(raised.cause, Parted):
                 return raised.cause  # type: ignore[no-any-return]
         except ray.exceptions.RayError as lost:
-            error = Parted(f"a process that trains with this one was lost: {str(lost).splitlines()[0]}")
+            error = Parted(f"a process that trains with this one was lost: {_first_line(lost)}")
     return error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _free_port() -> int:

@@ -48,15 +48,18 @@ def in_one_process():
             network.train()
         function = loss_of(epoch, ranked.data(ALONE, epoch).counts, torch.device("cpu"), torch.float64)
         for step in zip(*shares, strict=True):
+            sizes = []
             for network, ((images,), targets) in zip(networks, step, strict=True):
                 network.load_state_dict(dict(student.network.named_parameters()), strict=False)
                 network.zero_grad()
                 logits = network(images.double())
+                sizes.append(len(images))
                 sum(weight * function(logits, labels) for weight, labels in targets).backward()
             for (name, parameter), other in zip(
                 student.network.named_parameters(), networks[1].parameters(), strict=True
             ):
-                gradient = (parameter.grad + other.grad) / SIZE + epoch.weight_decay * parameter.detach()
+                mean = (sizes[0] * parameter.grad + sizes[1] * other.grad) / sum(sizes)
+                gradient = mean + epoch.weight_decay * parameter.detach()
                 momentum[name].mul_(epoch.momentum).add_(gradient)
                 parameter.data.sub_(torch.tensor(epoch.lr) * momentum[name])  # the lr is a float32 there, too
     return student
@@ -116,7 +119,7 @@ def test_a_last_batch_with_fewer_images_than_ranks_is_left_out():
 
 def test_alone_nothing_is_asked_of_torch_distributed():
     tensor, parameter = torch.ones(2), torch.nn.Parameter(torch.ones(2))
-    ALONE.average([parameter])
+    ALONE.average([parameter], 2)
     ALONE.total(tensor)
     ALONE.align([tensor])
     assert ALONE.whole(tensor, 2) is tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import ray
 
 from study import tree
 from study.execute import Job
@@ -13,6 +14,7 @@ from study.store import Store
 from study.tree import Failure, Stage
 from trainables import trainable, work
 from trainables.config import Config
+from trainables.ranks import Parted
 from trainables.trainable import StageTrainable
 
 CONFIG = Config(dataset="digits", backbone="resnet8", epochs=5, milestones=(2,), warmup=1, S=1).to_json()
@@ -163,3 +165,21 @@ def test_two_processes_train_a_stage_and_take_it_up_with_the_same_bits(
         assert result["saved"] == stage.key
         made.cleanup()
     assert payload_and_measures(whole, stage) == payload_and_measures(parts, stage)
+
+
+def test_a_stage_that_loses_another_rank_counts_as_lost_and_is_taken_up_again(
+    one_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainable, "SLICE_SECONDS", 0.0)
+    (stage,) = tree.stages([work.resolve(CONFIG, 0, Machine("cpu", 1, ranks=2))], set())
+    job = Job("mine", str(tmp_path), "", ranks=2)
+    made = actor(job, stage)
+    made.step()
+    assert made.team is not None
+    ray.kill(made.team._others[0])
+    with pytest.raises(Parted):  # not reported: Tune is to see that it failed
+        made.step()
+    made.cleanup()
+    again = actor(job, stage)
+    assert finish(again)["saved"] == stage.key
+    again.cleanup()
