@@ -64,7 +64,7 @@ def epoch_order(
     total = int(counts.sum())
     if sampler == 1.0:
         return rng.permutation(total)
-    classes = rng.choice(len(counts), size=total, p=class_probabilities(counts, sampler))
+    classes = _draw(class_probabilities(counts, sampler), total, rng)
     first = np.cumsum(counts) - counts
     if replacement:
         return first[classes] + (rng.random(total) * counts[classes]).astype(np.int64)
@@ -87,3 +87,20 @@ def epoch_order(
     order = np.empty(total, dtype=np.int64)
     order[by_class] = images[walk][np.repeat(start, draws) + ranks]
     return order
+
+
+def _draw(p: NDArray[np.float64], total: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """What ``rng.choice(len(p), total, p=p)`` draws, from the same stream: (total,).
+
+    That searches all classes for each draw. Here the unit interval is cut into cells, the first class of a draw's cell
+    is looked up, and the few draws that lie beyond it move on, class by class.
+    """
+    bounds = p.cumsum()
+    bounds /= bounds[-1]
+    draws, cells = rng.random(total), 1 << 16
+    classes = bounds.searchsorted(np.arange(cells) / cells, side="right")[(draws * cells).astype(np.int64)]
+    beyond = np.flatnonzero(bounds[classes] <= draws)
+    while len(beyond):
+        classes[beyond] += 1
+        beyond = beyond[bounds[classes[beyond]] <= draws[beyond]]
+    return classes

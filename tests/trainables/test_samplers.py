@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
+from trainables import samplers
 from trainables.datasets import DATASETS
 from trainables.samplers import Purpose, class_probabilities, epoch_order, generator
 
@@ -105,6 +106,16 @@ def test_the_class_of_a_draw_does_not_depend_on_the_draw_before():
     before, after = drawn[:, :-1].ravel(), drawn[:, 1:].ravel()
     table = [[np.sum((before == i) & (after == j)) for j in range(3)] for i in range(3)]
     assert chi2_contingency(table).pvalue > CHANCE
+
+
+@given(
+    weights=st.lists(st.floats(0, 1) | st.just(0.0) | st.floats(1e-12, 1e-9), min_size=1, max_size=3000).filter(any),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_classes_are_those_that_numpy_would_choose(weights, seed):
+    p = np.asarray(weights) / np.sum(weights)
+    drawn = samplers._draw(p, 5000, np.random.default_rng(seed))
+    np.testing.assert_array_equal(drawn, np.random.default_rng(seed).choice(len(p), 5000, p=p))
 
 
 @given(counts=sizes, seed=st.integers(0, 2**32 - 1), replacement=st.booleans())
