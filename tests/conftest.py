@@ -90,6 +90,13 @@ def room(request: pytest.FixtureRequest) -> Iterator[None]:
         time.sleep(0.05)
 
 
+@pytest.fixture(autouse=True)
+def no_tracking_uri() -> Iterator[None]:
+    """MLflow sets MLFLOW_TRACKING_URI where a URI is set; processes that later tests start must not see it."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 def write_space(
     folder: Path, name: str = "small", cells: tuple[tuple[str, str], ...] = (("IB", "IB"), ("IB", "CR"))
 ) -> str:
