@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the first Ctrl-C drains; see `interruptible`
 
+import psutil
 import ray
 from ray import tune
 from ray.tune.search import Searcher
@@ -35,7 +36,7 @@ from study.tree import Failure, Stage, descendants
 
 LOST_ATTEMPTS = 3
 WATCH_SECONDS = 2.0
-LOCAL_TICKS, REMOTE_TICKS = 10, 45  # of them without an answer, before Ray counts as dead
+PATIENCE = 45  # times that, without an answer, before Ray counts as dead
 
 
 @dataclass(frozen=True)
@@ -218,8 +219,8 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
 
     Args:
         resources: name the cluster.
-        lost: called, in a thread, when the part of Ray on this machine has died or has not answered for 20 s (on a
-            cluster 90 s). Ray itself then ends this process about ten seconds later, without a word that helps.
+        lost: called, in a thread, when the part of Ray on this machine has died, or Ray has not answered for 90 s. Ray
+            itself would end this process some seconds later, without a word that helps.
 
     Raises:
         Refusal: if there is no such cluster.
@@ -238,8 +239,7 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
         raise Refusal("--address", resources.address, f"a running Ray cluster would do ({_first(error)})") from error
     ended = threading.Event()
     node = ray.get_runtime_context().get_node_id()
-    patience = REMOTE_TICKS if resources.address else LOCAL_TICKS
-    watcher = threading.Thread(target=_watch, args=(node, ended, lost, patience), name="watch Ray", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(node, _own_parts(), ended, lost), name="watch Ray", daemon=True)
     watcher.start()
     try:
         yield
@@ -249,7 +249,20 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
         ray.shutdown()
 
 
-def _watch(node: str, ended: threading.Event, lost: Callable[[], None], patience: int) -> None:
+def _own_parts() -> list[psutil.Process]:
+    """The processes of a Ray that this one has started, none of which it survives."""
+    parts = []
+    for part in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # another child, that has ended meanwhile
+            if part.name() in ("gcs_server", "raylet") and not _has_ended(part):
+                parts.append(part)
+    return parts
+
+
+def _watch(
+    node: str, parts: Sequence[psutil.Process], ended: threading.Event, lost: Callable[[], None],
+    patience: int = PATIENCE,
+) -> None:  # fmt: skip
     answers = [0]
 
     def ask() -> None:
@@ -262,11 +275,18 @@ def _watch(node: str, ended: threading.Event, lost: Callable[[], None], patience
     seen, silent = 0, 0  # counted, for a process that was stopped for a while has had no time to listen
     while not ended.wait(WATCH_SECONDS):
         seen, silent = answers[0], 0 if answers[0] != seen else silent + 1
-        if not asker.is_alive() or silent > patience:
+        if not asker.is_alive() or silent > patience or any(_has_ended(part) for part in parts):
             if not ended.is_set():
                 lost()
             return
     asker.join(5)
+
+
+def _has_ended(part: psutil.Process) -> bool:
+    try:
+        return bool(part.status() == psutil.STATUS_ZOMBIE)  # a child that nobody has waited for
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _lives(node: str) -> bool:
