@@ -40,6 +40,7 @@ class Models:
         """
         known = self._all()
         model = known.get(run.info.run_id)
+        is_new = model is None
         if model is None:
             self._known = None  # what there is is unknown until the server has answered
             model = self._client.create_logged_model(
@@ -52,7 +53,7 @@ class Models:
             with TemporaryDirectory(prefix="study-") as folder:
                 save(Path(folder), Model(artifact_path=model.artifact_location, **identity))
                 self._client.log_model_artifacts(model.model_id, folder)
-            outputs = self._client.get_run(run.info.run_id).outputs
+            outputs = None if is_new else self._client.get_run(run.info.run_id).outputs
             if not outputs or not outputs.model_outputs:
                 self._client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step)])
             known[run.info.run_id] = self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)

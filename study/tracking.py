@@ -181,8 +181,10 @@ class Tracker:
                 shown |= self._draft.work.parameters(trial.config, number, self._plan.machine)
                 self._describe(child.run_id, shown)
                 child.run = self._client.get_run(child.run_id)  # its model has the same parameters
-            history = self._client.get_metric_history(child.run_id, "lr")
-            child.epochs = max((metric.step for metric in history), default=-1) + 1
+                child.epochs = 0  # none is written before
+            else:
+                history = self._client.get_metric_history(child.run_id, "lr")
+                child.epochs = max((metric.step for metric in history), default=-1) + 1
         return child
 
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:

@@ -222,7 +222,7 @@ def evaluate(learner: Learner, data: Data, epoch: Epoch) -> dict[str, Any]:
     shots = data.shots
     tally = Tally(len(data.counts), 2, data.device)
     read_outs = ReadOuts(learner.network.classifier, data.counts, 2, data.device)
-    seen = []
+    seen = [torch.zeros((2, 0), dtype=torch.int16, device=data.device)]  # a rank may have no image
     for images, labels, part in data.test_batches():
         logits = learner.logits(images)
         seen.append(torch.stack((tally.add(logits, labels, part), labels)).short())
@@ -248,7 +248,7 @@ def evaluate(learner: Learner, data: Data, epoch: Epoch) -> dict[str, Any]:
 def _fit(learner: Learner, data: Data, events: bool) -> dict[str, Any]:
     """The measures of the un-augmented training images, which are sorted by class; and their events."""
     tally = Tally(len(data.counts), 1, data.device)
-    correct = []
+    correct = [torch.zeros(0, dtype=torch.bool, device=data.device)]
     for images, labels in data.fit_batches():
         correct.append(tally.add(learner.logits(images), labels, torch.zeros_like(labels)) == labels)
     learner.ranks.total(*tally.sums)

@@ -97,6 +97,21 @@ def test_measures_are_those_of_one_process_that_evaluates_the_whole(together):
     np.testing.assert_array_equal(state["observed.correct"], alone.observed["correct"].numpy())
 
 
+def test_a_rank_that_has_no_image_measures_what_all_have(monkeypatch):
+    empty, sums = Ranks(9999, 10_000), []
+    monkeypatch.setattr(Ranks, "total", lambda _, *own: sums.append([tensor.clone() for tensor in own]))
+    expected = loop.evaluate(Exact(), ranked.data(ALONE), EPOCHS[-1])
+
+    def total(_, *own):
+        if own[0].dtype != torch.int32:  # and not of `whole`
+            for tensor, known in zip(own, sums.pop(0), strict=True):
+                assert not tensor.any()
+                tensor.copy_(known)
+
+    monkeypatch.setattr(Ranks, "total", total)
+    assert loop.evaluate(Exact(empty), ranked.data(empty), EPOCHS[-1]) == expected
+
+
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 8))
 def test_the_shares_of_all_ranks_are_the_single_process_s_order_batch_by_batch(n, batch, size):
     order = np.random.default_rng(n).permutation(n)
