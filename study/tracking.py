@@ -72,7 +72,7 @@ class Tracker:
         self._unanswered: set[tuple[str, int]] = set()  # those that were asked to be created
         for run in runs:
             if run.data.tags.get("study.kind") == "replicate":
-                self._children[_replicate(run)] = _Child(run, epochs=None)
+                self._children[_replicate(run)] = _Child.of(run)
         self._parent = next((run for run in runs if run.data.tags.get("study.kind") == "run"), None)
 
     @property
@@ -112,7 +112,8 @@ class Tracker:
 
     def _describe(self, run_id: str, parameters: Mapping[str, Any]) -> None:
         """Write parameters; a run that a killed driver created without them is described by the next."""
-        self._client.log_batch(run_id, params=_params(parameters), tags=[RunTag(DESCRIBED, "true")])
+        params = [Param(name, text) for name, text in _texts(parameters).items()]
+        self._client.log_batch(run_id, params=params, tags=[RunTag(DESCRIBED, "true")])
 
     def is_closed(self) -> bool:
         """Whether the plan, as it is now, has been finished before: nothing is left to show."""
@@ -125,7 +126,7 @@ class Tracker:
     def is_complete(self, trial: PlannedTrial, number: int) -> bool:
         """Whether a replicate's run holds everything already."""
         child = self._children.get((trial.name, number))
-        return child is not None and child.finished
+        return child is not None and child.status == "FINISHED"
 
     def project(self, trial: PlannedTrial, number: int, header: Json, payload: Callable[[], bytes]) -> None:
         """Bring a replicate's run up to a state that it passes through.
@@ -141,14 +142,14 @@ class Tracker:
         assert child.epochs is not None
         measures: Sequence[Json] = header["measures"]
         last = len(measures) == trial.epochs
-        if child.run.info.status != "RUNNING":  # it had failed or been stopped, and goes on
+        if child.status != "RUNNING":  # it had failed or been stopped, and goes on
             self._client.update_run(child.run_id, status="RUNNING")
-            if FAILED_BECAUSE in child.run.data.tags:
+            if child.reason:
                 self._client.delete_tag(child.run_id, FAILED_BECAUSE)
-            child.run = self._client.get_run(child.run_id)
+            child.status, child.reason = "RUNNING", ""
         if child.epochs >= len(measures) and not last:
             return
-        model = self._log_model(child, trial, payload) if last else None
+        model = self._log_model(child, trial, number, payload) if last else None
         clock = self._created
         batch: list[Metric] = []
         for step, (epoch, seconds) in enumerate(zip(measures, header["wall_seconds"], strict=True)):
@@ -168,34 +169,33 @@ class Tracker:
         child.epochs = max(child.epochs, len(measures))
         if last:
             self._client.set_terminated(child.run_id, "FINISHED", end_time=clock)
-            child.run = self._client.get_run(child.run_id)
+            child.status = "FINISHED"
 
     def _take_up(self, trial: PlannedTrial, number: int) -> _Child:
         """A replicate's run, described."""
         child = self._children.get((trial.name, number)) or self._create(trial, number)
+        if not child.described:
+            self._describe(child.run_id, self._parameters(trial, number))
+            child.described, child.epochs = True, 0  # none is written before
         if child.epochs is None:
-            if DESCRIBED not in child.run.data.tags:
-                shown: dict[str, Any] = {"space": trial.space, "trial": trial.label, "replicate": number}
-                if trial.champion_of:
-                    shown["champion_of"] = trial.champion_of
-                shown |= self._draft.work.parameters(trial.config, number, self._plan.machine)
-                self._describe(child.run_id, shown)
-                child.run = self._client.get_run(child.run_id)  # its model has the same parameters
-                child.epochs = 0  # none is written before
-            else:
-                history = self._client.get_metric_history(child.run_id, "lr")
-                child.epochs = max((metric.step for metric in history), default=-1) + 1
+            history = self._client.get_metric_history(child.run_id, "lr")
+            child.epochs = max((metric.step for metric in history), default=-1) + 1
         return child
+
+    def _parameters(self, trial: PlannedTrial, number: int) -> dict[str, str]:
+        """Of a replicate's run, and of its model."""
+        shown: dict[str, Any] = {"space": trial.space, "trial": trial.label, "replicate": number}
+        if trial.champion_of:
+            shown["champion_of"] = trial.champion_of
+        return _texts(shown | {**self._draft.work.parameters(trial.config, number, self._plan.machine)})
 
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
         """Mark a replicate's run as failed, with the reason."""
-        child = self._children.get((trial.name, number))
-        shown = child and (child.run.info.status, child.run.data.tags.get(FAILED_BECAUSE))
-        if shown != ("FAILED", reason):
-            child = self._take_up(trial, number)
+        child = self._take_up(trial, number)
+        if (child.status, child.reason) != ("FAILED", reason):
             self._client.set_tag(child.run_id, FAILED_BECAUSE, reason)
             self._client.set_terminated(child.run_id, "FAILED")
-            self._children[trial.name, number] = _Child(self._client.get_run(child.run_id), epochs=None)
+            child.status, child.reason = "FAILED", reason
 
     def finish(self, status: str, files: Mapping[str, bytes | str]) -> None:
         """Log the report's files to the parent run and close it as FINISHED, FAILED or KILLED (resumable).
@@ -204,9 +204,9 @@ class Tracker:
         """
         assert self._parent is not None
         for child in self._children.values():
-            if child.run.info.status == "RUNNING":
+            if child.status == "RUNNING":
                 self._client.set_terminated(child.run_id, "KILLED")
-                child.run = self._client.get_run(child.run_id)
+                child.status = "KILLED"
         run_id = self._parent.info.run_id
         for name, content in files.items():
             if isinstance(content, str):
@@ -275,7 +275,7 @@ class Tracker:
             run = self._client.create_run(
                 self._experiment, start_time=self._created, tags=tags, run_name=f"{trial.label} r{number}"
             )
-        child = _Child(run, epochs=None)
+        child = _Child.of(run)
         self._children[name] = child
         return child
 
@@ -284,11 +284,11 @@ class Tracker:
         found = (run for run in self._all_runs() if run.data.tags.get("study.kind") == "replicate")
         return next((run for run in found if _replicate(run) == name), None)
 
-    def _log_model(self, child: _Child, trial: PlannedTrial, payload: Callable[[], bytes]) -> str:
+    def _log_model(self, child: _Child, trial: PlannedTrial, number: int, payload: Callable[[], bytes]) -> str:
         def save(folder: Path, model: Model) -> None:
             self._draft.work.exporter(trial.config)(payload(), folder, model)
 
-        return self._models.log(child.run, trial.epochs - 1, save)
+        return self._models.log(child.run_id, self._parameters(trial, number), trial.epochs - 1, save)
 
     def _note(self) -> str:
         titles = "\n".join(f"- {space.title}" for space in self._plan.spaces)
@@ -297,18 +297,25 @@ class Tracker:
 
 @dataclass
 class _Child:
-    """A replicate's MLflow run, and how many epochs it holds; unknown (None) until somebody needs it."""
+    """What is known of a replicate's MLflow run; not all that it holds, which would be the driver's memory.
 
-    run: Run
-    epochs: int | None
+    Attributes:
+        run_id, status: as MLflow has them.
+        reason: why it failed.
+        described: whether it has its parameters.
+        epochs: how many it holds; None until somebody needs it.
+    """
 
-    @property
-    def run_id(self) -> str:
-        return str(self.run.info.run_id)
+    run_id: str
+    status: str
+    reason: str
+    described: bool
+    epochs: int | None = None
 
-    @property
-    def finished(self) -> bool:
-        return bool(self.run.info.status == "FINISHED")
+    @classmethod
+    def of(cls, run: Run) -> _Child:
+        tags = run.data.tags
+        return cls(run.info.run_id, run.info.status, tags.get(FAILED_BECAUSE, ""), DESCRIBED in tags)
 
 
 def _replicate(run: Run) -> tuple[str, int]:
@@ -355,12 +362,14 @@ def _metrics(epoch: Json, step: int, clock: int, model: str | None) -> list[Metr
     return sorted(found, key=lambda metric: metric.key == "lr")
 
 
-def _params(values: Mapping[str, Any]) -> list[Param]:
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as MLflow takes them; what is a text already stays as it is."""
+
     def text(value: Any) -> str:
         plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         return plain if len(plain) <= 6000 else plain[:5997] + "..."
 
-    return [Param(name, text(value)) for name, value in values.items()]
+    return {name: text(value) for name, value in values.items()}
 
 
 def _provenance(header: Json) -> str:
