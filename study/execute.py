@@ -106,6 +106,7 @@ class StageSearcher(Searcher):
         self._ready: list[tuple[int, int, Stage]] = []
         self._order = itertools.count()
         self._attempts: dict[str, int] = {}
+        self._reasons: dict[str, str] = {}  # by a stage that lost another rank's process
         self._saved: dict[str, str] = {}  # by a stage that lost its process
         self._running: dict[str, tuple[Stage, int, str]] = {}  # trial → stage, epochs reported, last state saved
         self._workers, self._drain, self._events = workers, drain, events
@@ -147,6 +148,8 @@ class StageSearcher(Searcher):
         """Pass on progress, and any state that was saved on the way."""
         if trial_id in self._running and "position" in result:
             stage, reported, saved = self._running[trial_id]
+            if "lost" in result:
+                self._reasons[stage.key] = f", lastly with {result['lost']}"
             self._running[trial_id] = (stage, result["position"], result["saved"])
             if result["position"] > reported:
                 self._events.trained(stage, result["position"] - reported)
@@ -174,7 +177,8 @@ class StageSearcher(Searcher):
             if self._attempts[stage.key] < LOST_ATTEMPTS:
                 self._push(stage)
             else:
-                self._give_up(stage, Failure(f"its process was lost {LOST_ATTEMPTS} times"))
+                reason = f"its process was lost {LOST_ATTEMPTS} times{self._reasons.get(stage.key, '')}"
+                self._give_up(stage, Failure(reason))
 
     def _give_up(self, stage: Stage, failure: Failure) -> None:
         for below in [stage, *descendants(stage.key, self._open.values())]:
@@ -324,7 +328,8 @@ def execute(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it complains of logs and snapshots that are not kept
     fits = sum(_room(machine, bundle) for machine in machines) // job.ranks
     if not fits:
-        raise Refusal("--ranks-per-trial", job.ranks, "fewer would do: the machines have no room for a whole trial")
+        remedy = "another number, or fewer CPUs or GPUs a trial, would do: the machines have no room for a whole one"
+        raise Refusal("--ranks-per-trial", job.ranks, remedy)
     # Never more than fit: a stage that waits for room would begin when a drain makes some.
     workers = min(resources.workers, fits) if resources.workers else fits
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # or Tune would start one process after the other

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from trainables.datasets import facts
-from trainables.losses import loss_of
+from trainables.losses import loss_of, normaliser_of
 from trainables.metrics import Tally, summary
 from trainables.networks import add_scale, build, initialise
 from trainables.ranks import ALONE, Ranks
@@ -99,8 +99,8 @@ class Learner:
                     part.eval()
         return trained
 
-    def descent(self, epoch: Epoch, trained: list[str]) -> Callable[[Tensor, int], None]:
-        """One step of SGD down a batch's mean loss, as the instruction says, upon this learner's own momentum buffers.
+    def descent(self, epoch: Epoch, trained: list[str]) -> Callable[[Tensor], None]:
+        """One step of SGD down a batch's loss, of which a rank has its part, upon this learner's own momentum buffers.
 
         It is the function below ``torch.optim.SGD``: that class imports a compiler, which takes a worker a second.
         """
@@ -112,16 +112,16 @@ class Learner:
         )
         lr = torch.tensor(epoch.lr, device=self.device)
 
-        def step(loss: Tensor, images: int) -> None:
+        def step(loss: Tensor) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
-            self.ranks.average((parameters[name] for name in trained), images)
+            gradients: dict[str, Any] = {name: parameters[name].grad for name in trained}  # each has one
             with torch.no_grad():
+                self.ranks.add(list(gradients.values()))
                 for names, weight_decay in groups:
-                    gradients = [g for name in names if (g := parameters[name].grad) is not None]
                     sgd(
-                        [parameters[name] for name in names], gradients, [self.momentum[name] for name in names],
-                        weight_decay=weight_decay, momentum=epoch.momentum, lr=lr, dampening=0.0,
-                        nesterov=epoch.nesterov, maximize=False,
+                        [parameters[name] for name in names], [gradients[name] for name in names],
+                        [self.momentum[name] for name in names], weight_decay=weight_decay, momentum=epoch.momentum,
+                        lr=lr, dampening=0.0, nesterov=epoch.nesterov, maximize=False,
                         fused=True,  # the others read the lr back to the host at every step
                     )  # fmt: skip
             for name in trained:
@@ -158,14 +158,23 @@ def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[
     trained = learner.obey(epoch, index)
     descend = learner.descent(epoch, trained)
     loss_function = loss_of(epoch, data.counts, learner.device)
+    normaliser = normaliser_of(epoch, data.counts, learner.device)
     sums = torch.zeros(3, dtype=torch.float64, device=learner.device)  # loss, correct, draws
     for inputs, targets in _steps(data, epoch, learner.origin, index):
         logits = learner.logits(*inputs)
-        loss = sum((weight * loss_function(logits, labels) for weight, labels in targets), torch.zeros(()))
+        # A mean over this rank's images counts as much as they do in the whole batch.
+        count, *shares = learner.ranks.shares(
+            [logits.new_full((), len(logits)), *(normaliser(labels) for _, labels in targets)]
+        )
+        losses = (
+            weight * share * loss_function(logits, labels)
+            for share, (weight, labels) in zip(shares, targets, strict=True)
+        )
+        loss = sum(losses, torch.zeros(()))
         predicted, n = logits.detach().argmax(1), len(logits)
-        descend(loss, n)
+        descend(loss)
         correct = sum((weight * (predicted == labels).sum() for weight, labels in targets), torch.zeros(()))
-        sums += torch.stack((loss.detach() * n, correct, torch.full_like(correct, n))).double()
+        sums += torch.stack((loss.detach() * (n / count), correct, torch.full_like(correct, n))).double()
     learner.ranks.total(sums)
     learner.ranks.align(learner.network.buffers())
     total_loss, right, used = sums.tolist()

@@ -47,6 +47,17 @@ def loss_of(epoch: Epoch, counts: NDArray[np.int64], device: torch.device, dtype
     return lambda logits, labels: F.cross_entropy(logits, labels, weights)
 
 
+def normaliser_of(
+    epoch: Epoch, counts: NDArray[np.int64], device: torch.device, dtype: torch.dtype = torch.float32
+) -> Callable[[Tensor], Tensor]:
+    """What the mean of an instruction's loss divides by: labels (B,) → (), their number or their weights' sum."""
+    if not epoch.effective_number or epoch.loss in ("focal", "sigmoid_focal"):
+        return lambda labels: labels.new_full((), len(labels), dtype=dtype)
+    weights = effective_number_weights(torch.tensor(counts, dtype=torch.float64), epoch.effective_number)
+    weights = weights.to(device, dtype)
+    return lambda labels: weights[labels].sum()
+
+
 def effective_number_weights(n: Tensor, beta: float) -> Tensor:
     """Weights inverse to the effective number of samples: ``(1 - β) / (1 - β^n_j)``, normalised to sum C: (C,).
 

@@ -1,26 +1,28 @@
 """Several processes that train one network together, each on its share of every batch (``torch.distributed``).
 
 Order and augmentation are drawn whole in every process from (seed, epoch, purpose); of a batch, rank r of R takes the
-images r, r + R, r + 2R, …, so the union of what they see is, batch by batch, what one process would see. Gradients are
-averaged over the whole batch: where it is no multiple of R, shares differ by one image, and so do their weights. Batch
-norm normalises with a rank's own share, as the public trainers do, and the statistics that are kept are those of rank
-0. A last batch of fewer images than ranks is left out.
+images r, r + R, r + 2R, …, so the union of what they see is, batch by batch, what one process would see. The loss is
+that of the whole batch, also where classes have weights or shares differ by an image. Batch norm normalises with a
+rank's own share, as the public trainers do, and the statistics that are kept are those of rank 0; mixup mixes within a
+share. A last batch of fewer images than ranks is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 PATIENCE = timedelta(minutes=10)  # for the slowest rank, such as one that decodes its first images
+JOINING = timedelta(minutes=1)  # all of them have started by then
 
 
-class Parted(OSError):
+class RankLost(OSError):
     """Another rank is gone; what it raised, if it did, is the reason."""
 
 
@@ -41,21 +43,24 @@ class Ranks:
         """The share of this rank of whatever has an order, such as a batch or the test images."""
         return slice(self.rank, None, self.size)
 
-    def average(self, parameters: Iterable[Tensor], images: int) -> None:
-        """Replace gradients of mean losses by those of the whole batch.
+    def shares(self, own: Sequence[Tensor]) -> Sequence[Tensor | float]:
+        """Of each number, how much of its sum over the ranks is this one's; alone 1."""
+        if self.size == 1:
+            return [1.0] * len(own)
+        mine = torch.stack(list(own))
+        whole = mine.clone()
+        self.total(whole)
+        return list(mine / whole)
 
-        Args:
-            parameters: whose gradients; all ranks name them in the same order.
-            images: of this rank's share.
-        """
+    def add(self, gradients: Sequence[Tensor]) -> None:
+        """Replace gradients by their sums over the ranks, all in one message; all ranks name them in the same order."""
         if self.size == 1:
             return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_ones(1)]) * images
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         self.total(flat)
-        means = torch.split(flat[:-1] / flat[-1], [gradient.numel() for gradient in gradients])
-        for gradient, mean in zip(gradients, means, strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        sums = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, whole in zip(gradients, sums, strict=True):
+            gradient.copy_(whole.view_as(gradient))
 
     def total(self, *tensors: Tensor) -> None:
         """Replace each tensor by its sum over the ranks."""
@@ -82,23 +87,35 @@ class Ranks:
 ALONE = Ranks()
 
 
-def join(ranks: Ranks, device: str, address: str) -> None:
+def meet(host: str, size: int, port: int = 0) -> Any:
+    """Where so many ranks find each other, a ``TCPStore``: rank 0 makes it on a free port, then the others on that."""
+    return distributed.TCPStore(  # type: ignore[attr-defined]
+        host, port, size, is_master=not port, timeout=JOINING, wait_for_workers=False
+    )
+
+
+def join(ranks: Ranks, device: str, place: Callable[[], Any]) -> None:
     """Join the others; all of them do at once.
 
     Args:
         ranks: which one this is.
         device: cpu (gloo) or cuda (nccl).
-        address: HOST:PORT, a free port of rank 0's machine.
+        place: makes what `meet` returns.
     """
-    _together(
-        partial(
-            distributed.init_process_group, "nccl" if device == "cuda" else "gloo", init_method=f"tcp://{address}",
-            rank=ranks.rank, world_size=ranks.size, timeout=PATIENCE,
-        )
-    )  # fmt: skip
+
+    def act() -> None:
+        store = place()
+        store.set(str(ranks.rank), "here")
+        store.wait([str(rank) for rank in range(ranks.size)], JOINING)  # gloo itself would wait for as long as a batch
+        distributed.init_process_group(
+            "nccl" if device == "cuda" else "gloo", store=store, rank=ranks.rank, world_size=ranks.size,
+            timeout=PATIENCE,
+        )  # fmt: skip
+
+    _together(act)
 
 
-def part() -> None:
+def leave() -> None:
     """Leave the others."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
@@ -107,5 +124,7 @@ def part() -> None:
 def _together(act: Callable[[], object]) -> None:
     try:
         act()
-    except RuntimeError as error:  # what gloo and NCCL raise if a rank is gone
-        raise Parted(f"a process that trains with this one is gone: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:  # gloo's own have no class
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise RankLost(f"a process that trains with this one is gone: {str(error).splitlines()[0]}") from error
+        raise

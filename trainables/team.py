@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.util.placement_group import get_current_placement_group
@@ -16,8 +17,10 @@ from study.execute import Job
 from trainables import loop, ranks
 from trainables.data import load
 from trainables.loop import Learner
-from trainables.ranks import Parted, Ranks
+from trainables.ranks import RankLost, Ranks
 from trainables.recipe import Epoch, Origin
+
+Answer = TypeVar("Answer")
 
 ANSWER_SECONDS = 10.0  # that the others have to say why they are gone
 
@@ -28,9 +31,9 @@ class Member:
     def __init__(self, job: Job, own: Ranks) -> None:
         self._job, self._ranks = job, own
 
-    def join(self, device: str, address: str) -> None:
-        """Join the others; see `ranks.join`."""
-        ranks.join(self._ranks, device, address)
+    def join(self, device: str, host: str, port: int) -> None:
+        """Join rank 0, who waits there; see `ranks.join`."""
+        ranks.join(self._ranks, device, partial(ranks.meet, host, self._ranks.size, port))
 
     def begin(self, origin: Origin, payload: bytes | None) -> None:
         """Take up a state, or state 0 of an origin."""
@@ -45,7 +48,7 @@ class Member:
 
         Raises:
             Diverged: in every rank alike.
-            Parted: if another rank is gone.
+            RankLost: if another rank is gone.
         """
         workers = max(1, int(self._job.cpus / self._ranks.size))
         data = load(self.learner.origin, epoch, Path(self._job.data_dir), workers, self._ranks)
@@ -69,8 +72,9 @@ class Team:
                 )
                 self._others.append(other.remote(job, Ranks(rank, size)))
             self._await_others()
-            address = f"{ray.util.get_node_ip_address()}:{_free_port()}"
-            self._all("join", device, address)
+            host = ray.util.get_node_ip_address()
+            store = ranks.meet(host, size)
+            self._together(lambda: ranks.join(Ranks(0, size), device, lambda: store), "join", device, host, store.port)
 
     def _await_others(self) -> None:
         """See that all have started: for one that is lost before it joins, rank 0 would wait in vain."""
@@ -78,7 +82,7 @@ class Team:
             ray.get([other.__ray_ready__.remote() for other in self._others])
         except ray.exceptions.RayError as error:
             self.close()
-            raise Parted(f"a process that trains with this one did not start: {_first_line(error)}") from error
+            raise RankLost(f"a process that trains with this one did not start: {_first_line(error)}") from error
 
     @property
     def learner(self) -> Learner:
@@ -87,29 +91,31 @@ class Team:
 
     def begin(self, origin: Origin, payload: bytes | None) -> None:
         """Take up a state, or state 0 of an origin."""
-        self._all("begin", origin, payload)
+        self._together(partial(self._first.begin, origin, payload), "begin", origin, payload)
 
     def train(self, epoch: Epoch, index: int) -> dict[str, Any]:
         """Train an epoch and evaluate; returns the measures."""
-        return self._all("train", epoch, index)  # type: ignore[no-any-return]
+        return self._together(partial(self._first.train, epoch, index), "train", epoch, index)
 
-    def _all(self, method: str, *arguments: Any) -> Any:
-        """Call every rank's method at once; returns rank 0's answer.
+    def _together(self, first: Callable[[], Answer], method: str, *arguments: Any) -> Answer:
+        """Call the others' method while rank 0 does its own part; returns rank 0's answer.
 
         Raises:
             Exception: rank 0's; if that is only that another is gone, what that one raised.
         """
         if not self._others:
-            return getattr(self._first, method)(*arguments)
+            return first()
         shared = [ray.put(argument) for argument in arguments]  # a state is sent once
         answers = [getattr(other, method).remote(*shared) for other in self._others]
         threading.Thread(target=self._watch, args=(answers,), name="watch ranks", daemon=True).start()
         try:
-            own = getattr(self._first, method)(*arguments)
+            own = first()
             ray.get(answers)
         except Exception as error:
             reason = _cause(error, answers)
             self.close()
+            if reason is error:
+                raise
             raise reason from error
         return own
 
@@ -129,29 +135,23 @@ class Team:
 
     def close(self) -> None:
         """End the others."""
-        ranks.part()
+        ranks.leave()
         self._kill()
         self._others = []
 
 
 def _cause(error: Exception, answers: list[Any]) -> Exception:
     """What went wrong first: of a rank's own failure, the others only see that it is gone."""
-    for answer in answers if isinstance(error, (Parted, ray.exceptions.RayError)) else ():
+    for answer in answers if isinstance(error, (RankLost, ray.exceptions.RayError)) else ():
         try:
             ray.get(answer, timeout=ANSWER_SECONDS)
         except ray.exceptions.RayTaskError as raised:
-            if not isinstance(raised.cause, Parted):
+            if not isinstance(raised.cause, RankLost):
                 return raised.cause  # type: ignore[no-any-return]
         except ray.exceptions.RayError as lost:
-            error = Parted(f"a process that trains with this one was lost: {_first_line(lost)}")
+            error = RankLost(f"a process that trains with this one was lost: {_first_line(lost)}")
     return error
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])

@@ -29,7 +29,7 @@ class StageTrainable(Trainable):
     Its configuration is ``stage``, a `study.tree.Stage`, and ``saved``, the last state that a lost attempt at it
     saved, or "". Each report holds ``position`` (epochs done of the stage), ``saved`` (the newest state in the store,
     or ""), ``done``, and, if it failed, ``failure``, the fields of a `study.tree.Failure`. So a trial that Tune
-    itself counts as failed has lost a process: this one, or another rank's.
+    itself counts as failed has lost a process: this one, or another rank's, of which ``lost`` says why.
 
     It is a class and not a function because Tune stops an actor between two calls of `step`: `cleanup` then saves the
     epochs done. A function's thread would be abandoned, and is no faster
@@ -40,6 +40,7 @@ class StageTrainable(Trainable):
         """Take up the first stage."""
         self.job = job
         self.team: Team | None = None
+        self.lost: Exception | None = None
         self.training = False  # the stage's state is in the team
         self.reset_config(config)
 
@@ -54,18 +55,21 @@ class StageTrainable(Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train for about a second and report; save when the stage ends, and after a minute of training."""
-        from trainables.ranks import Parted
+        from trainables.ranks import RankLost
 
+        if self.lost is not None:
+            raise self.lost  # for Tune to begin again with other processes
         failure: dict[str, Any] = {}
         try:
             if not self.training:
                 self._begin()
             self._train_slice()
-        except Exception as error:  # it is reported: what Tune sees as failed has lost a process
+        except Exception as error:  # noqa: BLE001  it is reported: what Tune sees as failed has lost a process
             self.training = False
             self._disband()
-            if isinstance(error, Parted):
-                raise
+            if isinstance(error, RankLost):
+                self.lost = error
+                return {"position": self.position, "saved": self.saved, "done": False, "lost": _one_line(error)}
             failure = {"failure": _failure(error)}
         ended = self.position == len(self.stage.keys)
         return {"position": self.position, "saved": self.saved, "done": bool(failure) or ended, **failure}

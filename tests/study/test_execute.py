@@ -52,12 +52,17 @@ class Scripted(Trainable):
             self.note("begin")
             if do == "die" or (do == "die once" and self.begun_before() == 1):
                 os._exit(1)
+            if do == "lose another":
+                self.position = -1
+                return {"position": 0, "saved": "", "done": False, "lost": "RankLost: no route to host"}
             if do == "raise":
                 failure = {"reason": "Diverged: NaN", "traceback": "at line 1", "for_good": True, "damaged": ""}
                 return {"position": 0, "saved": "", "done": True, "failure": failure}
             if do == "find the disk full":
                 failure = {"reason": "OSError: full", "traceback": "at line 2", "for_good": False, "damaged": "a"}
                 return {"position": 0, "saved": "", "done": True, "failure": failure}
+        if self.position == -1:
+            raise OSError("no route to host")
         if do in ("wait", "wait long"):
             time.sleep(0.1 if do == "wait" else 18)
             self.position = 1
@@ -151,18 +156,21 @@ def test_what_fails_takes_its_descendants_with_it_and_nothing_else(train):
         stage("raises", remaining=3, do="raise"), stage("below", "raises", 2), stage("further", "below"),
         stage("dies", remaining=3, do="die"), stage("orphan", "dies", 2),
         stage("full", remaining=3, do="find the disk full"), stage("unread", "full", 2),
+        stage("parts", remaining=3, do="lose another"),
         stage("recovers", remaining=3, do="die once"), stage("child", "recovers", 2),
         stage("sound", remaining=3), stage("another", "sound", 2),
     ]  # fmt: skip
     events, log = train(*stages)
     begun = [key for what, key, _ in log if what == "begin"]
     assert {key: begun.count(key) for key in begun} == {
-        "raises": 1, "full": 1, "dies": LOST_ATTEMPTS, "recovers": 2, "child": 1, "sound": 1, "another": 1,
+        "raises": 1, "full": 1, "dies": LOST_ATTEMPTS, "parts": LOST_ATTEMPTS, "recovers": 2, "child": 1, "sound": 1,
+        "another": 1,
     }  # fmt: skip
     assert sorted(events.states) == ["another", "child", "recovers", "sound"]
     assert sorted(events.failures) == [
         ("dies", Failure("its process was lost 3 times")),
         ("full", Failure("OSError: full", "at line 2", for_good=False, damaged="a")),
+        ("parts", Failure("its process was lost 3 times, lastly with RankLost: no route to host")),
         ("raises", Failure("Diverged: NaN", "at line 1", for_good=True)),
     ]
 

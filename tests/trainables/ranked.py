@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from learning import SHORT
 
 from study.plan import Machine
-from trainables import ranks
+from trainables import loop, ranks
 from trainables.data import load
 from trainables.loop import Learner, evaluate, train_epoch
+from trainables.losses import loss_of, normaliser_of
 from trainables.ranks import Ranks
 from trainables.recipe import Epoch, origin
 
@@ -21,7 +23,8 @@ CONFIG = replace(SHORT, measures=("events",))
 EPOCHS = [
     Epoch(lr=0.05, crop=1, flip=True, batch_size=13),
     Epoch(lr=0.05, crop=1, flip=False, batch_size=50, sampler=-1.0, measures=("fit", "events")),
-    Epoch(lr=0.02, crop=1, flip=False, batch_size=20, sampler=0.0, mixup=1.0, measures=("fit", "events")),
+    Epoch(lr=0.02, crop=1, flip=False, batch_size=20, sampler=0.0, mixup=1.0, effective_number=0.99),
+    Epoch(lr=0.01, crop=1, batch_size=13, loss="focal", loss_args=(1.0,), measures=("fit", "events")),
 ]
 
 
@@ -41,14 +44,21 @@ def data(own: Ranks, epoch: Epoch = EPOCHS[0]) -> Any:
     return load(origin(CONFIG, Machine("cpu", 1, ranks=own.size)), epoch, None, 1, own)
 
 
-def train(rank: int, address: str, answers: Any) -> None:
-    """Train all epochs as one of two; answer with the measures and the state."""
+def train(rank: int, port: Any, answers: Any) -> None:
+    """Train all epochs as one of two, the first of which says at what port; answer with the measures and the state."""
     own = Ranks(rank, SIZE)
-    ranks.join(own, "cpu", address)
+    if rank == 0:
+        store = ranks.meet("127.0.0.1", SIZE)
+        port.put(store.port)
+    else:
+        store = ranks.meet("127.0.0.1", SIZE, port.get(timeout=60))
+    ranks.join(own, "cpu", lambda: store)
+    for constants in (loss_of, normaliser_of):
+        setattr(loop, constants.__name__, partial(constants, dtype=torch.float64))
     student, measures = Exact(own), []
     for index, epoch in enumerate(EPOCHS):
         measures.append(
             train_epoch(student, data(own, epoch), epoch, index) | evaluate(student, data(own, epoch), epoch)
         )
     answers.put((rank, measures, {name: tensor.numpy() for name, tensor in student.state().items()}))
-    ranks.part()
+    ranks.leave()

@@ -18,6 +18,7 @@ from trainables.datasets import DATASETS, Lists, facts
 from trainables.folders import look
 from trainables.images import ImageFiles
 from trainables.loop import Learner, evaluate, train_epoch
+from trainables.ranks import Ranks
 from trainables.recipe import Epoch, origin
 
 SIDE = 56
@@ -73,6 +74,21 @@ def origin_of(name):
     return replace(
         origin(Config(dataset="digits"), Machine("cpu", 1)), dataset=name, fingerprint=facts(name).fingerprint
     )
+
+
+def test_a_rank_s_batches_are_its_shares_of_the_whole_ones(files):
+    whole, *parts = files(0), *(files(0, ranks=Ranks(rank, 2)) for rank in range(2))
+    order = np.random.default_rng(3).permutation(sum(COUNTS))
+    draw = [list(each.batches(order, EPOCH, np.random.default_rng(1))) for each in (whole, *parts)]
+    for batch, *shares in zip(*draw, strict=True):
+        for rank, share in enumerate(shares):
+            for own, all_of_it in zip(share, batch, strict=True):
+                assert torch.equal(own, all_of_it[rank::2])
+    for name in ("test_batches", "fit_batches"):
+        there, *shares = (joined(getattr(each, name)()) for each in (whole, *parts))
+        for rank, share in enumerate(shares):
+            for own, all_of_it in zip(share, there, strict=True):
+                assert torch.equal(own, all_of_it[rank::2])
 
 
 # Evaluation

@@ -2,7 +2,7 @@
 
 import copy
 import multiprocessing
-import socket
+from datetime import timedelta
 from itertools import zip_longest
 
 import numpy as np
@@ -13,22 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ranked import EPOCHS, SIZE, Exact
 
-from trainables import loop
+from trainables import loop, ranks
 from trainables.losses import loss_of
 from trainables.ranks import ALONE, Ranks
-
-
-def free_address():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module")
 def together():
     """By rank: the measures of each epoch, and the last state."""
     context = multiprocessing.get_context("spawn")
-    answers, address = context.Queue(), free_address()
-    processes = [context.Process(target=ranked.train, args=(rank, address, answers)) for rank in range(SIZE)]
+    answers, port = context.Queue(), context.Queue()
+    processes = [context.Process(target=ranked.train, args=(rank, port, answers)) for rank in range(SIZE)]
     for process in processes:
         process.start()
     found = {rank: rest for rank, *rest in (answers.get(timeout=120) for _ in processes)}
@@ -38,7 +33,7 @@ def together():
 
 
 def in_one_process():
-    """A slow reference: a network a rank, each sees its share; one SGD follows the mean of their gradients."""
+    """A slow reference: a network a rank, each sees its share; one SGD follows the loss of the whole batch."""
     student = Exact()
     networks = [student.network, copy.deepcopy(student.network)]
     momentum = student.momentum
@@ -48,18 +43,20 @@ def in_one_process():
             network.train()
         function = loss_of(epoch, ranked.data(ALONE, epoch).counts, torch.device("cpu"), torch.float64)
         for step in zip(*shares, strict=True):
-            sizes = []
-            for network, ((images,), targets) in zip(networks, step, strict=True):
+            logits = []
+            for network, ((images,), _) in zip(networks, step, strict=True):
                 network.load_state_dict(dict(student.network.named_parameters()), strict=False)
                 network.zero_grad()
-                logits = network(images.double())
-                sizes.append(len(images))
-                sum(weight * function(logits, labels) for weight, labels in targets).backward()
+                logits.append(network(images.double()))
+            loss = 0.0
+            for parts in zip(*(targets for _, targets in step), strict=True):
+                labels = torch.cat([labels for _, labels in parts])
+                loss = loss + parts[0][0] * function(torch.cat(logits), labels)
+            loss.backward()
             for (name, parameter), other in zip(
                 student.network.named_parameters(), networks[1].parameters(), strict=True
             ):
-                mean = (sizes[0] * parameter.grad + sizes[1] * other.grad) / sum(sizes)
-                gradient = mean + epoch.weight_decay * parameter.detach()
+                gradient = parameter.grad + other.grad + epoch.weight_decay * parameter.detach()
                 momentum[name].mul_(epoch.momentum).add_(gradient)
                 parameter.data.sub_(torch.tensor(epoch.lr) * momentum[name])  # the lr is a float32 there, too
     return student
@@ -112,6 +109,21 @@ def test_a_rank_that_has_no_image_measures_what_all_have(monkeypatch):
     assert loop.evaluate(Exact(empty), ranked.data(empty), EPOCHS[-1]) == expected
 
 
+def test_a_rank_s_batches_are_its_shares_of_the_whole_ones():
+    epoch, order = EPOCHS[0], np.random.default_rng(0).permutation(342)
+    whole, *parts = (ranked.data(own, epoch) for own in (ALONE, *(Ranks(rank, 3) for rank in range(3))))
+    draw = [list(each.batches(order, epoch, np.random.default_rng(1))) for each in (whole, *parts)]
+    for batch, *shares in zip(*draw, strict=True):
+        for rank, share in enumerate(shares):
+            for own, all_of_it in zip(share, batch, strict=True):
+                torch.testing.assert_close(own, all_of_it[rank::3], rtol=0, atol=0)
+    for name in ("test_batches", "fit_batches"):
+        joined = [[torch.cat(part) for part in zip(*getattr(each, name)(), strict=True)] for each in (whole, *parts)]
+        for rank, share in enumerate(joined[1:]):
+            for own, all_of_it in zip(share, joined[0], strict=True):
+                torch.testing.assert_close(own, all_of_it[rank::3], rtol=0, atol=0)
+
+
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 8))
 def test_the_shares_of_all_ranks_are_the_single_process_s_order_batch_by_batch(n, batch, size):
     order = np.random.default_rng(n).permutation(n)
@@ -132,10 +144,27 @@ def test_a_last_batch_with_fewer_images_than_ranks_is_left_out():
     assert lengths == [counts.sum(), counts.sum() - 1]
 
 
+def test_a_rank_that_does_not_join_is_lost_and_what_is_wrong_otherwise_is_not(monkeypatch):
+    monkeypatch.setattr(ranks, "JOINING", timedelta(seconds=1))
+    store = ranks.meet("127.0.0.1", 2)
+    with pytest.raises(ranks.RankLost, match="gone"):
+        ranks.join(Ranks(0, 2), "cpu", lambda: store)
+    with pytest.raises(ranks.RankLost, match="gone"):
+        ranks.join(Ranks(1, 2), "cpu", lambda: ranks.meet("127.0.0.1", 2, 1))  # where nobody waits
+    assert not torch.distributed.is_initialized()
+
+    def short_of_memory():
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        ranks.join(Ranks(0, 2), "cpu", short_of_memory)
+
+
 def test_alone_nothing_is_asked_of_torch_distributed():
-    tensor, parameter = torch.ones(2), torch.nn.Parameter(torch.ones(2))
-    ALONE.average([parameter], 2)
+    tensor = torch.ones(2)
+    ALONE.add([tensor])
     ALONE.total(tensor)
+    assert ALONE.shares([tensor, tensor]) == [1.0, 1.0]
     ALONE.align([tensor])
     assert ALONE.whole(tensor, 2) is tensor
     assert not torch.distributed.is_initialized()

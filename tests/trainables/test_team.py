@@ -14,7 +14,7 @@ from study.plan import Machine
 from study.refusal import Refusal
 from trainables import ranks
 from trainables.loop import Diverged
-from trainables.ranks import Parted
+from trainables.ranks import RankLost
 from trainables.recipe import origin
 from trainables.team import Team
 
@@ -42,7 +42,7 @@ def test_a_rank_that_is_lost_ends_the_epoch_and_a_new_team_goes_on(team: Team) -
     team.begin(ORIGIN, None)
     expected = team.train(EPOCH, 0)
     ray.kill(team._others[0])
-    with pytest.raises(Parted, match="lost"):
+    with pytest.raises(RankLost, match="lost"):
         team.train(EPOCH, 1)
     assert not ranks.distributed.is_initialized()
     again = Team(JOB, "cpu", 2)

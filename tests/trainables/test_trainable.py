@@ -14,7 +14,7 @@ from study.store import Store
 from study.tree import Failure, Stage
 from trainables import trainable, work
 from trainables.config import Config
-from trainables.ranks import Parted
+from trainables.ranks import RankLost
 from trainables.trainable import StageTrainable
 
 CONFIG = Config(dataset="digits", backbone="resnet8", epochs=5, milestones=(2,), warmup=1, S=1).to_json()
@@ -177,7 +177,9 @@ def test_a_stage_that_loses_another_rank_counts_as_lost_and_is_taken_up_again(
     made.step()
     assert made.team is not None
     ray.kill(made.team._others[0])
-    with pytest.raises(Parted):  # not reported: Tune is to see that it failed
+    told = made.step()
+    assert (told["done"], told["lost"].startswith("RankLost: a process that trains with this one")) == (False, True)
+    with pytest.raises(RankLost):  # Tune is to see that it failed, and to begin again in another process
         made.step()
     made.cleanup()
     again = actor(job, stage)
