@@ -31,7 +31,11 @@ def _places(function: Function) -> Function:
 def _machines(function: Function) -> Function:
     options = (
         click.option("--workers", type=click.IntRange(min=1), help="Stages at a time. [default: what fits]"),
-        click.option("--address", metavar="ADDR", help="A Ray cluster (auto, or HOST:PORT). [default: this machine]"),
+        click.option(
+            "--address",
+            metavar="ADDR",
+            help="A Ray cluster (auto, or HOST:PORT), or local. [default: local; of resume: where the run was begun]",
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -190,7 +194,8 @@ def show(space: str) -> None:
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
     show_default=True,
-    help="Of the arithmetic; auto: bf16 where it makes steps shorter on this machine's CPU, else fp32.",
+    help="Of the arithmetic; auto: bf16 where it makes steps shorter on this machine's CPU, else and on GPUs and "
+    "clusters fp32.",
 )
 @click.option(
     "--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="Where data sets lie. [default: HOME/data]"
@@ -223,8 +228,8 @@ def run(
     elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
         raise Refusal("--gpus-per-trial", gpus_per_trial, "a fraction, or a whole number, ≥ 0 would do")
     ranks = ranks_per_trial or max(1, int(gpus_per_trial))
-    if gpus_per_trial % ranks and ranks > 1:
-        raise Refusal("--ranks-per-trial", ranks, f"a divisor of {gpus_per_trial:g}, the GPUs of a trial, would do")
+    if gpus_per_trial and ranks != max(1, int(gpus_per_trial)):
+        raise Refusal("--ranks-per-trial", ranks, f"{max(1, int(gpus_per_trial))}, one a GPU, would do")
     place = Home(home, store)
     folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
     resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder)
@@ -255,7 +260,10 @@ def resume(
     run: str, home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None,
     address: str | None, retry_failed: bool, retrain: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Go on with a RUN after an interruption: its plan is stored, nothing else need be said."""
+    """Go on with a RUN after an interruption: its plan is stored, nothing else need be said.
+
+    A space of your own must still be where it was.
+    """
     from study import launch
 
     services, machines = (tracking_uri, storage), (workers, address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Wish:
             runs.check_name(self.name)
         each = self.resources
         threads = max(1, int(each.cpus / self.ranks))
-        bf16 = not each.gpus and has_bf16()
+        bf16 = not each.gpus and not each.address and has_bf16()  # what a cluster's machines have is not known here
         machine = Machine("cuda" if each.gpus else "cpu", 1 if each.gpus else threads, self.precision, bf16, self.ranks)
         drawn = draft(self.spaces, self.request, self.replicates, machine, each)
         if self.name is not None:
@@ -239,7 +239,8 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         "trials_total": len(recipes), "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
         "epochs_naive": sum(len(recipe.epochs) for recipe in recipes), "epochs_needed": plan.epochs_needed,
         "epochs_to_train": len(tree.missing(recipes, stored)),
-        **asdict(plan.machine), "left_out": drawn.left_out,
+        "device": plan.machine.device, "threads": plan.machine.threads, "ranks": plan.machine.ranks,
+        "precision": sorted({recipe.origin["precision"] for recipe in recipes}), "left_out": drawn.left_out,
     }  # fmt: skip
     if as_json:
         click.echo(json.dumps(record, indent=2, ensure_ascii=False))

@@ -7,7 +7,7 @@ import platform
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -309,14 +309,18 @@ def grown(before: Plan, drawn: Draft) -> Draft:
             f"they changed since run {before.run} was planned, so its states would be others: "
             "check out what it was planned with, or start it anew with --retrain",
         )  # fmt: skip
-    lost = _lost(before, drawn)
+    lost, other = _lost(before, drawn)
+    remedy = (
+        "at least what it has, or another --name, would do; if its data or its space's file have changed, --retrain "
+        "begins it anew"
+    )
+    if other:
+        machine = _other_machine(before.machine, now.machine)
+        remedy = "the same, or another --name, would do" if machine else remedy
+        lost += machine or other
     if lost:
         shown = "; ".join(lost[:3]) + (f"; and {len(lost) - 3} more" if len(lost) > 3 else "")
-        raise Refusal(
-            "run", before.run,
-            f"it can only grow, and this is not a superset of it: {shown}. If its data have changed, "
-            "--retrain begins it anew",
-        )  # fmt: skip
+        raise Refusal("run", before.run, f"it can only grow, and this is not a superset of it: {shown}: {remedy}")
     drawn.plan = replace(
         drawn.plan, run=before.run, created=before.created, generation=before.generation,
         tracking_uri=before.tracking_uri, storage=before.storage, home=before.home,
@@ -324,12 +328,11 @@ def grown(before: Plan, drawn: Draft) -> Draft:
     return drawn
 
 
-def _lost(before: Plan, drawn: Draft) -> list[str]:
-    """What of a plan is not in what has been drawn, in words; its points are taken over."""
-    now, lost = drawn.plan, []
-    for field, value in asdict(before.machine).items():
-        if value != getattr(now.machine, field):
-            lost.append(f"{field} = {getattr(now.machine, field)} instead of {value}")
+def _lost(before: Plan, drawn: Draft) -> tuple[list[str], list[str]]:
+    """What of a plan is not in what has been drawn, and what is there but other work; its points are taken over."""
+    now = drawn.plan
+    lost: list[str] = []
+    other: list[str] = []
     if before.replicates > now.replicates:
         lost.append(f"{now.replicates} replicates instead of {before.replicates}")
     here = {space.name: space for space in now.spaces}
@@ -347,8 +350,10 @@ def _lost(before: Plan, drawn: Draft) -> list[str]:
             lost.append(f"--early-stop {again.search.early_stop} instead of {space.search.early_stop}")
         elif space.search and again.search and len(before.points(space)) > again.search.trials:
             lost.append(f"{again.search.trials} trials of {space.name}, which has {len(before.points(space))}")
-    if lost:
-        return lost
+        elif space.search and again.search and again.search.base[: len(space.search.base)] != space.search.base:
+            other.append(f"other work in {space.name}")
+    if lost or other:
+        return lost, other
     for trial in before.trials:
         if before.space(trial.space).search is not None:
             drawn.append(trial, None if trial.champion_of else now.replicates)
@@ -357,8 +362,24 @@ def _lost(before: Plan, drawn: Draft) -> list[str]:
             lost.append(f"no {trial.name}")
         elif again_trial.ends[: len(trial.ends)] != trial.ends:
             versions = [n for n, v in before.versions.items() if now.versions.get(n) != v and n in ("torch", "numpy")]
-            lost.append(f"other work in {trial.name}" + (f" (another {' and '.join(versions)})" if versions else ""))
-    return lost
+            other.append(f"other work in {trial.name}" + (f" (another {' and '.join(versions)})" if versions else ""))
+    return lost, other
+
+
+def _other_machine(before: Machine, now: Machine) -> list[str]:
+    """What differs in how work was settled, in the words of the options that say it."""
+    found = []
+    if now.device != before.device:
+        found.append(f"{now.device} instead of {before.device} (--gpus-per-trial)")
+    if now.threads != before.threads:
+        found.append(f"{now.threads} threads a rank instead of {before.threads} (--cpus-per-trial)")
+    if now.ranks != before.ranks:
+        found.append(f"--ranks-per-trial {now.ranks} instead of {before.ranks}")
+    if now.precision != before.precision:
+        found.append(f"--precision {now.precision} instead of {before.precision}")
+    elif now.bf16 != before.bf16 and now.precision == "auto":
+        found.append(f"--precision auto, which was {'bf16' if before.bf16 else 'fp32'} where the run was planned")
+    return found
 
 
 def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:

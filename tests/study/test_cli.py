@@ -54,9 +54,11 @@ def test_a_dry_run_lists_every_trial_and_writes_nothing(study: Study, tmp_path: 
 
 def test_a_plan_settles_the_arithmetic(study: Study) -> None:
     told = parsed(study("run", "table9", "--precision", "bf16", "--cpus-per-trial", "2", "--dry-run", "--json"))
-    assert (told["device"], told["threads"], told["precision"], told["ranks"]) == ("cpu", 2, "bf16", 1)
-    told = parsed(study("run", "table9", "--dry-run", "--json"))
-    assert (told["threads"], told["precision"], told["bf16"]) == (1, "auto", has_bf16())
+    assert (told["device"], told["threads"], told["precision"], told["ranks"]) == ("cpu", 2, ["bf16"], 1)
+    own = ["fp32", "bf16"][has_bf16()]
+    for data, expected in ((["digits"], ["fp32"]), (["cifar10"], [own]), (["digits", "cifar10"], {own, "fp32"})):
+        told = parsed(study("run", "table9", *(f"--data={each}" for each in data), "--dry-run", "--json"))
+        assert (told["threads"], told["precision"]) == (1, sorted(expected))
 
 
 def test_two_processes_train_each_replicate_together(
@@ -104,7 +106,14 @@ def test_tables_planned_together_share_their_trunks(study: Study) -> None:
         (["run", "table9", "--cpus-per-trial", "inf"], ["--cpus-per-trial", "inf", "finite"]),
         (["run", "table9", "--cpus-per-trial", "nan"], ["--cpus-per-trial", "nan", "finite"]),
         (["run", "table9", "--ranks-per-trial", "65"], ["--ranks-per-trial", "65", "at most 64"]),
-        (["run", "table9", "--ranks-per-trial", "3", "--gpus-per-trial", "8"], ["--ranks-per-trial", "3", "divisor"]),
+        (
+            ["run", "table9", "--ranks-per-trial", "3", "--gpus-per-trial", "8"],
+            ["--ranks-per-trial", "3", "8, one a GPU"],
+        ),
+        (
+            ["run", "table9", "--ranks-per-trial", "2", "--gpus-per-trial", "0.5"],
+            ["--ranks-per-trial", "2", "1, one a"],
+        ),
         (["run", "table9", "--cpus-per-trial", "1000"], ["--cpus-per-trial", "1000", "at most"]),
         (["run", "table9", "--gpus-per-trial", "inf"], ["--gpus-per-trial", "inf", "whole number"]),
         (["run", "table9", "--gpus-per-trial", "-1"], ["--gpus-per-trial", "-1", "≥ 0"]),

@@ -234,11 +234,15 @@ def test_a_run_grows_by_replicates_cells_and_spaces_and_what_it_holds_stays(smal
         (lambda small: draft(small("other", CELLS)), "no small"),
         (
             lambda small: draft(small(cells=CELLS), machine=Machine("cpu", 2)),
-            "threads = 2 instead of 1",
+            "2 threads a rank instead of 1 (--cpus-per-trial): the same, or another --name, would do",
+        ),
+        (
+            lambda small: draft(small(cells=CELLS), machine=Machine("cpu", 1, "bf16", ranks=2)),
+            "--ranks-per-trial 2 instead of 1; --precision bf16 instead of auto",
         ),
         (lambda small: draft(small(cells=CELLS), request=Request(imbalance=(10.0,))), "no small/IB⇒IB"),
     ],
-    ids=["fewer replicates", "a missing cell", "a missing space", "another machine", "other data"],
+    ids=["fewer replicates", "a missing cell", "a missing space", "another machine", "other arithmetic", "other data"],
 )
 def test_what_is_not_a_superset_is_refused_with_the_difference(small_space, change, difference):
     before = stored(draft(small_space(cells=CELLS)))
@@ -248,10 +252,17 @@ def test_what_is_not_a_superset_is_refused_with_the_difference(small_space, chan
     assert difference in str(refused.value)
 
 
+@pytest.mark.parametrize("machine", [Machine("cpu", 1, "fp32"), Machine("cpu", 1, bf16=True)])
+def test_a_machine_that_settles_the_same_work_is_no_difference(small_space, machine):
+    """On digits auto is fp32 whatever the CPU has."""
+    before = stored(draft(small_space(cells=CELLS)))
+    assert planning.grown(before, draft(small_space(cells=CELLS), machine=machine)).plan.trials == before.trials
+
+
 def test_a_long_difference_is_shown_by_three_and_a_number(small_space):
     cells = [(first, switch) for first in ("IB", "CB", "CR") for switch in ("IB", "CB", "CR")]
     before = stored(draft(small_space(cells=tuple(cells)), replicates=1))
-    with pytest.raises(Refusal, match=r"; and 5 more\. If its data have changed, --retrain begins it anew$") as refused:
+    with pytest.raises(Refusal, match=r"; and 5 more: .*, --retrain begins it anew$") as refused:
         planning.grown(before, draft(small_space(cells=(("CR", "CR"),)), replicates=1))
     assert str(refused.value).count("no small/") == 3
 
