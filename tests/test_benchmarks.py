@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.kills import write_space
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 TINY = {
@@ -17,6 +18,9 @@ TINY = {
     "epoch": ["--images", "130", "--steps", "1"],
     "tracking": ["--trials", "1", "--epochs", "4"],
     "scale": ["--counts", "2"],
+    "table": ["--epochs", "2", "--space", "SPACE"],
+    "cost_table9": ["--space", "SPACE"],
+    "trainable_forms": ["--stages", "2"],
 }
 
 
@@ -28,7 +32,9 @@ def test_the_readme_shows_the_results() -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_a_benchmark_runs_and_its_result_has_rows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "result.json"
-    command = [sys.executable, BENCHMARKS / f"{name}.py", "--repeats", "1", "--out", out, *TINY[name]]
+    space = write_space(tmp_path, epochs=4)
+    tiny = [space if word == "SPACE" else word for word in TINY[name]]
+    command = [sys.executable, BENCHMARKS / f"{name}.py", "--repeats", "1", "--out", out, *tiny]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     monkeypatch.syspath_prepend(BENCHMARKS)
@@ -37,6 +43,13 @@ def test_a_benchmark_runs_and_its_result_has_rows(name: str, tmp_path: Path, mon
     rows = list(getattr(readme, name)(json.loads(out.read_text())))
     assert rows
     assert all(result for _, _, result in rows)
+
+
+@pytest.mark.parametrize("wrong", [["--repeats", "0"], ["--out", "/nowhere/result.json"]])
+def test_a_mistake_is_refused_before_anything_is_measured(wrong: list[str]) -> None:
+    done = subprocess.run([sys.executable, BENCHMARKS / "loader.py", *wrong], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "would do" in done.stderr
 
 
 def test_the_samplers_draw_each_class_as_often_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ class Config:
         retrain_schedule: step, after a warm-up as before ×0.1 at a third and at two thirds; or cosine to 0.
         measures: beyond the fixed set: fit, events; see `recipe.Epoch`.
         precision: fp32 (without TF32), bf16 (autocast), or auto, as the machine has it; see `recipe.precision`.
-        split_seed: on digits, which images are for test and which digit gets which rank.
+        split_seed: on digits, which images are for test and which digit is the n-th largest class.
         subset_seed: which images the long-tailed subset keeps; 0 is LDAM's and BBN's on CIFAR.
         seed: initial weights, sampling and augmentation.
         varies: the seeds that a replicate's number is added to; the others are the same in all of them.

@@ -187,7 +187,7 @@ def _long_tailed(
     Args:
         dataset: digits, cifar10 or cifar100.
         imbalance: IF; 1 keeps each class whole, and the long-tailed subset of the same seed is its beginning.
-        split_seed: digits: which images are for test and which digit gets which rank.
+        split_seed: digits: which images are for test and which digit is the n-th largest class.
         subset_seed: which images are kept; see `subset`.
         crop: zero padding in pixels that `batches` crops from.
         device: cpu or cuda.
@@ -234,8 +234,8 @@ def _digits(
     if found != declared:
         raise Refusal("digits", found, f"scikit-learn's digits with {declared} would do")
     split = generator(split_seed, 0, Purpose.SPLIT)
-    rank_of_digit = split.permutation(10)
-    labels = rank_of_digit[targets]
+    class_of_digit = split.permutation(10)
+    labels = class_of_digit[targets]
     test, pool = [], []
     for label in range(10):
         members = split.permutation(np.flatnonzero(labels == label))

@@ -84,8 +84,8 @@ def summary(
     }
     if listed and len(images) <= LISTED:
         measures["class_accuracy"] = [round(float(a), 6) if n else None for a, n in zip(accuracy, images, strict=True)]
-    for split, ranks in shots.items():
-        own = [rank for rank in ranks if there[rank]]
+    for split, classes in shots.items():
+        own = [each for each in classes if there[each]]
         if own:
             measures[split] = float(accuracy[own].mean())
     return {f"{prefix}/{name}": value for name, value in measures.items()}

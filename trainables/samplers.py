@@ -33,6 +33,9 @@ def class_probabilities(counts: NDArray[np.int64], sampler: float | tuple[float,
     Args:
         counts: n_j, training images of each class: (C,).
         sampler: the exponent q of eq. 1, or class weights (C,), which are normalised. A class without images gets 0.
+
+    Raises:
+        ValueError: if no class that has images has a weight.
     """
     present = counts > 0
     weights = np.zeros(len(counts))
@@ -41,6 +44,8 @@ def class_probabilities(counts: NDArray[np.int64], sampler: float | tuple[float,
     else:
         powers = sampler * np.log(counts[present])  # in logs: 5000^-200 is 0, but not beside others like it
         weights[present] = np.exp(powers - powers.max())
+    if not weights.sum() > 0:
+        raise ValueError("a sampler whose weights are 0 for every class that has images")
     probabilities: NDArray[np.float64] = weights / weights.sum()
     return probabilities
 
@@ -73,7 +78,7 @@ def epoch_order(
     draws = np.bincount(classes, minlength=len(counts))
     short = np.uint16 if len(counts) <= 1 << 16 else np.int64  # NumPy sorts the former by radix, ten times faster
     by_class = np.argsort(classes.astype(short), kind="stable")
-    ranks = np.arange(total) - np.repeat(np.cumsum(draws) - draws, draws)
+    turns = np.arange(total) - np.repeat(np.cumsum(draws) - draws, draws)
     # All shuffles lie one after the other in one array, class by class; sorting uniform keys inside each makes them.
     safe = np.maximum(counts, 1)
     room = -(-draws // safe) * counts
@@ -85,7 +90,7 @@ def epoch_order(
     images = np.repeat(first, room) + within % lengths
 
     order = np.empty(total, dtype=np.int64)
-    order[by_class] = images[walk][np.repeat(start, draws) + ranks]
+    order[by_class] = images[walk][np.repeat(start, draws) + turns]
     return order
 
 

@@ -1,9 +1,10 @@
-"""What store, tracking and report add to digits Table 9: the platform against Ray Tune alone on the same stages.
+"""What store, tracking and report add to digits Table 9: the platform against its own stages on Ray without them.
 
     python tests/benchmarks/cost_table9.py [--repeats 3] [--out JSON]
 
-Three replicates, planned, trained and reported as ``study run table9`` does; and the same stages through Ray alone,
-their states kept as bare files in memory. Both are processes of their own, timed from start to end.
+Three replicates, planned, trained and reported as ``study run table9`` does; and the same stages, in the same order, by
+the same Trainable on Ray Tune, their states kept as bare files in memory. Both are processes of their own, timed from
+start to end.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measuring import alternate, arguments, seconds, spread, write
+from measuring import alternate, arguments, seconds, spread, undisturbed, write
 from ray import cloudpickle
 from trainable_forms import Silent
 
@@ -27,8 +28,8 @@ from study.store import Store
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have this file on their path
 
 
-def ray_alone() -> None:
-    """Digits Table 9's stages through Ray; a state is a bare file in memory, and nothing else is kept."""
+def ray_alone(space: str) -> None:
+    """A space's stages through Ray; a state is a bare file in memory, and nothing else is kept."""
     from trainables.trainable import StageTrainable
 
     class InMemory(Store):
@@ -46,7 +47,7 @@ def ray_alone() -> None:
             trainables.trainable.Store = InMemory
             super()._begin()
 
-    draft = planning.draft(["table9"], Request(), 3, Machine("cpu", 1), Resources())
+    draft = planning.draft([space], Request(), 3, Machine("cpu", 1), Resources())
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, execute.connected(Resources()):
         execute.execute(
             tree.stages(list(draft.recipes.values()), set()), execute.Job("alone", folder, ""), Resources(), Kept,
@@ -56,28 +57,34 @@ def ray_alone() -> None:
         assert ends <= set(os.listdir(folder))
 
 
-def platform() -> float:
-    """Seconds of ``study run table9``, cold."""
+def platform(space: str) -> float:
+    """Seconds of ``study run``, cold."""
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "study", "run", "table9", "--home", home]
-        return seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+        return timed("-m", "study", "run", space, "--home", home)
 
 
-def alone() -> float:
+def alone(space: str) -> float:
     """Seconds of `ray_alone` in a process of its own."""
-    command = [sys.executable, __file__, "--ray-alone"]
-    return seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+    return timed(__file__, "--ray-alone", "--space", space)
+
+
+def timed(*arguments: str) -> float:
+    """Seconds of a command of Python's."""
+    command = [sys.executable, *arguments]
+    return seconds(lambda: subprocess.run(command, check=True, capture_output=True, env=undisturbed()))
 
 
 def main() -> None:
     """Both, in turn."""
     parser = arguments(__doc__, "cost_table9", repeats=3)
     parser.add_argument("--ray-alone", action="store_true", help="only that side, once, in this process")
+    parser.add_argument("--space", default="table9", help="another one for a smoke test only")
     asked = parser.parse_args()
     if asked.ray_alone:
-        ray_alone()
+        ray_alone(asked.space)
         return
-    found = alternate({"platform": platform, "ray_alone": alone}, asked.repeats)
+    sides = {"platform": lambda: platform(asked.space), "ray_alone": lambda: alone(asked.space)}
+    found = alternate(sides, asked.repeats)
     pairs = zip(found["platform"], found["ray_alone"], strict=True)
     result = {
         "unit": "s of wall time, process start to end", "n": asked.repeats, **found,

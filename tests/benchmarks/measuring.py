@@ -61,9 +61,31 @@ def shortened(value: float) -> float:
 def arguments(described: str, name: str, repeats: int) -> argparse.ArgumentParser:
     """A benchmark's command line: --repeats and --out, by default results/`name`.json."""
     parser = argparse.ArgumentParser(description=described, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=repeats)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / f"{name}.json")
+    parser.add_argument("--repeats", type=at_least_one, default=repeats)
+    parser.add_argument("--out", type=_new_file, default=HERE / "results" / f"{name}.json")
     return parser
+
+
+def at_least_one(text: str) -> int:
+    """A number of an argument."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1 would do")
+    return value
+
+
+def _new_file(text: str) -> Path:
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: a file in a folder that exists would do")
+    return path
+
+
+def undisturbed() -> dict[str, str]:
+    """The environment without what would lead a command elsewhere: another home, server, cluster, or a GPU."""
+    theirs = ("STUDY_HOME", "STUDY_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+    own = {name: value for name, value in os.environ.items() if name not in theirs}
+    return own | {"CUDA_VISIBLE_DEVICES": "", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def seconds(act: Callable[[], object], times: int = 1) -> float:

@@ -7,6 +7,7 @@ Writes it between two comments of README.md; ``--check`` exits 1 if what stands 
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -34,8 +35,10 @@ def number(value: float) -> str:
 
 
 def at_least(target: float, *ratios: Json) -> str:
-    """The target, and whether the medians reach it."""
-    return f"≥ {target:g} ×, {'met' if all(each['median'] >= target for each in ratios) else '**missed**'}"
+    """The target, and whether all values reach it, or the medians do."""
+    if all(each["min"] >= target for each in ratios):
+        return f"≥ {target:g} ×, met"
+    return f"≥ {target:g} ×, {'met by the median' if all(e['median'] >= target for e in ratios) else '**missed**'}"
 
 
 def at_most(target: str, met: bool) -> str:
@@ -43,13 +46,21 @@ def at_most(target: str, met: bool) -> str:
     return f"≤ {target}, {'met' if met else '**missed**'}"
 
 
-def table(found: Json) -> Iterator[Row]:
+def table(found: Json, script: str = "a plain Ray Tune script", target: float = 5) -> Iterator[Row]:
     times = f"{between(found['plain'])} against {between(found['ours'])} s: {between(found['ratio'])} × faster"
+    plain, ours = (found["where_the_time_goes"][side] for side in ("plain", "ours"))
+    logged = plain["mlflow_seconds_in_driver"]
+    where = f" ({number(logged)} s of its time are Ray's MLflow callback)" if logged else ""
     yield (
-        "Table 9 on digits, one seed, cold: a plain Ray Tune script against `study run`",
-        at_least(5, found["ratio"]),
-        f"{times}, n = {found['n']}",
+        f"Table 9 on digits, one seed, cold: {script} against `study run`",
+        at_least(target, found["ratio"]) if target else "",
+        f"{times}{where}; {number(plain['epochs_trained'])} against {number(ours['epochs_trained'])} epochs, "
+        f"n = {found['n']}",
     )
+
+
+def table_favoured(found: Json) -> Iterator[Row]:
+    yield from table(found, "the script without MLflow, its processes reused,", 0)
 
 
 def sampler(found: Json) -> Iterator[Row]:
@@ -64,7 +75,7 @@ def sampler(found: Json) -> Iterator[Row]:
                 for case in here
             )
             target = at_least(20, *(case["ratio"] for case in here)) if large else ""
-            if large or peer == "WeightedRandomSampler":
+            if large or "linear" not in peer:
                 yield f"an epoch's order of {data}: {peer} against ours", target, f"{said}, n = {found['n']}"
 
 
@@ -183,7 +194,8 @@ def everything(found: Json) -> Iterator[Row]:
 
 
 SECTIONS: tuple[Callable[[Json], Iterator[Row]], ...] = (
-    table, sampler, loader, epoch, scale, tracking, cost_table9, trainable_forms, kills, outage, everything,
+    table, table_favoured, sampler, loader, epoch, scale, tracking, cost_table9, trainable_forms, kills, outage,
+    everything,
 )  # fmt: skip
 
 
@@ -198,19 +210,23 @@ def lines() -> Iterator[str]:
             found = json.loads(path.read_text(encoding="utf-8"))
             link = f"[{path.stem}](tests/benchmarks/results/{path.name})"
             yield from (f"| {what} | {target} | {result} | {link} |" for what, target, result in section(found))
-            on = ", ".join(filter(None, (found["hardware"], found.get("date", ""), f"commit {found['commit'][:7]}")))
+            commit = found["commit"][:7] + "+" * found["commit"].endswith("+")
+            on = ", ".join(filter(None, (found["hardware"], found.get("date", ""), f"commit {commit}")))
             sources.append(f"| {link} | `{found['command']}` | {on} |")
     yield from ("", "| file | command | measured on |", "|---|---|---|", *sources)
 
 
 def main() -> int:
     """Write the table, or check it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
     before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     old, end, after = rest.partition(END)
     assert begin, f"{README} has no {BEGIN}"
     assert end, f"{README} has no {END}"
     new = "\n" + "\n".join(lines()) + "\n"
-    if sys.argv[1:] == ["--check"]:
+    if check:
         if new != old:
             print("README.md is not what the results say: python tests/benchmarks/readme.py", file=sys.stderr)
         return int(new != old)

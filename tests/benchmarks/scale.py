@@ -21,7 +21,7 @@ import tempfile
 from itertools import pairwise
 from typing import Any
 
-from measuring import alternate, arguments, seconds, shortened, spread, write
+from measuring import alternate, arguments, at_least_one, seconds, shortened, spread, write
 from ray import cloudpickle, tune
 from ray.tune import Trainable
 
@@ -163,7 +163,7 @@ def compared(count: int, repeats: int) -> dict[str, Any]:
 def main() -> None:
     """Every count; or, in a process of its own, one side of one."""
     parser = arguments(__doc__, "scale", repeats=2)
-    parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 1000, 10_000])
+    parser.add_argument("--counts", type=at_least_one, nargs="+", default=[10, 100, 1000, 10_000])
     parser.add_argument("--alone", choices=SIDES, help="print one measurement of the first count")
     asked = parser.parse_args()
     if asked.alone:

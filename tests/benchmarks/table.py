@@ -1,8 +1,10 @@
 """`study run table9 --seeds 1` against a plain Ray Tune script: the same nine cells, data and network, one seed.
 
     python tests/benchmarks/table.py [--repeats 3] [--out JSON]
-    python tests/benchmarks/table.py --plain=--reuse-actors --out JSON     # the script, favoured
+    python tests/benchmarks/table.py --plain="--reuse-actors --without-mlflow" \\
+        --out tests/benchmarks/results/table_favoured.json
 
+The second favours the script: its processes train many cells, which Ray does only if told, and it records nothing.
 Each run is a process of its own in a new folder, nothing stored: the wall seconds are those of the whole command,
 until it has exited. The two alternate, and take turns at being first.
 """
@@ -21,21 +23,18 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from measuring import HERE, alternate, arguments, ratio, spread, write
+from measuring import HERE, alternate, arguments, ratio, spread, undisturbed, write
 
 from study import runs
 from study.store import Store
 
 STUDY = (sys.executable, "-m", "study")
 SEEDS = ("--seeds", "1")
-UNSET = ("STUDY_HOME", "STUDY_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
 
 
 def command(*words: str) -> str:
     """Run a command from the checkout's root; what it printed."""
-    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
-    environment |= {"CUDA_VISIBLE_DEVICES": "", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    done = subprocess.run(words, cwd=HERE.parents[1], env=environment, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=HERE.parents[1], env=undisturbed(), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{shlex.join(words)}: exit code {done.returncode}\n{done.stderr[-3000:]}")
     return done.stdout

@@ -1,26 +1,21 @@
 """The class form of a Trainable against the function form: seconds a stage that does nothing, actors reused.
 
-    python tests/benchmarks/trainable_forms.py [--stages 100] [--rounds 5]
+    python tests/benchmarks/trainable_forms.py [--stages 100] [--repeats 5] [--out JSON]
 
-Both forms run the same number of stages through the same Searcher and the same Ray, alternating; the first round of
-each starts its actors and is left out. Writes tests/benchmarks/results/trainable_forms.json.
+Both forms run the same number of stages through the same Searcher and the same Ray, alternating; a first round of each
+is left out.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from pathlib import Path
 from typing import Any
 
-from measuring import environment, spread
+from measuring import alternate, arguments, at_least_one, spread, write
 
 from study import execute
 from study.plan import Resources
 from study.tree import Failure, Stage
-
-RESULT = Path(__file__).parent / "results" / "trainable_forms.json"
 
 
 class Form(execute.tune.Trainable):
@@ -65,25 +60,18 @@ def seconds(trainable: Any, count: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stages", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    measured: dict[str, list[float]] = {"class": [], "function": []}
+    parser = arguments(__doc__, "trainable_forms", repeats=5)
+    parser.add_argument("--stages", type=at_least_one, default=100)
+    asked = parser.parse_args()
+    forms = {"class": lambda: seconds(Form, asked.stages), "function": lambda: seconds(function, asked.stages)}
     with execute.connected(Resources()):
-        for _ in range(options.rounds + 1):
-            for form, trainable in (("class", Form), ("function", function)):
-                measured[form].append(seconds(trainable, options.stages))
+        measured = alternate(forms, asked.repeats + 1)
     result = {
-        "command": f"python tests/benchmarks/trainable_forms.py --stages {options.stages} --rounds {options.rounds}",
         "unit": "ms a stage that does nothing, end to end, two at a time, start-up of actors included",
-        "n": options.rounds,
+        "n": asked.repeats,
         **{form: spread([1000 * value for value in values[1:]]) for form, values in measured.items()},
-        **environment(),
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write(asked.out, result)
 
 
 if __name__ == "__main__":

@@ -129,6 +129,11 @@ def test_instance_balanced_is_shuffled():
     assert chisquare(np.bincount(places, minlength=6)).pvalue > CHANCE
 
 
+def test_weights_of_classes_without_images_alone_are_refused():
+    with pytest.raises(ValueError, match="0 for every class that has images"):
+        class_probabilities(np.array([5, 3, 0]), (0.0, 0.0, 1.0))
+
+
 def test_class_weights_are_frequencies_and_a_weight_of_0_is_never():
     counts = [50, 0, 30, 20]
     drawn = classes_of(orders(counts, (1.0, 9.0, 0.0, 3.0), epochs=100), counts).ravel()
