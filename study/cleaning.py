@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from study import runs, tree
-from study.planning import redraft
+from study.growth import redraft
 from study.refusal import Damaged, Refusal
 from study.store import Store, Stored
 

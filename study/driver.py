@@ -143,11 +143,11 @@ class _Drive:
         if not self._stages and self.points.settled():
             yield False
             return
-        from study import execute
+        from study import cluster, execute
 
         drain = execute.Drain()
         # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
-        with execute.connected(resources, self._lost_ray), execute.interruptible(drain, self._progress.say):
+        with cluster.connected(resources, self._lost_ray), execute.interruptible(drain, self._progress.say):
             self._projection.check()  # they were opened while Ray started
             ranks = self._draft.plan.machine.ranks
             run, url = self._draft.plan.run, self._store.url

@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
+from study.growth import anew, grown, redraft
 from study.home import Home, has_bf16, has_gpu
 from study.masking import without_password
 from study.plan import Machine, Plan, Request, Resources
-from study.planning import Draft, anew, draft, grown, redraft
+from study.planning import Draft, draft
 from study.refusal import Damaged, Refusal
 from study.services import check_address
 from study.store import Store

@@ -213,7 +213,13 @@ def _check_database(option: str, url: str, made: Path | None, remedy: str) -> No
         dialect.import_dbapi()
     except ValueError:  # whose text may hold a part of a password
         raise refused("its host or port cannot be read") from None
-    except (SQLAlchemyError, ImportError) as error:
+    except ImportError as error:
+        raise Refusal(
+            option,
+            without_password(url),
+            f"its driver is not installed: with the Python module {error.name} it would do",
+        ) from error
+    except SQLAlchemyError as error:
         raise refused(_first(error)) from error
     if dialect.is_async:
         raise refused(f"{dialect.driver} is for asynchronous programs")

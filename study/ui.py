@@ -63,6 +63,8 @@ def _check_port(host: str, port: int) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
+        if error.errno == socket.EAI_NONAME:
+            raise Refusal("--host", host, f"an address of this machine would do ({reason})") from error
         raise Refusal("--port", port, f"one that is free on {host} would do ({reason})") from error
 
 

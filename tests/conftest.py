@@ -62,10 +62,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_ray() -> Iterator[None]:
     """A Ray on this machine for all tests that train in this process."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    from study import execute
+    from study import cluster
     from study.plan import Resources
 
-    with execute.connected(Resources()):
+    with cluster.connected(Resources()):
         yield
 
 

@@ -21,7 +21,7 @@ from measuring import alternate, arguments, seconds, spread, undisturbed, write
 from ray import cloudpickle
 from trainable_forms import Silent
 
-from study import execute, planning, tree
+from study import cluster, execute, planning, tree
 from study.plan import Json, Machine, Request, Resources
 from study.store import Store
 
@@ -48,7 +48,7 @@ def ray_alone(space: str) -> None:
             super()._begin()
 
     draft = planning.draft([space], Request(), 3, Machine("cpu", 1), Resources())
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, execute.connected(Resources()):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, cluster.connected(Resources()):
         execute.execute(
             tree.stages(list(draft.recipes.values()), set()), execute.Job("alone", folder, ""), Resources(), Kept,
             execute.Drain(), Silent(),

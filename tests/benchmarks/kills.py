@@ -178,7 +178,7 @@ def epochs_trained(home: Path) -> int:
 def epochs_unsaved(home: Path) -> int:
     """Epochs that the latest start has trained, as recorded, and that no state of the store holds."""
     from study import driver, runs
-    from study.planning import redraft
+    from study.growth import redraft
     from study.store import Store
 
     if not (home / "store").is_dir():

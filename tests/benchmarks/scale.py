@@ -25,7 +25,7 @@ from measuring import alternate, arguments, at_least_one, seconds, shortened, sp
 from ray import cloudpickle, tune
 from ray.tune import Trainable
 
-from study import driver, execute, planning, runs
+from study import cluster, driver, execute, planning, runs
 from study.home import Home
 from study.plan import (
     Integer,
@@ -168,7 +168,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.alone:
         run = SIDES[asked.alone]
-        with execute.connected(Resources()):
+        with cluster.connected(Resources()):
             run(10)
             took = seconds(lambda: run(asked.counts[0]))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB

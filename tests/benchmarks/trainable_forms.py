@@ -13,7 +13,7 @@ from typing import Any
 
 from measuring import alternate, arguments, at_least_one, spread, write
 
-from study import execute
+from study import cluster, execute
 from study.plan import Resources
 from study.tree import Failure, Stage
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--stages", type=at_least_one, default=100)
     asked = parser.parse_args()
     forms = {"class": lambda: seconds(Form, asked.stages), "function": lambda: seconds(function, asked.stages)}
-    with execute.connected(Resources()):
+    with cluster.connected(Resources()):
         measured = alternate(forms, asked.repeats + 1)
     result = {
         "unit": "ms a stage that does nothing, end to end, two at a time, start-up of actors included",

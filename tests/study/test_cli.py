@@ -328,12 +328,12 @@ def test_a_run_is_reported_recorded_and_not_trained_twice(finished: Finished, mo
     _check_mlflow(folder / "home", report)
     _check_optuna(folder / "home", report)
 
-    from study import execute
+    from study import cluster
 
     def refuse(*_arguments: object) -> None:
         raise AssertionError("Ray was started with nothing to train")
 
-    monkeypatch.setattr(execute, "connected", refuse)
+    monkeypatch.setattr(cluster, "connected", refuse)
     again = study("run", space, "--seeds", "2", "--name", "mine", "--json")
     assert parsed(again)["rows"] == report["rows"]
     assert parsed(study("status", "mine", "--json"))["epochs_trained_now"] == 0

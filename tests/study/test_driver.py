@@ -17,7 +17,7 @@ from click.testing import Result
 from conftest import s3_url
 
 from study import runs
-from study.planning import redraft
+from study.growth import redraft
 from study.store import Store
 
 pytestmark = pytest.mark.slow

@@ -2,14 +2,11 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from itertools import count
 from pathlib import Path
 
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -437,51 +434,3 @@ def test_stages_that_come_later_are_trained_on_a_real_ray_as_well(train):
 def test_the_workers_are_never_more_than_fit(train):
     events, _ = train(stage("a"), workers=1000, cpus=os.cpu_count() or 1)
     assert {workers for workers, _ in events.asked} == {1}
-
-
-@pytest.mark.parametrize("answer", ["dead", "silence"])
-def test_a_ray_that_is_dead_or_silent_is_lost(monkeypatch, answer):
-    monkeypatch.setattr(execute, "WATCH_SECONDS", 0.01)
-    asked, ended, lost = count(), threading.Event(), threading.Event()
-
-    def nodes():
-        if next(asked) > 2:
-            if answer == "silence":
-                ended.wait(30)
-            return [{"NodeID": "here", "Alive": answer != "dead"}]
-        return [{"NodeID": "here", "Alive": True}]
-
-    monkeypatch.setattr(execute.ray, "nodes", nodes)
-    threading.Timer(5, ended.set).start()
-    execute._watch("here", [], ended, lost.set, patience=10)
-    assert lost.is_set()
-    assert not ended.is_set()
-    ended.set()
-
-
-def test_a_ray_that_answers_slowly_is_not_lost(monkeypatch):
-    monkeypatch.setattr(execute, "WATCH_SECONDS", 0.01)
-    ended, lost = threading.Event(), threading.Event()
-
-    def nodes():
-        time.sleep(0.05)  # five ticks
-        return [{"NodeID": "here", "Alive": True}]
-
-    monkeypatch.setattr(execute.ray, "nodes", nodes)
-    threading.Timer(2, ended.set).start()
-    execute._watch("here", [], ended, lost.set, patience=100)
-    assert not lost.is_set()
-
-
-def test_a_ray_whose_process_has_ended_is_lost_at_once_though_nothing_asks_it(monkeypatch):
-    monkeypatch.setattr(execute, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(execute.ray, "nodes", lambda: ended.wait(30))
-    ended, lost = threading.Event(), threading.Event()
-    part = subprocess.Popen(["sleep", "60"])
-    threading.Timer(5, ended.set).start()
-    threading.Timer(0.5, part.kill).start()
-    execute._watch("here", [psutil.Process(part.pid)], ended, lost.set)
-    assert lost.is_set()
-    assert not ended.is_set()
-    ended.set()
-    part.wait()

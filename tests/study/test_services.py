@@ -278,6 +278,12 @@ def test_what_mlflow_can_use_is_taken(uri, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_driver_that_is_not_installed_is_named():
+    for check, option in ((check_tracking, "--tracking-uri"), (check_storage, "--storage")):
+        said = refusal(check, option, "postgresql+asyncpg://me:secret@host/x")
+        assert "with the Python module asyncpg it would do" in said
+
+
 @pytest.mark.parametrize("uri", ["", "mlruns", "./mlruns", "/folder/mlruns", "file:///mlruns", "file:mlruns"])
 def test_plain_files_are_refused_with_what_would_do(uri):
     assert "sqlite:///" in refusal(check_tracking, "--tracking-uri", uri)

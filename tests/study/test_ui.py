@@ -25,6 +25,11 @@ def test_an_address_of_another_machine_is_refused():
         ui.serve("sqlite:///never.db", Path("never"), "192.0.2.1", 5000)
 
 
+def test_a_name_of_no_machine_is_refused():
+    with pytest.raises(Refusal, match=r"--host = 'no\.such\.host\.invalid': an address of this machine would do"):
+        ui.serve("sqlite:///never.db", Path("never"), "no.such.host.invalid", 5000)
+
+
 def test_a_server_that_runs_already_is_named(capsys):
     assert ui.serve("http://example.org:5000", Path("never"), "127.0.0.1", 5000) == 0
     assert capsys.readouterr().out == "http://example.org:5000\n"

@@ -1,0 +1,59 @@
+"""That Ray has died is noticed; that it is slow is no death."""
+
+import subprocess
+import threading
+import time
+from itertools import count
+
+import psutil
+import pytest
+
+from study import cluster
+
+
+@pytest.mark.parametrize("answer", ["dead", "silence"])
+def test_a_ray_that_is_dead_or_silent_is_lost(monkeypatch, answer):
+    monkeypatch.setattr(cluster, "WATCH_SECONDS", 0.01)
+    asked, ended, lost = count(), threading.Event(), threading.Event()
+
+    def nodes():
+        if next(asked) > 2:
+            if answer == "silence":
+                ended.wait(30)
+            return [{"NodeID": "here", "Alive": answer != "dead"}]
+        return [{"NodeID": "here", "Alive": True}]
+
+    monkeypatch.setattr(cluster.ray, "nodes", nodes)
+    threading.Timer(5, ended.set).start()
+    cluster._watch("here", [], ended, lost.set, patience=10)
+    assert lost.is_set()
+    assert not ended.is_set()
+    ended.set()
+
+
+def test_a_ray_that_answers_slowly_is_not_lost(monkeypatch):
+    monkeypatch.setattr(cluster, "WATCH_SECONDS", 0.01)
+    ended, lost = threading.Event(), threading.Event()
+
+    def nodes():
+        time.sleep(0.05)  # five ticks
+        return [{"NodeID": "here", "Alive": True}]
+
+    monkeypatch.setattr(cluster.ray, "nodes", nodes)
+    threading.Timer(2, ended.set).start()
+    cluster._watch("here", [], ended, lost.set, patience=100)
+    assert not lost.is_set()
+
+
+def test_a_ray_whose_process_has_ended_is_lost_at_once_though_nothing_asks_it(monkeypatch):
+    monkeypatch.setattr(cluster, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: ended.wait(30))
+    ended, lost = threading.Event(), threading.Event()
+    part = subprocess.Popen(["sleep", "60"])
+    threading.Timer(5, ended.set).start()
+    threading.Timer(0.5, part.kill).start()
+    cluster._watch("here", [psutil.Process(part.pid)], ended, lost.set)
+    assert lost.is_set()
+    assert not ended.is_set()
+    ended.set()
+    part.wait()
