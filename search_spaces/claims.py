@@ -21,8 +21,8 @@ from functools import cache
 from search_spaces import figure1, table6, table7, table9, table11
 from study.compare import Difference, paired
 from study.exhibits import NOTHING, Cell, Figure, Table
-from study.plan import Choice, Contrast, Request, Space, Trial
 from study.results import Result, Results
+from study.space import Choice, Contrast, Request, Space, Trial
 from trainables.config import SAMPLERS, Config
 from trainables.protocol import CIFAR, DATA_DOMAIN, about, class_counts, column_names
 from trainables.work import WORK

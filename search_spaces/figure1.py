@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 from study.exhibits import Figure
-from study.plan import Request, Space
 from study.plotting import curves, slug, style
 from study.results import Results
+from study.space import Request, Space
 from trainables import methods
 from trainables.config import SAMPLERS, Config
 from trainables.protocol import DATA_DOMAIN, MAIN, RECIPE, bases, class_counts, column_names, trial, under_recipe

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from study.exhibits import Figure
-from study.plan import Choice, Request, Space
 from study.plotting import panels, slug
 from study.results import Results
+from study.space import Choice, Request, Space
 from trainables import methods
 from trainables.config import Config
 from trainables.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column_names, trial

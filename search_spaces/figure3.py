@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces import table8
 from study.exhibits import Figure
-from study.plan import Request, Space
 from study.plotting import PALETTE, slug
 from study.results import Result, Results
+from study.space import Request, Space
 from trainables.config import Config
 from trainables.protocol import class_counts
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from search_spaces import figure3, table8
 from study.exhibits import NOTHING, Figure, Table
-from study.plan import Request, Space
 from study.refusal import Refusal
 from study.results import Results
+from study.space import Request, Space
 from trainables.config import Config
 from trainables.datasets import facts
 from trainables.protocol import class_counts

@@ -9,7 +9,7 @@ Paper: Figure 5 (A.7). Evidence on digits: exploratory. The runs are Figure 2's.
 from dataclasses import replace
 
 from search_spaces import figure2
-from study.plan import Request, Space
+from study.space import Request, Space
 
 
 def space(request: Request) -> Space:

@@ -10,7 +10,7 @@ paper's claims: switching always speeds small classes up, at some damage to larg
 from dataclasses import replace
 
 from search_spaces import figure6
-from study.plan import Request, Space
+from study.space import Request, Space
 
 
 def space(request: Request) -> Space:

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from study.plan import Integer, OpenSearch, Real, Request, Space, Trial
 from study.refusal import Refusal
+from study.space import Integer, OpenSearch, Real, Request, Space, Trial
 from trainables.datasets import facts
 from trainables.protocol import bases, trial
 from trainables.work import WORK

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from study.exhibits import Figure, Table
 from study.grids import grid, printed_row
-from study.plan import Choice, Request, Space
 from study.results import Results
+from study.space import Choice, Request, Space
 from trainables import methods
 from trainables.config import Config
 from trainables.protocol import (

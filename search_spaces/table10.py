@@ -21,9 +21,9 @@ from pathlib import Path
 from search_spaces import table8
 from study.exhibits import Figure, Table
 from study.grids import grid
-from study.plan import Choice, Contrast, Request, Space
 from study.refusal import Refusal
 from study.results import Results
+from study.space import Choice, Contrast, Request, Space
 from trainables import methods
 from trainables.config import Config
 from trainables.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column, column_names, trial

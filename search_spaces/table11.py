@@ -11,8 +11,8 @@ training is better; a classifier drawn anew helps only where the sampler is not 
 from dataclasses import replace
 
 from study.exhibits import Figure, Table
-from study.plan import Choice, Contrast, Request, Space
 from study.results import Results
+from study.space import Choice, Contrast, Request, Space
 from trainables.config import SAMPLERS
 from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
 from trainables.work import WORK

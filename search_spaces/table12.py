@@ -11,8 +11,8 @@ under CB are cRT. The paper's claim: our features are better (under IB slightly 
 from dataclasses import replace
 
 from study.exhibits import Figure, Table
-from study.plan import Choice, Contrast, Request, Space
 from study.results import Results
+from study.space import Choice, Contrast, Request, Space
 from trainables import methods
 from trainables.config import SAMPLERS
 from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from study.compare import mean
 from study.exhibits import Cell, Figure, Printed, Statistic, Table
-from study.plan import Choice, Request, Space
 from study.results import Result, Results
+from study.space import Choice, Request, Space
 from trainables import methods
 from trainables.config import Config
 from trainables.protocol import DATA_DOMAIN, MAIN, against, bases, column_names, trial

@@ -11,8 +11,8 @@ paper's claims: ours is better at every rate, and the stage-wise one is the best
 from dataclasses import replace
 
 from study.exhibits import Figure, Table
-from study.plan import Choice, Contrast, Request, Space
 from study.results import Results
+from study.space import Choice, Contrast, Request, Space
 from trainables import methods
 from trainables.config import Config
 from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial

@@ -12,7 +12,7 @@ epochs only.
 
 from dataclasses import replace
 
-from study.plan import Choice, Integer, Request, Space
+from study.space import Choice, Integer, Request, Space
 from trainables import methods
 from trainables.config import Config
 from trainables.protocol import (

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from study.exhibits import Figure, Table
 from study.grids import by_shot
-from study.plan import Choice, Contrast, Request, Space, Trial
 from study.results import Results
+from study.space import Choice, Contrast, Request, Space, Trial
 from trainables import methods
 from trainables.config import Config
 from trainables.datasets import facts

@@ -12,8 +12,9 @@ from dataclasses import replace
 from search_spaces import table3, table4
 from study.exhibits import Figure, Table
 from study.grids import by_shot
-from study.plan import PlannedTrial, Request, Space
+from study.plan import PlannedTrial
 from study.results import Results
+from study.space import Request, Space
 from trainables.protocol import column_names
 
 # Many, medium and few with a ResNet-50, and with a ResNeXt-50.

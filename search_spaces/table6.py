@@ -11,7 +11,7 @@ S = 1.
 
 from dataclasses import replace
 
-from study.plan import Contrast, Integer, Request, Space
+from study.space import Contrast, Integer, Request, Space
 from trainables.protocol import DATA_DOMAIN, about, bases, column_names, trial
 from trainables.work import WORK
 

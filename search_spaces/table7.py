@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from study.exhibits import Figure, Table
 from study.grids import grid
-from study.plan import Choice, Contrast, Request, Space
 from study.results import Results
+from study.space import Choice, Contrast, Request, Space
 from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
 from trainables.work import WORK
 

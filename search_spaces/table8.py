@@ -20,9 +20,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from study.exhibits import NOTHING, Figure, Table
-from study.plan import Request, Space
 from study.plotting import slug, style
 from study.results import Result, Results
+from study.space import Request, Space
 from trainables import methods
 from trainables.config import Config
 from trainables.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column_name, column_names, trial

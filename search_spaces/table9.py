@@ -15,9 +15,9 @@ from dataclasses import replace
 
 from study.exhibits import Figure, Table
 from study.grids import grid
-from study.plan import Choice, Contrast, Integer, Request, Space
 from study.plotting import heat_maps
 from study.results import Results
+from study.space import Choice, Contrast, Integer, Request, Space
 from trainables.config import SAMPLERS
 from trainables.protocol import CIFAR, DATA_DOMAIN, bases, column_names, trial
 from trainables.work import WORK

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from search_spaces import figure2
 from study.compare import estimate
 from study.exhibits import Cell, Figure, Table
-from study.plan import Request, Space
 from study.plotting import curves, slug
 from study.results import Results
+from study.space import Request, Space
 from trainables.config import Config
 from trainables.protocol import class_counts
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from study.plan import Request, Space
 from study.refusal import Refusal
+from study.space import Request, Space
 
 SpaceFunction = Callable[[Request], Space]
 

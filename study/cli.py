@@ -87,8 +87,9 @@ def cli() -> None:
 def list_spaces(as_json: bool) -> None:
     """List the spaces: what each reproduces and what it costs, with and without shared prefixes."""
     from study import catalog
-    from study.plan import Machine, Request, Resources
+    from study.plan import Resources
     from study.planning import draft
+    from study.space import Machine, Request
 
     found = []
     for name in catalog.names():
@@ -127,7 +128,7 @@ def show(space: str) -> None:
     import inspect
 
     from study import catalog
-    from study.plan import Request
+    from study.space import Request
 
     function, _ = catalog.find(space)
     made = catalog.call(function, space, Request())
@@ -219,7 +220,8 @@ def run(
     a run, with more replicates, data or points, it trains what is new.
     """
     from study import launch
-    from study.plan import Request, Resources
+    from study.plan import Resources
+    from study.space import Request
 
     if cpus_per_trial <= 0 or not math.isfinite(cpus_per_trial):
         raise Refusal("--cpus-per-trial", cpus_per_trial, "a finite number above 0 would do")

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from study.plan import Contrast, Json, Plan, PlannedTrial
+from study.plan import Plan, PlannedTrial
+from study.space import Contrast, Json
 
 LEAST = 5  # pairs for a verdict
 LEVEL = 0.05

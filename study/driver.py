@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from study import runs, tree
-from study.plan import Json, Resolved, Resources
+from study.plan import Resources
 from study.planning import Draft, Replicate
 from study.points import Points
 from study.presence import Start
 from study.progress import Progress
 from study.projection import Projection
 from study.report import Report
+from study.space import Json, Resolved
 from study.store import Store
 from study.tree import Failure, Stage
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from study.plan import Machine, Plan, PlannedSpace
+from study.plan import Plan, PlannedSpace
 from study.planning import Draft, draft
 from study.refusal import Refusal
+from study.space import Machine
 
 
 def redraft(plan: Plan) -> Draft:

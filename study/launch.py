@@ -14,10 +14,11 @@ import click
 from study.growth import anew, grown, redraft
 from study.home import Home, has_bf16, has_gpu
 from study.masking import without_password
-from study.plan import Machine, Plan, Request, Resources
+from study.plan import Plan, Resources
 from study.planning import Draft, draft
 from study.refusal import Damaged, Refusal
 from study.services import check_address
+from study.space import Machine, Request
 from study.store import Store
 
 Services = tuple[str | None, str | None]  # the URLs of MLflow and Optuna as the user gave them
@@ -33,7 +34,7 @@ class Wish:
         replicates: of each trial; None for the default, 3, or 1 if all spaces are open searches.
         resources: where and how wide.
         name: of the run, if the user gave one.
-        precision, ranks: of the machine; see `study.plan.Machine`.
+        precision, ranks: of the machine; see `study.space.Machine`.
     """
 
     spaces: Sequence[str]

@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from study.plan import Json, Machine, Plan, PlannedSpace
+from study.plan import Plan, PlannedSpace
+from study.space import Json, Machine
 
 TAG = "mlflow.sharedViewState."
 LIMIT = 20_000  # letters of a tag's value, in MLflow

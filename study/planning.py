@@ -14,20 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from study import catalog, tree
-from study.plan import (
-    Machine,
-    Plan,
-    PlannedSearch,
-    PlannedSpace,
-    PlannedTrial,
-    Request,
-    Resolved,
-    Resources,
-    Space,
-    Trial,
-    Work,
-)
+from study.plan import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
 from study.refusal import Refusal
+from study.space import Machine, Request, Resolved, Space, Trial, Work
 
 Replicate = tuple[str, int]  # a trial's name in its plan, and the replicate's number
 

@@ -10,9 +10,10 @@ from typing import Any
 from study import runs, tree
 from study.compare import front, objectives
 from study.masking import without_password
-from study.plan import Json, PlannedSpace, PlannedTrial
+from study.plan import PlannedSpace, PlannedTrial
 from study.planning import Draft, Replicate, point_label
 from study.projection import Projection
+from study.space import Json
 from study.store import Store
 from study.tree import Failure, Stage
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from study.compare import objectives
 from study.follower import Follower, first_line
 from study.masking import without_password
-from study.plan import Json, PlannedSpace, PlannedTrial
+from study.plan import PlannedSpace, PlannedTrial
 from study.planning import Draft, Replicate
 from study.refusal import Damaged, Refusal
+from study.space import Json
 from study.store import Store
 from study.tree import Failure
 

@@ -11,10 +11,11 @@ from typing import Any
 from study import catalog, grids, page, render
 from study.compare import mean, objectives, std
 from study.exhibits import Figure, Table
-from study.plan import Json, Plan, PlannedSpace
+from study.plan import Plan, PlannedSpace
 from study.refusal import Damaged, Refusal
 from study.results import Header, Payload, Result, Results, no_payload
 from study.searched import Searched
+from study.space import Json
 from study.store import Store
 
 FORMATS = ("table", "markdown", "csv", "json", "html")

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from study import compare
 from study.exhibits import Cell, Printed
-from study.plan import Json, Plan, PlannedSpace, PlannedTrial
+from study.plan import Plan, PlannedSpace, PlannedTrial
+from study.space import Json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,8 +19,9 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from study.masking import without_password
-from study.plan import Choice, Domain, Integer, Plan, PlannedSpace, PlannedTrial, digest
+from study.plan import Plan, PlannedSpace, PlannedTrial, digest
 from study.refusal import Refusal
+from study.space import Choice, Domain, Integer
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:

@@ -30,9 +30,10 @@ from mlflow.models import Model
 
 from study import mlflow_views
 from study.models import Models
-from study.plan import Json, Plan, PlannedTrial
+from study.plan import Plan, PlannedTrial
 from study.planning import Draft
 from study.refusal import Refusal
+from study.space import Json
 
 # What is shown of every epoch; the rest comes with the last one.
 CURVES = ("train/", "lr", "test/loss", "test/top1", "test/many", "test/medium", "test/few", "val/top1", "fit/")

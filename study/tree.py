@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from study.plan import Json, Resolved
+from study.space import Json, Resolved
 
 
 @dataclass(frozen=True, repr=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from study.plan import Contrast, Machine, Plan, PlannedSpace, PlannedTrial, Request, Resources
+from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
 from study.results import Results
+from study.space import Contrast, Machine, Request
 
 SAMPLERS = ("IB", "CB", "CR")
 CONTRASTS = (Contrast("IB⇒CR", "IB⇒IB"),)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from study.plan import Choice, Contrast, Domain, Real, Request, Trial
 from study.refusal import Refusal
+from study.space import Choice, Contrast, Domain, Real, Request, Trial
 from trainables import methods
 from trainables.config import Config, base
 from trainables.datasets import DATASETS, facts

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.datasets import facts
 
 if TYPE_CHECKING:  # a worker that takes up an origin has no need of configurations: they are no source of its states
-    from study.plan import Machine
+    from study.space import Machine
     from trainables.config import Config
 
 LOSSES = ("cross_entropy", "focal", "sigmoid_focal", "ldam", "logit_adjusted", "label_aware_smoothing")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.plan import Json, Machine, Resolved, Work
 from study.refusal import Refusal
+from study.space import Json, Machine, Resolved, Work
 from trainables.config import Config, resolve_sampler, sampler_name
 from trainables.recipe import Recipe, origin, precision, source_files
 from trainables.schedule import epochs

@@ -22,7 +22,8 @@ from ray import cloudpickle
 from trainable_forms import Silent
 
 from study import cluster, execute, planning, tree
-from study.plan import Json, Machine, Request, Resources
+from study.plan import Resources
+from study.space import Json, Machine, Request
 from study.store import Store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have this file on their path

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from study.home import has_bf16
-from study.plan import Machine
+from study.space import Machine
 from trainables.config import Config, base
 from trainables.datasets import facts
 from trainables.loop import Learner, train_epoch

@@ -26,7 +26,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision.transforms import v2
 
-from study.plan import Machine
+from study.space import Machine
 from trainables.config import base
 from trainables.data import load
 from trainables.networks import build

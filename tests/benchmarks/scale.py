@@ -27,20 +27,9 @@ from ray.tune import Trainable
 
 from study import cluster, driver, execute, planning, runs
 from study.home import Home
-from study.plan import (
-    Integer,
-    Json,
-    Machine,
-    Plan,
-    PlannedSpace,
-    PlannedTrial,
-    Request,
-    Resolved,
-    Resources,
-    Space,
-    Work,
-)
-from study.plan import Trial as Point
+from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
+from study.space import Integer, Json, Machine, Request, Resolved, Space, Work
+from study.space import Trial as Point
 from study.store import Store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have this file on their path

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from search_spaces import table8 as whole_table8
 from search_spaces import theorem1 as whole_theorem1
-from study.plan import Request, Space
+from study.space import Request, Space
 from trainables.config import Config
 
 SHORT = {"backbone": "resnet8", "epochs": 12, "milestones": (6,), "warmup": 1}

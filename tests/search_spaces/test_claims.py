@@ -8,7 +8,8 @@ import pytest
 from untrained import by_place, entry, nothing, results, space, tables
 
 from search_spaces import claims
-from study.plan import Machine, Resources
+from study.plan import Resources
+from study.space import Machine
 from trainables.config import Config
 from trainables.work import WORK
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from untrained import nothing, results, space
 
-from study.plan import Machine
 from study.refusal import Refusal
+from study.space import Machine
 from trainables.work import WORK
 
 

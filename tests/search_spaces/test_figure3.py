@@ -7,9 +7,9 @@ import pytest
 from untrained import nothing, results, space, tables
 
 from study.exhibits import Figure
-from study.plan import Machine
 from study.plotting import RC
 from study.refusal import Refusal
+from study.space import Machine
 from trainables.config import Config
 from trainables.datasets import facts
 from trainables.recipe import Epoch, Origin

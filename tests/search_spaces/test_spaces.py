@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from study import catalog, tree
-from study.plan import Contrast, Integer, Machine, Real, Request, Resolved, Space, Trial
 from study.refusal import Refusal
+from study.space import Contrast, Integer, Machine, Real, Request, Resolved, Space, Trial
 from trainables import protocol
 from trainables.config import Config
 from trainables.recipe import Epoch, Origin

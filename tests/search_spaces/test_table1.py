@@ -3,7 +3,7 @@
 import pytest
 from untrained import by_place, entry, nothing, numbered, results, space, tables
 
-from study.plan import Contrast
+from study.space import Contrast
 from trainables.protocol import CIFAR, column_name
 
 COLUMNS = [column_name(*place) for place in CIFAR]

@@ -9,8 +9,8 @@ from untrained import by_place, nothing, results, space, tables
 from search_spaces import table8, table10
 from study import render
 from study.exhibits import Figure
-from study.plan import Contrast, Machine
 from study.refusal import Refusal
+from study.space import Contrast, Machine
 from trainables.config import Config
 from trainables.work import WORK
 

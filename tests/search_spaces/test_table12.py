@@ -2,7 +2,7 @@
 
 from untrained import by_place, nothing, results, tables
 
-from study.plan import Machine
+from study.space import Machine
 from trainables.work import WORK
 
 PAPER = {

@@ -70,7 +70,7 @@ def test_one_run_has_an_error_but_no_variance():
 
 
 def test_cr_only_is_table_9_s_corner():
-    from study.plan import Machine
+    from study.space import Machine
     from trainables.work import WORK
 
     nine, own = by_place("table9"), by_place("table13")

@@ -68,6 +68,6 @@ def test_the_column_is_named_by_the_imbalance_factor_of_the_data_and_the_domain_
 
 
 def _machine():
-    from study.plan import Machine
+    from study.space import Machine
 
     return Machine("cpu", 1)

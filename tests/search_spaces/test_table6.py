@@ -3,7 +3,7 @@
 import pytest
 from untrained import by_place, space
 
-from study.plan import Contrast
+from study.space import Contrast
 
 
 @pytest.mark.parametrize(

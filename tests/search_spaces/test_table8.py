@@ -10,8 +10,8 @@ from untrained import nothing, results, space, tables
 
 from search_spaces import table8
 from study.exhibits import Figure
-from study.plan import Machine
 from study.refusal import Refusal
+from study.space import Machine
 from trainables.config import Config
 from trainables.datasets import facts
 from trainables.work import WORK

@@ -10,8 +10,9 @@ from safetensors.numpy import save
 
 from study import catalog, planning
 from study.exhibits import Cell, Table
-from study.plan import Machine, PlannedTrial, Request, Resources, Space
+from study.plan import PlannedTrial, Resources
 from study.results import Results
+from study.space import Machine, Request, Space
 
 Last = Callable[[PlannedTrial, int], Mapping[str, Any] | list[dict[str, Any]] | None]
 Observed = Mapping[int, Mapping[str, Any]]

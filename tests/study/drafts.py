@@ -5,7 +5,8 @@ import json
 from hypothesis import strategies as st
 
 from study import planning
-from study.plan import Machine, Plan, Request, Resources
+from study.plan import Plan, Resources
+from study.space import Machine, Request
 
 CELLS = (("IB", "IB"), ("IB", "CR"))
 MORE = (("IB", "CR"), ("IB", "CB"), ("CR", "CB"))

@@ -8,8 +8,8 @@ import pytest
 import search_spaces
 from search_spaces import table9
 from study import catalog
-from study.plan import Request, Space
 from study.refusal import Refusal
+from study.space import Request, Space
 
 MINE = '''"""A user's own: two cells of Table 9."""
 

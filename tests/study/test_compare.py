@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_rel
 
 from study.compare import Difference, Estimate, differences, estimate, front, holm, mean, objectives, paired, std
-from study.plan import Contrast, Machine, Plan, PlannedSpace, PlannedTrial, Request, Resources
+from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
 from study.refusal import Refusal
+from study.space import Contrast, Machine, Request
 
 few = settings(max_examples=60, deadline=None)
 seeds = st.integers(0, 2**32 - 1)

@@ -4,7 +4,7 @@ from recorded import all_of, cell, header, nine, results, top1
 from study import grids
 from study.compare import Difference, Estimate
 from study.exhibits import Cell, Figure, Printed, Statistic, Table
-from study.plan import Contrast
+from study.space import Contrast
 
 
 def shown(table):

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from study import growth, tree
-from study.plan import Integer, Machine, Request
 from study.refusal import Refusal
+from study.space import Integer, Machine, Request
 
 
 def test_a_run_grows_past_what_a_trial_needs_at_least(small_space):

@@ -6,8 +6,9 @@ import pytest
 
 from study.home import Home
 from study.launch import _home_of
-from study.plan import Machine, Plan, Request, Resources
+from study.plan import Plan, Resources
 from study.refusal import Refusal
+from study.space import Machine, Request
 
 PLAN = Plan("mine", Request(), Machine("cpu", 1), Resources(), 1, (), (), {}, 0)
 

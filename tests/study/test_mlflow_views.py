@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from study import mlflow_views
-from study.plan import Machine, Plan, PlannedSpace, PlannedTrial, Request, Resources
+from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
+from study.space import Machine, Request
 
 TRIAL = PlannedTrial("table9", "", "", "digits", {}, {}, None, "", 5, ("end",), "test/top1")
 TABLE9 = PlannedSpace("table9", "Table 9: a title", "", ("test/top1",), (), {}, "table9", "")

@@ -5,24 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.plan import (
-    Choice,
-    Contrast,
-    Integer,
-    Machine,
-    OpenSearch,
-    Plan,
-    PlannedSearch,
-    PlannedSpace,
-    PlannedTrial,
-    Real,
-    Request,
-    Resources,
-    Space,
-    Trial,
-    Work,
-)
+from study.plan import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
 from study.refusal import Refusal
+from study.space import Choice, Contrast, Integer, Machine, OpenSearch, Real, Request, Space, Trial, Work
 
 few = settings(max_examples=50, deadline=None)
 

@@ -7,8 +7,8 @@ import pytest
 from drafts import CELLS, MORE, OWN, VALUES, beginnings, draft, searched, stored
 
 from study import growth, planning, tree
-from study.plan import Machine, Request
 from study.refusal import Refusal
+from study.space import Machine, Request
 
 
 def test_every_replicate_of_every_trial_has_a_recipe_and_its_end_in_the_plan(small_space):

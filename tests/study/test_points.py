@@ -6,22 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from study import points
-from study.plan import (
-    Integer,
-    Machine,
-    OpenSearch,
-    Plan,
-    PlannedSearch,
-    PlannedSpace,
-    Request,
-    Resolved,
-    Resources,
-    Space,
-    Trial,
-    Work,
-)
+from study.plan import Plan, PlannedSearch, PlannedSpace, Resources
 from study.planning import Draft
 from study.points import Points
+from study.space import Integer, Machine, OpenSearch, Request, Resolved, Space, Trial, Work
 
 EPOCHS, SWITCH = 6, 2
 

@@ -13,22 +13,11 @@ from conftest import exporter
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from study.plan import (
-    Choice,
-    Machine,
-    Plan,
-    PlannedSpace,
-    PlannedTrial,
-    Request,
-    Resolved,
-    Resources,
-    Space,
-    Trial,
-    Work,
-)
+from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
 from study.planning import Draft
 from study.projection import Projection
 from study.search import Search
+from study.space import Choice, Machine, Request, Resolved, Space, Trial, Work
 from study.store import Store
 from study.tracking import Tracker
 from study.tree import Failure

@@ -16,8 +16,9 @@ from safetensors.numpy import save
 from scipy.stats import ttest_rel
 
 from study import runs
-from study.plan import Contrast, Integer, PlannedSearch, PlannedSpace, PlannedTrial, Real
+from study.plan import PlannedSearch, PlannedSpace, PlannedTrial
 from study.report import FORMATS, Report
+from study.space import Contrast, Integer, Real
 from study.store import Store
 
 

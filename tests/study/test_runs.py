@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study import presence, runs
-from study.plan import Machine, Plan, PlannedSearch, PlannedSpace, PlannedTrial, Request, Resources
+from study.plan import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
 from study.refusal import Damaged, Refusal
 from study.runs import Status
+from study.space import Machine, Request
 from study.store import Store
 
 

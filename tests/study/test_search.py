@@ -8,20 +8,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from study.plan import (
-    Choice,
-    Integer,
-    Machine,
-    Plan,
-    PlannedSearch,
-    PlannedSpace,
-    PlannedTrial,
-    Real,
-    Request,
-    Resources,
-)
+from study.plan import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
 from study.refusal import Refusal
 from study.search import Search, open_storage
+from study.space import Choice, Integer, Machine, Real, Request
 
 RUN = "table9-0"
 DOMAIN = {"first": Choice(("IB", "CB", "CR")), "S": Integer(0, 100), "q": Real(-1.0, 1.0), "tau": Real(0.0, 1.0, 0.25)}

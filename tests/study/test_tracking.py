@@ -14,9 +14,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from study import tracking
-from study.plan import Machine, Plan, PlannedSpace, PlannedTrial, Request, Resolved, Resources, Space, Trial, Work
+from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
 from study.planning import Draft
 from study.refusal import Refusal
+from study.space import Machine, Request, Resolved, Space, Trial, Work
 from study.tracking import Tracker
 
 EPOCHS = 5

@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from study.plan import Machine
+from study.space import Machine
 from trainables.config import base
 from trainables.data import load
 from trainables.loop import Learner, evaluate, train_epoch

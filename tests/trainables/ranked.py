@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from learning import SHORT
 
-from study.plan import Machine
+from study.space import Machine
 from trainables import loop, ranks
 from trainables.data import load
 from trainables.loop import Learner, evaluate, train_epoch

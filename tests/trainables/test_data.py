@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from study.plan import Machine
 from study.refusal import Refusal
+from study.space import Machine
 from trainables import data as data_module
 from trainables.config import Config
 from trainables.data import LongTailed, load, prepare, subset

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from study.plan import Machine
 from study.refusal import Refusal
+from study.space import Machine
 from trainables import images as images_module
 from trainables.config import Config
 from trainables.data import load

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from learning import CUDA, EPOCH, SHORT, digits, learner, moved, snapshot, train
 
-from study.plan import Machine
+from study.space import Machine
 from trainables import loop
 from trainables.data import LongTailed
 from trainables.datasets import DATASETS

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from study.plan import Machine
+from study.space import Machine
 from trainables import methods
 from trainables.config import Config, base
 from trainables.methods import source

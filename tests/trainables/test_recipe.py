@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.plan import Machine
+from study.space import Machine
 from trainables import recipe
 from trainables.config import LOSSES, Config, base
 from trainables.recipe import Epoch, Origin, Recipe, origin, source_files

@@ -9,7 +9,7 @@ import pytest
 
 from study import tree
 from study.execute import Job
-from study.plan import Machine, Resolved
+from study.space import Machine, Resolved
 from study.store import Store
 from trainables import methods, work
 from trainables.config import Config

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.plan import Machine
+from study.space import Machine
 from trainables.config import SAMPLERS, Config, base
 from trainables.protocol import after_the_standard_procedure
 from trainables.recipe import Recipe, origin

@@ -10,8 +10,8 @@ import ray
 from learning import EPOCH, SHORT
 
 from study.execute import Job
-from study.plan import Machine
 from study.refusal import Refusal
+from study.space import Machine
 from trainables import ranks
 from trainables.loop import Diverged
 from trainables.ranks import RankLost

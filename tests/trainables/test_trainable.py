@@ -9,7 +9,7 @@ import ray
 
 from study import tree
 from study.execute import Job
-from study.plan import Machine
+from study.space import Machine
 from study.store import Store
 from study.tree import Failure, Stage
 from trainables import trainable, work
