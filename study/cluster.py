@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,7 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
     if ray.is_initialized():
         yield
         return
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of its token at every start
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if not resources.address:
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}

@@ -15,7 +15,8 @@ BENCHMARKS = Path(__file__).parent / "benchmarks"
 TINY = {
     "sampler": ["--epochs", "1"],
     "loader": ["--images", "200"],
-    "epoch": ["--images", "130", "--steps", "1"],
+    "epoch": ["--images", "130"],
+    "step": ["--steps", "2"],
     "tracking": ["--trials", "1", "--epochs", "4"],
     "scale": ["--counts", "2"],
     "table": ["--epochs", "2", "--space", "SPACE"],

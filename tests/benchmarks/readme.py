@@ -100,15 +100,24 @@ def epoch(found: Json) -> Iterator[Row]:
         times = f"{between(seconds[f'eager {theirs}'])} against {between(seconds[f'ours {ours}'])} s"
         by = f"ours by default ({ours})" if target == 2 else f"ours in {ours}"
         yield f"{what} {theirs} against {by}", at_least(target, ratio), f"{times}: {between(ratio)} ×, n = {found['n']}"
-    for network, step in found["steps"].items():
-        best = step["best_eager"]
-        times = f"{between(step['ms'][best])} against {between(step['ms']['ours'])} ms"
-        what = f"a training step, batch 64, {network}: the best of eager {{fp32, bf16}} × {{contiguous, channels_last}}"
-        yield (
-            f"{what} against ours by default ({step['default_precision']})",
-            at_least(1, step["ratio"]),
-            f"{best}: {times}, {between(step['ratio'])} ×, n = {found['n']}",
-        )
+
+
+def step(found: Json) -> Iterator[Row]:
+    for network, own in found["networks"].items():
+        ours = own["ms"][f"ours {own['default_precision']}"]
+        for peer, ratio in own["ratios"].items():
+            public = peer == "public trainer"
+            theirs = "a public trainer's, data and all," if public else "the best of eager {fp32, bf16} × {layouts}"
+            target = (10 if found["device"] == "cuda" else 0) if public else 1
+            floor = found["floors_ms"][own["default_precision"]]
+            least = f"; at least {number(floor['arithmetic'])} ms by arithmetic, {number(floor['memory'])} by memory"
+            yield (
+                f"a training step, batch 64, {network}, {found['device'].upper()}: {theirs} against ours by default "
+                f"({own['default_precision']})",
+                at_least(target, ratio) if target else "",
+                f"{peer}: {between(own['ms'][peer])} against {between(ours)} ms, {between(ratio)} ×"
+                f"{least if public else ''}, n = {found['n']}",
+            )
 
 
 def scale(found: Json) -> Iterator[Row]:
@@ -194,7 +203,7 @@ def everything(found: Json) -> Iterator[Row]:
 
 
 SECTIONS: tuple[Callable[[Json], Iterator[Row]], ...] = (
-    table, table_favoured, sampler, loader, epoch, scale, tracking, cost_table9, trainable_forms, kills, outage,
+    table, table_favoured, sampler, loader, epoch, step, scale, tracking, cost_table9, trainable_forms, kills, outage,
     everything,
 )  # fmt: skip
 
