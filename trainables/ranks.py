@@ -9,6 +9,7 @@ share. A last batch of fewer images than ranks is left out.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -89,8 +90,12 @@ ALONE = Ranks()
 
 def meet(host: str, size: int, port: int = 0) -> Any:
     """Where so many ranks find each other, a ``TCPStore``: rank 0 makes it on a free port, then the others on that."""
+    first, listening = not port, None
+    if first:  # by itself it would listen at every address of the machine
+        own = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        port, listening = own.getsockname()[1], own.detach()
     return distributed.TCPStore(  # type: ignore[attr-defined]
-        host, port, size, is_master=not port, timeout=JOINING, wait_for_workers=False
+        host, port, size, is_master=first, timeout=JOINING, wait_for_workers=False, master_listen_fd=listening
     )
 
 

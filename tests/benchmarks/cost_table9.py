@@ -4,7 +4,8 @@
 
 Three replicates, planned, trained and reported as ``study run table9`` does; and the same stages, in the same order, by
 the same Trainable on Ray Tune, their states kept as bare files in memory. Both are processes of their own, timed from
-start to end.
+start to end. Once with a stage on every core, so that all of the platform's work is taken from training, and once with
+one core left to it, as it is where GPUs train.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from study.store import Store
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have this file on their path
 
 
-def ray_alone(space: str) -> None:
+def ray_alone(space: str, workers: int) -> None:
     """A space's stages through Ray; a state is a bare file in memory, and nothing else is kept."""
     from trainables.trainable import StageTrainable
 
@@ -51,22 +52,31 @@ def ray_alone(space: str) -> None:
     draft = planning.draft([space], Request(), 3, Machine("cpu", 1), Resources())
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, cluster.connected(Resources()):
         execute.execute(
-            tree.stages(list(draft.recipes.values()), set()), execute.Job("alone", folder, ""), Resources(), Kept,
-            execute.Drain(), Silent(),
+            tree.stages(list(draft.recipes.values()), set()), execute.Job("alone", folder, ""),
+            Resources(workers=workers), Kept, execute.Drain(), Silent(),
         )  # fmt: skip
         ends = {recipe.keys[-1] for recipe in draft.recipes.values()}
         assert ends <= set(os.listdir(folder))
 
 
-def platform(space: str) -> float:
+def platform(space: str, workers: int) -> float:
     """Seconds of ``study run``, cold."""
     with tempfile.TemporaryDirectory() as home:
-        return timed("-m", "study", "run", space, "--home", home)
+        return timed("-m", "study", "run", space, "--home", home, "--workers", str(workers))
 
 
-def alone(space: str) -> float:
+def alone(space: str, workers: int) -> float:
     """Seconds of `ray_alone` in a process of its own."""
-    return timed(__file__, "--ray-alone", "--space", space)
+    return timed(__file__, "--ray-alone", str(workers), "--space", space)
+
+
+def compared(space: str, workers: int, repeats: int) -> dict[str, Any]:
+    """Both, in turn."""
+    sides = {"platform": lambda: platform(space, workers), "ray_alone": lambda: alone(space, workers)}
+    found = alternate(sides, repeats)
+    pairs = zip(found["platform"], found["ray_alone"], strict=True)
+    added = [100 * (ours / ray - 1) for ours, ray in pairs]
+    return {"workers": workers, **{side: spread(own) for side, own in found.items()}, "added_percent": spread(added)}
 
 
 def timed(*arguments: str) -> float:
@@ -76,22 +86,19 @@ def timed(*arguments: str) -> float:
 
 
 def main() -> None:
-    """Both, in turn."""
+    """With a worker a core, and with one fewer."""
     parser = arguments(__doc__, "cost_table9", repeats=3)
-    parser.add_argument("--ray-alone", action="store_true", help="only that side, once, in this process")
+    parser.add_argument("--ray-alone", type=int, metavar="WORKERS", help="only that side, once, in this process")
     parser.add_argument("--space", default="table9", help="another one for a smoke test only")
     asked = parser.parse_args()
     if asked.ray_alone:
-        ray_alone(asked.space)
+        ray_alone(asked.space, asked.ray_alone)
         return
-    sides = {"platform": lambda: platform(asked.space), "ray_alone": lambda: alone(asked.space)}
-    found = alternate(sides, asked.repeats)
-    pairs = zip(found["platform"], found["ray_alone"], strict=True)
-    result = {
-        "unit": "s of wall time, process start to end", "n": asked.repeats, **found,
-        "added_percent": spread([100 * (ours / ray - 1) for ours, ray in pairs]),
-    }  # fmt: skip
-    write(asked.out, result)
+    cores = len(os.sched_getaffinity(0))
+    cases = [compared(asked.space, workers, asked.repeats) for workers in (cores, max(1, cores - 1))]
+    write(
+        asked.out, {"unit": "s of wall time, process start to end", "n": asked.repeats, "cores": cores, "cases": cases}
+    )
 
 
 if __name__ == "__main__":

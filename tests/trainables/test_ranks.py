@@ -2,6 +2,7 @@
 
 import copy
 import multiprocessing
+import socket
 from datetime import timedelta
 from itertools import zip_longest
 
@@ -158,6 +159,13 @@ def test_a_rank_that_does_not_join_is_lost_and_what_is_wrong_otherwise_is_not(mo
 
     with pytest.raises(torch.cuda.OutOfMemoryError):
         ranks.join(Ranks(0, 2), "cpu", short_of_memory)
+
+
+def test_ranks_meet_at_the_address_that_was_given_and_at_no_other():
+    store = ranks.meet("127.0.0.1", 1)
+    socket.create_connection(("127.0.0.1", store.port), timeout=5).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", store.port), timeout=5)
 
 
 def test_alone_nothing_is_asked_of_torch_distributed():
