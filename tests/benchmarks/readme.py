@@ -159,8 +159,7 @@ def cost_table9(found: Json) -> Iterator[Row]:
     for case in found["cases"]:
         added = case["added_percent"]
         yield (
-            f"store, tracking and report added to digits Table 9, {case['workers']} stages at a time on "
-            f"{found['cores']} cores",
+            f"store, tracking and report added to digits Table 9, {case['workers']} of {found['cores']} cores training",
             at_most("5 %", added["median"] <= 5),
             f"{between(added)} % of {between(case['ray_alone'])} s, n = {found['n']}",
         )
