@@ -192,8 +192,9 @@ class Tracker:
 
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
         """Mark a replicate's run as failed, with the reason."""
-        child = self._take_up(trial, number)
-        if (child.status, child.reason) != ("FAILED", reason):
+        child = self._children.get((trial.name, number))
+        if child is None or (child.status, child.reason) != ("FAILED", reason):
+            child = self._take_up(trial, number)
             self._client.set_tag(child.run_id, FAILED_BECAUSE, reason)
             self._client.set_terminated(child.run_id, "FAILED")
             child.status, child.reason = "FAILED", reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,7 +165,7 @@ def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[
         logits = learner.logits(*inputs)
         # A mean over this rank's images counts as much as they do in the whole batch.
         count, *shares = learner.ranks.shares(
-            [logits.new_full((), len(logits)), *(normaliser(labels) for _, labels in targets)]
+            partial(logits.new_full, (), len(logits)), *(partial(normaliser, labels) for _, labels in targets)
         )
         losses = (
             weight * share * loss_function(logits, labels)

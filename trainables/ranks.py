@@ -44,11 +44,11 @@ class Ranks:
         """The share of this rank of whatever has an order, such as a batch or the test images."""
         return slice(self.rank, None, self.size)
 
-    def shares(self, own: Sequence[Tensor]) -> Sequence[Tensor | float]:
-        """Of each number, how much of its sum over the ranks is this one's; alone 1."""
+    def shares(self, *own: Callable[[], Tensor]) -> Sequence[Tensor | float]:
+        """Of each number, how much of its sum over the ranks is this one's; alone 1, and none is asked for."""
         if self.size == 1:
             return [1.0] * len(own)
-        mine = torch.stack(list(own))
+        mine = torch.stack([number() for number in own])
         whole = mine.clone()
         self.total(whole)
         return list(mine / whole)

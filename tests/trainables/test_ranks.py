@@ -172,7 +172,7 @@ def test_alone_nothing_is_asked_of_torch_distributed():
     tensor = torch.ones(2)
     ALONE.add([tensor])
     ALONE.total(tensor)
-    assert ALONE.shares([tensor, tensor]) == [1.0, 1.0]
+    assert ALONE.shares(pytest.fail, pytest.fail) == [1.0, 1.0]
     ALONE.align([tensor])
     assert ALONE.whole(tensor, 2) is tensor
     assert not torch.distributed.is_initialized()
