@@ -42,6 +42,16 @@ def _machines(function: Function) -> Function:
     return function
 
 
+def _gpu_steps(default: str | None, otherwise: str) -> Callable[[Function], Function]:
+    return click.option(
+        "--gpu-steps",
+        type=click.Choice(["auto", "eager", "recorded"]),
+        default=default,
+        help="How a GPU is given its steps: recorded, once as a CUDA graph, which is replayed; eager, operation by "
+        f"operation; auto is recorded. States have the same names and bits either way. [default: {otherwise}]",
+    )
+
+
 def _services(function: Function) -> Function:
     options = (
         click.option(
@@ -179,10 +189,15 @@ def show(space: str) -> None:
     type=float,
     default=1.0,
     show_default=True,
-    help="CPUs of a stage: threads, and decoders of images; its ranks share them.",
+    help="CPUs of a stage: threads, and decoders of images; its ranks share them. On a GPU, images are decoded by the "
+    "GPU's share of its machine's CPUs, if that is more.",
 )
 @click.option(
-    "--gpus-per-trial", type=float, default=None, help="GPUs a stage, or a fraction. [default: 1 if there is one]"
+    "--gpus-per-trial",
+    type=float,
+    default=None,
+    help="GPUs of a stage, or a fraction of one. [default: 1 if this machine has one and anything larger than digits "
+    "is trained; else, and on clusters, 0]",
 )
 @click.option(
     "--ranks-per-trial",
@@ -192,12 +207,14 @@ def show(space: str) -> None:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
+    type=click.Choice(["auto", "fp32", "tf32", "bf16"]),
     default="auto",
     show_default=True,
-    help="Of the arithmetic; auto: bf16 where it makes steps shorter on this machine's CPU, else and on GPUs and "
-    "clusters fp32.",
+    help="Of the arithmetic. tf32: fp32, but for matrix products and convolutions, on GPUs only. auto: bf16 where it "
+    "makes steps shorter, on this machine's CPU or on its GPUs of compute capability 8.0 and more; fp32 otherwise, on "
+    "digits, and on clusters, whose processors are not known when the plan is made.",
 )
+@_gpu_steps("auto", "auto")
 @click.option(
     "--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="Where data sets lie. [default: HOME/data]"
 )
@@ -210,8 +227,8 @@ def run(
     options: Sequence[str], trials: int | None, objectives: str | None, early_stop: int | None, name: str | None,
     home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None,
     address: str | None, cpus_per_trial: float, gpus_per_trial: float | None,
-    ranks_per_trial: int | None, precision: str, data_dir: str | None, download: bool,
-    retrain: bool, dry_run: bool, as_json: bool,
+    ranks_per_trial: int | None, precision: str, gpu_steps: str, data_dir: str | None,
+    download: bool, retrain: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
 
@@ -219,22 +236,12 @@ def run(
     Python file with a function space(request). Running again takes up where the last start ended; under the --name of
     a run, with more replicates, data or points, it trains what is new.
     """
-    from study import launch
+    from study import launch, planning
     from study.plan import Resources
     from study.space import Request
 
     if cpus_per_trial <= 0 or not math.isfinite(cpus_per_trial):
         raise Refusal("--cpus-per-trial", cpus_per_trial, "a finite number above 0 would do")
-    if gpus_per_trial is None:
-        gpus_per_trial = 1.0 if not address and has_gpu() else 0.0
-    elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
-        raise Refusal("--gpus-per-trial", gpus_per_trial, "a fraction, or a whole number, ≥ 0 would do")
-    ranks = ranks_per_trial or max(1, int(gpus_per_trial))
-    if gpus_per_trial and ranks != max(1, int(gpus_per_trial)):
-        raise Refusal("--ranks-per-trial", ranks, f"{max(1, int(gpus_per_trial))}, one a GPU, would do")
-    place = Home(home, store)
-    folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
-    resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder)
     words = () if objectives is None else tuple(word.strip() for word in objectives.split(","))
     if "" in words or len(set(words)) < len(words):
         raise Refusal("--objectives", objectives, "each once, with commas between them, would do, such as top1,few")
@@ -242,6 +249,16 @@ def run(
         tuple(dict.fromkeys(data)), tuple(dict.fromkeys(imbalance)), paper, trials or 0, words, early_stop or 0,
         _options(options),
     )  # fmt: skip
+    if gpus_per_trial is None:
+        gpus_per_trial = float(not address and planning.wants_gpu(spaces, request) and has_gpu())
+    elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
+        raise Refusal("--gpus-per-trial", gpus_per_trial, "a fraction, or a whole number, ≥ 0 would do")
+    ranks = ranks_per_trial or max(1, int(gpus_per_trial))
+    if gpus_per_trial and ranks != max(1, int(gpus_per_trial)):
+        raise Refusal("--ranks-per-trial", ranks, f"{max(1, int(gpus_per_trial))}, one a GPU, would do")
+    place = Home(home, store)
+    folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
+    resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder, gpu_steps)
     wish = launch.Wish(spaces, request, seeds, resources, name, precision, ranks)
     if dry_run:
         launch.print_plan(wish, place, as_json)
@@ -255,12 +272,13 @@ def run(
 @_places
 @_services
 @_machines
+@_gpu_steps(None, "as the run was begun")
 @click.option("--retry-failed", is_flag=True, help="Train again what raised; each retry is a new Optuna trial.")
 @click.option("--retrain", is_flag=True, help="Begin anew, if the sources have changed; the old records stay.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
 def resume(
     run: str, home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None,
-    address: str | None, retry_failed: bool, retrain: bool, as_json: bool,
+    address: str | None, gpu_steps: str | None, retry_failed: bool, retrain: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Go on with a RUN after an interruption: its plan is stored, nothing else need be said.
 
@@ -268,7 +286,7 @@ def resume(
     """
     from study import launch
 
-    services, machines = (tracking_uri, storage), (workers, address)
+    services, machines = (tracking_uri, storage), launch.Machines(workers, address, gpu_steps)
     code = launch.resume(
         run, Home(home, store), services, machines, retry_failed=retry_failed, retrain=retrain, as_json=as_json
     )

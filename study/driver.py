@@ -152,7 +152,7 @@ class _Drive:
             self._projection.check()  # they were opened while Ray started
             ranks = self._draft.plan.machine.ranks
             run, url = self._draft.plan.run, self._store.url
-            job = execute.Job(run, url, resources.data_dir, resources.cpus, resources.gpus, ranks)
+            job = execute.Job(run, url, resources.data_dir, resources.cpus, resources.gpus, ranks, resources.gpu_steps)
             execute.execute(self._stages, job, resources, self._draft.work.trainable(), drain, self)
             self._needs_ray = False
             yield drain.requested

@@ -37,6 +37,7 @@ class Job:
         data_dir: where data sets lie.
         cpus, gpus: how many a stage has.
         ranks: processes that train a stage together, which share them.
+        gpu_steps: see `study.plan.Resources`.
     """
 
     run: str
@@ -45,6 +46,7 @@ class Job:
     cpus: float = 1.0
     gpus: float = 0.0
     ranks: int = 1
+    gpu_steps: str = "auto"
 
 
 class Events(Protocol):

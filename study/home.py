@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shlex
 from contextlib import suppress
@@ -130,6 +131,37 @@ def has_bf16() -> bool:
 
 
 def has_gpu() -> bool:
-    """Whether this machine shows an NVIDIA GPU, without the seconds that importing torch takes."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible not in ("", "-1") and any(Path("/dev").glob("nvidia[0-9]*"))
+    """Whether this machine has an NVIDIA GPU that may be used."""
+    return bool(gpus())
+
+
+def gpus_have_bf16() -> bool:
+    """Whether this machine has GPUs, and all of them have arithmetic for bf16: compute capability 8.0."""
+    found = gpus()
+    return bool(found) and min(found) >= (8, 0)
+
+
+def gpus() -> tuple[tuple[int, int], ...]:
+    """The compute capability of each NVIDIA GPU that may be used, without the seconds that importing torch takes.
+
+    The driver's library says it: it heeds CUDA_VISIBLE_DEVICES, and is there in containers and under WSL2, too, which
+    have no /dev/nvidia0. It makes no context: what this process starts, all by `exec`, uses GPUs as if it had not been
+    asked.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:  # there is no driver
+        return ()
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return ()
+    found = []
+    for device in range(count.value):
+        major, minor = ctypes.c_int(), ctypes.c_int()  # 0 if the driver does not say
+        driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
+        found.append((major.value, minor.value))
+    return tuple(found)
+
+
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of the driver's CUdevice_attribute

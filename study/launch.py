@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from study.growth import anew, grown, redraft
-from study.home import Home, has_bf16, has_gpu
+from study.home import Home, gpus_have_bf16, has_bf16, has_gpu
 from study.masking import without_password
 from study.plan import Plan, Resources
 from study.planning import Draft, draft
@@ -53,12 +53,23 @@ class Wish:
             runs.check_name(self.name)
         each = self.resources
         threads = max(1, int(each.cpus / self.ranks))
-        bf16 = not each.gpus and not each.address and has_bf16()  # what a cluster's machines have is not known here
+        here = gpus_have_bf16 if each.gpus else has_bf16
+        bf16 = not each.address and here()  # what a cluster's machines have is not known
         machine = Machine("cuda" if each.gpus else "cpu", 1 if each.gpus else threads, self.precision, bf16, self.ranks)
+        _check_gpu_steps(each.gpu_steps, machine)
         drawn = draft(self.spaces, self.request, self.replicates, machine, each)
         if self.name is not None:
             drawn.plan = drawn.plan.named(self.name)
         return drawn
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What may differ from start to start of a run; None for what its plan says."""
+
+    workers: int | None = None
+    address: str | None = None
+    gpu_steps: str | None = None
 
 
 def run(wish: Wish, place: Home, services: Services, download: bool, retrain: bool, as_json: bool) -> int:
@@ -90,8 +101,7 @@ def run(wish: Wish, place: Home, services: Services, download: bool, retrain: bo
 
 
 def resume(
-    called: str, place: Home, services: Services, machines: tuple[int | None, str | None], retry_failed: bool,
-    retrain: bool, as_json: bool,
+    called: str, place: Home, services: Services, machines: Machines, retry_failed: bool, retrain: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Go on with a run whose plan is stored; returns the exit code.
 
@@ -99,7 +109,7 @@ def resume(
         called: the run, as the user calls it.
         place: where it lies.
         services: where its records go, if elsewhere than before.
-        machines: workers and the address of a cluster, if others than before.
+        machines: where and how, if not as before.
         retry_failed, retrain, as_json: see `study resume --help`.
     """
     from study import presence, runs
@@ -107,12 +117,9 @@ def resume(
     plan, _ = runs.find(place.existing_store(called), called)
     presence.refuse_second(place.existing_store(called), plan.run)
     chosen = recorded(plan, *services)
-    workers, address = machines
-    resources = plan.resources
-    if workers:
-        resources = replace(resources, workers=workers)
-    if address is not None:
-        resources = replace(resources, address=address)
+    others = {name: value for name, value in asdict(machines).items() if value is not None}
+    resources = replace(plan.resources, **others)
+    _check_gpu_steps(resources.gpu_steps, plan.machine)
     place = _home_of(plan, place, chosen)
     check_address(resources.address)
     if retrain:
@@ -173,6 +180,11 @@ def _anew_if_changed(before: Plan, drawn: Draft) -> Draft:
     if before.sources == drawn.plan.sources and before.digest == drawn.plan.digest:
         raise Refusal("--retrain", before.run, "without it: nothing has changed that its states depend on")
     return anew(before, drawn)
+
+
+def _check_gpu_steps(gpu_steps: str, machine: Machine) -> None:
+    if gpu_steps == "recorded" and machine.device == "cpu":
+        raise Refusal("--gpu-steps", gpu_steps, "auto, or --gpus-per-trial 1, would do: the run is trained on CPUs")
 
 
 def _prepare(drawn: Draft, resources: Resources, download: bool) -> None:
@@ -241,7 +253,8 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         "trials_total": len(recipes), "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
         "epochs_naive": sum(len(recipe.epochs) for recipe in recipes), "epochs_needed": plan.epochs_needed,
         "epochs_to_train": len(tree.missing(recipes, stored)),
-        "device": plan.machine.device, "threads": plan.machine.threads, "ranks": plan.machine.ranks,
+        "device": plan.machine.device, "gpus": plan.resources.gpus, "threads": plan.machine.threads,
+        "ranks": plan.machine.ranks,
         "precision": sorted({recipe.origin["precision"] for recipe in recipes}), "left_out": drawn.left_out,
     }  # fmt: skip
     if as_json:

@@ -92,6 +92,7 @@ class Resources:
         cpus, gpus: of each; a fraction of a GPU is bookkeeping, not isolation.
         address: of a Ray cluster; empty for this machine alone.
         data_dir: where data sets lie, on every machine.
+        gpu_steps: how a GPU is given its steps: eager, recorded, or auto, as the trainables choose.
     """
 
     workers: int = 0
@@ -99,6 +100,7 @@ class Resources:
     gpus: float = 0.0
     address: str = ""
     data_dir: str = ""
+    gpu_steps: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,20 @@ def draft(
     return made
 
 
+def wants_gpu(references: Sequence[str], request: Request) -> bool:
+    """Whether any configuration of these spaces is to be trained on a GPU, if the user says nothing else.
+
+    Raises:
+        Refusal: as `draft` does of the spaces.
+    """
+    called, _, _ = _called(references, request)
+    for _, _, space in called:
+        configs = [trial.config for trial in space.trials] + ([] if space.search is None else [space.search.base])
+        if any(map(space.work.wants_gpu, configs)):
+            return True
+    return False
+
+
 def _called(
     references: Sequence[str], request: Request
 ) -> tuple[list[tuple[str, Path, Space]], dict[str, str], dict[str, str]]:

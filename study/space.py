@@ -46,7 +46,7 @@ class Machine:
     Attributes:
         device: cpu or cuda.
         threads: CPU threads of each process that trains.
-        precision: fp32, bf16, or auto, whichever of them is faster for a network.
+        precision: fp32, tf32, bf16, or auto, fp32 or bf16, whichever of them is faster for a network.
         bf16: whether its processors have arithmetic for bf16; without it bf16 is slower.
         ranks: processes that train one replicate together, each on its share of every batch.
     """
@@ -175,6 +175,7 @@ class Work:
         parameters: (configuration, replicate, machine) → what MLflow shows as parameters.
         exporter: configuration → (a state's payload, folder, MLflow's ``Model``) → None, which writes a model directory
             as an MLflow flavor does. The first step may take seconds, once for each kind of network.
+        wants_gpu: configuration → whether it is trained on a GPU, if there is one and the user says nothing else.
     """
 
     resolve: Callable[[Json, int, Machine], Resolved]
@@ -183,6 +184,7 @@ class Work:
     trainable: Callable[[], type]
     parameters: Callable[[Json, int, Machine], Mapping[str, Any]]
     exporter: Callable[[Json], Callable[[bytes, Path, Any], None]]
+    wants_gpu: Callable[[Json], bool]
 
 
 @dataclass(frozen=True)

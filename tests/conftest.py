@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -150,6 +151,42 @@ def finished(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[C
     study = partial(call_study, home=folder / "home")
     study("run", space, "--seeds", "2", "--name", "mine")
     return study, folder, space
+
+
+class Driver:
+    """A stand-in for the library of NVIDIA's driver: so many GPUs, or the error that it begins with."""
+
+    def __init__(self, capabilities: tuple[tuple[int, int], ...], error: int) -> None:
+        self.capabilities, self.error = capabilities, error
+
+    def cuInit(self, _flags: int) -> int:  # noqa: N802
+        return self.error
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = len(self.capabilities)
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: int) -> int:  # noqa: N802
+        value._obj.value = self.capabilities[device][(75, 76).index(attribute)]
+        return 0
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Gives this machine GPUs by their compute capabilities, or a driver that cannot begin; None for no driver."""
+    load = ctypes.CDLL
+
+    def install(*capabilities: tuple[int, int] | None, error: int = 0) -> None:
+        def find(name: str, *arguments: Any, **options: Any) -> Any:
+            if name != "libcuda.so.1":
+                return load(name, *arguments, **options)
+            if None in capabilities:
+                raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+            return Driver(capabilities, error)
+
+        monkeypatch.setattr(ctypes, "CDLL", find)
+
+    return install
 
 
 @pytest.fixture(scope="session")

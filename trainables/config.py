@@ -13,7 +13,7 @@ from trainables.recipe import LOSSES
 
 SAMPLERS = {"IB": 1.0, "CB": 0.0, "CR": -1.0}
 BACKBONES = ("resnet8", "resnext11", "resnet32", "resnet50", "resnext50")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 SEEDS = ("split_seed", "subset_seed", "seed")
 
 Sampler = str | float | tuple[float, ...]
@@ -95,7 +95,8 @@ class Config:
         fixed_batch_norm: whether the batch-norm statistics of a fixed backbone move (train) or not (frozen).
         retrain_schedule: step, after a warm-up as before ×0.1 at a third and at two thirds; or cosine to 0.
         measures: beyond the fixed set: fit, events; see `recipe.Epoch`.
-        precision: fp32 (without TF32), bf16 (autocast), or auto, as the machine has it; see `recipe.precision`.
+        precision: fp32 (without TF32), tf32 (fp32, but for matrix products and convolutions on a GPU), bf16
+            (autocast), or auto, as the machine has it; see `recipe.precision`.
         split_seed: on digits, which images are for test and which digit is the n-th largest class.
         subset_seed: which images the long-tailed subset keeps; 0 is LDAM's and BBN's on CIFAR.
         seed: initial weights, sampling and augmentation.

@@ -27,6 +27,7 @@ from trainables.samplers import Purpose, generator
 
 DIGITS_TEST = 50  # test images a class
 EVALUATION_BATCH = 1000
+GPU_EVALUATION_BATCH = 5000  # ResNet-32's largest activations are 330 MB then
 
 _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
@@ -102,39 +103,52 @@ class LongTailed:
         self._mean = torch.tensor(facts.mean, device=device).view(-1, 1, 1) * facts.scale
         self._std = torch.tensor(facts.std, device=device).view(-1, 1, 1) * facts.scale
 
+    def rows(self, order: NDArray[np.int64], epoch: Epoch, rng: np.random.Generator) -> NDArray[np.int64]:
+        """What `cut` needs of each image: its position, the top and the left of its crop, and whether it is mirrored.
+
+        Made on the host, of all ranks' images: (4, n). `order` and `rng` are those of `Data.batches`.
+        """
+        assert epoch.crop == self.crop
+        crops = rng.integers(0, 2 * epoch.crop + 1, size=(2, len(order)))
+        mirrored = (rng.random(len(order)) < 0.5) if epoch.flip else np.zeros(len(order), dtype=bool)
+        return np.stack((order, *crops, mirrored.astype(np.int64)))
+
+    def cut(self, rows: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
+        """A batch of the images that `rows`, (4, B), say, augmented and normalised, with its labels.
+
+        Without `flip` none is looked at for being mirrored.
+        """
+        picks, top, left, mirrored = rows
+        images = self._crops[picks, :, top, left]
+        if flip:
+            images = torch.where(mirrored.bool().view(-1, 1, 1, 1), images.flip(-1), images)
+        return self._normalise(images), self.labels[picks]
+
     def batches(
         self, order: NDArray[np.int64], epoch: Epoch, rng: np.random.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Data.batches`. Order, crops and flips are drawn in one go and sent to the device in one go each."""
-        assert epoch.crop == self.crop
-        crops = rng.integers(0, 2 * epoch.crop + 1, size=(2, len(order)))
-        draws = torch.from_numpy(np.concatenate((order[None], crops))).to(self.device)
-        mirror = torch.from_numpy(rng.random(len(order)) < 0.5).to(self.device) if epoch.flip else None
-        return self._cut(draws, mirror, epoch.batch_size)
-
-    def _cut(self, draws: Tensor, mirror: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of `draws`, positions and where the crops begin in the padded images: (3, n)."""
-        for start in range(0, draws.shape[1], size):
-            picks, top, left = draws[:, start : start + size][:, self._own]
-            images = self._crops[picks, :, top, left]
-            if mirror is not None:
-                own = mirror[start : start + size][self._own]
-                images = torch.where(own.view(-1, 1, 1, 1), images.flip(-1), images)
-            yield self._normalise(images), self.labels[picks]
+        """See `Data.batches`. Order, crops and flips are drawn in one go and sent to the device in one go."""
+        rows = torch.from_numpy(self.rows(order, epoch, rng)).to(self.device)
+        return (
+            self.cut(rows[:, start : start + epoch.batch_size][:, self._own], epoch.flip)
+            for start in range(0, len(order), epoch.batch_size)
+        )
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Data.test_batches`."""
         images, labels, part = self._test[self._own], self.test_labels[self._own], self.in_val[self._own].long()
-        for start in range(0, len(labels), EVALUATION_BATCH):
-            at = slice(start, start + EVALUATION_BATCH)
+        for at in self._evaluation_batches(len(labels)):
             yield self._normalise(images[at]), labels[at], part[at]
 
     def fit_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Data.fit_batches`."""
         images, labels = self._crops[self._own, :, self.crop, self.crop], self.labels[self._own]
-        for start in range(0, len(labels), EVALUATION_BATCH):
-            at = slice(start, start + EVALUATION_BATCH)
+        for at in self._evaluation_batches(len(labels)):
             yield self._normalise(images[at]), labels[at]
+
+    def _evaluation_batches(self, images: int) -> Iterator[slice]:
+        size = EVALUATION_BATCH if self.device.type == "cpu" else GPU_EVALUATION_BATCH
+        return (slice(start, start + size) for start in range(0, images, size))
 
     def _normalise(self, images: Tensor) -> Tensor:
         return (images.float() - self._mean) / self._std

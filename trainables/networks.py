@@ -16,15 +16,29 @@ from torch import Tensor, nn
 SCALE = 30.0  # s of a cosine classifier's logits (Cao et al., 2019)
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm whose counter of batches is added to once an epoch (`Learner.count_batches`), not in every step.
+
+    It has the same value then; nothing is computed from it. On a GPU it would be a kernel a layer and step.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) → the same."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum or 0.0,
+            self.eps,
+        )  # fmt: skip
+
+
 class Block(nn.Module):
     """Two 3×3 convolutions and shortcut A: where the shape changes, subsample by 2 and pad channels with zeros."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = BatchNorm(width)
         self.stride, self.pad = stride, (width - channels) // 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,26 +101,29 @@ class Bilateral(nn.Module):
         super().__init__()
         self.trunk, self.last, self.reversed, self.classifier = trunk, last, reversed_, classifier
 
-    def forward(self, x: Tensor, other: Tensor | None = None, alpha: float = 0.5) -> Tensor:
+    def forward(
+        self, x: Tensor, other: Tensor | None = None, weights: tuple[float | Tensor, float | Tensor] = (0.5, 0.5)
+    ) -> Tensor:
         """Normalised images to logits (B, C); inference sends the same images through both branches, α = 0.5.
 
         Args:
             x: for the conventional branch: (B, channels, H, W).
             other: for the re-balancing branch, of the same shape; None for the same images.
-            alpha: the weight of the conventional branch.
+            weights: of the conventional and of the re-balancing branch, α and 1 - α: numbers, or tensors ().
         """
+        alpha, rest = weights
         if other is None:
             both = self.trunk(x)
             conventional, rebalancing = both, both
         else:
             conventional, rebalancing = self.trunk(x), self.trunk(other)
         features = 2 * alpha * self.last(conventional).mean((2, 3))
-        reversed_ = 2 * (1 - alpha) * self.reversed(rebalancing).mean((2, 3))
+        reversed_ = 2 * rest * self.reversed(rebalancing).mean((2, 3))
         return self.classifier(torch.cat((features, reversed_), 1))  # type: ignore[no-any-return]
 
 
 def _stem(channels: int, width: int) -> list[nn.Module]:
-    return [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    return [nn.Conv2d(channels, width, 3, 1, 1, bias=False), BatchNorm(width), nn.ReLU()]
 
 
 def _cifar(blocks: int, width: int, channels: int) -> tuple[list[nn.Module], int]:
@@ -126,8 +143,8 @@ def _small_resnext(channels: int) -> tuple[list[nn.Module], int]:
     layers, last = _stem(channels, 16), 16
     for width, stride in ((8, 1), (16, 2), (32, 2)):
         out = width * Bottleneck.expansion
-        shortcut = nn.Sequential(nn.Conv2d(last, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-        layers.append(Bottleneck(last, width, stride, shortcut, groups=4, base_width=32))
+        shortcut = nn.Sequential(nn.Conv2d(last, out, 1, stride, bias=False), BatchNorm(out))
+        layers.append(Bottleneck(last, width, stride, shortcut, groups=4, base_width=32, norm_layer=BatchNorm))
         last = out
     return layers, last
 
@@ -136,7 +153,7 @@ def _torchvision(name: str) -> tuple[list[nn.Module], int]:
     """A residual network of torchvision's, for images of about 224 pixels."""
     from torchvision.models import resnet
 
-    whole = getattr(resnet, name)(weights=None)
+    whole = getattr(resnet, name)(weights=None, norm_layer=BatchNorm)
     layers = [whole.conv1, whole.bn1, whole.relu, whole.maxpool, whole.layer1, whole.layer2, whole.layer3]
     return [*layers, *whole.layer4], whole.fc.in_features
 
@@ -197,3 +214,10 @@ def add_scale(network: nn.Module) -> None:
     head = network.classifier
     assert isinstance(head, Linear)
     head.scale = nn.Parameter(torch.ones_like(head.bias))
+
+
+def remove_scale(network: nn.Module) -> None:
+    """Take it away again."""
+    head = network.classifier
+    assert isinstance(head, Linear)
+    head.scale = None

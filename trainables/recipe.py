@@ -189,10 +189,10 @@ def origin(config: Config, machine: Machine) -> Origin:
 
 
 def precision(config: Config, machine: Machine) -> str:
-    """fp32 or bf16: as the configuration says, or else the machine; of auto, what is faster.
+    """fp32, tf32 or bf16: as the configuration says, or else the machine; of auto, what is faster of fp32 and bf16.
 
-    That is bf16 on a CPU that has arithmetic for it, but fp32 on digits: on images of 8 × 8 bf16 makes the steps of the
-    eight-layer network no shorter (tests/benchmarks/results/epoch.json), and so digits' figures are those of any CPU.
+    That is bf16 on a machine that has arithmetic for it, but fp32 on digits: on images of 8 × 8 bf16 makes the steps of
+    the eight-layer network no shorter (tests/benchmarks/results/epoch.json), and so digits are trained alike anywhere.
     """
     asked = machine.precision if config.precision == "auto" else config.precision
     if asked == "auto":

@@ -5,24 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
+import torch
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from study.execute import Job
 from trainables import loop, ranks
 from trainables.data import load
-from trainables.loop import Learner
+from trainables.learner import Learner
 from trainables.ranks import RankLost, Ranks
 from trainables.recipe import Epoch, Origin
 
 Answer = TypeVar("Answer")
 
 ANSWER_SECONDS = 10.0  # that the others have to say why they are gone
+AUTO_STEPS = "recorded"  # what `--gpu-steps auto` is: eager or recorded
 
 
 class Member:
@@ -30,6 +32,13 @@ class Member:
 
     def __init__(self, job: Job, own: Ranks) -> None:
         self._job, self._ranks = job, own
+        self._learner: Learner | None = None
+
+    @property
+    def learner(self) -> Learner:
+        """Of the stage that was begun."""
+        assert self._learner is not None
+        return self._learner
 
     def join(self, device: str, host: str, port: int) -> None:
         """Join rank 0, who waits there; see `ranks.join`."""
@@ -39,7 +48,13 @@ class Member:
         """Take up a state, or state 0 of an origin."""
         from safetensors.torch import load as load_tensors
 
-        self.learner = Learner(origin, self._ranks)
+        if self._learner is not None and self._learner.fits(origin):
+            self._learner.begin(origin)  # what it recorded for the stage before stays good
+        else:
+            self._learner = None
+            if origin.device == "cuda":
+                torch.cuda.empty_cache()  # for the next one, and for other processes on the GPU
+            self._learner = Learner(origin, self._ranks, recorded=_recorded(self._job))
         if payload is not None:
             self.learner.load(load_tensors(payload))
 
@@ -50,10 +65,23 @@ class Member:
             Diverged: in every rank alike.
             RankLost: if another rank is gone.
         """
-        workers = max(1, int(self._job.cpus / self._ranks.size))
-        data = load(self.learner.origin, epoch, Path(self._job.data_dir), workers, self._ranks)
+        data = load(self.learner.origin, epoch, Path(self._job.data_dir), self._decoders, self._ranks)
         measures: dict[str, Any] = loop.train_epoch(self.learner, data, epoch, index)
         return measures | loop.evaluate(self.learner, data, epoch)
+
+    @cached_property
+    def _decoders(self) -> int:
+        """How many processes decode images for it: as it has CPUs; on a GPU its share of the machine's, if more.
+
+        What comes out does not depend on it.
+        """
+        own = max(1, int(self._job.cpus / self._ranks.size))
+        if not self._job.gpus or not ray.is_initialized():
+            return own
+        here = ray.get_runtime_context().get_node_id()
+        machine: dict[str, float] = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here), {})
+        share = self._job.gpus / self._ranks.size / max(1.0, machine.get("GPU", 0.0))
+        return max(own, int(share * machine.get("CPU", 0.0) + 1e-6))
 
 
 class Team:
@@ -135,9 +163,14 @@ class Team:
 
     def close(self) -> None:
         """End the others."""
-        ranks.leave()
+        with suppress(RuntimeError):  # what they shared is gone already, or the GPU is
+            ranks.leave()
         self._kill()
         self._others = []
+
+
+def _recorded(job: Job) -> bool:
+    return (AUTO_STEPS if job.gpu_steps == "auto" else job.gpu_steps) == "recorded"
 
 
 def _cause(error: Exception, answers: list[Any]) -> Exception:

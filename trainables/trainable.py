@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,8 @@ class StageTrainable(Trainable):
     Its configuration is ``stage``, a `study.tree.Stage`, and ``saved``, the last state that a lost attempt at it
     saved, or "". Each report holds ``position`` (epochs done of the stage), ``saved`` (the newest state in the store,
     or ""), ``done``, and, if it failed, ``failure``, the fields of a `study.tree.Failure`. So a trial that Tune
-    itself counts as failed has lost a process: this one, or another rank's, of which ``lost`` says why.
+    itself counts as failed has lost a process: another rank's, or this one, by itself or because its GPU serves it no
+    more; of the first and the last ``lost`` says why.
 
     It is a class and not a function because Tune stops an actor between two calls of `step`: `cleanup` then saves the
     epochs done. A function's thread would be abandoned, and is no faster
@@ -55,8 +58,6 @@ class StageTrainable(Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train for about a second and report; save when the stage ends, and after a minute of training."""
-        from trainables.ranks import RankLost
-
         if self.lost is not None:
             raise self.lost  # for Tune to begin again with other processes
         failure: dict[str, Any] = {}
@@ -67,7 +68,7 @@ class StageTrainable(Trainable):
         except Exception as error:  # noqa: BLE001  it is reported: what Tune sees as failed has lost a process
             self.training = False
             self._disband()
-            if isinstance(error, RankLost):
+            if _is_lost(error):
                 self.lost = error
                 return {"position": self.position, "saved": self.saved, "done": False, "lost": _one_line(error)}
             failure = {"failure": _failure(error)}
@@ -165,14 +166,76 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _failure(error: Exception) -> dict[str, Any]:
-    """What a `study.tree.Failure` says of it: a full disk, a lost file or too little memory is not the training's."""
+def _is_lost(error: Exception) -> bool:
+    """Whether this process can train no more, and another one may: a rank is gone, or the GPU's context is broken.
+
+    CUDA reports any error of a kernel or of the driver at a later call, and after most of them at every later call.
+    """
     import torch
 
-    elsewhere = (OSError, ImportError, MemoryError, Refusal, torch.cuda.OutOfMemoryError)
+    from trainables.ranks import RankLost
+
+    if isinstance(error, RankLost):
+        return True
+    return not _lacks_memory(error) and any(
+        isinstance(each, torch.AcceleratorError) or _says(each, _BROKEN) for each in _chain(error)
+    )
+
+
+def _lacks_memory(error: Exception) -> str:
+    """What is said of an allocation that failed, of a GPU or by torch on a CPU; "" if that is not what is wrong."""
+    import torch
+
+    for each in _chain(error):
+        if isinstance(each, torch.OutOfMemoryError) or _says(each, _NO_MEMORY):
+            return _what_was_there(str(each))
+    return ""
+
+
+# What torch has no class for, in the words of the CUDA libraries.
+_BROKEN = ("_STATUS_EXECUTION_FAILED", "_STATUS_MAPPING_ERROR", "_STATUS_INTERNAL_ERROR")
+_NO_MEMORY = (
+    "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation", "CUDA error: out of memory",
+    "CUDA out of memory", "DefaultCPUAllocator: can't allocate memory",
+)  # fmt: skip
+
+
+def _says(error: BaseException, words: Sequence[str]) -> bool:
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what caused it, such as that of the thread that pins a DataLoader's images."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _what_was_there(text: str) -> str:
+    """One line of an allocation that failed: what was asked for, what there was, and what would help."""
+    import torch
+
+    asked = re.search(r"ried to allocate ([\d.]+ \w+)", text)
+    what = f"{asked[1]} were asked for" if asked else (text.splitlines() or [""])[0]
+    if "DefaultCPUAllocator" in text:
+        return f"the machine has too little memory: {what}; fewer --workers or a smaller batch would help"
+    found = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", text)
+    there = f", {found[2]} of {found[1]} were free" if found else ""
+    if not found and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        with suppress(RuntimeError):  # it may have been lost since
+            free, whole = torch.cuda.mem_get_info()
+            there = f", {free / 2**30:.2f} GiB of {whole / 2**30:.2f} GiB are free"
+    remedy = "fewer trials a GPU (a larger --gpus-per-trial) or a smaller batch would help"
+    return f"the GPU has too little memory: {what}{there}; {remedy}"
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """What a `study.tree.Failure` says of it: a full disk, a lost file or too little memory is not the training's."""
+    memory = _lacks_memory(error)
+    elsewhere = isinstance(error, (OSError, ImportError, MemoryError, Refusal)) or bool(memory)
     return {
-        "reason": _one_line(error), "traceback": traceback.format_exc(),
-        "for_good": not isinstance(error, elsewhere), "damaged": error.key if isinstance(error, Damaged) else "",
+        "reason": memory or _one_line(error), "traceback": traceback.format_exc(),
+        "for_good": not elsewhere, "damaged": error.key if isinstance(error, Damaged) else "",
     }  # fmt: skip
 
 

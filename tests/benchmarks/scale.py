@@ -76,7 +76,7 @@ def exporter(_config: Json) -> Any:
 
 WORK = Work(
     resolve=resolve, sources=dict, prepare=lambda *_: None, trainable=lambda: Nothing,
-    parameters=lambda config, *_: dict(config), exporter=exporter,
+    parameters=lambda config, *_: dict(config), exporter=exporter, wants_gpu=lambda _: False,
 )  # fmt: skip
 
 

@@ -7,16 +7,19 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from click.testing import Result
 
-from study import catalog
+from study import catalog, runs
 from study.home import has_bf16
+from study.plan import Plan
 from study.store import Store
+from study.tree import Stage
 
 Study = Callable[..., Result]
 
@@ -59,6 +62,60 @@ def test_a_plan_settles_the_arithmetic(study: Study) -> None:
     for data, expected in ((["digits"], ["fp32"]), (["cifar10"], [own]), (["digits", "cifar10"], {own, "fp32"})):
         told = parsed(study("run", "table9", *(f"--data={each}" for each in data), "--dry-run", "--json"))
         assert (told["threads"], told["precision"]) == (1, sorted(expected))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "capability", "device", "precision"),
+    [
+        (["--data", "cifar10"], (9, 0), "cuda", ["bf16"]),
+        (["--data", "cifar10"], (7, 5), "cuda", ["fp32"]),
+        (["--data", "cifar10", "--precision", "tf32"], (9, 0), "cuda", ["tf32"]),
+        (["--data", "cifar10", "--data", "digits"], (8, 0), "cuda", ["bf16", "fp32"]),
+        (["--gpus-per-trial", "0.25"], (9, 0), "cuda", ["fp32"]),
+        ([], (9, 0), "cpu", ["fp32"]),
+        (["--data", "cifar10", "--gpus-per-trial", "0", "--precision", "fp32"], (9, 0), "cpu", ["fp32"]),
+        (["--data", "cifar10", "--address", "10.0.0.1:6379"], (9, 0), "cpu", ["fp32"]),
+        (["--data", "cifar10", "--address", "10.0.0.1:6379", "--gpus-per-trial", "1"], (9, 0), "cuda", ["fp32"]),
+        (["--data", "cifar10", "--precision", "fp32"], None, "cpu", ["fp32"]),
+    ],
+)
+def test_a_plan_uses_the_gpu_of_this_machine_for_what_needs_one(
+    study: Study, gpus: Callable[..., None], arguments: list[str], capability: tuple[int, int] | None, device: str,
+    precision: list[str],
+) -> None:  # fmt: skip
+    gpus(capability)
+    told = parsed(study("run", "table9", *arguments, "--dry-run", "--json"))
+    assert (told["device"], told["precision"]) == (device, precision)
+    assert told["gpus"] == (0.25 if "0.25" in arguments else float(device == "cuda"))
+
+
+def test_the_way_of_stepping_is_stored_and_is_no_part_of_the_work(
+    study: Study, small_space: Callable[..., str], one_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from study import execute
+
+    told, train = [], execute.execute
+
+    def listen(stages: Sequence[Stage], job: execute.Job, *others: Any) -> None:
+        told.append(job.gpu_steps)
+        train(stages, job, *others)
+
+    monkeypatch.setattr(execute, "execute", listen)
+
+    def stored() -> Plan:
+        return runs.find(Store(str(tmp_path / "home" / "store")), "mine")[0]
+
+    space = small_space()
+    study("run", space, "--seeds", "1", "--name", "mine", "--gpu-steps", "eager")
+    before = stored()
+    assert [before.resources.gpu_steps] == told == ["eager"]
+    study("resume", "mine", "--gpu-steps", "auto")
+    message = str(study("resume", "mine", "--gpu-steps", "recorded", code=2).exception)
+    assert message.startswith("--gpu-steps = 'recorded': auto, or --gpus-per-trial 1, would do")
+    assert stored().resources.gpu_steps == "eager"
+    study("run", space, "--seeds", "1", "--name", "mine")
+    assert stored().resources.gpu_steps == "auto"
+    assert (stored().digest, stored().trials) == (before.digest, before.trials)
 
 
 def test_two_processes_train_each_replicate_together(
@@ -114,6 +171,9 @@ def test_tables_planned_together_share_their_trunks(study: Study) -> None:
             ["run", "table9", "--ranks-per-trial", "2", "--gpus-per-trial", "0.5"],
             ["--ranks-per-trial", "2", "1, one a"],
         ),
+        (["run", "table9", "--precision", "tf32"], ["--precision", "tf32", "fp32 or bf16", "--gpus-per-trial 1"]),
+        (["run", "SPACE:tf32"], ["precision", "tf32", "fp32 or bf16"]),
+        (["run", "table9", "--gpu-steps", "recorded"], ["--gpu-steps", "recorded", "auto", "--gpus-per-trial 1"]),
         (["run", "table9", "--cpus-per-trial", "1000"], ["--cpus-per-trial", "1000", "at most"]),
         (["run", "table9", "--gpus-per-trial", "inf"], ["--gpus-per-trial", "inf", "whole number"]),
         (["run", "table9", "--gpus-per-trial", "-1"], ["--gpus-per-trial", "-1", "≥ 0"]),
@@ -146,6 +206,10 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_writes_nothing(
         "from search_spaces import table9\nfrom trainables.config import base\n"
         "def late(request): return replace(base('digits'), S=60)\n"
         "def unknown_sampler(request): return replace(base('digits'), first='XX')\n"
+        "def tf32(request):\n"
+        "    table = table9.space(request)\n"
+        "    cells = tuple(replace(t, config={**t.config, 'precision': 'tf32'}) for t in table.trials)\n"
+        "    return replace(table, name='tf32', trials=cells)\n"
         "def raises(request): return 1 / 0\n"
         "def no_space(request): return 1\n"
         "from study.plan import Real\n"

@@ -57,7 +57,7 @@ unrelated = st.builds(
         numbers,
     ),
     machine=st.builds(Machine),
-    resources=st.builds(Resources, numbers, reals, reals, words, words),
+    resources=st.builds(Resources, numbers, reals, reals, words, words, words),
     replicates=numbers,
     spaces=st.lists(spaces, min_size=1, max_size=2, unique_by=lambda space: space.name).map(tuple),
     trials=st.lists(trials, min_size=1, max_size=3).map(tuple),
@@ -184,9 +184,17 @@ def test_a_champion_s_replicates_have_their_own_numbers():
 def test_a_space_has_either_trials_or_a_search(both):
     trial = Trial("row", "column", {}, {})
     search = OpenSearch(point=lambda values: trial, base={}, trials=5)
-    work = Work(*[lambda *_: None] * 6)
+    work = Work(*[lambda *_: None] * 7)
     with pytest.raises(Refusal, match="at least one trial, or else an open search, would do"):
         Space("s", "", (trial,) if both else (), {}, work, search=search if both else None)
+
+
+@few
+@given(plan=plans())
+def test_a_plan_of_before_there_was_a_way_of_stepping_leaves_it_to_the_trainables(plan):
+    plain = plan.to_json()
+    del plain["resources"]["gpu_steps"]
+    assert Plan.from_json(plain) == replace(plan, resources=replace(plan.resources, gpu_steps="auto"))
 
 
 @pytest.mark.parametrize("other", [0, 1, 2, 4, "3", None])

@@ -56,6 +56,17 @@ def test_a_name_by_default_says_what_is_run(small_space):
     assert len({run, *(other.plan.run for other in others)}) == 6
 
 
+@pytest.mark.parametrize(
+    ("references", "data", "wanted"),
+    [
+        (["table9"], (), False), (["table9"], ("cifar10",), True), (["table9"], ("digits", "cifar10"), True),
+        (["table9", "sampler_search"], (), False), (["sampler_search"], ("cifar10",), True),
+    ],
+)  # fmt: skip
+def test_a_run_wants_a_gpu_if_any_of_its_configurations_does(references, data, wanted):
+    assert planning.wants_gpu(references, Request(data=data)) == wanted
+
+
 def test_a_space_is_planned_once(small_space):
     path = small_space("one", CELLS)
     for references in (["table9", "table9"], [path, path], [path, path + ":space"]):

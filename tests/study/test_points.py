@@ -74,7 +74,7 @@ class Searching:
 
     def __init__(self, suggestions=range(100), trials=4, objectives=("val/top1",), early_stop=0, late=False, **changes):
         search = OpenSearch(point, {"x": 0}, trials, fresh=2, reported=("test/top1",))
-        work = Work(resolve, None, None, None, None, None)
+        work = Work(resolve, None, None, None, None, None, None)
         space = Space("mini", "a title", (), {"x": Integer(0, 99)}, work, objectives=objectives, search=search)
         self.space = PlannedSpace(
             "mini", "a title", "", objectives, (), space.domain, "mini", "",

@@ -65,7 +65,7 @@ class Run:
         }
         self.work = Work(
             lambda config, seed, _machine: recipe(config["switch"], seed), None, None, None,
-            lambda _config, _number, _machine: {}, exporter,
+            lambda _config, _number, _machine: {}, exporter, None,
         )  # fmt: skip
         made = [Trial(f"IB⇒{switch}", "digits", {"switch": switch}, {"switch": switch}) for switch in SAMPLERS]
         self.space = Space("table9", "a title", tuple(made), DOMAIN, self.work)

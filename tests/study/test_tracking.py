@@ -84,7 +84,7 @@ class Run:
 
     def driver(self):
         """A new driver's tracker, at work."""
-        work = Work(resolve, None, None, None, parameters, exporter)
+        work = Work(resolve, None, None, None, parameters, exporter, None)
         space = Space("table9", "Table 9: a title", (Trial("row", "column", {}, {}),), {}, work)
         draft = Draft(replace(self.plan, epochs_needed=0), [space], self.plan.trials)
         self.plan = draft.plan

@@ -9,8 +9,10 @@ import torch
 from study.space import Machine
 from trainables.config import base
 from trainables.data import load
+from trainables.draws import draws
 from trainables.loop import Learner, evaluate, train_epoch
 from trainables.recipe import Epoch, origin
+from trainables.steps import Steps
 
 CUDA = pytest.param(
     "cuda",
@@ -37,6 +39,19 @@ def train(student, epochs, first=0, data=None):
         measures.append(train_epoch(student, data, epoch, index) | evaluate(student, data, epoch))
         states.append(safetensors.torch.save(student.state()))
     return states, measures
+
+
+def steps_of(student, data, epoch, index=0):
+    """What each step of an epoch would give the network, and its labels with how much they count; none is trained."""
+    made, seen = Steps(student, data, epoch, student.obey(epoch, index)), []
+
+    def note(batches):
+        seen.append(made._mixed(batches))
+        made._number += 1
+
+    made._step = note
+    made.run(draws(data.counts, epoch, student.origin, index), epoch)
+    return seen
 
 
 def snapshot(student):

@@ -10,7 +10,7 @@ import torch
 from learning import SHORT
 
 from study.space import Machine
-from trainables import loop, ranks
+from trainables import ranks, steps
 from trainables.data import load
 from trainables.loop import Learner, evaluate, train_epoch
 from trainables.losses import loss_of, normaliser_of
@@ -54,7 +54,7 @@ def train(rank: int, port: Any, answers: Any) -> None:
         store = ranks.meet("127.0.0.1", SIZE, port.get(timeout=60))
     ranks.join(own, "cpu", lambda: store)
     for constants in (loss_of, normaliser_of):
-        setattr(loop, constants.__name__, partial(constants, dtype=torch.float64))
+        setattr(steps, constants.__name__, partial(constants, dtype=torch.float64))
     student, measures = Exact(own), []
     for index, epoch in enumerate(EPOCHS):
         measures.append(

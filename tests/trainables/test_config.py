@@ -94,7 +94,7 @@ WRONG = [
     ("measures", "fit", "some of fit, events"),
     ("measures", ("train",), "some of fit, events"),
     ("measures", [["fit"]], "some of fit, events"),
-    ("precision", "fp16", "fp32, bf16"),
+    ("precision", "fp16", "fp32, tf32, bf16"),
     ("split_seed", -1, "from 0 to"),
     ("subset_seed", 0.5, "from 0 to"),
     ("seed", False, "from 0 to"),
@@ -208,7 +208,7 @@ configs = st.builds(
     milestones=st.lists(st.integers(0, 100), unique=True).map(sorted),
     lr=st.floats(0, 10),
     drop_last=st.booleans(),
-    precision=st.sampled_from(["fp32", "bf16"]),
+    precision=st.sampled_from(["fp32", "tf32", "bf16"]),
     seed=st.integers(0, 2**32 - 1),
 )
 

@@ -150,22 +150,22 @@ def branches(x, other, alpha):
 def test_bbn_mixes_the_features_of_its_branches(alpha):
     x, other = torch.randn(2, 5, 1, 8, 8)
     made, expected = branches(x, other, alpha)
-    torch.testing.assert_close(made(x, other, alpha), expected)
+    torch.testing.assert_close(made(x, other, (alpha, 1 - alpha)), expected)
 
 
 def test_bbn_infers_from_the_same_images_at_half():
     x = torch.randn(5, 1, 8, 8)
     made, expected = branches(x, x, 0.5)
     torch.testing.assert_close(made(x), expected)
-    assert torch.equal(made(x), made(x, x, 0.5))
+    assert torch.equal(made(x), made(x, x, (0.5, 0.5)))
 
 
 def test_with_alpha_1_the_reversed_branch_s_images_do_not_matter_and_with_0_the_others_do_not():
     x, one, another = torch.randn(3, 5, 1, 8, 8)
     made, _ = branches(x, one, 1.0)
-    assert torch.equal(made(x, one, 1.0), made(x, another, 1.0))
-    assert torch.equal(made(one, x, 0.0), made(another, x, 0.0))
-    assert not torch.equal(made(x, one, 0.5), made(x, another, 0.5))
+    assert torch.equal(made(x, one, (1.0, 0.0)), made(x, another, (1.0, 0.0)))
+    assert torch.equal(made(one, x, (0.0, 1.0)), made(another, x, (0.0, 1.0)))
+    assert not torch.equal(made(x, one, (0.5, 0.5)), made(x, another, (0.5, 0.5)))
 
 
 def test_the_branches_start_from_weights_of_their_own():

@@ -12,9 +12,11 @@ import ranked
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from learning import steps_of
 from ranked import EPOCHS, SIZE, Exact
 
 from trainables import loop, ranks
+from trainables.draws import draws
 from trainables.losses import loss_of
 from trainables.ranks import ALONE, Ranks
 
@@ -39,7 +41,10 @@ def in_one_process():
     networks = [student.network, copy.deepcopy(student.network)]
     momentum = student.momentum
     for index, epoch in enumerate(EPOCHS):
-        shares = [loop._steps(ranked.data(Ranks(rank, SIZE), epoch), epoch, two_ranks(), index) for rank in range(SIZE)]
+        shares = [
+            steps_of(Exact(own), ranked.data(own, epoch), epoch, index)
+            for own in (Ranks(rank, SIZE) for rank in range(SIZE))
+        ]
         for network in networks:
             network.train()
         function = loss_of(epoch, ranked.data(ALONE, epoch).counts, torch.device("cpu"), torch.float64)
@@ -61,10 +66,6 @@ def in_one_process():
                 momentum[name].mul_(epoch.momentum).add_(gradient)
                 parameter.data.sub_(torch.tensor(epoch.lr) * momentum[name])  # the lr is a float32 there, too
     return student
-
-
-def two_ranks():
-    return ranked.origin(ranked.CONFIG, ranked.Machine("cpu", 1, ranks=SIZE))
 
 
 def test_two_processes_agree_with_one_that_uses_their_batches(together):
@@ -139,9 +140,8 @@ def test_the_shares_of_all_ranks_are_the_single_process_s_order_batch_by_batch(n
 def test_a_last_batch_with_fewer_images_than_ranks_is_left_out():
     epoch, counts = EPOCHS[0], ranked.data(ALONE).counts
     epoch = loop.Epoch(lr=0.1, crop=1, batch_size=int(counts.sum()) - 1)
-    lengths = [
-        len(loop._order(ranked.data(ALONE), epoch, size, 1.0, False, np.random.default_rng(0))) for size in (1, 2)
-    ]
+    origins = [ranked.origin(ranked.CONFIG, ranked.Machine("cpu", 1, ranks=size)) for size in (1, 2)]
+    lengths = [len(draws(counts, epoch, own, 0).orders[0]) for own in origins]
     assert lengths == [counts.sum(), counts.sum() - 1]
 
 

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.refusal import Refusal
 from study.space import Machine
 from trainables import recipe
 from trainables.config import LOSSES, Config, base
 from trainables.recipe import Epoch, Origin, Recipe, origin, source_files
 from trainables.schedule import epochs
+from trainables.work import resolve
 
 EPOCH = Epoch(lr=0.1, sampler=-1.0)
 ORIGIN = origin(base("digits"), Machine("cpu", 1))
@@ -200,6 +202,10 @@ def test_equal_instructions_have_one_name():
         ("digits", "auto", Machine("cpu", 1, "bf16"), "bf16"),
         ("cifar10", "auto", Machine("cpu", 1, "fp32", bf16=True), "fp32"),
         ("cifar10", "auto", Machine("cuda", 1), "fp32"),
+        ("cifar10", "auto", Machine("cuda", 1, bf16=True), "bf16"),
+        ("digits", "auto", Machine("cuda", 1, bf16=True), "fp32"),
+        ("cifar10", "auto", Machine("cuda", 1, "tf32", bf16=True), "tf32"),
+        ("cifar10", "tf32", Machine("cuda", 1, "bf16", bf16=True), "tf32"),
         ("cifar10", "fp32", Machine("cpu", 1, "bf16", bf16=True), "fp32"),
         ("digits", "bf16", Machine("cpu", 1, "fp32"), "bf16"),
     ],
@@ -207,6 +213,15 @@ def test_equal_instructions_have_one_name():
 def test_precision_is_the_configuration_s_or_the_user_s_or_what_is_faster(dataset, configured, machine, settled):
     config = replace(base(dataset), precision=configured)
     assert origin(config, machine).precision == settled
+
+
+def test_tf32_is_for_gpus():
+    config = replace(base("cifar10"), precision="tf32").to_json()
+    assert resolve(config, 0, Machine("cuda", 1)).origin["precision"] == "tf32"
+    with pytest.raises(Refusal, match=r"^precision = 'tf32': fp32 or bf16 would do on a CPU"):
+        resolve(config, 0, Machine("cpu", 1))
+    with pytest.raises(Refusal, match=r"^--precision = 'tf32': fp32 or bf16 would do on a CPU"):
+        resolve(base("cifar10").to_json(), 0, Machine("cpu", 1, "tf32"))
 
 
 @pytest.mark.parametrize("other", [{"threads": 2}, {"precision": "bf16"}, {"ranks": 2}, {"device": "cuda"}])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
@@ -13,10 +15,11 @@ from study.execute import Job
 from study.refusal import Refusal
 from study.space import Machine
 from trainables import ranks
+from trainables import team as teams
 from trainables.loop import Diverged
-from trainables.ranks import RankLost
+from trainables.ranks import RankLost, Ranks
 from trainables.recipe import origin
-from trainables.team import Team
+from trainables.team import AUTO_STEPS, Member, Team
 
 JOB = Job("mine", "", "nowhere", cpus=1.0, ranks=2)  # half a CPU each: the other one is for whatever else is running
 ORIGIN = origin(SHORT, Machine("cpu", 1, ranks=2))
@@ -63,3 +66,54 @@ def test_a_loss_that_is_no_number_is_the_training_s_in_every_rank(team: Team) ->
     team.begin(ORIGIN, None)
     with pytest.raises(Diverged):
         team.train(replace(EPOCH, lr=1e30), 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "recorded"), [("auto", AUTO_STEPS == "recorded"), ("eager", False), ("recorded", True)]
+)
+def test_a_learner_is_told_how_its_gpu_is_given_its_steps(
+    monkeypatch: pytest.MonkeyPatch, asked: str, recorded: bool
+) -> None:
+    told = []
+    monkeypatch.setattr(teams, "Learner", lambda *_, recorded: told.append(recorded))
+    Member(replace(JOB, gpu_steps=asked), Ranks()).begin(ORIGIN, None)
+    assert told == [recorded]
+
+
+NODES = [
+    {"NodeID": "this", "Resources": {"CPU": 26.0, "GPU": 2.0, "memory": 1e9}},
+    {"NodeID": "other", "Resources": {"CPU": 128.0}},
+]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "ranks", "expected"),
+    [
+        (1.0, 1.0, 1, 13), (1.0, 0.25, 1, 3), (1.0, 2.0, 2, 13),
+        (20.0, 1.0, 1, 20), (2.0, 0.01, 1, 2), (0.5, 0.01, 1, 1),
+        (1.0, 0.0, 1, 1), (6.0, 0.0, 2, 3), (1.0, 0.0, 2, 1),
+    ],
+)  # fmt: skip
+def test_images_are_decoded_by_a_gpu_s_share_of_its_machine_s_cpus(
+    monkeypatch: pytest.MonkeyPatch, cpus: float, gpus: float, ranks: int, expected: int
+) -> None:
+    asked: list[str] = []
+
+    def nodes() -> list[dict[str, Any]]:
+        asked.append("nodes")
+        return NODES
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "this"))
+    monkeypatch.setattr(ray, "nodes", nodes)
+    decoders: list[int] = []
+    monkeypatch.setattr(teams, "load", lambda _origin, _epoch, _root, workers, _ranks: decoders.append(workers))
+    monkeypatch.setattr(teams, "Learner", lambda *_, **__: SimpleNamespace(origin=ORIGIN))
+    for measure in ("train_epoch", "evaluate"):
+        monkeypatch.setattr(teams.loop, measure, lambda *_: {})
+    member = Member(replace(JOB, cpus=cpus, gpus=gpus, ranks=ranks), Ranks(0, ranks))
+    member.begin(ORIGIN, None)
+    for index in range(3):
+        member.train(EPOCH, index)
+    assert decoders == [expected] * 3
+    assert asked == ["nodes"] * bool(gpus)  # once

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+import torch
 
 from study import tree
 from study.execute import Job
@@ -15,6 +18,8 @@ from study.tree import Failure, Stage
 from trainables import trainable, work
 from trainables.config import Config
 from trainables.ranks import RankLost
+from trainables.recipe import Epoch
+from trainables.team import Team
 from trainables.trainable import StageTrainable
 
 CONFIG = Config(dataset="digits", backbone="resnet8", epochs=5, milestones=(2,), warmup=1, S=1).to_json()
@@ -117,6 +122,134 @@ def test_a_machine_s_failure_is_not_the_training_s(
     failure = Failure(**finish(actor(job, stage))["failure"])
     assert failure.reason.startswith(type(error).__name__)
     assert failure.for_good == isinstance(error, ValueError)
+
+
+ILLEGAL = torch.AcceleratorError(
+    "CUDA error: an illegal memory access was encountered\nSearch for `cudaErrorIllegalAddress' in https://docs.nvidia…"
+)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.fixture
+def failing(job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], StageTrainable]:
+    """An actor whose GPU, so to speak, fails in its second epoch, once."""
+
+    def make(error: Exception) -> StageTrainable:
+        train = Team.train
+
+        def fail_once(team: Team, epoch: Epoch, index: int) -> dict[str, Any]:
+            if index != 1:
+                return train(team, epoch, index)
+            monkeypatch.setattr(Team, "train", train)
+            raise error
+
+        monkeypatch.setattr(Team, "train", fail_once)
+        return actor(job, stage)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ILLEGAL,
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle, …)`"),
+        caused(OSError("a process that decodes images has died: CUDA error"), ILLEGAL),
+    ],
+)
+def test_a_lost_gpu_is_a_lost_process_and_another_one_goes_on(
+    failing: Callable[[Exception], StageTrainable], job: Job, stage: Stage, error: Exception
+) -> None:
+    made = failing(error)
+    told = made.step()
+    assert told == {
+        "position": 1, "saved": "", "done": False, "lost": f"{type(error).__name__}: {str(error).splitlines()[0]}",
+    }  # fmt: skip
+    with pytest.raises(type(error)):  # Tune is to see that it failed, and to begin again in another process
+        made.step()
+    made.cleanup()
+    assert Store(job.store).keys() == set()  # nothing is read from a GPU that is lost
+    assert finish(actor(job, stage))["saved"] == stage.key
+
+
+OUT_OF_MEMORY = (
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.19 GiB is free."
+    " Process 17 has 77.90 GiB memory in use. Of the allocated memory 76.00 GiB is allocated by PyTorch, and 1.20 GiB "
+    "is reserved by PyTorch but unallocated."
+)
+REMEDY = "; fewer trials a GPU (a larger --gpus-per-trial) or a smaller batch would help"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            torch.OutOfMemoryError(OUT_OF_MEMORY),
+            f"the GPU has too little memory: 2.50 GiB were asked for, 1.19 GiB of 79.11 GiB were free{REMEDY}",
+        ),
+        (
+            torch.AcceleratorError(
+                "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in https://docs…"
+            ),
+            f"the GPU has too little memory: CUDA error: out of memory{REMEDY}",
+        ),
+        (
+            RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+            f"the GPU has too little memory: cuDNN error: CUDNN_STATUS_ALLOC_FAILED{REMEDY}",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            "the GPU has too little memory: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling "
+            f"`cublasCreate(handle)`{REMEDY}",
+        ),
+        (
+            caused(OSError("a process that decodes images has died"), RuntimeError("CUDA error: out of memory")),
+            f"the GPU has too little memory: CUDA error: out of memory{REMEDY}",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+            "the machine has too little memory: 9 bytes were asked for; fewer --workers or a smaller batch would help",
+        ),
+    ],
+)
+def test_too_little_memory_is_one_line_with_what_would_help_and_not_for_good(
+    failing: Callable[[Exception], StageTrainable], stage: Stage, error: Exception, reason: str
+) -> None:
+    made = failing(error)
+    failure = Failure(**made.step()["failure"])
+    assert failure.reason == reason
+    assert (failure.for_good, failure.damaged) == (False, "")
+    assert "Traceback" in failure.traceback
+    made.reset_config({"stage": stage, "saved": ""})  # the process is as good as before
+    assert finish(made)["saved"] == stage.key
+
+
+def test_what_a_gpu_has_is_asked_for_if_its_libraries_do_not_say(
+    failing: Callable[[Exception], StageTrainable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 << 28, 80 << 30))
+    failure = Failure(**failing(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")).step()["failure"])
+    assert ": cuDNN error: CUDNN_STATUS_ALLOC_FAILED, 0.75 GiB of 80.00 GiB are free; " in failure.reason
+
+
+def test_what_torch_says_of_a_cpu_without_room_is_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    failure = trainable._failure(refused.value)
+    assert failure["reason"].startswith(f"the machine has too little memory: {1 << 60} bytes were asked for; ")
+    assert not failure["for_good"]
+
+
+def test_another_error_of_the_run_time_is_the_training_s(failing: Callable[[Exception], StageTrainable]) -> None:
+    failure = Failure(**failing(RuntimeError("mat1 and mat2 shapes cannot be multiplied")).step()["failure"])
+    assert failure.reason == "RuntimeError: mat1 and mat2 shapes cannot be multiplied"
+    assert failure.for_good
 
 
 def test_a_damaged_parent_is_named_and_not_for_good(job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

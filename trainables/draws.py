@@ -1,0 +1,55 @@
+"""What is random in an epoch, made on the host before its first step, from (seed, epoch, purpose). Pure: no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.recipe import Epoch, Origin
+from trainables.samplers import Purpose, epoch_order, generator
+
+
+@dataclass(frozen=True)
+class Draws:
+    """An epoch's random numbers, whole: a rank takes its share of them.
+
+    Attributes:
+        orders: for each branch of the network the images of its steps, as positions in the training set: (n,) each.
+        streams: for each branch where its augmentation is drawn from.
+        shares: of each step, how much its first and its second labels count, rounded once: (2, steps); None where a
+            step has labels of one kind.
+    """
+
+    orders: tuple[NDArray[np.int64], ...]
+    streams: tuple[np.random.Generator, ...]
+    shares: NDArray[np.float64] | None
+
+
+def draws(counts: NDArray[np.int64], epoch: Epoch, origin: Origin, index: int) -> Draws:
+    """The numbers of the epoch with this index: of one sampler, mixed with themselves, or of two samplers.
+
+    Args:
+        counts: n_j: (C,).
+        epoch: the instruction.
+        origin: its seed, and how many ranks share a batch.
+        index: which epoch it is, from 0.
+    """
+    branches = [(epoch.sampler, epoch.replacement, Purpose.ORDER, Purpose.AUGMENTATION)]
+    if epoch.bilateral is not None:
+        branches.append((-1.0, True, Purpose.REVERSED_ORDER, Purpose.REVERSED_AUGMENTATION))
+    orders, streams = [], []
+    for sampler, replacement, ordering, augmenting in branches:
+        order = epoch_order(counts, sampler, replacement, generator(origin.seed, index, ordering))
+        rest = len(order) % epoch.batch_size
+        # A last batch of fewer images than ranks is left out.
+        orders.append(order[: len(order) - rest] if epoch.drop_last or rest < origin.ranks else order)
+        streams.append(generator(origin.seed, index, augmenting))
+    steps = -(-len(orders[0]) // epoch.batch_size)
+    first = None
+    if epoch.bilateral is not None:
+        first = np.full(steps, epoch.bilateral)
+    elif epoch.mixup:
+        first = generator(origin.seed, index, Purpose.MIXUP).beta(epoch.mixup, epoch.mixup, size=steps)
+    return Draws(tuple(orders), tuple(streams), None if first is None else np.stack((first, 1 - first)))

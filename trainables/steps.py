@@ -1,0 +1,162 @@
+"""The steps of an epoch: what is done with a batch, upon tensors that stay where they are from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim.sgd import sgd
+
+from trainables.data import LongTailed
+from trainables.losses import loss_of, normaliser_of
+from trainables.recipe import Epoch
+from trainables.recording import Replayed
+
+if TYPE_CHECKING:
+    from trainables.data import Data
+    from trainables.draws import Draws
+    from trainables.learner import Learner
+
+Batch = tuple[Tensor, Tensor]  # images (B, channels, side, side), labels (B,)
+
+
+def kind(epoch: Epoch) -> Epoch:
+    """What a step depends on by itself: the instruction without what fills its tensors or is done before it."""
+    return replace(
+        epoch, lr=0.0, sampler=1.0, replacement=False, drop_last=False, measures=(), fresh_optimizer=False,
+        reinitialise="nothing", mixup=float(bool(epoch.mixup)), bilateral=None if epoch.bilateral is None else 0.5,
+    )  # fmt: skip
+
+
+class Steps:
+    """The steps of one kind of instruction for one network and one data set.
+
+    What differs between two steps or two epochs is filled into tensors, and a step finds its images and shares by
+    counters that lie on the device. So a GPU can record a step of data that lie there and replay it.
+
+    Args:
+        learner: whose network and momentum it trains, in place.
+        data: on the learner's device.
+        epoch: the instruction; of those of one `kind`, any.
+        trained: the names of the parameters that are trained.
+
+    Attributes:
+        data: what it was made for.
+        step: one step of data that lie on the device.
+    """
+
+    def __init__(self, learner: Learner, data: Data, epoch: Epoch, trained: Sequence[str]) -> None:
+        self.data = data
+        self._learner, self._kind, self._trained = learner, kind(epoch), trained
+        self._loss = loss_of(epoch, data.counts, learner.device)
+        self._normaliser = normaliser_of(epoch, data.counts, learner.device)
+        self._parameters = dict(learner.network.named_parameters())
+        bare = {"classifier.bias"} if not epoch.decay_bias else set()
+        self._groups = (
+            ([name for name in trained if name not in bare], epoch.weight_decay),
+            ([name for name in trained if name in bare], 0.0),
+        )
+        images, branches = int(data.counts.sum()), 1 if epoch.bilateral is None else 2
+        device, dtype = learner.device, next(learner.network.parameters()).dtype
+        self._lr = torch.zeros((), device=device)
+        self._shares = torch.zeros(2, -(-images // epoch.batch_size), dtype=dtype, device=device)
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, draws
+        self._number = torch.zeros(1, dtype=torch.int64, device=device)  # of the step
+        self._place = torch.zeros(1, dtype=torch.int64, device=device)  # of its first image
+        self._ramp = torch.arange(epoch.batch_size, device=device)
+        self._rows = torch.zeros(4 * branches, images, dtype=torch.int64, device=device)
+        self.step = Replayed(self._resident_step, learner.recorder)
+
+    def run(self, drawn: Draws, epoch: Epoch) -> Tensor:
+        """All steps of an epoch; on CUDA the host does not wait for them.
+
+        Returns the sums over the draws of the loss and of what was right, and the draws' number, on the device: (3,).
+        """
+        self._lr.fill_(epoch.lr)
+        for buffer in (self._sums, self._number, self._place):
+            buffer.zero_()
+        if drawn.shares is not None:
+            self._shares[:, : drawn.shares.shape[1]].copy_(torch.from_numpy(drawn.shares))
+        if isinstance(self.data, LongTailed):
+            rows, sizes = _own_rows(self.data, drawn, epoch, self._learner)
+            self._rows[:, : rows.shape[1]].copy_(torch.from_numpy(rows))
+            for size in sizes:
+                self.step(size)
+        else:
+            both = zip(drawn.orders, drawn.streams, strict=True)
+            for batches in zip(*(self.data.batches(order, epoch, rng) for order, rng in both), strict=True):
+                self._step(batches)
+        return self._sums
+
+    def _resident_step(self, size: int) -> None:
+        """A step upon the next so many images of `rows`: what a GPU records."""
+        assert isinstance(self.data, LongTailed)
+        rows = self._rows[:, self._place + self._ramp[:size]]
+        self._step([self.data.cut(own, self._kind.flip) for own in rows.split(4)])  # type: ignore[no-untyped-call]
+        self._place += size
+
+    def _step(self, batches: Sequence[Batch]) -> None:
+        """A step upon a batch for each branch: weights, momentum, statistics and sums move on.
+
+        A mean over a rank's own images counts as much as they do in the whole batch.
+        """
+        inputs, targets = self._mixed(batches)
+        logits = self._learner.logits(*inputs)
+        count, *shares = self._learner.ranks.shares(
+            partial(logits.new_full, (), len(logits)), *(partial(self._normaliser, labels) for _, labels in targets)
+        )
+        predicted, n = logits.detach().argmax(1), len(logits)
+        loss, correct = logits.new_zeros(()), logits.new_zeros(())
+        for share, (weight, labels) in zip(shares, targets, strict=True):
+            loss = loss + weight * share * self._loss(logits, labels)
+            correct = correct + weight * (predicted == labels).sum()
+        self._descend(loss)
+        self._sums += torch.stack((loss.detach() * (n / count), correct, torch.full_like(correct, n))).double()
+        self._number += 1
+
+    def _mixed(self, batches: Sequence[Batch]) -> tuple[tuple[object, ...], list[tuple[Tensor | float, Tensor]]]:
+        """The network's inputs, and its labels with how much they count."""
+        images, labels = batches[0]
+        if not self._kind.mixup and self._kind.bilateral is None:
+            return (images,), [(1.0, labels)]
+        share, rest = self._shares[:, self._number].flatten().unbind()
+        if self._kind.mixup:
+            # A batch is in random order: its reverse is as good as any other to be mixed with.
+            return (share * images + rest * images.flip(0),), [(share, labels), (rest, labels.flip(0))]
+        others, theirs = batches[1]
+        return (images, others, (share, rest)), [(share, labels), (rest, theirs)]
+
+    def _descend(self, loss: Tensor) -> None:
+        """One step of SGD down a batch's loss, of which a rank has its part, upon the learner's momentum.
+
+        It is the function below ``torch.optim.SGD``: that class imports a compiler, which takes a worker a second.
+        """
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = {name: self._parameters[name].grad for name in self._trained}
+        with torch.no_grad():
+            self._learner.ranks.add(list(gradients.values()))  # type: ignore[arg-type]  # each has one
+            for names, weight_decay in self._groups:
+                sgd(
+                    [self._parameters[name] for name in names],
+                    [gradients[name] for name in names],  # type: ignore[misc]
+                    [self._learner.momentum[name] for name in names], weight_decay=weight_decay,
+                    momentum=self._kind.momentum, lr=self._lr, dampening=0.0, nesterov=self._kind.nesterov,
+                    maximize=False, fused=True,  # the others read the lr back to the host at every step
+                )  # fmt: skip
+        for name in self._trained:
+            self._parameters[name].grad = None
+
+
+def _own_rows(data: LongTailed, drawn: Draws, epoch: Epoch, learner: Learner) -> tuple[NDArray[np.int64], list[int]]:
+    """What `LongTailed.cut` needs of a rank's images, in order, four rows a branch; and how many a step has."""
+    rows = [data.rows(order, epoch, rng) for order, rng in zip(drawn.orders, drawn.streams, strict=True)]
+    ranks, n, size = learner.ranks, len(drawn.orders[0]), epoch.batch_size
+    sizes = [len(range(min(size, n - start))[ranks.own]) for start in range(0, n, size)]
+    own = np.concatenate([np.arange(start, min(start + size, n))[ranks.own] for start in range(0, n, size)])
+    return np.concatenate(rows)[:, own], sizes
