@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from trainables.datasets import facts
 from trainables.networks import BatchNorm, Bilateral, Network, add_scale, build, initialise, remove_scale
@@ -116,13 +117,18 @@ class Learner:
                     part.eval()
         return trained
 
-    def logits(self, *inputs: Any) -> Tensor:
+    def logits(self, *inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """The network's output in the origin's precision: (B, channels, side, side) → (B, C).
 
-        A network of two branches takes a batch for each and their weights besides.
+        A network of two branches takes a batch for each and how much they count besides.
+
+        Args:
+            inputs: of the network.
+            weights: by their names, in place of the network's own parameters.
         """
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.origin.precision == "bf16"):
-            return self.network(*inputs).float()  # type: ignore[no-any-return]
+            output = functional_call(self.network, dict(weights), inputs) if weights else self.network(*inputs)
+            return output.float()  # type: ignore[no-any-return]
 
     def steps(self, data: Data, epoch: Epoch, trained: Sequence[str]) -> Steps:
         """The steps of an instruction, which `obey` has prepared; those of one `kind` and one data set are kept."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from trainables.data import LongTailed
@@ -62,6 +62,15 @@ class Steps:
             ([name for name in trained if name not in bare], epoch.weight_decay),
             ([name for name in trained if name in bare], 0.0),
         )
+        # Autocast would round the weights of each convolution by itself, and take each gradient back: a kernel each.
+        bf16 = learner.origin.precision == "bf16"
+        convolutions = [part.weight for part in learner.network.modules() if isinstance(part, nn.Conv2d) and bf16]
+        self._rounded = {
+            name: torch.empty_like(own, dtype=torch.bfloat16, requires_grad=name in trained)
+            for name, own in self._parameters.items()
+            if any(own is weight for weight in convolutions)
+        }
+        self._gradients = {name: torch.zeros_like(self._parameters[name]) for name in self._rounded if name in trained}
         images, branches = int(data.counts.sum()), 1 if epoch.bilateral is None else 2
         device, dtype = learner.device, next(learner.network.parameters()).dtype
         self._lr = torch.zeros((), device=device)
@@ -107,7 +116,7 @@ class Steps:
         A mean over a rank's own images counts as much as they do in the whole batch.
         """
         inputs, targets = self._mixed(batches)
-        logits = self._learner.logits(*inputs)
+        logits = self._logits(inputs)
         count, *shares = self._learner.ranks.shares(
             partial(logits.new_full, (), len(logits)), *(partial(self._normaliser, labels) for _, labels in targets)
         )
@@ -132,14 +141,24 @@ class Steps:
         others, theirs = batches[1]
         return (images, others, (share, rest)), [(share, labels), (rest, theirs)]
 
+    def _logits(self, inputs: tuple[object, ...]) -> Tensor:
+        if not self._rounded:
+            return self._learner.logits(*inputs)
+        with torch.no_grad():
+            torch._foreach_copy_(list(self._rounded.values()), [self._parameters[name] for name in self._rounded])
+        return self._learner.logits(*inputs, weights=self._rounded)
+
     def _descend(self, loss: Tensor) -> None:
         """One step of SGD down a batch's loss, of which a rank has its part, upon the learner's momentum.
 
         It is the function below ``torch.optim.SGD``: that class imports a compiler, which takes a worker a second.
         """
         loss.backward()  # type: ignore[no-untyped-call]
-        gradients = {name: self._parameters[name].grad for name in self._trained}
+        gradients = {name: self._gradients.get(name, self._parameters[name].grad) for name in self._trained}
         with torch.no_grad():
+            if self._gradients:
+                rounded: list[Any] = [self._rounded[name].grad for name in self._gradients]
+                torch._foreach_copy_(list(self._gradients.values()), rounded)
             self._learner.ranks.add(list(gradients.values()))  # type: ignore[arg-type]  # each has one
             for names, weight_decay in self._groups:
                 sgd(
@@ -150,7 +169,7 @@ class Steps:
                     maximize=False, fused=True,  # the others read the lr back to the host at every step
                 )  # fmt: skip
         for name in self._trained:
-            self._parameters[name].grad = None
+            self._rounded.get(name, self._parameters[name]).grad = None
 
 
 def _own_rows(data: LongTailed, drawn: Draws, epoch: Epoch, learner: Learner) -> tuple[NDArray[np.int64], list[int]]:
