@@ -153,6 +153,8 @@ class Steps:
 
         It is the function below ``torch.optim.SGD``: that class imports a compiler, which takes a worker a second.
         """
+        for name in self._trained:
+            self._rounded.get(name, self._parameters[name]).grad = None  # also that of a recording that failed
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = {name: self._gradients.get(name, self._parameters[name].grad) for name in self._trained}
         with torch.no_grad():
@@ -168,8 +170,6 @@ class Steps:
                     momentum=self._kind.momentum, lr=self._lr, dampening=0.0, nesterov=self._kind.nesterov,
                     maximize=False, fused=True,  # the others read the lr back to the host at every step
                 )  # fmt: skip
-        for name in self._trained:
-            self._rounded.get(name, self._parameters[name]).grad = None
 
 
 def _own_rows(data: LongTailed, drawn: Draws, epoch: Epoch, learner: Learner) -> tuple[NDArray[np.int64], list[int]]:

@@ -45,6 +45,19 @@ def largest_difference(one, other):
     return max((a[name].double() - b[name].double()).abs().max().item() for a, b in pairs for name in a)
 
 
+def assert_same(one, other):
+    """Equal bits of states; of measures, whose sums over images a GPU adds up in any order, but for rounding."""
+    assert one[0] == other[0]
+    assert_alike(one[1], other[1])
+
+
+def assert_alike(measures, others):
+    for own, theirs in zip(measures, others, strict=True):
+        assert own.keys() == theirs.keys()
+        for name, value in own.items():
+            assert theirs[name] == (value if isinstance(value, list) else pytest.approx(value, rel=1e-12)), name
+
+
 # Recorded steps
 
 
@@ -60,7 +73,7 @@ def test_recorded_steps_agree_with_those_launched_one_by_one(name, precision):
     spread = largest_difference(eager, again)
     assert largest_difference(eager, replayed) <= 3 * spread  # so bit for bit where two eager ones are
     if not spread:
-        assert others == measures
+        assert_alike(others, measures)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
@@ -79,7 +92,7 @@ def test_a_stage_is_taken_up_in_recorded_tensors():
     student.begin(fresh.origin)
     for each in (student, fresh):
         each.load(safetensors.torch.load(stored))
-    assert train(student, recipe, 2) == train(fresh, recipe, 2)
+    assert_same(train(student, recipe, 2), train(fresh, recipe, 2))
     assert sum(steps.step.recorded for steps in student._steps.values()) == recordings
 
 
@@ -89,7 +102,7 @@ def test_data_after_data_are_recorded_anew():
         fresh = on_gpu(config)
         data = data_module.load(fresh.origin, EPOCH, None)
         student.begin(fresh.origin)
-        assert train(student, [EPOCH] * 3, data=data) == train(fresh, [EPOCH] * 3, data=data)
+        assert_same(train(student, [EPOCH] * 3, data=data), train(fresh, [EPOCH] * 3, data=data))
 
 
 def test_a_step_that_waits_for_the_device_is_not_recorded_but_goes_on(caplog, monkeypatch):
@@ -102,11 +115,11 @@ def test_a_step_that_waits_for_the_device_is_not_recorded_but_goes_on(caplog, mo
     expected, student = train(on_gpu(recorded=False), [EPOCH] * 3), on_gpu()
     monkeypatch.setattr(Steps, "_step", wrong)
     with caplog.at_level(logging.WARNING, recording.__name__):
-        assert train(student, [EPOCH] * 3) == expected
+        assert_same(train(student, [EPOCH] * 3), expected)
     assert len(caplog.records) == 1
     assert "launched one by one" in caplog.text
     monkeypatch.undo()
-    assert train(on_gpu(), [EPOCH] * 3) == expected  # and others are recorded
+    assert_same(train(on_gpu(), [EPOCH] * 3), expected)  # and others are recorded
 
 
 # Agreement
@@ -166,7 +179,7 @@ def test_two_workers_on_one_gpu_train_the_same_state(tmp_path):
     assert [result["saved"] for result in results] == [key, key]
     one, other = (Store(folder).load(key) for folder in stores)
     assert one[1] == other[1]
-    assert one[0]["measures"] == other[0]["measures"]
+    assert_alike(one[0]["measures"], other[0]["measures"])
 
 
 LOST = """
