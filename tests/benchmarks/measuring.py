@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -33,10 +37,40 @@ def environment() -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             project["name"]: project["version"],  # an editable installation may still say another
-            **{name: metadata.version(name) for name in ("torch", "ray", "optuna", "mlflow", "numpy")},
+            **{name: _version(name) for name in ("torch", "ray", "optuna", "mlflow", "numpy")},
         },
         "commit": commit(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def gpu() -> dict[str, Any]:
+    """The first GPU: its name and memory, and the versions of what drives it. It imports torch."""
+    import torch
+
+    device = torch.cuda.get_device_properties(0)
+    return {
+        "name": torch.cuda.get_device_name(), "memory_MiB": device.total_memory >> 20,
+        "processors": device.multi_processor_count, "driver": _driver(), "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }  # fmt: skip
+
+
+def _driver() -> str:
+    try:
+        said = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True,
+            timeout=20, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return said.stdout.partition("\n")[0].strip() or "unknown"
 
 
 def cpu_model() -> str:
@@ -96,13 +130,27 @@ def seconds(act: Callable[[], object], times: int = 1) -> float:
     return (time.perf_counter() - began) / times
 
 
-def alternate(sides: Mapping[str, Callable[[], _T]], repeats: int) -> dict[str, list[_T]]:
-    """Measure each side so many times, in turn; whoever came first in one round comes last in the next."""
-    found: dict[str, list[_T]] = {name: [] for name in sides}
+def alternate(
+    sides: Mapping[str, Callable[[], _T]], repeats: int, record: Record | None = None,
+    found: dict[str, list[_T]] | None = None,
+) -> dict[str, list[_T]]:  # fmt: skip
+    """Measure each side so many times, in turn; whoever came first in one round comes last in the next.
+
+    With a record, a side that fails is left out, no round but the first begins when no time is left, and what there is
+    is written after each measurement; `found`, which is filled, may be a part of it.
+    """
+    found = {} if found is None else found
+    found.update({name: [] for name in sides})
     for repeat in range(repeats):
-        for name in sides if repeat % 2 == 0 else reversed(sides):
-            found[name].append(sides[name]())
-            print(f"round {repeat}, {name}: {found[name][-1]}", file=sys.stderr, flush=True)
+        if repeat and record is not None and record.late:
+            break
+        for name in [name for name in (sides if repeat % 2 == 0 else reversed(sides)) if name in found]:
+            with nullcontext() if record is None else record.guarded(name):
+                found[name].append(sides[name]())
+            if len(found[name]) > repeat:
+                print(f"round {repeat}, {name}: {found[name][-1]}", file=sys.stderr, flush=True)
+            else:
+                del found[name]
     return found
 
 
@@ -113,8 +161,71 @@ def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
 
 def write(out: Path, result: Mapping[str, Any]) -> None:
     """Write a result, and print it, with the command that was given and what it was measured on."""
+    print(_save(out, result, environment()))
+
+
+def _save(out: Path, result: Mapping[str, Any], measured_on: Mapping[str, Any]) -> str:
     script = Path(sys.argv[0]).resolve()
     command = shlex.join(["python", f"tests/benchmarks/{script.name}", *sys.argv[1:]])
-    text = json.dumps({"command": command, **result, **environment()}, indent=1, ensure_ascii=False)
-    out.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    text = json.dumps({"command": command, **result, **measured_on}, indent=1, ensure_ascii=False)
+    fresh = out.with_name(out.name + ".new")
+    fresh.write_text(text + "\n", encoding="utf-8")
+    fresh.replace(out)
+    return text
+
+
+class Record:
+    """A result that is written as it comes, in parts: one that fails, or has no time left, loses no other.
+
+    Args:
+        out: the file.
+        result: what is known of it; each part is put into it.
+        limit: seconds from now after which no part begins.
+
+    Attributes:
+        failed: what raised, and what it said.
+        skipped: what was not measured, and why.
+    """
+
+    def __init__(self, out: Path, result: dict[str, Any], limit: float = math.inf) -> None:
+        self.failed: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
+        self._out, self._end, self._environment = out, time.monotonic() + limit, environment()
+        self.result = {**result, "skipped": self.skipped, "failed": self.failed}
+
+    @property
+    def late(self) -> bool:
+        """Whether no time is left."""
+        return time.monotonic() > self._end
+
+    @contextmanager
+    def guarded(self, part: str) -> Iterator[None]:
+        """A part that may fail; what there is is written in any case."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  whatever it is, the others go on
+            traceback.print_exc()
+            self.failed[part] = f"{type(error).__name__}: {str(error)[:300]}"
+        finally:
+            self.save()
+
+    def take(self, part: str, measure: Callable[[], _T]) -> _T | None:
+        """What a part gives; None if it failed, or if there was no time for it."""
+        if self.late:
+            self.skipped[part] = "no time left"
+            return None
+        found = None
+        began = time.perf_counter()
+        with self.guarded(part):
+            found = measure()
+        print(f"{part}: {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
+        return found
+
+    def save(self) -> str:
+        """Write what there is."""
+        return _save(self._out, self.result, self._environment)
+
+    def finish(self) -> int:
+        """Write and print it; the exit code, 1 if a part failed."""
+        print(self.save())
+        return int(bool(self.failed))

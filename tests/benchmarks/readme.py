@@ -104,20 +104,43 @@ def epoch(found: Json) -> Iterator[Row]:
 
 def step(found: Json) -> Iterator[Row]:
     for network, own in found["networks"].items():
-        ours = own["ms"][f"ours {own['default_precision']}"]
-        for peer, ratio in own["ratios"].items():
-            public = peer == "public trainer"
-            theirs = "a public trainer's, data and all," if public else "the best of eager {fp32, bf16} × {layouts}"
-            target = (10 if found["device"] == "cuda" else 0) if public else 1
-            floor = found["floors_ms"][own["default_precision"]]
-            least = f"; at least {number(floor['arithmetic'])} ms by arithmetic, {number(floor['memory'])} by memory"
-            yield (
-                f"a training step, batch 64, {network}, {found['device'].upper()}: {theirs} against ours by default "
-                f"({own['default_precision']})",
-                at_least(target, ratio) if target else "",
-                f"{peer}: {between(own['ms'][peer])} against {between(ours)} ms, {between(ratio)} ×"
-                f"{least if public else ''}, n = {found['n']}",
-            )
+        default = own.get("ours", f"ours {own['default_precision']}")
+        yield from _steps(found, network, default, own["ratios"], "by default")
+        best = own.get("best_ours", default)
+        if best != default and found["device"] == "cuda":
+            yield from _steps(found, network, best, own["best_ratios"], "at best")
+
+
+def _steps(found: Json, network: str, ours: str, ratios: Json, which: str) -> Iterator[Row]:
+    ms, floors = found["networks"][network]["ms"], found["floors_ms"]
+    what = f"a training step, batch 64, {network}, {found['device'].upper()}"
+    for peer, ratio in ratios.items():
+        theirs, target, least = f"the best of eager {{{', '.join(floors)}}} × {{layouts}}", 1, ""
+        if peer == "public trainer":
+            theirs, target = "a public trainer's, data and all,", 10 if found["device"] == "cuda" else 0
+            for floor in (floors[kind] for kind in floors if kind in ours):
+                arithmetic, memory = number(floor["arithmetic"]), number(floor["memory"])
+                least = f"; at least {arithmetic} ms by arithmetic, {memory} by memory"
+        yield (
+            f"{what}: {theirs} against ours {which} ({ours.removeprefix('ours ')})",
+            at_least(target, ratio) if target else "",
+            f"{peer}: {between(ms[peer])} against {between(ms[ours])} ms, {between(ratio)} ×{least}, n = {found['n']}",
+        )
+
+
+def step_gpu(found: Json) -> Iterator[Row]:
+    yield from step(found)
+    for kind, numbers in found.get("together_ms", {}).items():
+        for way in ("threads", "in turn"):
+            said = "; ".join(f"{k}: {between(own[way])} ms" for k, own in (numbers or {}).items())
+            if said:
+                what = f"a step of one of so many ResNet-32 on one GPU, {kind}, recorded, in one process, {way}"
+                yield what, "", f"{said}, n = {found['n']}"
+    for mode, numbers in found.get("processes_ms", {}).items():
+        if isinstance(numbers, dict):
+            said = "; ".join(f"{k}: {number(own['ms'])} ms" for k, own in numbers.items())
+            served = "with" if found["processes_ms"]["mps"] else "without"
+            yield f"the same, {found['processes_ms']['precision']}, {mode}, in processes {served} MPS", "", said
 
 
 def scale(found: Json) -> Iterator[Row]:
@@ -207,8 +230,8 @@ def everything(found: Json) -> Iterator[Row]:
 
 
 SECTIONS: tuple[Callable[[Json], Iterator[Row]], ...] = (
-    table, table_favoured, sampler, loader, epoch, step, scale, tracking, cost_table9, trainable_forms, kills, outage,
-    everything,
+    table, table_favoured, sampler, loader, epoch, step, step_gpu, scale, tracking, cost_table9, trainable_forms,
+    kills, outage, everything,
 )  # fmt: skip
 
 
@@ -224,7 +247,8 @@ def lines() -> Iterator[str]:
             link = f"[{path.stem}](tests/benchmarks/results/{path.name})"
             yield from (f"| {what} | {target} | {result} | {link} |" for what, target, result in section(found))
             commit = found["commit"][:7] + "+" * found["commit"].endswith("+")
-            on = ", ".join(filter(None, (found["hardware"], found.get("date", ""), f"commit {commit}")))
+            card = found.get("gpu", {}).get("name", "")
+            on = ", ".join(filter(None, (card, found["hardware"], found.get("date", ""), f"commit {commit}")))
             sources.append(f"| {link} | `{found['command']}` | {on} |")
     yield from ("", "| file | command | measured on |", "|---|---|---|", *sources)
 
