@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,6 @@ from trainables.ranks import ALONE, Ranks
 from trainables.recipe import Epoch, Origin
 from trainables.recording import Recorder, cuda_recorder
 from trainables.samplers import Purpose, generator
-from trainables.steps import Steps, kind
-
-if TYPE_CHECKING:
-    from trainables.data import Data
 
 
 class Learner:
@@ -29,6 +25,7 @@ class Learner:
     Attributes:
         network, momentum: what `steps` move, in place.
         recorder: how steps are recorded; None if they are not.
+        prepared: what others have made for these tensors, such as recorded steps; forgotten when there are others.
         observed: ``predictions`` of the test images after the last evaluation, and their ``test_labels``: (M,); once
             an instruction has asked for events, ``learned`` and ``forgotten``, each training image's cumulative counts
             (eq. 17 and 18), and ``correct``, whether it was right after the last epoch: (N,).
@@ -52,7 +49,7 @@ class Learner:
         if recorded and self.device.type == "cuda" and ranks.size == 1:  # messages between ranks are not recorded
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             self.recorder = cuda_recorder(self._stream)
-        self._steps: dict[Epoch, Steps] = {}
+        self.prepared: dict[Any, Any] = {}
 
     def fits(self, origin: Origin) -> bool:
         """Whether another origin has the shapes and the arithmetic of this one: then `begin` takes it up."""
@@ -65,7 +62,7 @@ class Learner:
         _settle_arithmetic(origin)  # another learner of this process may have settled its own
         if self.momentum.pop("classifier.scale", None) is not None:
             remove_scale(self.network)
-            self._steps.clear()
+            self.prepared.clear()
         self.network.load_state_dict(_drawn(origin).state_dict())
         for buffer in self.momentum.values():
             buffer.zero_()
@@ -92,7 +89,7 @@ class Learner:
 
     def _add_scale(self) -> None:
         add_scale(self.network)
-        self._steps.clear()  # they are those of a network without it
+        self.prepared.clear()  # they are those of a network without it
         self.momentum["classifier.scale"] = torch.zeros_like(self.network.classifier.scale)  # type: ignore[arg-type]
 
     def obey(self, epoch: Epoch, index: int) -> list[str]:
@@ -129,13 +126,6 @@ class Learner:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.origin.precision == "bf16"):
             output = functional_call(self.network, dict(weights), inputs) if weights else self.network(*inputs)
             return output.float()  # type: ignore[no-any-return]
-
-    def steps(self, data: Data, epoch: Epoch, trained: Sequence[str]) -> Steps:
-        """The steps of an instruction, which `obey` has prepared; those of one `kind` and one data set are kept."""
-        own = kind(epoch)
-        if own not in self._steps or self._steps[own].data is not data:
-            self._steps[own] = Steps(self, data, epoch, trained)
-        return self._steps[own]
 
     @contextmanager
     def stream(self) -> Iterator[None]:

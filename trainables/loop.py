@@ -12,6 +12,7 @@ from trainables.learner import Learner
 from trainables.metrics import Tally, summary
 from trainables.readouts import ReadOuts
 from trainables.recipe import Epoch
+from trainables.steps import steps_for
 
 if TYPE_CHECKING:
     from trainables.data import Data
@@ -38,7 +39,7 @@ def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[
     trained = learner.obey(epoch, index)
     drawn = draws(data.counts, epoch, learner.origin, index)
     with learner.stream():
-        sums = learner.steps(data, epoch, trained).run(drawn, epoch)
+        sums = steps_for(learner, data, epoch, trained).run(drawn, epoch)
     learner.ranks.total(sums)
     learner.count_batches(-(-len(drawn.orders[0]) // epoch.batch_size))
     learner.ranks.align(learner.network.buffers())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from trainables.data import LongTailed
+from trainables.learner import Learner
 from trainables.losses import loss_of, normaliser_of
 from trainables.recipe import Epoch
 from trainables.recording import Replayed
@@ -21,7 +22,8 @@ from trainables.recording import Replayed
 if TYPE_CHECKING:
     from trainables.data import Data
     from trainables.draws import Draws
-    from trainables.learner import Learner
+
+KEPT = 8  # kinds of steps a learner; what is recorded of one takes some hundred MB of a GPU
 
 Batch = tuple[Tensor, Tensor]  # images (B, channels, side, side), labels (B,)
 
@@ -170,6 +172,18 @@ class Steps:
                     momentum=self._kind.momentum, lr=self._lr, dampening=0.0, nesterov=self._kind.nesterov,
                     maximize=False, fused=True,  # the others read the lr back to the host at every step
                 )  # fmt: skip
+
+
+def steps_for(learner: Learner, data: Data, epoch: Epoch, trained: Sequence[str]) -> Steps:
+    """The steps of an instruction that `learner` obeys; those of one `kind` and one data set are made once."""
+    own = kind(epoch)
+    known: Steps | None = learner.prepared.get(own)
+    if known is None or known.data is not data:
+        learner.prepared.pop(own, None)
+        while len(learner.prepared) >= KEPT:  # the oldest gives its memory back
+            learner.prepared.pop(next(iter(learner.prepared)))
+        known = learner.prepared[own] = Steps(learner, data, epoch, trained)
+    return known
 
 
 def _own_rows(data: LongTailed, drawn: Draws, epoch: Epoch, learner: Learner) -> tuple[NDArray[np.int64], list[int]]:

@@ -19,7 +19,7 @@ from trainables.datasets import facts
 from trainables.loop import Learner, train_epoch
 from trainables.networks import build
 from trainables.recipe import origin
-from trainables.steps import Steps
+from trainables.steps import Steps, steps_for
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 SWITCHES: dict[str, dict[str, bool]] = {
@@ -86,7 +86,7 @@ class Student:
 
     def steps(self) -> Steps:
         """Those that a call makes."""
-        return self.learner.steps(self.data, self.epoch, self.learner.obey(self.epoch, 0))
+        return steps_for(self.learner, self.data, self.epoch, self.learner.obey(self.epoch, 0))
 
 
 def ours(config: Config, data: Any, machine: Machine, recorded: bool = False) -> Student:

@@ -87,13 +87,13 @@ def test_a_stage_is_taken_up_in_recorded_tensors():
     recipe, student, fresh = epochs(SHORT), on_gpu(seed=1), on_gpu(seed=2)
     (*_, stored), _ = train(on_gpu(seed=2), recipe[:2])
     train(student, [EPOCH] * 4)
-    recordings = sum(steps.step.recorded for steps in student._steps.values())
+    recordings = sum(steps.step.recorded for steps in student.prepared.values())
     assert recordings == 2
     student.begin(fresh.origin)
     for each in (student, fresh):
         each.load(safetensors.torch.load(stored))
     assert_same(train(student, recipe, 2), train(fresh, recipe, 2))
-    assert sum(steps.step.recorded for steps in student._steps.values()) == recordings
+    assert sum(steps.step.recorded for steps in student.prepared.values()) == recordings
 
 
 def test_data_after_data_are_recorded_anew():

@@ -11,7 +11,7 @@ from learning import EPOCH, SHORT, digits, learner, train
 from test_every_method import SETTINGS
 
 from study.space import Machine
-from trainables import loop, recording
+from trainables import loop, recording, steps
 from trainables.data import load
 from trainables.learner import Learner
 from trainables.recipe import origin
@@ -26,7 +26,7 @@ def recording_learner(**settings):
 
 
 def recorded(student):
-    return sum(steps.step.recorded for steps in student._steps.values())
+    return sum(each.step.recorded for each in student.prepared.values())
 
 
 # What is trained
@@ -59,7 +59,7 @@ def test_epochs_that_differ_in_what_fills_tensors_share_a_recording_a_batch_size
     ]  # fmt: skip
     student = recording_learner()
     assert train(student, recipe) == train(learner(), recipe)
-    assert len(student._steps) == 1
+    assert len(student.prepared) == 1
     assert recorded(student) == 2  # 64 images, and the last 22
 
 
@@ -82,7 +82,15 @@ def test_epochs_that_differ_in_the_step_itself_have_recordings_of_their_own(othe
     recipe = [EPOCH, replace(EPOCH, **other), EPOCH, replace(EPOCH, **other)]
     student = recording_learner()
     assert train(student, recipe) == train(learner(), recipe)
-    assert len(student._steps) == 2
+    assert len(student.prepared) == 2
+
+
+def test_the_oldest_recordings_make_room(monkeypatch):
+    monkeypatch.setattr(steps, "KEPT", 2)
+    recipe = [replace(EPOCH, momentum=momentum) for momentum in (0.1, 0.2, 0.3, 0.1)]
+    student = recording_learner()
+    assert train(student, recipe) == train(learner(), recipe)
+    assert [each.momentum for each in student.prepared] == [0.3, 0.1]
 
 
 # One stage after the other, in one process
