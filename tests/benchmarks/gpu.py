@@ -1,6 +1,6 @@
 """Everything that a GPU is wanted for, in one call with a budget of seconds: figures, tests, and real runs.
 
-    python tests/benchmarks/gpu.py --budget 450 --out FOLDER [--home FOLDER] [--data-dir FOLDER] [--mps] [PART ...]
+    python tests/benchmarks/gpu.py --budget 450 [--out FOLDER] [--home FOLDER] [--data-dir FOLDER] [--mps] [PART ...]
 
 PART, all by default, in this order:
 
@@ -509,7 +509,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--budget", type=float, default=450, help="seconds in all")
-    parser.add_argument("--out", type=Path, default=None, help="a folder for what is found")
+    parser.add_argument("--out", type=Path, default=None, help="a folder for what is found [default: a new one]")
     parser.add_argument("--home", help="where the run on CIFAR lies, for a later call to go on with it")
     parser.add_argument("--data-dir", help=f"where {CIFAR_FILES} lies")
     parser.add_argument("--mps", action="store_true", help="runs and step_mps under a private MPS daemon")
@@ -542,7 +542,8 @@ def main() -> int:
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"{', '.join(sorted(unknown))}: some of {', '.join(PARTS)} would do")
     if asked.out is None:
-        parser.error("--out FOLDER would do")
+        asked.out = Path(tempfile.mkdtemp(prefix="gpu-found-"))
+        print(f"what is found is in {asked.out}", flush=True)
     asked.parts = asked.parts or [name for name in PARTS if name != "step_mps" or asked.mps]
     asked.out = asked.out.absolute()
     for name in ("home", "data_dir"):
