@@ -47,8 +47,10 @@ def _gpu_steps(default: str | None, otherwise: str) -> Callable[[Function], Func
         "--gpu-steps",
         type=click.Choice(["auto", "eager", "recorded"]),
         default=default,
-        help="How a GPU is given its steps: recorded, once as a CUDA graph, which is replayed; eager, operation by "
-        f"operation; auto is recorded. States have the same names and bits either way. [default: {otherwise}]",
+        help="For runs on GPUs. recorded: a step is recorded once, as a CUDA graph, and replayed. eager: its "
+        "operations are launched one by one, several times slower; to look for a fault. auto: recorded. Steps on image "
+        "files or of several ranks are always eager. States have the same names and bits either way. "
+        f"[default: {otherwise}]",
     )
 
 
@@ -196,8 +198,9 @@ def show(space: str) -> None:
     "--gpus-per-trial",
     type=float,
     default=None,
-    help="GPUs of a stage, or a fraction of one. [default: 1 if this machine has one and anything larger than digits "
-    "is trained; else, and on clusters, 0]",
+    help="GPUs of a stage: 0 to 1, or a whole number; from 2 on, one process a GPU trains on its share of every batch. "
+    "Stages that share a GPU take turns unless NVIDIA's MPS serves them. [default: 1 if this machine has a GPU and "
+    "anything larger than digits is trained; else, and on clusters, 0]",
 )
 @click.option(
     "--ranks-per-trial",
@@ -210,9 +213,9 @@ def show(space: str) -> None:
     type=click.Choice(["auto", "fp32", "tf32", "bf16"]),
     default="auto",
     show_default=True,
-    help="Of the arithmetic. tf32: fp32, but for matrix products and convolutions, on GPUs only. auto: bf16 where it "
-    "makes steps shorter, on this machine's CPU or on its GPUs of compute capability 8.0 and more; fp32 otherwise, on "
-    "digits, and on clusters, whose processors are not known when the plan is made.",
+    help="What networks calculate in. tf32 is for GPUs: fp32, but for matrix products and convolutions. auto is bf16 "
+    "if this machine's CPU, or its GPU if one is used, has arithmetic for it (GPUs: compute capability 8.0 and more), "
+    "and fp32 otherwise. Digits are trained in fp32, and so are all on clusters, whose processors are not known here.",
 )
 @_gpu_steps("auto", "auto")
 @click.option(
@@ -250,9 +253,9 @@ def run(
         _options(options),
     )  # fmt: skip
     if gpus_per_trial is None:
-        gpus_per_trial = float(not address and planning.wants_gpu(spaces, request) and has_gpu())
+        gpus_per_trial = float(not address and has_gpu() and planning.wants_gpu(spaces, request))
     elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
-        raise Refusal("--gpus-per-trial", gpus_per_trial, "a fraction, or a whole number, ≥ 0 would do")
+        raise Refusal("--gpus-per-trial", gpus_per_trial, "0 to 1, or a whole number, would do")
     ranks = ranks_per_trial or max(1, int(gpus_per_trial))
     if gpus_per_trial and ranks != max(1, int(gpus_per_trial)):
         raise Refusal("--ranks-per-trial", ranks, f"{max(1, int(gpus_per_trial))}, one a GPU, would do")

@@ -145,8 +145,7 @@ def gpus() -> tuple[tuple[int, int], ...]:
     """The compute capability of each NVIDIA GPU that may be used, without the seconds that importing torch takes.
 
     The driver's library says it: it heeds CUDA_VISIBLE_DEVICES, and is there in containers and under WSL2, too, which
-    have no /dev/nvidia0. It makes no context: what this process starts, all by `exec`, uses GPUs as if it had not been
-    asked.
+    have no /dev/nvidia0. It creates no CUDA context. Child processes are started by exec, so they can use the GPUs.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")

@@ -184,7 +184,7 @@ def _anew_if_changed(before: Plan, drawn: Draft) -> Draft:
 
 def _check_gpu_steps(gpu_steps: str, machine: Machine) -> None:
     if gpu_steps == "recorded" and machine.device == "cpu":
-        raise Refusal("--gpu-steps", gpu_steps, "auto, or --gpus-per-trial 1, would do: the run is trained on CPUs")
+        raise Refusal("--gpu-steps", gpu_steps, "auto or eager would do: the run is trained on CPUs")
 
 
 def _prepare(drawn: Draft, resources: Resources, download: bool) -> None:
@@ -276,6 +276,8 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         f"{record['epochs_naive']} epochs, {record['epochs_needed']} after sharing prefixes, "
         f"{record['epochs_to_train']} to train"
     )
+    gpus = f", {plan.resources.gpus:g} GPUs a trial" if plan.resources.gpus else ""
+    click.echo(f"device {plan.machine.device}{gpus}, precision {', '.join(record['precision'])}")
 
 
 def _cost(drawn: Draft, space: str) -> dict[str, int]:

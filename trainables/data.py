@@ -27,7 +27,7 @@ from trainables.samplers import Purpose, generator
 
 DIGITS_TEST = 50  # test images a class
 EVALUATION_BATCH = 1000
-GPU_EVALUATION_BATCH = 5000  # ResNet-32's largest activations are 330 MB then
+GPU_EVALUATION_BATCH = 5000  # fixed, so that results do not depend on free memory; 330 MB an activation of ResNet-32
 
 _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
@@ -114,9 +114,9 @@ class LongTailed:
         return np.stack((order, *crops, mirrored.astype(np.int64)))
 
     def cut(self, rows: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
-        """A batch of the images that `rows`, (4, B), say, augmented and normalised, with its labels.
+        """Cut the batch that `rows`, (4, B), describes: images, augmented and normalised, and their labels.
 
-        Without `flip` none is looked at for being mirrored.
+        Without `flip` the row that says what is mirrored is ignored.
         """
         picks, top, left, mirrored = rows
         images = self._crops[picks, :, top, left]

@@ -13,14 +13,17 @@ from trainables.samplers import Purpose, epoch_order, generator
 
 @dataclass(frozen=True)
 class Draws:
-    """An epoch's random numbers, whole: a rank takes its share of them.
+    """An epoch's random numbers, of all ranks. They serve one epoch: its augmentation is still to be drawn.
 
     Attributes:
+        steps: how many the epoch has.
         orders: for each branch of the network the images of its steps, as positions in the training set: (n,) each.
-        streams: for each branch where its augmentation is drawn from.
-        shares: of each step, how much its first and its second labels count, rounded once: (2, steps); None where a
-            step has labels of one kind.
+        streams: for each branch the generator of its augmentation, which is drawn once.
+        shares: of each step, how much its first and its second labels count: (2, steps); None where a step has labels
+            of one kind.
     """
+
+    steps: int
 
     orders: tuple[NDArray[np.int64], ...]
     streams: tuple[np.random.Generator, ...]
@@ -52,4 +55,4 @@ def draws(counts: NDArray[np.int64], epoch: Epoch, origin: Origin, index: int) -
         first = np.full(steps, epoch.bilateral)
     elif epoch.mixup:
         first = generator(origin.seed, index, Purpose.MIXUP).beta(epoch.mixup, epoch.mixup, size=steps)
-    return Draws(tuple(orders), tuple(streams), None if first is None else np.stack((first, 1 - first)))
+    return Draws(steps, tuple(orders), tuple(streams), None if first is None else np.stack((first, 1 - first)))

@@ -25,7 +25,7 @@ class Learner:
     Attributes:
         network, momentum: what `steps` move, in place.
         recorder: how steps are recorded; None if they are not.
-        prepared: what others have made for these tensors, such as recorded steps; forgotten when there are others.
+        steps: the `steps.Steps` that were made for this network, by kind of instruction.
         observed: ``predictions`` of the test images after the last evaluation, and their ``test_labels``: (M,); once
             an instruction has asked for events, ``learned`` and ``forgotten``, each training image's cumulative counts
             (eq. 17 and 18), and ``correct``, whether it was right after the last epoch: (N,).
@@ -49,7 +49,7 @@ class Learner:
         if recorded and self.device.type == "cuda" and ranks.size == 1:  # messages between ranks are not recorded
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             self.recorder = cuda_recorder(self._stream)
-        self.prepared: dict[Any, Any] = {}
+        self.steps: dict[Epoch, Any] = {}
 
     def fits(self, origin: Origin) -> bool:
         """Whether another origin has the shapes and the arithmetic of this one: then `begin` takes it up."""
@@ -62,7 +62,7 @@ class Learner:
         _settle_arithmetic(origin)  # another learner of this process may have settled its own
         if self.momentum.pop("classifier.scale", None) is not None:
             remove_scale(self.network)
-            self.prepared.clear()
+            self.forget_steps()
         self.network.load_state_dict(_drawn(origin).state_dict())
         for buffer in self.momentum.values():
             buffer.zero_()
@@ -89,8 +89,14 @@ class Learner:
 
     def _add_scale(self) -> None:
         add_scale(self.network)
-        self.prepared.clear()  # they are those of a network without it
+        self.forget_steps()  # they are those of a network without it
         self.momentum["classifier.scale"] = torch.zeros_like(self.network.classifier.scale)  # type: ignore[arg-type]
+
+    def forget_steps(self) -> None:
+        """Let go of the steps, which hold this learner in turn, and of what they have recorded."""
+        for each in self.steps.values():
+            each.step.forget()
+        self.steps.clear()
 
     def obey(self, epoch: Epoch, index: int) -> list[str]:
         """Prepare the network for an instruction; returns the names of the parameters that it trains."""
@@ -129,7 +135,7 @@ class Learner:
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Run what is recorded, and what is to be, upon a stream of its own, after all that came before."""
+        """Run the body on the recording stream: it waits for earlier work, and later work waits for it."""
         if self._stream is None:
             yield
             return
@@ -138,13 +144,15 @@ class Learner:
             yield
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def count_batches(self, steps: int) -> None:
-        """Add an epoch's steps to the counters of the batch norms that saw them; see `networks.BatchNorm`."""
-        twice = isinstance(self.network, Bilateral)  # its trunk sees both branches' batches
+    def count_batches(self, steps: int, bilateral: bool) -> None:
+        """Add an epoch's steps to the counters of the batch norms that saw them; see `networks.BatchNorm`.
+
+        In a step of two branches, the trunk sees two batches.
+        """
         for name, part in self.network.named_modules():
             if isinstance(part, BatchNorm) and part.training:
                 assert part.num_batches_tracked is not None
-                part.num_batches_tracked.add_(2 * steps if twice and name.startswith("trunk.") else steps)
+                part.num_batches_tracked.add_(2 * steps if bilateral and name.startswith("trunk.") else steps)
 
 
 def _drawn(origin: Origin) -> Network | Bilateral:

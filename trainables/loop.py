@@ -41,7 +41,7 @@ def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[
     with learner.stream():
         sums = steps_for(learner, data, epoch, trained).run(drawn, epoch)
     learner.ranks.total(sums)
-    learner.count_batches(-(-len(drawn.orders[0]) // epoch.batch_size))
+    learner.count_batches(drawn.steps, epoch.bilateral is not None)
     learner.ranks.align(learner.network.buffers())
     loss, right, used = sums.tolist()  # all that the host waits for
     if not math.isfinite(loss):

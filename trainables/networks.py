@@ -117,8 +117,9 @@ class Bilateral(nn.Module):
             conventional, rebalancing = both, both
         else:
             conventional, rebalancing = self.trunk(x), self.trunk(other)
-        features = 2 * alpha * self.last(conventional).mean((2, 3))
-        reversed_ = 2 * rest * self.reversed(rebalancing).mean((2, 3))
+        exact = self.classifier.weight.dtype  # a GPU would round a weight that is a tensor to bf16
+        features = 2 * alpha * self.last(conventional).mean((2, 3)).to(exact)
+        reversed_ = 2 * rest * self.reversed(rebalancing).mean((2, 3)).to(exact)
         return self.classifier(torch.cat((features, reversed_), 1))  # type: ignore[no-any-return]
 
 

@@ -37,6 +37,10 @@ class Replayed:
         """How many recordings there are: one a batch size."""
         return len(self._replays)
 
+    def forget(self) -> None:
+        """Let go of the recordings, and of their memory on the GPU."""
+        self._replays.clear()
+
     def __call__(self, size: int) -> None:
         """One step upon a batch of so many images."""
         if size in self._replays:

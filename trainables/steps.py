@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trainables.data import Data
     from trainables.draws import Draws
 
-KEPT = 8  # kinds of steps a learner; what is recorded of one takes some hundred MB of a GPU
+KEPT = 4  # most kinds of steps that a learner keeps: what is recorded of one takes some hundred MB of a GPU
 
 Batch = tuple[Tensor, Tensor]  # images (B, channels, side, side), labels (B,)
 
@@ -81,7 +81,8 @@ class Steps:
         self._number = torch.zeros(1, dtype=torch.int64, device=device)  # of the step
         self._place = torch.zeros(1, dtype=torch.int64, device=device)  # of its first image
         self._ramp = torch.arange(epoch.batch_size, device=device)
-        self._rows = torch.zeros(4 * branches, images, dtype=torch.int64, device=device)
+        if isinstance(data, LongTailed):
+            self._rows = torch.zeros(4 * branches, images, dtype=torch.int64, device=device)
         self.step = Replayed(self._resident_step, learner.recorder)
 
     def run(self, drawn: Draws, epoch: Epoch) -> Tensor:
@@ -156,7 +157,7 @@ class Steps:
         It is the function below ``torch.optim.SGD``: that class imports a compiler, which takes a worker a second.
         """
         for name in self._trained:
-            self._rounded.get(name, self._parameters[name]).grad = None  # also that of a recording that failed
+            self._rounded.get(name, self._parameters[name]).grad = None  # a recording that failed may have left one
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = {name: self._gradients.get(name, self._parameters[name].grad) for name in self._trained}
         with torch.no_grad():
@@ -177,12 +178,15 @@ class Steps:
 def steps_for(learner: Learner, data: Data, epoch: Epoch, trained: Sequence[str]) -> Steps:
     """The steps of an instruction that `learner` obeys; those of one `kind` and one data set are made once."""
     own = kind(epoch)
-    known: Steps | None = learner.prepared.get(own)
+    known: Steps | None = learner.steps.pop(own, None)
     if known is None or known.data is not data:
-        learner.prepared.pop(own, None)
-        while len(learner.prepared) >= KEPT:  # the oldest gives its memory back
-            learner.prepared.pop(next(iter(learner.prepared)))
-        known = learner.prepared[own] = Steps(learner, data, epoch, trained)
+        gone = [known] if known is not None else []
+        while len(learner.steps) >= KEPT:
+            gone.append(learner.steps.pop(next(iter(learner.steps))))  # the longest unused
+        for each in gone:
+            each.step.forget()
+        known = Steps(learner, data, epoch, trained)
+    learner.steps[own] = known
     return known
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,9 +52,12 @@ class Member:
         if self._learner is not None and self._learner.fits(origin):
             self._learner.begin(origin)  # what it recorded for the stage before stays good
         else:
+            if self._learner is not None:
+                self._learner.forget_steps()
             self._learner = None
-            if origin.device == "cuda":
-                torch.cuda.empty_cache()  # for the next one, and for other processes on the GPU
+            if origin.device == "cuda":  # what earlier learners held is for this one, and for other processes
+                gc.collect()
+                torch.cuda.empty_cache()
             self._learner = Learner(origin, self._ranks, recorded=_recorded(self._job))
         if payload is not None:
             self.learner.load(load_tensors(payload))

@@ -195,8 +195,10 @@ def _lacks_memory(error: Exception) -> str:
 # What torch has no class for, in the words of the CUDA libraries.
 _BROKEN = ("_STATUS_EXECUTION_FAILED", "_STATUS_MAPPING_ERROR", "_STATUS_INTERNAL_ERROR")
 _NO_MEMORY = (
-    "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation", "CUDA error: out of memory",
-    "CUDA out of memory", "DefaultCPUAllocator: can't allocate memory",
+    "_ALLOCATION_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # what cuBLAS says when a full GPU has no room for its handle
+    "cudaErrorMemoryAllocation", "CUDA error: out of memory", "CUDA out of memory",
+    "DefaultCPUAllocator: can't allocate memory",
 )  # fmt: skip
 
 

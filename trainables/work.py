@@ -17,16 +17,17 @@ def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
     """A replicate's recipe, with the names of its states.
 
     Raises:
-        Refusal: if a batch has fewer images than there are ranks, or a CPU is to calculate in TF32.
+        Refusal: if a batch has fewer images than there are ranks, or TF32 is asked for on a CPU.
     """
     checked = Config.from_json(config).replicate(replicate)
     recipe = Recipe(origin(checked, machine), epochs(checked))
     batch = min(epoch.batch_size for epoch in recipe.epochs)
     if machine.ranks > batch:
-        raise Refusal("--ranks-per-trial", machine.ranks, f"at most {batch}, the images of a batch, would do")
+        option = "--gpus-per-trial" if machine.device == "cuda" else "--ranks-per-trial"
+        raise Refusal(option, machine.ranks, f"at most {batch}, the images of a batch, would do")
     if recipe.origin.precision == "tf32" and machine.device == "cpu":
         asked = "--precision" if checked.precision == "auto" else "precision"
-        raise Refusal(asked, "tf32", "fp32 or bf16 would do on a CPU; TF32 is for GPUs (--gpus-per-trial 1)")
+        raise Refusal(asked, "tf32", "fp32 or bf16 would do on a CPU: TF32 is for GPUs")
     plain = {epoch: epoch.to_json() for epoch in set(recipe.epochs)}
     switch = checked.last_first
     joints = (checked.last_milestone, switch) if checked.last_milestone else (switch,)

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import shutil
@@ -508,7 +509,7 @@ def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--budget", type=float, default=450, help="seconds in all")
+    parser.add_argument("--budget", type=_seconds, default=450.0, help="seconds in all")
     parser.add_argument("--out", type=Path, default=None, help="a folder for what is found [default: a new one]")
     parser.add_argument("--home", help="where the run on CIFAR lies, for a later call to go on with it")
     parser.add_argument("--data-dir", help=f"where {CIFAR_FILES} lies")
@@ -523,13 +524,22 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _seconds(text: str) -> float:
+    value, least = float(text), RESERVE + LEAST
+    if not least <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a finite number of seconds, at least {least}, would do")
+    return value
+
+
 def _limits(text: str) -> dict[str, float]:
     try:
         found = {name: float(seconds) for name, _, seconds in (each.partition("=") for each in text.split(","))}
     except ValueError:
         found = {"": 0.0}
-    if set(found) - set(PARTS):
-        raise argparse.ArgumentTypeError(f"{text}: PART=SECONDS,… would do, of {', '.join(PARTS)}")
+    if set(found) - set(PARTS) or not all(LEAST <= seconds < math.inf for seconds in found.values()):
+        raise argparse.ArgumentTypeError(
+            f"{text}: PART=SECONDS,… would do, of {', '.join(PARTS)}, each at least {LEAST} seconds"
+        )
     return found
 
 
@@ -550,14 +560,22 @@ def main() -> int:
         setattr(asked, name, getattr(asked, name) and str(Path(getattr(asked, name)).absolute()))
     end_at = time.monotonic() + asked.budget
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    shutil.rmtree(asked.out / "logs", ignore_errors=True)
-    (asked.out / "logs").mkdir(parents=True)
+    try:
+        (asked.out / "logs").mkdir(parents=True)
+    except OSError as error:
+        parser.error(
+            f"--out {asked.out}: a folder that can be written, without logs in it, would do ({error.strerror})"
+        )
     with tempfile.TemporaryDirectory(prefix="gpu-", ignore_cleanup_errors=True) as scratch:
         call = Call(asked, asked.device, end_at, Path(scratch))
         if call.device == "cpu":
             call.skipped["recorded steps"] = "no CUDA device"
         try:
             everything(call)
+        except KeyboardInterrupt:
+            call.skipped |= {name: "interrupted" for name in asked.parts if name not in call.parts}
+            print("stopped: what was found is kept", file=sys.stderr)
+            return 130
         finally:
             call.summarise()
             pack(asked.out)

@@ -110,7 +110,7 @@ def at_least_one(text: str) -> int:
 
 def _new_file(text: str) -> Path:
     path = Path(text)
-    if not path.parent.is_dir():
+    if not path.parent.is_dir() or path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: a file in a folder that exists would do")
     return path
 

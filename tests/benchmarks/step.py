@@ -57,6 +57,7 @@ from trainables.team import AUTO_STEPS
 
 CIFAR = Config()
 TYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+OURS = {kind: {**switches, "deterministic": True} for kind, switches in SWITCHES.items()}  # as a learner sets them
 PASSES = 14  # over the activations
 EPOCH_STEPS = 219  # of CIFAR-10-LT, IF 50
 COMPARED = 50
@@ -133,23 +134,19 @@ def ours_by_mode(config: Config, data: LongTailed, whole: LongTailed | None) -> 
     """Ours in each precision: eager on some data and, if there are `whole` data, recorded on these."""
     device = data.device.type
 
-    def make(kind: str, images: LongTailed, recorded: bool, **switches: bool) -> Side:
+    def make(kind: str, images: LongTailed, recorded: bool) -> Side:
         act = own(config, kind, images, recorded)
         steps = int(images.counts.sum()) // EPOCH.batch_size
-        return Side(act, steps, device, {**SWITCHES[kind], **switches})
+        return Side(act, steps, device, OURS[kind])
 
     made = {f"ours {kind}": partial(make, kind, data, False) for kind in kinds(device)}
     if whole is not None:
         made |= {f"ours recorded {kind}": partial(make, kind, whole, True) for kind in kinds(device)}
-        made |= {
-            f"ours recorded {kind}, benchmark": partial(make, kind, whole, True, benchmark=True)
-            for kind in kinds(device)
-        }
     return made
 
 
 def warm(sides: Mapping[str, Side], small: Mapping[str, Callable[[], Side]], record: Record) -> dict[str, Side]:
-    """The first step of a kind makes what the others use again, and records; who fails here is left out."""
+    """The first step of a kind makes what the others use again, and records; a side that fails here is left out."""
     for name in sides:
         act = sides[name] if "recorded" in name else small[name]() if name in small else None
         with record.guarded(name):
@@ -214,12 +211,12 @@ def compiled(found: dict[str, Any], count: int, repeats: int, device: str, backe
     data = resident(CIFAR.dataset, count, device)
     began = time.perf_counter()
     students = [own(CIFAR, "bf16", data, recorded=True, compiled=backend)]
-    timed(students[0], device)
+    timed(students[0], device, **OURS["bf16"])
     found["seconds_to_compile"] = shortened(time.perf_counter() - began)
-    found["1"] = at_once(students, count, repeats, device)
+    found["1"] = at_once(students, count, repeats, device, **OURS["bf16"])
     for k in (4, 8) if device == "cuda" else ():
         students += [own(CIFAR, "bf16", data, recorded=True, compiled=backend) for _ in range(k - len(students))]
-        found[str(k)] = at_once(students, count, repeats, device)
+        found[str(k)] = at_once(students, count, repeats, device, **OURS["bf16"])
 
 
 # Several at once
@@ -234,7 +231,7 @@ def together(
         if k <= most:
             students += [own(CIFAR, kind, data, recorded=True) for _ in range(k - len(students))]
             part = f"{k} networks in one process, {kind}"
-            each = record.take(part, partial(at_once, list(students), count, repeats, device, **SWITCHES[kind]))
+            each = record.take(part, partial(at_once, list(students), count, repeats, device, **OURS[kind]))
             found |= {str(k): each} if each is not None else {}
 
 
@@ -315,13 +312,13 @@ def worker(kind: str, count: int, device: str) -> None:
     data = resident(CIFAR.dataset, count, device)
     students = {mode: own(CIFAR, kind, data, recorded=mode == "recorded") for mode in modes(device)}
     for student in students.values():
-        timed(student, device, **SWITCHES[kind])
+        timed(student, device, **OURS[kind])
     print("ready", flush=True)
     for line in sys.stdin:
         mode, end = line.split()
         began, done = time.time(), 0
         while time.time() < float(end):
-            timed(students[mode], device, **SWITCHES[kind])
+            timed(students[mode], device, **OURS[kind])
             done += count
         print(json.dumps({"steps": done, "seconds": time.time() - began}), flush=True)
 
@@ -475,9 +472,13 @@ def main() -> int:
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"{', '.join(sorted(unknown))}: some of {', '.join(PARTS)} would do")
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: this machine shows no NVIDIA GPU; cpu would do")
+    if not asked.limit > 0:
+        parser.error(f"--limit {asked.limit}: a number of seconds above 0 would do")
     torch.set_num_threads(1)
     if asked.worker:
-        worker(asked.worker, asked.steps, asked.device)
+        worker(asked.worker, asked.steps or 1, asked.device)
         return 0
     known = {"unit": "ms a step; ratio: peer / ours", "n": asked.repeats, "device": asked.device}
     if asked.device == "cuda":

@@ -111,7 +111,7 @@ def test_the_way_of_stepping_is_stored_and_is_no_part_of_the_work(
     assert [before.resources.gpu_steps] == told == ["eager"]
     study("resume", "mine", "--gpu-steps", "auto")
     message = str(study("resume", "mine", "--gpu-steps", "recorded", code=2).exception)
-    assert message.startswith("--gpu-steps = 'recorded': auto, or --gpus-per-trial 1, would do")
+    assert message.startswith("--gpu-steps = 'recorded': auto or eager would do: the run is trained on CPUs")
     assert stored().resources.gpu_steps == "eager"
     study("run", space, "--seeds", "1", "--name", "mine")
     assert stored().resources.gpu_steps == "auto"

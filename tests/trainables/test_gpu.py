@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import multiprocessing
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -87,13 +86,13 @@ def test_a_stage_is_taken_up_in_recorded_tensors():
     recipe, student, fresh = epochs(SHORT), on_gpu(seed=1), on_gpu(seed=2)
     (*_, stored), _ = train(on_gpu(seed=2), recipe[:2])
     train(student, [EPOCH] * 4)
-    recordings = sum(steps.step.recorded for steps in student.prepared.values())
+    recordings = sum(steps.step.recorded for steps in student.steps.values())
     assert recordings == 2
     student.begin(fresh.origin)
     for each in (student, fresh):
         each.load(safetensors.torch.load(stored))
     assert_same(train(student, recipe, 2), train(fresh, recipe, 2))
-    assert sum(steps.step.recorded for steps in student.prepared.values()) == recordings
+    assert sum(steps.step.recorded for steps in student.steps.values()) == recordings
 
 
 def test_data_after_data_are_recorded_anew():
@@ -237,7 +236,7 @@ def test_two_ranks_train_over_nccl():
 
 
 def rank_on_its_gpu(rank, port, answers):
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
+    torch.cuda.set_device(rank)
     own = Ranks(rank, 2)
     place = partial(ranks.meet, "127.0.0.1", 2)
     if rank == 0:

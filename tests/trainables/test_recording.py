@@ -26,7 +26,7 @@ def recording_learner(**settings):
 
 
 def recorded(student):
-    return sum(each.step.recorded for each in student.prepared.values())
+    return sum(each.step.recorded for each in student.steps.values())
 
 
 # What is trained
@@ -59,7 +59,7 @@ def test_epochs_that_differ_in_what_fills_tensors_share_a_recording_a_batch_size
     ]  # fmt: skip
     student = recording_learner()
     assert train(student, recipe) == train(learner(), recipe)
-    assert len(student.prepared) == 1
+    assert len(student.steps) == 1
     assert recorded(student) == 2  # 64 images, and the last 22
 
 
@@ -82,22 +82,34 @@ def test_epochs_that_differ_in_the_step_itself_have_recordings_of_their_own(othe
     recipe = [EPOCH, replace(EPOCH, **other), EPOCH, replace(EPOCH, **other)]
     student = recording_learner()
     assert train(student, recipe) == train(learner(), recipe)
-    assert len(student.prepared) == 2
+    assert len(student.steps) == 2
 
 
-def test_the_oldest_recordings_make_room(monkeypatch):
+def test_the_recordings_that_were_not_used_for_longest_make_room(monkeypatch):
     monkeypatch.setattr(steps, "KEPT", 2)
-    recipe = [replace(EPOCH, momentum=momentum) for momentum in (0.1, 0.2, 0.3, 0.1)]
-    student = recording_learner()
-    assert train(student, recipe) == train(learner(), recipe)
-    assert [each.momentum for each in student.prepared] == [0.3, 0.1]
+    recipe = [replace(EPOCH, momentum=momentum) for momentum in (0.1, 0.2, 0.1, 0.3)]
+    student, made = recording_learner(), []
+    for index, epoch in enumerate(recipe):
+        train(student, recipe[: index + 1], index)
+        made.append(student.steps[steps.kind(epoch)])
+    assert [each.momentum for each in student.steps] == [0.1, 0.3]
+    assert made[0] is made[2]
+    assert not made[1].step.recorded, "its memory is free, whoever still holds it"
+    assert made[3].step.recorded
+
+
+def test_a_learner_of_several_methods_has_the_bits_of_one_that_keeps_none(monkeypatch):
+    monkeypatch.setattr(steps, "KEPT", 2)
+    recipe = [replace(EPOCH, momentum=momentum) for momentum in (0.1, 0.2, 0.3, 0.1, 0.3)]
+    assert train(recording_learner(), recipe) == train(learner(), recipe)
 
 
 # One stage after the other, in one process
 
 
 def test_the_next_stage_s_state_goes_into_what_is_recorded_and_nothing_stays_of_the_one_before():
-    student, recipe = recording_learner(seed=1), [EPOCH] * 4  # of which each has one smaller batch
+    recipe = [replace(EPOCH, measures=("fit", "events"))] * 4  # of which each has one smaller batch
+    student = recording_learner(seed=1)
     train(student, recipe)
     before = recorded(student)
     other = learner(seed=2)
@@ -121,11 +133,11 @@ def test_a_stage_that_begins_with_a_stored_state():
 def test_a_scale_is_another_network_s_recording():
     scaled = [replace(EPOCH, trains="scale", reinitialise="scale"), replace(EPOCH, trains="scale")]
     student = recording_learner(seed=1)
-    train(student, [EPOCH, *scaled])
+    train(student, [EPOCH, *scaled, EPOCH])
     assert "classifier.scale" in student.momentum
     other = learner(seed=2)
     student.begin(other.origin)
-    recipe = [EPOCH, *scaled, scaled[0]]
+    recipe = [EPOCH, *scaled, scaled[0], EPOCH]
     assert train(student, recipe) == train(other, recipe)
 
 

@@ -80,6 +80,18 @@ def test_a_learner_is_told_how_its_gpu_is_given_its_steps(
     assert told == [recorded]
 
 
+def test_a_learner_serves_one_stage_after_the_other_as_long_as_they_fit() -> None:
+    member, alone = Member(JOB, Ranks()), replace(ORIGIN, ranks=1)
+    member.begin(alone, None)
+    first = member.learner
+    member.train(EPOCH, 0)
+    member.begin(replace(alone, seed=7), None)
+    assert member.learner is first
+    member.begin(replace(alone, precision="bf16"), None)
+    assert member.learner is not first
+    assert not first.steps  # which held it
+
+
 NODES = [
     {"NodeID": "this", "Resources": {"CPU": 26.0, "GPU": 2.0, "memory": 1e9}},
     {"NodeID": "other", "Resources": {"CPU": 128.0}},

@@ -203,6 +203,15 @@ REMEDY = "; fewer trials a GPU (a larger --gpus-per-trial) or a smaller batch wo
             f"the GPU has too little memory: cuDNN error: CUDNN_STATUS_ALLOC_FAILED{REMEDY}",
         ),
         (
+            RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+            f"the GPU has too little memory: cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED{REMEDY}",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+            "the GPU has too little memory: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling "
+            f"`cublasCreate(handle)`{REMEDY}",
+        ),
+        (
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
             "the GPU has too little memory: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling "
             f"`cublasCreate(handle)`{REMEDY}",
