@@ -177,12 +177,12 @@ def _is_lost(error: Exception) -> bool:
 
     if isinstance(error, RankLost):
         return True
-    return not _lacks_memory(error) and any(
+    return not _memory_message(error) and any(
         isinstance(each, torch.AcceleratorError) or _says(each, _BROKEN) for each in _chain(error)
     )
 
 
-def _lacks_memory(error: Exception) -> str:
+def _memory_message(error: Exception) -> str:
     """What is said of an allocation that failed, of a GPU or by torch on a CPU; "" if that is not what is wrong."""
     import torch
 
@@ -233,7 +233,7 @@ def _what_was_there(text: str) -> str:
 
 def _failure(error: Exception) -> dict[str, Any]:
     """What a `study.tree.Failure` says of it: a full disk, a lost file or too little memory is not the training's."""
-    memory = _lacks_memory(error)
+    memory = _memory_message(error)
     elsewhere = isinstance(error, (OSError, ImportError, MemoryError, Refusal)) or bool(memory)
     return {
         "reason": memory or _one_line(error), "traceback": traceback.format_exc(),
