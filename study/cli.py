@@ -255,10 +255,12 @@ def run(
     if gpus_per_trial is None:
         gpus_per_trial = float(not address and has_gpu() and planning.wants_gpu(spaces, request))
     elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
-        raise Refusal("--gpus-per-trial", gpus_per_trial, "0 to 1, or a whole number, would do")
+        raise Refusal("--gpus-per-trial", gpus_per_trial, "must be 0 to 1, or a whole number from 2 on")
     ranks = ranks_per_trial or max(1, int(gpus_per_trial))
     if gpus_per_trial and ranks != max(1, int(gpus_per_trial)):
-        raise Refusal("--ranks-per-trial", ranks, f"{max(1, int(gpus_per_trial))}, one a GPU, would do")
+        raise Refusal(
+            "--ranks-per-trial", ranks, f"must be {max(1, int(gpus_per_trial))}, one a GPU; leave the option out"
+        )
     place = Home(home, store)
     folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
     resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder, gpu_steps)

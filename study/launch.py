@@ -184,7 +184,7 @@ def _anew_if_changed(before: Plan, drawn: Draft) -> Draft:
 
 def _check_gpu_steps(gpu_steps: str, machine: Machine) -> None:
     if gpu_steps == "recorded" and machine.device == "cpu":
-        raise Refusal("--gpu-steps", gpu_steps, "auto or eager would do: the run is trained on CPUs")
+        raise Refusal("--gpu-steps", gpu_steps, "must be auto or eager: the run is trained on CPUs")
 
 
 def _prepare(drawn: Draft, resources: Resources, download: bool) -> None:

@@ -24,10 +24,10 @@ def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
     batch = min(epoch.batch_size for epoch in recipe.epochs)
     if machine.ranks > batch:
         option = "--gpus-per-trial" if machine.device == "cuda" else "--ranks-per-trial"
-        raise Refusal(option, machine.ranks, f"at most {batch}, the images of a batch, would do")
+        raise Refusal(option, machine.ranks, f"must be at most {batch}, the images of a batch")
     if recipe.origin.precision == "tf32" and machine.device == "cpu":
         asked = "--precision" if checked.precision == "auto" else "precision"
-        raise Refusal(asked, "tf32", "fp32 or bf16 would do on a CPU: TF32 is for GPUs")
+        raise Refusal(asked, "tf32", "must be fp32 or bf16 on a CPU: TF32 is for GPUs")
     plain = {epoch: epoch.to_json() for epoch in set(recipe.epochs)}
     switch = checked.last_first
     joints = (checked.last_milestone, switch) if checked.last_milestone else (switch,)

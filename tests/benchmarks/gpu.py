@@ -340,7 +340,7 @@ def cifar(part: Part) -> None:
     if folder is None or not Path(folder, CIFAR_FILES).is_dir():
         raise Skipped(f"no {CIFAR_FILES} in --data-dir" if folder else "no --data-dir")
     if part.left() < 2 * STOPS[0][0]:
-        raise Skipped(f"{part.left():.0f} s left, and {2 * STOPS[0][0]} would do")
+        raise Skipped(f"{part.left():.0f} s left, and it must have {2 * STOPS[0][0]}; give a larger --budget")
     home, run = part.call.asked.home or part.home(), "cifar-table9"
     words = ["--data", "cifar10", "--imbalance", "50", "--data-dir", folder, "--seeds", "1", "--name", run]
     space = ["table9", "--paper", "--precision", "bf16"] if part.cuda else [part.tiny()]
@@ -527,7 +527,7 @@ def arguments() -> argparse.ArgumentParser:
 def _seconds(text: str) -> float:
     value, least = float(text), RESERVE + LEAST
     if not least <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: a finite number of seconds, at least {least}, would do")
+        raise argparse.ArgumentTypeError(f"must be a finite number of seconds, at least {least} (got {text})")
     return value
 
 
@@ -538,7 +538,7 @@ def _limits(text: str) -> dict[str, float]:
         found = {"": 0.0}
     if set(found) - set(PARTS) or not all(LEAST <= seconds < math.inf for seconds in found.values()):
         raise argparse.ArgumentTypeError(
-            f"{text}: PART=SECONDS,… would do, of {', '.join(PARTS)}, each at least {LEAST} seconds"
+            f"must be PART=SECONDS,… with at least {LEAST} seconds for each of {', '.join(PARTS)} (got {text})"
         )
     return found
 
@@ -550,7 +550,7 @@ def main() -> int:
     if asked.look:
         return look(asked.look)
     if unknown := set(asked.parts) - set(PARTS):
-        parser.error(f"{', '.join(sorted(unknown))}: some of {', '.join(PARTS)} would do")
+        parser.error(f"PART must be among {', '.join(PARTS)} (got {', '.join(sorted(unknown))})")
     if asked.out is None:
         asked.out = Path(tempfile.mkdtemp(prefix="gpu-found-"))
         print(f"what is found is in {asked.out}", flush=True)
@@ -564,7 +564,7 @@ def main() -> int:
         (asked.out / "logs").mkdir(parents=True)
     except OSError as error:
         parser.error(
-            f"--out {asked.out}: a folder that can be written, without logs in it, would do ({error.strerror})"
+            f"--out must be a folder that can be written and holds no logs (got {asked.out}: {error.strerror})"
         )
     with tempfile.TemporaryDirectory(prefix="gpu-", ignore_cleanup_errors=True) as scratch:
         call = Call(asked, asked.device, end_at, Path(scratch))

@@ -471,11 +471,11 @@ def main() -> int:
     parser.add_argument("--worker", choices=tuple(SWITCHES), help="for `processes`: one of them")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
-        parser.error(f"{', '.join(sorted(unknown))}: some of {', '.join(PARTS)} would do")
+        parser.error(f"PART must be among {', '.join(PARTS)} (got {', '.join(sorted(unknown))})")
     if asked.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: this machine shows no NVIDIA GPU; cpu would do")
+        parser.error("--device must be cpu: this machine shows no NVIDIA GPU (got cuda)")
     if not asked.limit > 0:
-        parser.error(f"--limit {asked.limit}: a number of seconds above 0 would do")
+        parser.error(f"--limit must be a number of seconds above 0 (got {asked.limit})")
     torch.set_num_threads(1)
     if asked.worker:
         worker(asked.worker, asked.steps or 1, asked.device)

@@ -111,7 +111,7 @@ def test_the_way_of_stepping_is_stored_and_is_no_part_of_the_work(
     assert [before.resources.gpu_steps] == told == ["eager"]
     study("resume", "mine", "--gpu-steps", "auto")
     message = str(study("resume", "mine", "--gpu-steps", "recorded", code=2).exception)
-    assert message.startswith("--gpu-steps = 'recorded': auto or eager would do: the run is trained on CPUs")
+    assert message.startswith("--gpu-steps = 'recorded': must be auto or eager: the run is trained on CPUs")
     assert stored().resources.gpu_steps == "eager"
     study("run", space, "--seeds", "1", "--name", "mine")
     assert stored().resources.gpu_steps == "auto"
@@ -166,18 +166,18 @@ def test_tables_planned_together_share_their_trunks(study: Study) -> None:
         (["run", "table9", "--gpus-per-trial", "65"], ["--gpus-per-trial", "65", "at most 64"]),
         (
             ["run", "table9", "--ranks-per-trial", "3", "--gpus-per-trial", "8"],
-            ["--ranks-per-trial", "3", "8, one a GPU"],
+            ["--ranks-per-trial", "3", "must be 8, one a GPU"],
         ),
         (
             ["run", "table9", "--ranks-per-trial", "2", "--gpus-per-trial", "0.5"],
-            ["--ranks-per-trial", "2", "1, one a"],
+            ["--ranks-per-trial", "2", "must be 1, one a"],
         ),
         (["run", "table9", "--precision", "tf32"], ["--precision", "tf32", "fp32 or bf16", "for GPUs"]),
         (["run", "SPACE:tf32"], ["precision", "tf32", "fp32 or bf16"]),
         (["run", "table9", "--gpu-steps", "recorded"], ["--gpu-steps", "recorded", "auto or eager", "on CPUs"]),
         (["run", "table9", "--cpus-per-trial", "1000"], ["--cpus-per-trial", "1000", "at most"]),
         (["run", "table9", "--gpus-per-trial", "inf"], ["--gpus-per-trial", "inf", "whole number"]),
-        (["run", "table9", "--gpus-per-trial", "-1"], ["--gpus-per-trial", "-1", "0 to 1, or a whole number"]),
+        (["run", "table9", "--gpus-per-trial", "-1"], ["--gpus-per-trial", "-1", "must be 0 to 1, or a whole number"]),
         (["run", "table9", "--trials", "5"], ["--trials", "5", "open search", "table9"]),
         (["run", "table9", "--objectives", "few"], ["--objectives", "few", "open search", "table9"]),
         (["run", "table9", "--early-stop", "5"], ["--early-stop", "5", "open search", "table9"]),

@@ -218,9 +218,9 @@ def test_precision_is_the_configuration_s_or_the_user_s_or_what_is_faster(datase
 def test_tf32_is_for_gpus():
     config = replace(base("cifar10"), precision="tf32").to_json()
     assert resolve(config, 0, Machine("cuda", 1)).origin["precision"] == "tf32"
-    with pytest.raises(Refusal, match=r"^precision = 'tf32': fp32 or bf16 would do on a CPU"):
+    with pytest.raises(Refusal, match=r"^precision = 'tf32': must be fp32 or bf16 on a CPU"):
         resolve(config, 0, Machine("cpu", 1))
-    with pytest.raises(Refusal, match=r"^--precision = 'tf32': fp32 or bf16 would do on a CPU"):
+    with pytest.raises(Refusal, match=r"^--precision = 'tf32': must be fp32 or bf16 on a CPU"):
         resolve(base("cifar10").to_json(), 0, Machine("cpu", 1, "tf32"))
 
 
