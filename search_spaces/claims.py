@@ -23,7 +23,8 @@ from study.compare import Difference, paired
 from study.exhibits import NOTHING, Cell, Figure, Table
 from study.results import Result, Results
 from study.space import Choice, Contrast, Request, Space, Trial
-from trainables.config import SAMPLERS, Config
+from trainables.config import Config
+from trainables.exponents import SAMPLERS
 from trainables.protocol import CIFAR, DATA_DOMAIN, about, class_counts, column_names
 from trainables.work import WORK
 
@@ -106,7 +107,8 @@ def _cells() -> tuple[str, ...]:
 def view(results: Results) -> list[Table | Figure]:
     """The claims with their counts of verdicts, and efficiency on each data set; the report adds each difference."""
     columns = dict.fromkeys(result.trial.column for result in results if result.trial.row.startswith("Figure 1"))
-    return [_verdicts(results), *(_efficiency(results, column) for column in columns)]
+    verdicts = [] if results.crossed else [_verdicts(results)]
+    return [*verdicts, *(_efficiency(results, column) for column in columns)]
 
 
 def _verdicts(results: Results) -> Table:
@@ -165,7 +167,7 @@ def _efficiency(results: Results, column: str) -> Table:
         f"{times}{models and f', on {models}'}."
     ]
     *others, ours = needed
-    for method in others:
+    for method in [] if results.crossed else others:  # whose replicates are not independent
         gap = paired(needed[method], needed[ours])
         if gap is not None:
             interval = ", 95 % t-interval" if gap.n > 1 else ""

@@ -17,7 +17,8 @@ from study.plotting import curves, slug, style
 from study.results import Results
 from study.space import Request, Space
 from trainables import methods
-from trainables.config import SAMPLERS, Config
+from trainables.config import Config
+from trainables.exponents import SAMPLERS
 from trainables.protocol import DATA_DOMAIN, MAIN, RECIPE, bases, class_counts, column_names, trial, under_recipe
 from trainables.work import WORK
 

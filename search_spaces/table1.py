@@ -3,6 +3,7 @@
     study run table1                          digits-LT at IF 50, 20, 10, 3 replicates: 9063 epochs of 14940
     study run table1 --paper                  CIFAR-10/100-LT at IF 100, 50, 10: 11742 epochs of 19560 a replicate
     study run table1 -o recipe=source         each method with the constants of its own publication's code
+    study run table1 -o smoothing=all         label-aware smoothing as in its code: ε to all classes, the label too
 
 Paper: Table 1 (4.1). Evidence on digits: same question, other data. Below the paper's rows stand methods that it does
 not have: τ-normalisation, post-hoc and in-training logit adjustment, balanced softmax, label-aware smoothing, mixup.
@@ -12,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from study.exhibits import Figure, Table
-from study.grids import grid, printed_row
+from study.grids import at_edges, grid, printed_row
+from study.refusal import Refusal
 from study.results import Results
 from study.space import Choice, Request, Space
 from trainables import methods
@@ -20,6 +22,7 @@ from trainables.config import Config
 from trainables.protocol import (
     CIFAR,
     DATA_DOMAIN,
+    READ_OUT_TAUS,
     RECIPE,
     against,
     bases,
@@ -55,13 +58,20 @@ METHODS = Choice(tuple(method(Config()).method for method, _, _ in ROWS))
 
 COPIED = dict(zip(column_names(CIFAR), (70.4, 74.8, 86.7, 38.3, 43.9, 55.7), strict=True))
 
+SHARES = {"others": "to all classes but the label (its paper's eq. 4)", "all": "to all classes (its code)"}
+SMOOTHING = {"smoothing": "label-aware smoothing gives ε " + ", or ".join(f"{k}: {v}" for k, v in SHARES.items())}
+
 READ_OUTS = {"τ-normalised": "tau_normalised/top1", "Post-hoc logit adjustment": "adjusted/top1"}
 
 
 def space(request: Request) -> Space:
     """Every method on every data set asked for."""
     trials = []
+    share = request.options.get("smoothing", "others")
+    if share not in SHARES:
+        raise Refusal("-o smoothing", share, f"must be {' or '.join(SHARES)}")
     for base in bases(request, CIFAR, DIGITS):
+        base = replace(base, smoothing_share=share)
         for method, figures, provenance in ROWS:
             config, row = under_recipe(request, method(base))
             paper = dict(zip(CIFAR, figures, strict=True)) if figures else {}
@@ -77,7 +87,7 @@ def space(request: Request) -> Space:
         evidence="same question, other data",
         work=WORK,
         paper_columns=column_names(CIFAR),
-        options=RECIPE,
+        options={**RECIPE, **SMOOTHING},
         view=view,
     )
 
@@ -85,7 +95,11 @@ def space(request: Request) -> Space:
 def view(results: Results) -> list[Table | Figure]:
     """The paper's rows, the first of which it only copies, those that it does not have, and apart the read-outs."""
     methods_of = {result.trial.row: result.trial.axes["method"] for result in results}
-    notes = ["Balanced softmax is logit adjustment at τ = 1."]
+    smoothing = {each.trial.config.get("smoothing_share", "others") for each in results}
+    notes = [
+        "Balanced softmax is logit adjustment at τ = 1.",
+        *(f"Label-aware smoothing gives ε {SHARES[share]}." for share in sorted(smoothing)),
+    ]
     trained = [row for row, method in methods_of.items() if method not in READ_OUTS]
     table = grid(results, rows=trained, corner="Method", notes=notes)
     copied = printed_row(results, "Cross Entropy (copied)", COPIED, "†")
@@ -100,5 +114,8 @@ def _read_outs(results: Results, methods_of: Mapping[str, object]) -> Table:
         for row, method in methods_of.items() if method in measures
     ]  # fmt: skip
     notes = [f"In % after the last epoch ({', '.join(measures.values())})."]
+    for read_out, measure in READ_OUTS.items():
+        rows_of = [row for row, method in methods_of.items() if method == read_out]
+        notes += at_edges(results, measure.replace("/top1", "/tau"), READ_OUT_TAUS, rows_of)
     title = "Read-outs, on the half of the test images that chose no τ (holdout)"
     return Table(title, ["Method", *results.columns], rows, notes)

@@ -15,7 +15,6 @@ subset are those of Table 8 in all replicates. The paper's claim: the two differ
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 from search_spaces import table8
@@ -39,14 +38,13 @@ REMEDY = (
 
 def space(request: Request) -> Space:
     """Both weights on every data set asked for."""
-    trials, configs = [], bases(request, (MAIN,))
+    trials, configs = [], bases(request, (MAIN,), alike=("split", "subset"))
     given = request.options.get("irregularity", "")
     if len(configs) > 1 and given and not given.lstrip().startswith("{"):
         raise Refusal(
             OPTION, given[:40], f"one of {', '.join(map(column, configs))} would do: they are of one data set"
         )
-    for base in configs:
-        config = replace(base, varies=("seed",))
+    for config in configs:
         irregularity, source = irregularities(request, config)
         weights = probabilities(irregularity)
         by_irregularity = methods.weighted_switching(config, weights, "irregularity")

@@ -14,7 +14,7 @@ from study.exhibits import Figure, Table
 from study.results import Results
 from study.space import Choice, Contrast, Request, Space
 from trainables import methods
-from trainables.config import SAMPLERS
+from trainables.exponents import SAMPLERS
 from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
 from trainables.work import WORK
 

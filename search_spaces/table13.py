@@ -43,9 +43,10 @@ METHODS = tuple(name for _, name, _ in ROWS)
 def space(request: Request) -> Space:
     """Ten runs of each method on every data set asked for."""
     trials = []
-    for base in bases(request, (MAIN,)):
+    request = replace(request, vary=request.vary or ("all",))
+    for base in bases(request, (MAIN,), alike=("split",)):
         for method, name, (accuracy, *_) in ROWS:
-            config = replace(method(base), method=name, varies=("subset_seed", "seed"))
+            config = replace(method(base), method=name)
             paper = {MAIN: round(100 * accuracy, 1)}
             trials.append(trial(config, name, {"method": name}, paper, least=RUNS))
     return Space(

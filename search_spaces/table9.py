@@ -14,12 +14,12 @@ first sampler, and CR improves every first sampler (except CR itself on CIFAR-10
 from dataclasses import replace
 
 from study.exhibits import Figure, Table
-from study.grids import grid
+from study.grids import at_edges, grid
 from study.plotting import heat_maps
 from study.results import Results
 from study.space import Choice, Contrast, Integer, Request, Space
-from trainables.config import SAMPLERS
-from trainables.protocol import CIFAR, DATA_DOMAIN, bases, column_names, trial
+from trainables.exponents import SAMPLERS
+from trainables.protocol import CIFAR, DATA_DOMAIN, READ_OUT_TAUS, bases, column_names, trial
 from trainables.work import WORK
 
 # By the columns of `CIFAR`.
@@ -77,5 +77,8 @@ def space(request: Request) -> Space:
 
 def view(results: Results) -> list[Table | Figure]:
     """Every combination, beside it what post-hoc logit adjustment makes of the same network, and a heat map."""
-    notes = ["Logits adjusted post hoc: z - τ log π, with τ chosen on the other half of the test images, val."]
+    notes = [
+        "Logits adjusted post hoc: z - τ log π, with τ chosen on the other half of the test images, val.",
+        *at_edges(results, "adjusted/tau", READ_OUT_TAUS, results.rows),
+    ]
     return [grid(results, beside=BESIDE, notes=notes), *heat_maps(results)]

@@ -15,6 +15,7 @@ import click
 from study.follower import first_line
 from study.home import Home, has_gpu
 from study.refusal import Damaged, Refusal
+from study.space import CROSSED
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -103,23 +104,25 @@ def list_spaces(as_json: bool) -> None:
     from study.planning import draft
     from study.space import Machine, Request
 
+    scales = {"digits": Request(), "short": Request(short=True), "paper": Request(paper=True)}
     found = []
     for name in catalog.names():
         record: dict[str, Any] = {"space": name}
-        for scale in (False, True):
-            plan = draft([name], Request(paper=scale), 1, Machine("cpu", 1), Resources()).plan
+        for scale, request in scales.items():
+            plan = draft([name], request, 1, Machine("cpu", 1), Resources()).plan
             naive = sum(trial.epochs * len(trial.ends) for trial in plan.trials)
             runs = max((len(trial.ends) for trial in plan.trials), default=1)
-            record["paper" if scale else "digits"] = {
-                "epochs_needed": plan.epochs_needed, "epochs_naive": naive, "runs": runs,
-            }  # fmt: skip
+            record[scale] = {"epochs_needed": plan.epochs_needed, "epochs_naive": naive, "runs": runs}
             record["search"] = plan.spaces[0].search is not None
             record["title"] = plan.spaces[0].title
         found.append(record)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    click.echo("epochs a replicate (of all runs, where a space needs several), of which shared prefixes leave:")
+    click.echo(
+        "epochs a replicate (of all runs, where a space needs several), of which shared prefixes leave; on digits, "
+        "with --short, with --paper:"
+    )
     for each in found:
         if each["search"]:
             click.echo(f"{each['space']:10} {each['title']}\n{'':10} as many points as --trials says")
@@ -127,7 +130,7 @@ def list_spaces(as_json: bool) -> None:
         costs = "; ".join(
             f"{scale} {each[scale]['epochs_naive']} → {each[scale]['epochs_needed']}"
             + (f" ({each[scale]['runs']} runs)" if each[scale]["runs"] > 1 else "")
-            for scale in ("digits", "paper")
+            for scale in scales
         )
         click.echo(f"{each['space']:10} {each['title']}\n{'':10} {costs}")
     click.echo("\nNext: study show table9, study run table9", err=True)
@@ -167,9 +170,22 @@ def show(space: str) -> None:
     "--imbalance", multiple=True, type=float, metavar="IF", help="Imbalance factor; repeatable. [default: 50]"
 )
 @click.option(
-    "--seeds", type=click.IntRange(1, 999), help="Replicates of each trial. [default: 3; 1 a point of a search]"
+    "--seeds",
+    type=click.IntRange(1, 999),
+    help="Replicates of each trial. [default: 3; 9 with --vary crossed; 1 a point of a search]",
 )
 @click.option("--paper", is_flag=True, help="The paper's own data, epochs and protocol.")
+@click.option(
+    "--short", is_flag=True,
+    help="A short protocol: CIFAR (--data cifar10 or cifar100) with the paper's ResNet-32 in 30 epochs instead of 200.",
+)  # fmt: skip
+@click.option(
+    "--vary", multiple=True, type=click.Choice(["seed", "subset", "split", "all", CROSSED]),
+    help="What a replicate differs from the others in; repeatable. seed: the training seed (initial weights, sampling, "
+    "augmentation). subset: which images the long-tailed set keeps. split: which images are for test. all: all that "
+    "the data have. crossed: every pair of a subset and a seed, which tells how much of the spread is either's; "
+    "--seeds is then a square, by default 9. [default: seed, on the published subset; of digits, all]",
+)  # fmt: skip
 @click.option(
     "-o", "options", multiple=True, metavar="NAME=VALUE",
     help="Of single spaces, such as recipe=source; @FILE stands for a file's content. `study show` names them.",
@@ -227,7 +243,8 @@ def show(space: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run, one JSON object; else the report as one.")
 def run(
     spaces: Sequence[str], data: Sequence[str], imbalance: Sequence[float], seeds: int | None, paper: bool,
-    options: Sequence[str], trials: int | None, objectives: str | None, early_stop: int | None, name: str | None,
+    short: bool, vary: Sequence[str], options: Sequence[str], trials: int | None, objectives: str | None,
+    early_stop: int | None, name: str | None,
     home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None,
     address: str | None, cpus_per_trial: float, gpus_per_trial: float | None,
     ranks_per_trial: int | None, precision: str, gpu_steps: str, data_dir: str | None,
@@ -248,9 +265,12 @@ def run(
     words = () if objectives is None else tuple(word.strip() for word in objectives.split(","))
     if "" in words or len(set(words)) < len(words):
         raise Refusal("--objectives", objectives, "each once, with commas between them, would do, such as top1,few")
+    kinds = tuple(dict.fromkeys(vary))
+    if len(kinds) > 1 and {"all", CROSSED} & set(kinds):
+        raise Refusal("--vary", ", ".join(kinds), "must be all or crossed alone, or some of seed, subset and split")
     request = Request(
         tuple(dict.fromkeys(data)), tuple(dict.fromkeys(imbalance)), paper, trials or 0, words, early_stop or 0,
-        _options(options),
+        _options(options), short, kinds,
     )  # fmt: skip
     if gpus_per_trial is None:
         gpus_per_trial = float(not address and has_gpu() and planning.wants_gpu(spaces, request))

@@ -38,6 +38,26 @@ def grid(
     return Table(results.space.title, head, body, [measured, *notes])
 
 
+def at_edges(results: Results, measure: str, ends: tuple[float, float], rows: Sequence[str]) -> list[str]:
+    """A note on rows whose chosen value lies at an end of what it was chosen from: a better one may lie beyond.
+
+    Args:
+        results: of the space.
+        measure: the chosen value, such as ``adjusted/tau``.
+        ends: the least and the greatest that could be chosen.
+        rows: those that are shown.
+    """
+    found = []
+    for result in results:
+        values = list(result.last(measure).values()) if result.trial.row in rows else []
+        for end in ends:
+            count = values.count(end)
+            if count:
+                found.append(f"{result.trial.label}: {end:g} in {count} of n = {len(values)}")
+    low, high = (f"{end:g}" for end in ends)
+    return [f"{measure} was chosen at an end of its range, {low} to {high}. {'; '.join(found)}."] if found else []
+
+
 def by_shot(
     results: Results, column: str, figures: Callable[[PlannedTrial], Sequence[float]], notes: Sequence[str] = ()
 ) -> Table:

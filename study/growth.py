@@ -43,6 +43,8 @@ def grown(before: Plan, drawn: Draft) -> Draft:
     )
     if other:
         machine = _other_machine(before.machine, now.machine)
+        if before.request.vary != now.request.vary:
+            machine.append(f"{_vary(now)} instead of {_vary(before)}")
         remedy = "the same, or another --name, would do" if machine else remedy
         lost += machine or other
     if lost:
@@ -107,6 +109,10 @@ def _other_machine(before: Machine, now: Machine) -> list[str]:
     elif now.bf16 != before.bf16 and now.precision == "auto":
         found.append(f"--precision auto, which was {'bf16' if before.bf16 else 'fp32'} where the run was planned")
     return found
+
+
+def _vary(plan: Plan) -> str:
+    return f"--vary {', '.join(plan.request.vary)}" if plan.request.vary else "no --vary"
 
 
 def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:

@@ -31,7 +31,7 @@ class Wish:
     Attributes:
         spaces: names or paths.
         request: data, scale and points.
-        replicates: of each trial; None for the default, 3, or 1 if all spaces are open searches.
+        replicates: of each trial; None for the default, see `planning.draft`.
         resources: where and how wide.
         name: of the run, if the user gave one.
         precision, ranks: of the machine; see `study.space.Machine`.
@@ -224,7 +224,7 @@ def _start(
 
 def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
     """Print what a run would do. Reads the store if there is one; writes nothing."""
-    from study import runs, tree
+    from study import replication, runs, tree
 
     drawn, stored = wish.draft(), set()
     _say_left_out(drawn)
@@ -245,7 +245,7 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         "trials": [
             {
                 "trial": trial.name, "config": trial.config, "axes": trial.axes,
-                "replicates": list(trial.by_replicate), "epochs": trial.epochs,
+                "replicates": list(trial.by_replicate), "seeds": list(trial.seeds), "epochs": trial.epochs,
             }
             for trial in plan.trials
         ],
@@ -264,6 +264,8 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         there = sum(end in stored for end in trial.ends)
         click.echo(f"{trial.name:50} {len(trial.ends)} × {trial.epochs} epochs, {there} complete")
     for space in plan.spaces:
+        for line in replication.lines(trial for trial in plan.trials if trial.space == space.name):
+            click.echo(f"{space.name}: {line}")
         if space.search is not None:
             asked = len(plan.points(space))
             dimensions = ", ".join(f"{name}: {dimension}" for name, dimension in space.domain.items())

@@ -25,6 +25,7 @@ class PlannedTrial:
         rung: the epochs after which it is going to be judged, and perhaps stopped; 0 if it is not, or has been.
         stopped: whether it was, so that its work ends there.
         provenance: of the paper's figure; see `Trial`.
+        seeds: of each replicate, by name, in words; empty in plans of versions that did not write them.
     """
 
     space: str
@@ -43,6 +44,7 @@ class PlannedTrial:
     rung: int = 0
     stopped: bool = False
     provenance: str = ""
+    seeds: tuple[Mapping[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -201,7 +203,10 @@ class Plan:
             )
             for space in values["spaces"]
         )
-        values["trials"] = tuple(PlannedTrial(**{**trial, "ends": tuple(trial["ends"])}) for trial in values["trials"])
+        values["trials"] = tuple(
+            PlannedTrial(**{**trial, "ends": tuple(trial["ends"]), "seeds": tuple(trial.get("seeds", ()))})
+            for trial in values["trials"]
+        )
         return cls(**values)
 
     def named(self, run: str) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import subprocess
 from collections import Counter
@@ -16,7 +17,8 @@ from typing import Any
 from study import catalog, tree
 from study.plan import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
 from study.refusal import Refusal
-from study.space import Machine, Request, Resolved, Space, Trial, Work
+from study.replication import Crossing
+from study.space import CROSSED, Machine, Request, Resolved, Space, Trial, Work
 
 Replicate = tuple[str, int]  # a trial's name in its plan, and the replicate's number
 
@@ -61,8 +63,9 @@ class Draft:
         if trial.stopped:
             own = {number: cut(recipe, trial.epochs) for number, recipe in own.items()}
         trial = replace(
-            trial, ends=tuple(recipe.keys[-1] for recipe in own.values()), epochs=len(own[numbers[0]].epochs)
-        )
+            trial, ends=tuple(recipe.keys[-1] for recipe in own.values()), epochs=len(own[numbers[0]].epochs),
+            seeds=tuple(recipe.seeds for recipe in own.values()),
+        )  # fmt: skip
         self._trials[trial.name] = trial
         for number, recipe in own.items():
             self.recipes[trial.name, number] = recipe
@@ -145,7 +148,7 @@ class Draft:
 def cut(recipe: Resolved, epochs: int) -> Resolved:
     """The first epochs of a recipe."""
     joints = tuple(number for number in recipe.joints if number < epochs)
-    return Resolved(recipe.origin, recipe.epochs[:epochs], recipe.keys[: epochs + 1], joints)
+    return replace(recipe, epochs=recipe.epochs[:epochs], keys=recipe.keys[: epochs + 1], joints=joints)
 
 
 def point_label(number: int) -> str:
@@ -162,7 +165,7 @@ def draft(
         references: the spaces, by name or path; `ALL` for every shipped one that lists its trials, but for those that
             refuse the data or imbalance factors.
         request: what the user chose of them.
-        replicates: of each trial; None for 3, or 1 if every space is an open search.
+        replicates: of each trial; None for 3, 9 if they are crossed, or 1 if every space is an open search.
         machine: the arithmetic.
         resources: where and how wide.
 
@@ -186,6 +189,8 @@ def draft(
         ):  # fmt: skip
             if given and space.search is None:
                 raise Refusal(option, given, f"it is for an open search, and {space.name} lists its trials")
+        if CROSSED in request.vary and space.search is not None:
+            raise Refusal("--vary", CROSSED, f"must be another: {space.name} is an open search")
         if request.early_stop and len(space.objectives) > 1:
             raise Refusal("--early-stop", request.early_stop, "one objective would do: several have no median")
         if request.early_stop and space.search is not None:
@@ -204,7 +209,12 @@ def draft(
     taken = {name for space in spaces for name in space.options}  # a resumed run has no others
     request = replace(request, options={name: value for name, value in request.options.items() if name in taken})
     if replicates is None:
-        replicates = 1 if all(space.search is not None for space in spaces) else 3
+        crossed, searched = CROSSED in request.vary, all(space.search is not None for space in spaces)
+        replicates = 9 if crossed else 1 if searched else 3
+    elif CROSSED in request.vary and (replicates < 4 or math.isqrt(replicates) ** 2 != replicates):
+        k = max(2, math.isqrt(replicates))
+        remedy = f"must be a square with --vary {CROSSED}, such as {k**2} ({k} by {k}) or {(k + 1) ** 2}"
+        raise Refusal("--seeds", replicates, remedy)
 
     plan = Plan(
         run="",
@@ -232,6 +242,8 @@ def draft(
     for space in spaces:
         for trial in space.trials:
             made.append(_planned_trial(space.name, trial, space.objectives[0]), max(replicates, trial.least))
+    if CROSSED in request.vary and not all(Crossing.of(trial) for trial in made.plan.trials):
+        raise Refusal("--vary", CROSSED, f"must be another: the replicates of {made.plan.study} would be no pairs")
     made.plan = made.plan.named(f"{ALL if ALL in references else made.plan.study}-{made.plan.digest}")
     return made
 

@@ -34,7 +34,7 @@ def flat(table: Table) -> tuple[list[str], list[list[str]]]:
 
 def _paper(printed: Iterable[Printed | None]) -> str:
     others = list(dict.fromkeys(one.of for one in printed if one is not None and one.of))
-    return f"paper: {', '.join(others)} (another data set)" if others else "paper"
+    return f"paper: {', '.join(others)} (other data or protocol)" if others else "paper"
 
 
 def _figure(printed: Printed, cells: Iterable[object]) -> str:

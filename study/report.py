@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from study import catalog, grids, page, render
+from study import catalog, grids, page, render, replication, spread
 from study.compare import mean, objectives, std
 from study.exhibits import Figure, Table
 from study.plan import Plan, PlannedSpace
@@ -99,12 +99,18 @@ class Report:
         return {results.space.name: _searched(self.plan, results) for results in open_ones}
 
     def _section(self, space: PlannedSpace, results: Results) -> Section:
+        notices = replication.lines(result.trial for result in results)
         if space.search is not None:
-            return Section(space, results, [], self.searches[space.name].exhibits())
-        notices = _notices(results)
+            return Section(space, results, notices, self.searches[space.name].exhibits())
+        notices += _notices(results)
         exhibits = _view(self.plan, space, results, notices)
         tables = [each for each in exhibits if isinstance(each, Table)]
-        more = [*map(grids.from_paper, tables), grids.hypotheses(results.hypotheses())]
+        more: list[Table | Figure | None]
+        if results.crossed:
+            notices.append(spread.NOT_INDEPENDENT)
+            more = [*spread.decomposition(results)]
+        else:
+            more = [*map(grids.from_paper, tables), grids.hypotheses(results.hypotheses())]
         behind = 1 + max((number for number, each in enumerate(exhibits) if isinstance(each, Table)), default=-1)
         exhibits[behind:behind] = [each for each in more if each is not None]
         return Section(space, results, notices, exhibits)
@@ -238,7 +244,7 @@ def _own_view(plan: Plan, space: PlannedSpace, results: Results) -> Sequence[Tab
 
 
 def _notices(results: Results) -> list[str]:
-    """What a reader must know first: data that are not the paper's, how far they carry, and what is missing."""
+    """What a reader must know first: data and protocol not the paper's, how far they carry, and what is missing."""
     space, found = results.space, []
     other = {
         result.trial.column for result in results
@@ -248,14 +254,14 @@ def _notices(results: Results) -> list[str]:
     if other:
         columns = "; ".join(column for column in results.columns if column in other)
         label = f" Evidence: {space.evidence}." if space.evidence else ""
-        found.append(f"Not the paper's data: {columns}.{label}")
+        found.append(f"Not the paper's data and protocol: {columns}.{label}")
     wanted = sum(len(result.trial.ends) for result in results)
     there = sum(len(result.headers) for result in results)
     if there < wanted:
         found.append(f"Incomplete: {there} of {wanted} replicates have ended.")
     named = dict.fromkeys(row for contrast in space.contrasts for row in (contrast.better, contrast.worse))
     strange = [row for row in named if row not in results.rows]
-    if strange and results.rows:
+    if strange and results.rows and not results.crossed:
         found.append(f"Not tested: hypotheses that name rows which this run does not have: {'; '.join(strange)}.")
     return found
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from study import compare
 from study.exhibits import Cell, Printed
 from study.plan import Plan, PlannedSpace, PlannedTrial
+from study.replication import Crossing
 from study.space import Json
 
 if TYPE_CHECKING:
@@ -151,8 +152,18 @@ class Results:
         result = self.get(row, column)
         return None if result is None else result.cell(measure)
 
+    @property
+    def crossed(self) -> bool:
+        """Whether replicates are pairs of two things: then they are not independent of each other."""
+        return any(Crossing.of(each.trial) for each in self)
+
     def hypotheses(self) -> list[compare.Difference]:
-        """The space's contrasts in every column that has both rows, by Holm over all of them; the report shows them."""
+        """The space's contrasts in every column that has both rows, by Holm over all of them; the report shows them.
+
+        None where replicates are crossed, for these are not independent.
+        """
+        if self.crossed:
+            return []
         return compare.differences(self.space.contrasts, {place: each.last for place, each in self._results.items()})
 
     def _tensors(self, key: str) -> dict[str, NDArray[Any]]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
+CROSSED = "crossed"  # what a user says who wants replicates to be every pair of two things that vary
+
 
 @dataclass(frozen=True)
 class Request:
@@ -28,6 +30,9 @@ class Request:
         objectives: of an open search, in the space's words; empty for the space's own default.
         early_stop: of an open search: epochs since the last switch after which a point is judged; 0 for never.
         options: of single spaces, by name; a space says which it knows.
+        short: a shorter protocol than the paper's, on some of its data.
+        vary: what a replicate differs from the others in, in the space's words; empty for the space's own default.
+            `CROSSED` is every pair of two of them.
     """
 
     data: tuple[str, ...] = ()
@@ -37,6 +42,8 @@ class Request:
     objectives: tuple[str, ...] = ()
     early_stop: int = 0
     options: Mapping[str, str] = field(default_factory=dict)
+    short: bool = False
+    vary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,12 +162,14 @@ class Resolved:
     Attributes:
         joints: the states, by number, at which other points of an open search are likely to part from this one; the
             last is that of the last switch.
+        seeds: what tells the replicate from others of its trial, by name, in words.
     """
 
     origin: Json
     epochs: tuple[Json, ...]
     keys: tuple[str, ...]
     joints: tuple[int, ...] = ()
+    seeds: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

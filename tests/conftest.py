@@ -32,7 +32,7 @@ from dataclasses import replace
 
 from search_spaces import table9
 from trainables import protocol
-from trainables.config import SAMPLERS
+from trainables.exponents import SAMPLERS
 
 
 def small(config, first="IB", switch="CR", **changes):

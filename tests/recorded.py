@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -10,6 +11,7 @@ from study.results import Results
 from study.space import Contrast, Machine, Request
 
 SAMPLERS = ("IB", "CB", "CR")
+PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2))  # of a subset and a seed, in order
 CONTRASTS = (Contrast("IB⇒CR", "IB⇒IB"),)
 
 
@@ -23,8 +25,18 @@ def cell(
     ends = tuple(f"{row} {dataset} {number}" for number in range(replicates))
     return PlannedTrial(
         "table9", f"{row} ({dataset})", row, dataset, {"dataset": dataset}, axes, paper, paper_of, 200, ends, measure,
-        provenance=provenance,
+        provenance=provenance, seeds=tuple(drawn(number, number, number) for number in range(replicates)),
     )  # fmt: skip
+
+
+def drawn(split: int, subset: int, seed: int) -> dict[str, str]:
+    """The seeds of a replicate in words, as a plan has them."""
+    return {"split": str(split), "subset": str(subset), "training seed": str(seed)}
+
+
+def crossed(trial: PlannedTrial) -> PlannedTrial:
+    """The same with pairs of a subset and a training seed as its replicates, nine at most."""
+    return replace(trial, seeds=tuple(drawn(0, *pair) for pair in PAIRS[: len(trial.ends)]))
 
 
 def nine(**options: Any) -> list[PlannedTrial]:

@@ -9,50 +9,13 @@ from typing import Any
 
 from study.refusal import Refusal
 from trainables.datasets import facts
+from trainables.exponents import Sampler, number, resolve_sampler, sampler_name
 from trainables.recipe import LOSSES
 
-SAMPLERS = {"IB": 1.0, "CB": 0.0, "CR": -1.0}
 BACKBONES = ("resnet8", "resnext11", "resnet32", "resnet50", "resnext50")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 SEEDS = ("split_seed", "subset_seed", "seed")
-
-Sampler = str | float | tuple[float, ...]
-
-
-def resolve_sampler(sampler: Sampler, field: str = "sampler", classes: int | None = None) -> float | tuple[float, ...]:
-    """The exponent q of a sampler (``p_j ∝ n_j^q``, eq. 1) or its class weights.
-
-    Args:
-        sampler: IB, CB or CR; any finite number as q; or one weight ≥ 0 a class, largest class first: (C,).
-        field: what to call the value when it is refused.
-        classes: C, which a vector of weights must have.
-
-    Raises:
-        Refusal: for anything else.
-    """
-    if isinstance(sampler, str):
-        if sampler not in SAMPLERS:
-            raise Refusal(field, sampler, f"one of {', '.join(SAMPLERS)}, an exponent q or class weights would do")
-        return SAMPLERS[sampler]
-    exponent = _number(sampler)
-    if math.isfinite(exponent):
-        return exponent
-    if isinstance(sampler, (list, tuple)):
-        weights = tuple(map(_number, sampler))
-        if not all(w >= 0 for w in weights) or not 0 < sum(weights) < math.inf:
-            raise Refusal(field, sampler, "finite class weights ≥ 0 that do not all vanish would do")
-        if classes is not None and len(weights) != classes:
-            raise Refusal(field, f"{len(weights)} class weights", f"{classes}, one a class, would do")
-        return weights
-    raise Refusal(field, sampler, f"one of {', '.join(SAMPLERS)}, a finite exponent q or class weights would do")
-
-
-def sampler_name(sampler: Sampler) -> str:
-    """What tables and MLflow call a sampler: IB, CB, CR, ``q=0.5`` or ``weights``."""
-    resolved = resolve_sampler(sampler)
-    if isinstance(resolved, tuple):
-        return "weights"
-    return next((name for name, q in SAMPLERS.items() if q == resolved), f"q={resolved!r}")
+PROTOCOLS = ("common", "source", "short")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +27,8 @@ class Config:
 
     Attributes:
         method: what tables call it; the fields below say what it is.
+        protocol: what tables call the settings below: common, the paper's for every method (of digits, their own);
+            source, the constants of the method's own code; short, CIFAR in 30 epochs.
         dataset: digits, cifar10, cifar100, imagenet-lt, inaturalist2018, places-lt, or folder:PATH.
         imbalance: imbalance factor IF = n_max / n_min, at least 1; of data that are long-tailed by nature, their own.
         backbone: resnet32 (the paper's for CIFAR), resnet50 or resnext50; resnet8 or resnext11 for digits.
@@ -74,11 +39,14 @@ class Config:
         joint: whether the backbone is trained on after the switch (Table 11).
         reinitialise: whether the classifier is drawn anew at the switch (Table 11).
         bilateral: BBN's two branches: `first` in one, the reversed sampler in the other, instead of a switch.
+        alpha_epochs: what BBN's α = 1 - (e / alpha_epochs)² divides by; None for all epochs, T.
         loss: of `losses`; its constants are the next four.
         focal_gamma: γ of focal and sigmoid_focal.
         max_margin: the largest margin of ldam.
         tau: τ of logit_adjusted, ``z + τ log π``; 1 is balanced softmax.
         smoothing: of label_aware_smoothing, for the largest class and the smallest.
+        smoothing_share: which classes it gives ε to: others, all but the label (its paper's eq. 4), or all, the label
+            among them (its code).
         beta: β of the loss's effective-number weights; 0 for none.
         switch_beta: β after the switch; 0 for that of before.
         mixup: a of the Beta(a, a) that batches before the switch are mixed by; 0 for none.
@@ -86,6 +54,7 @@ class Config:
         batch_size, lr, momentum, nesterov, weight_decay: of SGD.
         milestones, gamma: from each milestone's epoch on (counted from 0) the lr is multiplied by gamma.
         warmup: epochs of linear warm-up, ``lr · (e + 1) / warmup``.
+        warmup_from: with a share f of the lr, from which BBN's code begins, it is ``lr · (f + (1 - f) · e / warmup)``.
         drop_last: leave out the last, smaller batch of an epoch.
         replacement: draw images inside a class with replacement (BBN's habit; Algorithm 1 draws without).
         retrain: the sampler of a second stage after all epochs (Table 12, cRT, LWS), in which the backbone is fixed;
@@ -101,12 +70,14 @@ class Config:
         subset_seed: which images the long-tailed subset keeps; 0 is LDAM's and BBN's on CIFAR.
         seed: initial weights, sampling and augmentation.
         varies: the seeds that a replicate's number is added to; the others are the same in all of them.
+        crossed: whether the replicates are instead the pairs of a subset and a training seed; see `crossing`.
 
     Raises:
         Refusal: if a value is wrong, naming the field, the value and what would do.
     """
 
     method: str = "switching"
+    protocol: str = "common"
     dataset: str = "cifar10"
     imbalance: float = 50.0
     backbone: str = "resnet32"
@@ -118,11 +89,13 @@ class Config:
     joint: bool = True
     reinitialise: bool = False
     bilateral: bool = False
+    alpha_epochs: int | None = None
     loss: str = "cross_entropy"
     focal_gamma: float = 1.0
     max_margin: float = 0.5
     tau: float = 1.0
     smoothing: tuple[float, float] = (0.4, 0.1)
+    smoothing_share: str = "others"
     beta: float = 0.0
     switch_beta: float = 0.0
     mixup: float = 0.0
@@ -132,6 +105,7 @@ class Config:
     milestones: tuple[int, ...] = (100,)
     gamma: float = 0.1
     warmup: int = 5
+    warmup_from: float | None = None
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 2e-4
@@ -150,7 +124,8 @@ class Config:
     split_seed: int = 0
     subset_seed: int = 0
     seed: int = 0
-    varies: tuple[str, ...] = SEEDS
+    varies: tuple[str, ...] = ("seed",)
+    crossed: bool = False
 
     def __post_init__(self) -> None:
         self._require("method", isinstance(self.method, str) and self.method != "", "a name would do")
@@ -159,7 +134,7 @@ class Config:
         for field, choices in (
             ("backbone", BACKBONES), ("loss", LOSSES), ("precision", PRECISIONS),
             ("retrains", ("classifier", "scale")), ("retrain_schedule", ("step", "cosine")),
-            ("fixed_batch_norm", ("train", "frozen")),
+            ("fixed_batch_norm", ("train", "frozen")), ("protocol", PROTOCOLS), ("smoothing_share", ("others", "all")),
         ):  # fmt: skip
             self._require(field, getattr(self, field) in choices, f"one of {', '.join(choices)} would do")
         for field, some in (("measures", ("fit", "events")), ("varies", SEEDS)):
@@ -180,17 +155,19 @@ class Config:
             ("tau", -math.inf, math.inf), ("beta", 0.0, 1.0), ("switch_beta", 0.0, 1.0), ("mixup", 0.0, math.inf),
             ("retrain_lr", 0.0, math.inf), ("retrain_weight_decay", 0.0, math.inf),
         ):  # fmt: skip
-            number = _number(getattr(self, field))
+            value = number(getattr(self, field))
             above = (f" ≥ {least:g}" if least > -math.inf else "") + (f" and < {limit:g}" if limit < math.inf else "")
-            self._require(field, math.isfinite(number) and least <= number < limit, f"a finite number{above} would do")
-            object.__setattr__(self, field, number)
-        for field in ("joint", "reinitialise", "bilateral", "nesterov", "drop_last", "replacement"):
+            self._require(field, math.isfinite(value) and least <= value < limit, f"a finite number{above} would do")
+            object.__setattr__(self, field, value)
+        for field in ("joint", "reinitialise", "bilateral", "nesterov", "drop_last", "replacement", "crossed"):
             self._require(field, isinstance(getattr(self, field), bool), "true or false would do")
         self._require("nesterov", not self.nesterov or self.momentum > 0, "Nesterov needs a momentum above 0")
         pair = self.smoothing if isinstance(self.smoothing, (list, tuple)) else ()
-        good = len(pair) == 2 and all(0 <= _number(share) < 1 for share in pair)
+        good = len(pair) == 2 and all(0 <= number(share) < 1 for share in pair)
         self._require("smoothing", good, "two shares ≥ 0 and < 1, of the largest class and the smallest, would do")
-        object.__setattr__(self, "smoothing", tuple(map(_number, self.smoothing)))
+        object.__setattr__(self, "smoothing", tuple(map(number, self.smoothing)))
+        good = not self.crossed or self.varies == ("subset_seed", "seed")
+        self._require("crossed", good, "false would do, or varies = subset_seed, seed")
         self._check_counts()
         self._check_schedule()
         self._check_parts()
@@ -224,6 +201,12 @@ class Config:
             f"increasing whole numbers below epochs = {self.epochs} would do",
         )  # fmt: skip
         object.__setattr__(self, "milestones", tuple(stones))
+        if self.warmup_from is not None:
+            share = number(self.warmup_from)
+            self._require("warmup_from", 0 <= share <= 1, "a share of the lr from 0 to 1, or none, would do")
+            object.__setattr__(self, "warmup_from", share)
+        good = self.alpha_epochs is None or _is_int(self.alpha_epochs, self.epochs)
+        self._require("alpha_epochs", good, f"a whole number ≥ epochs = {self.epochs}, or none, would do")
         highest = math.log(max(self.gamma, 1.0)) * len(stones) + math.log(self.lr or 1.0)
         self._require("gamma", highest < 700, "an lr that stays finite through the milestones would do")
         stages = []
@@ -303,7 +286,21 @@ class Config:
 
     def replicate(self, number: int) -> Config:
         """The same trial under replicate `number`'s seeds: each that `varies` is counted on from its own value."""
-        return replace(self, **{name: getattr(self, name) + number for name in self.varies})
+        more = crossing(number) if self.crossed else (number,) * len(self.varies)
+        return replace(self, **{name: getattr(self, name) + n for name, n in zip(self.varies, more, strict=True)})
+
+    def seeds(self) -> dict[str, str]:
+        """What a replicate is drawn by, in words: its split and its subset, if the data have these, its training seed.
+
+        The public subset of CIFAR, which the paper uses, is called published.
+        """
+        drawn, found = facts(self.dataset).drawn, {}
+        if "split" in drawn:
+            found["split"] = str(self.split_seed)
+        if "subset" in drawn:
+            published = " (published)" if self.subset_seed == 0 and "split" not in drawn else ""
+            found["subset"] = f"{self.subset_seed}{published}"
+        return {**found, "training seed": str(self.seed)}
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON holds and `from_json` takes back."""
@@ -320,35 +317,11 @@ class Config:
         return cls(**plain)
 
 
-def base(dataset: str, imbalance: float | None = None) -> Config:
-    """The protocol of a data set (A.3.2); for digits-LT 100 epochs, milestone 50.
-
-    For ImageNet-LT and iNaturalist the paper gives neither weight decay nor warm-up: 5e-4 and 1e-4 are those of Kang et
-    al. (2020), without warm-up. Places-LT and folders, which are not in the paper, are trained as ImageNet-LT is.
-
-    Args:
-        dataset: as in `Config`.
-        imbalance: IF, 50 by default; data that are long-tailed by nature have their own.
-    """
-    natural = facts(dataset).natural
-    if natural is not None:
-        lr, batch_size, weight_decay = (0.05, 512, 1e-4) if dataset == "inaturalist2018" else (0.2, 256, 5e-4)
-        return Config(
-            dataset=dataset, imbalance=natural if imbalance is None else imbalance, backbone="resnet50", epochs=90,
-            milestones=(60, 80), warmup=0, lr=lr, batch_size=batch_size, weight_decay=weight_decay,
-        )  # fmt: skip
-    config = Config(dataset=dataset, imbalance=50.0 if imbalance is None else imbalance)
-    return replace(config, backbone="resnet8", epochs=100, milestones=(50,)) if dataset == "digits" else config
-
-
-def _number(value: object) -> float:
-    """A number as a float, -0.0 as 0.0, for one value needs one name; NaN for anything else."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return math.nan
-    try:
-        return float(value) + 0.0
-    except OverflowError:
-        return math.inf
+def crossing(number: int) -> tuple[int, int]:
+    """The pair that a number stands for: the first k² numbers are all pairs below k (Rosenberg and Strong, 1972)."""
+    k = math.isqrt(number)
+    rest = number - k * k
+    return (rest, k) if rest < k else (k, rest - k)
 
 
 def _is_int(value: object, low: int) -> bool:

@@ -55,6 +55,7 @@ class Dataset:
         selection: where the images for selection, `val`, are from: ``half`` of the test images, fixed and
             class-balanced, so that test is val and holdout; a ``list`` of their own; or ``train``, images held out from
             training. In the latter two cases test and holdout are the same images.
+        drawn: what a seed decides of the data: ``split``, which images are for test; ``subset``, which are kept.
     """
 
     classes: int
@@ -74,6 +75,7 @@ class Dataset:
     lists: Lists | None = None
     train_counts: tuple[int, ...] = ()
     selection: str = "half"
+    drawn: tuple[str, ...] = ()
 
     def counts(self, imbalance: float) -> tuple[int, ...]:
         """Training images of each class, largest first: (C,). Of lists they are known only once these are read."""
@@ -120,15 +122,16 @@ DATASETS = {
     "digits": Dataset(
         classes=10, largest=124, channels=1, side=8, scale=16, mean=(0.3053,), std=(0.3761,), crop=1, flip=False,
         many=40, few=10, fingerprint="sha256:87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826",
+        drawn=("split", "subset"),
     ),
     # The fingerprints of CIFAR are the MD5 sums of the official archives; torchvision checks each file's own.
     "cifar10": Dataset(
         classes=10, largest=5000, channels=3, side=32, scale=255, mean=_CIFAR_MEAN, std=_CIFAR_STD, crop=4, flip=True,
-        many=100, few=20, fingerprint="md5:c58f30108f718f92721af3b95e74349a",
+        many=100, few=20, fingerprint="md5:c58f30108f718f92721af3b95e74349a", drawn=("subset",),
     ),
     "cifar100": Dataset(
         classes=100, largest=500, channels=3, side=32, scale=255, mean=_CIFAR_MEAN, std=_CIFAR_STD, crop=4, flip=True,
-        many=100, few=20, fingerprint="md5:eb9058c3a382ffc7106e4002c42a8d85",
+        many=100, few=20, fingerprint="md5:eb9058c3a382ffc7106e4002c42a8d85", drawn=("subset",),
     ),
     # Transforms and statistics as in the code of Kang et al. (2020); Places-LT as it is there, with the jitter.
     "imagenet-lt": replace(_listed(1000, 1280, 5, Lists("ImageNet_LT", 115_846, 20_000, 50_000)), jitter=0.4),

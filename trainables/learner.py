@@ -101,7 +101,8 @@ class Learner:
     def obey(self, epoch: Epoch, index: int) -> list[str]:
         """Prepare the network for an instruction; returns the names of the parameters that it trains."""
         if epoch.reinitialise == "classifier":
-            initialise(self.network.classifier, _torch_generator(self.origin.seed, index, Purpose.WEIGHTS))
+            rng = _torch_generator(self.origin.seed, index, Purpose.WEIGHTS)
+            initialise(self.network.classifier, rng, self.origin.backbone)
         if epoch.reinitialise == "scale":
             self._add_scale()
         if epoch.fresh_optimizer:

@@ -41,8 +41,8 @@ def loss_of(epoch: Epoch, counts: NDArray[np.int64], device: torch.device, dtype
         shift = (args[0] * (n / n.sum()).log()).to(device, dtype)
         return lambda logits, labels: F.cross_entropy(logits + shift, labels, weights)
     if epoch.loss == "label_aware_smoothing":
-        smoothing = label_aware_smoothing(n, *args).to(device, dtype)
-        return lambda logits, labels: smoothed(logits, labels, weights, smoothing)
+        smoothing, own_share = label_aware_smoothing(n, *args[:2]).to(device, dtype), bool(args[2])
+        return lambda logits, labels: smoothed(logits, labels, weights, smoothing, own_share)
     assert epoch.loss == "cross_entropy", epoch.loss
     return lambda logits, labels: F.cross_entropy(logits, labels, weights)
 
@@ -111,12 +111,25 @@ def label_aware_smoothing(n: Tensor, head: float, tail: float) -> Tensor:
     return tail + (head - tail) * torch.sin(share * (math.pi / 2))
 
 
-def smoothed(logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: Tensor) -> Tensor:
-    """Cross-entropy to ``1 - ε_y`` on the label, ``ε_y / (C - 1)`` on each other class (Zhong et al., 2021, eq. 4)."""
+def smoothed(
+    logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: Tensor, own_share: bool = False
+) -> Tensor:
+    """Cross-entropy to ``1 - ε_y`` on the label, ``ε_y / (C - 1)`` on each other class (Zhong et al., 2021, eq. 4).
+
+    Their code gives each class, the label too, ``ε_y / C``, and the label ``1 - ε_y`` more; that is `own_share`.
+
+    Args:
+        logits: (B, C).
+        labels: (B,).
+        weights: (C,), or None.
+        smoothing: ε_j: (C,).
+        own_share: whether the label has its share of ε.
+    """
     log_p = logits.log_softmax(1)
     own = log_p.gather(1, labels[:, None]).squeeze(1)
     epsilon = smoothing[labels]
-    losses = -(1 - epsilon) * own - epsilon * (log_p.sum(1) - own) / (logits.shape[1] - 1)
+    spread = log_p.mean(1) if own_share else (log_p.sum(1) - own) / (logits.shape[1] - 1)
+    losses = -(1 - epsilon) * own - epsilon * spread
     if weights is None:
         return losses.mean()
     return (weights[labels] * losses).sum() / weights[labels].sum()

@@ -4,18 +4,19 @@ A method is a point of the space of configurations: a function from a base confi
 to the method's own. So MLflow shows of every method what it does, and each of its parts is a search dimension.
 
 By default all follow the base's protocol, the paper's (``recipe = common``), and share the cross-entropy trunk wherever
-they begin like it: deferral begins at m + S, second stages have 30 epochs. `source` gives a method the constants of
-its own publication's code instead.
+they begin like it: deferral begins at m + S, second stages have 30 epochs. `sources` has the constants of each method's
+own code instead.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
-from trainables.config import Config, Sampler
+from trainables.config import Config
 from trainables.datasets import facts
+from trainables.exponents import Sampler
 
 Method = Callable[[Config], Config]
 
@@ -87,7 +88,9 @@ def tau_normalised(base: Config) -> Config:
 def bbn(base: Config) -> Config:
     """Bilateral-branch network (Zhou et al., 2020): uniform and reversed sampler in one step, α = 1 - (e/T)².
 
-    Deviations: warm-up from a fifth instead of a third of the lr; weights are drawn as for every other network here.
+    Deviations: warm-up from a fifth instead of a third of the lr; weights are drawn as for every other network here; on
+    iNaturalist, its code divides by 100 and 200 where 90 and 180 are trained, here it is T. The `source` recipe has the
+    warm-up and the division.
     """
     return replace(base, method="BBN", first="IB", switch="IB", bilateral=True)
 
@@ -117,56 +120,39 @@ def post_hoc(base: Config) -> Config:
     return replace(cross_entropy(base), method="Post-hoc logit adjustment")
 
 
+# ε of the largest and of the smallest class in MiSLAS's configurations, by data set and, on CIFAR, by IF.
+_SMOOTHING: Mapping[str, Mapping[float, tuple[float, float]]] = {
+    "cifar10": {100.0: (0.3, 0.0), 50.0: (0.2, 0.0), 10.0: (0.1, 0.0)},
+    "cifar100": {100.0: (0.4, 0.1), 50.0: (0.3, 0.0), 10.0: (0.2, 0.0)},
+    "imagenet-lt": {1.0: (0.3, 0.0)},
+    "inaturalist2018": {1.0: (0.3, 0.0)},
+    "places-lt": {1.0: (0.4, 0.1)},
+}
+
+
 def label_aware_smoothing(base: Config) -> Config:
     """Label-aware smoothing (Zhong et al., 2021), with a class-balanced switch.
+
+    ε is that of its authors' configurations: for the data set, and on CIFAR for the nearest of their imbalance factors
+    (by ratio). Digits have CIFAR-10's, folders ImageNet-LT's. `smoothing_share` says which classes get it: by default
+    all but the label, as in eq. 4; in the authors' code all.
 
     Deviation: its authors smooth in a second stage with fixed features; here the loss is the same from the first epoch
     on, and the whole network is trained on.
     """
-    return replace(ce_drs(base), method="Label-aware smoothing", loss="label_aware_smoothing")
+    other = "cifar10" if facts(base.dataset).natural is None else "imagenet-lt"
+    by_imbalance = _SMOOTHING.get(base.dataset, _SMOOTHING[other])
+    nearest = min(by_imbalance, key=lambda imbalance: abs(math.log(imbalance / base.imbalance)))
+    made = replace(ce_drs(base), method="Label-aware smoothing", loss="label_aware_smoothing")
+    return replace(made, smoothing=by_imbalance[nearest])
 
 
 def mixup_switching(base: Config) -> Config:
-    """Mixup (Zhang et al., 2018, as Zhong et al., 2021, use it, a = 0.2) before the paper's switch, none after it.
+    """Mixup (Zhang et al., 2018, as Zhong et al., 2021, use it) before the paper's switch, none after it.
+
+    a is 1 on small images and 0.2 on large ones, as in the configurations of the latter.
 
     Deviation: a batch is mixed with its own reverse, not with a permutation: it is in random order already.
     """
-    return replace(switching(base), method="Mixup, then ours", mixup=0.2)
-
-
-_LDAM: Mapping[str, Any] = {
-    "epochs": 200, "milestones": (160, 180), "gamma": 0.01, "warmup": 5, "batch_size": 128, "weight_decay": 2e-4,
-    "switch_epoch": 160,
-}  # fmt: skip
-_RETRAIN_LARGE: Mapping[str, Any] = {"retrain_lr": 0.2, "retrain_batch": 512, "retrain_schedule": "cosine"}
-
-
-def source(made: Config) -> Config | None:
-    """A method's configuration with the constants of its own code; None if that has none for these data.
-
-    LDAM's code (CE, focal, CB-Focal, DRW, LDAM on CIFAR): batch 128, ×0.01 at 160 and 180, deferred until 160; CB-Focal
-    in its authors' sigmoid form, its bias without weight decay and -log(C - 1) at first. DRS: BoT's, class-balanced
-    from 160. BBN: batch 128, ×0.01 at 120 and 160, Nesterov, drop_last. cRT and LWS on CIFAR: BoT's second stage, 30
-    epochs at batch 128; on large data Kang et al.'s (cRT 10 epochs, iNaturalist 30; LWS 5), lr 0.2, cosine, batch 512.
-    """
-    large = facts(made.dataset).natural is not None
-    if made.method in ("Decouple-cRT", "Decouple-LWS"):
-        if not large:
-            return replace(made, retrain_batch=128)
-        long = 30 if made.dataset == "inaturalist2018" else 10
-        return replace(
-            made, **_RETRAIN_LARGE, retrain_epochs=5 if made.retrains == "scale" else long,
-            retrain_weight_decay=1e-4 if made.dataset == "inaturalist2018" else 5e-4,
-        )  # fmt: skip
-    if large:
-        return None
-    if made.method == "BBN":
-        return replace(
-            made, epochs=200, milestones=(120, 160), gamma=0.01, batch_size=128, nesterov=True, drop_last=True,
-            replacement=True,
-        )  # fmt: skip
-    if made.method == "CB-Focal":
-        return replace(made, **_LDAM, loss="sigmoid_focal")
-    if made.method in ("Cross Entropy", "Focal", "CE-DRW", "CE-DRS", "LDAM-DRW"):
-        return replace(made, **_LDAM)
-    return None
+    small = facts(base.dataset).natural is None
+    return replace(switching(base), method="Mixup, then ours", mixup=1.0 if small else 0.2)

@@ -169,19 +169,31 @@ _BACKBONES: dict[str, Callable[[int], tuple[list[nn.Module], int]]] = {
 }
 
 
-def initialise(module: nn.Module, rng: torch.Generator) -> None:
-    """Draw the weights below `module`: convolutions and linear maps Kaiming-normal, as LDAM does.
+LARGE = ("resnet50", "resnext50")  # whose weights are drawn as in torchvision
 
-    A linear bias is uniform in ± 1/√fan_in; the weights of a cosine classifier have length 1. They are drawn on the
-    CPU, so that a GPU starts from the same weights.
+
+def initialise(module: nn.Module, rng: torch.Generator, backbone: str) -> None:
+    """Draw the weights below `module`, part of a network of this backbone or all of it.
+
+    Convolutions and linear maps of small networks are Kaiming-normal by their fan-in, as in LDAM's code. Those of
+    ResNet-50 and ResNeXt-50 are torchvision's, and those of Kang et al. (2020): convolutions Kaiming-normal by their
+    fan-out, linear maps uniform in ± 1/√fan_in. A linear bias is uniform in ± 1/√fan_in; the weights of a cosine
+    classifier have length 1. They are drawn on the CPU, so that a GPU starts from the same weights.
     """
+    large = backbone in LARGE
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.Linear, Cosine)):
-            weight = nn.init.kaiming_normal_(torch.empty(part.weight.shape), generator=rng)
+            weight = torch.empty(part.weight.shape)
+            bound = 1 / math.sqrt(weight[0].numel())
+            if large and isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=rng)
+            elif large and isinstance(part, nn.Linear):
+                nn.init.uniform_(weight, -bound, bound, generator=rng)
+            else:
+                nn.init.kaiming_normal_(weight, generator=rng)
             part.weight.data.copy_(F.normalize(weight) if isinstance(part, Cosine) else weight)
             bias = getattr(part, "bias", None)
             if bias is not None:
-                bound = 1 / math.sqrt(weight[0].numel())
                 bias.data.copy_(nn.init.uniform_(torch.empty(bias.shape), -bound, bound, generator=rng))
 
 
@@ -204,7 +216,7 @@ def build(backbone: str, head: str, channels: int, classes: int, rng: torch.Gene
         network = Bilateral(nn.Sequential(*trunk), last, reversed_, Linear(2 * width, classes))
     else:
         network = Network(nn.Sequential(*trunk), last, (Cosine if head == "cosine" else Linear)(width, classes))
-    initialise(network, rng)
+    initialise(network, rng, backbone)
     if head == "rare":
         network.classifier.bias.data.fill_(-math.log(classes - 1))  # type: ignore[operator]
     return network

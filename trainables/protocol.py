@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from study.refusal import Refusal
-from study.space import Choice, Contrast, Domain, Real, Request, Trial
+from study.space import CROSSED, Choice, Contrast, Domain, Real, Request, Trial
 from trainables import methods
-from trainables.config import Config, base
+from trainables.config import SEEDS, Config
 from trainables.datasets import DATASETS, facts
+from trainables.sources import source
 
 DATA_DOMAIN: Mapping[str, Domain] = {"dataset": Choice((*DATASETS, "folder")), "imbalance": Real(1.0, 1e6)}
 
@@ -17,54 +18,150 @@ RECIPE: Mapping[str, str] = {
     "recipe": "common (the paper's protocol for every method) or source (the constants of its own code, if it has one)"
 }
 
+READ_OUT_TAUS = (0.0, 2.0)  # the ends of what read-outs choose τ from; see `readouts`
+
 Columns = Sequence[tuple[str, float]]
 
 MAIN = ("cifar10", 50.0)  # what most of the paper's analysis is of, and what digits-LT at IF 50 are shown beside
+SHORT = ("cifar10", "cifar100")  # the data that have a short protocol
+SHORT_EPOCHS = 30
 CIFAR: Columns = tuple((dataset, imbalance) for dataset in ("cifar10", "cifar100") for imbalance in (100.0, 50.0, 10.0))
 
 
-def bases(request: Request, paper: Columns, digits: Sequence[float] = (50.0,)) -> list[Config]:
+def base(dataset: str, imbalance: float | None = None) -> Config:
+    """The protocol of a data set (A.3.2); for digits-LT 100 epochs, milestone 50.
+
+    For ImageNet-LT and iNaturalist the paper gives neither weight decay nor warm-up: 5e-4 and 1e-4 are those of Kang et
+    al. (2020), without warm-up. Places-LT and folders, which are not in the paper, are trained as ImageNet-LT is.
+
+    Args:
+        dataset: as in `Config`.
+        imbalance: IF, 50 by default; data that are long-tailed by nature have their own.
+    """
+    natural = facts(dataset).natural
+    if natural is not None:
+        lr, batch_size, weight_decay = (0.05, 512, 1e-4) if dataset == "inaturalist2018" else (0.2, 256, 5e-4)
+        return Config(
+            dataset=dataset, imbalance=natural if imbalance is None else imbalance, backbone="resnet50", epochs=90,
+            milestones=(60, 80), warmup=0, lr=lr, batch_size=batch_size, weight_decay=weight_decay,
+        )  # fmt: skip
+    config = Config(dataset=dataset, imbalance=50.0 if imbalance is None else imbalance)
+    return replace(config, backbone="resnet8", epochs=100, milestones=(50,)) if dataset == "digits" else config
+
+
+def shortened(config: Config) -> Config:
+    """The short protocol of CIFAR: 30 epochs instead of 200, ×0.1 at 20; second stages stay as they are.
+
+    For people with a CPU for an evening, or a GPU for ten minutes.
+    """
+    return replace(config, protocol="short", epochs=SHORT_EPOCHS, milestones=(20,))
+
+
+def bases(
+    request: Request, paper: Columns, digits: Sequence[float] = (50.0,), alike: Sequence[str] = ()
+) -> list[Config]:
     """The base configuration of each column of a table.
 
     By default digits-LT at the table's own imbalance factors for it. A data set that is asked for comes at IF 50, or
     with ``--paper`` at the imbalance factors of the paper's table; imbalance factors that are asked for replace either.
-    Data that are long-tailed by nature come as they are.
+    Data that are long-tailed by nature come as they are. ``--short`` is CIFAR: by default `MAIN`, or, of a table that
+    has other columns of CIFAR, the first of those.
 
     Args:
         request: what the user chose.
         paper: the table's (data set, IF) in the paper.
         digits: the imbalance factors of digits-LT in it.
+        alike: what is the same in all replicates of the table, see `varied`.
 
     Raises:
-        Refusal: for digits under the paper's protocol, or a value that a configuration refuses.
+        Refusal: for digits under the paper's protocol, other data than CIFAR under the short one, both at once, or a
+            value that a configuration refuses.
     """
     if request.paper and "digits" in request.data:
         raise Refusal("--data", "digits", "it is not a data set of the paper: without --paper, or cifar10, would do")
     names = tuple(dict.fromkeys(dataset for dataset, _ in paper))
+    columns, own_names = paper if request.paper else (), names if request.paper else ("digits",)
+    if request.short:
+        columns = (_short_column(request, paper),)
+        own_names = (columns[0][0],)
     found: dict[tuple[str, float], Config] = {}
-    for dataset in request.data or (names if request.paper else ("digits",)):
+    for dataset in request.data or own_names:
         own: Sequence[float | None] = (None,)
         if facts(dataset).natural is None:
-            own = [imbalance for name, imbalance in paper if name == dataset] if request.paper else ()
+            own = [imbalance for name, imbalance in columns if name == dataset]
             own = own or (digits if dataset == "digits" else (50.0,))
         for imbalance in request.imbalance or own:
             config = base(dataset, imbalance)
+            config = varied(shortened(config) if request.short else config, request.vary, alike)
             found[dataset, config.imbalance] = config
     return list(found.values())
 
 
+def _short_column(request: Request, paper: Columns) -> tuple[str, float]:
+    """The column that a table has by default under the short protocol.
+
+    Raises:
+        Refusal: if the request is for another protocol, or other data, as well.
+    """
+    if request.paper:
+        raise Refusal("--short", True, "must not stand beside --paper, which is the whole protocol")
+    cifar = [column for column in paper if column[0] in SHORT]
+    for dataset in request.data:
+        if dataset not in SHORT:
+            raise Refusal("--data", dataset, f"must be {' or '.join(SHORT)} with --short")
+    return MAIN if MAIN in cifar or not cifar else cifar[0]
+
+
+def varied(config: Config, vary: Sequence[str], alike: Sequence[str] = ()) -> Config:
+    """A configuration whose replicates differ in what the user chose (``--vary``).
+
+    By default that is the training seed alone, on the published subset, which the paper uses; on digits, which have no
+    such subset, all that can.
+
+    Args:
+        config: of a table's column.
+        vary: ``seed``, the training seed: initial weights, sampling, augmentation; ``subset``, which images are kept;
+            ``split``, which are for test; ``all`` that can; or ``crossed``, every pair of a subset and a seed.
+        alike: what the table wants to be the same in all replicates: split, subset.
+
+    Raises:
+        Refusal: if these data, or this table, have nothing of the kind to vary.
+    """
+    has = [*facts(config.dataset).drawn, "seed"]
+    can = [name for name in has if name not in alike]
+    if not vary:
+        vary = ("all",) if "split" in has else ("seed",)
+    wanted = ["subset", "seed"] if CROSSED in vary else can if "all" in vary else list(vary)
+    for name in wanted:
+        if name not in can:
+            more = f", {CROSSED}" if "subset" in can else ""
+            why = "this space compares replicates of one" if name in has else f"{config.dataset} has no"
+            raise Refusal("--vary", ", ".join(vary), f"must be {', '.join(can)}{more} or all: {why} {name}")
+    seeds = [seed for seed in SEEDS if seed.removesuffix("_seed") in wanted]
+    return replace(config, varies=tuple(seeds), crossed=CROSSED in vary)
+
+
 def under_recipe(request: Request, made: Config) -> tuple[Config, str]:
-    """A method's configuration under the recipe that was asked for (``-o recipe=…``), and its name in a table."""
+    """A method's configuration under the recipe that was asked for (``-o recipe=…``), and its name in a table.
+
+    The name says what of it is from the method's source; the paper's own method has no other than the paper.
+    """
     recipe = request.options.get("recipe", "common")
     if recipe not in ("common", "source"):
         raise Refusal("-o recipe", recipe, f"{RECIPE['recipe']} would do")
-    own = methods.source(made) if recipe == "source" else None
-    return (made, made.method) if own is None else (own, f"{made.method} (source)")
+    if recipe == "common" or made.method.startswith("Ours"):
+        return made, made.method
+    if request.short:
+        raise Refusal("-o recipe", recipe, "must be common with --short: the sources' protocols are longer")
+    own = source(made)
+    return (made, f"{made.method} (common: no source)") if own is None else (own[0], f"{made.method} ({own[1]})")
 
 
 def column(config: Config) -> str:
-    """A table's column in words."""
-    return column_name(config.dataset, config.imbalance)
+    """A table's column in words: the data, and the protocol if it is the short one."""
+    return column_name(config.dataset, config.imbalance) + (
+        f", {SHORT_EPOCHS} of 200 epochs" if config.protocol == "short" else ""
+    )
 
 
 def column_name(dataset: str, imbalance: float) -> str:

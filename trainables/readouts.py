@@ -1,8 +1,8 @@
 """Read-outs: other decisions from the same network, which change no weights. Their τ is chosen on `val`.
 
 ``adjusted``: post-hoc logit adjustment, ``z_j - τ log π_j`` (Menon et al., 2021, eq. 9), τ from 0 to 2 by 0.25.
-``tau_normalised``: ``w_j · x / ‖w_j‖^τ`` without the bias (Kang et al., 2020), τ from 0 to 1 in steps of 0.1; only of
-linear classifiers.
+``tau_normalised``: ``w_j · x / ‖w_j‖^τ`` without the bias (Kang et al., 2020, and as in their tau_norm.py), τ from 0 to
+2 in steps of 0.1; only of linear classifiers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trainables.networks import Linear
 
 ADJUSTED = tuple(step / 4 for step in range(9))
-NORMALISED = tuple(step / 10 for step in range(11))
+NORMALISED = tuple(step / 10 for step in range(21))
 
 
 class ReadOuts:

@@ -171,12 +171,13 @@ class Recipe:
 
 def origin(config: Config, machine: Machine) -> Origin:
     """The origin of a configuration on a kind of machine."""
+    known = facts(config.dataset)
     return Origin(
         dataset=config.dataset,
-        fingerprint=facts(config.dataset).fingerprint,
+        fingerprint=known.fingerprint,
         imbalance=config.imbalance,
-        split_seed=config.split_seed if config.dataset == "digits" else 0,  # the others have a test set of their own
-        subset_seed=config.subset_seed if facts(config.dataset).natural is None else 0,  # and these keep every image
+        split_seed=config.split_seed if "split" in known.drawn else 0,
+        subset_seed=config.subset_seed if "subset" in known.drawn else 0,
         backbone=config.backbone,
         head=config.head,
         seed=config.seed,
@@ -223,7 +224,8 @@ def source_files() -> dict[str, str]:
 
 
 _NO_PART_OF_A_STATE = (
-    "analysis.py", "config.py", "export.py", "methods.py", "protocol.py", "schedule.py", "work.py",
+    "analysis.py", "config.py", "exponents.py", "export.py", "methods.py", "protocol.py", "schedule.py", "sources.py",
+    "work.py",
 )  # fmt: skip
 
 

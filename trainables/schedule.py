@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from trainables.config import Config, resolve_sampler
+from trainables.config import Config
 from trainables.datasets import facts
+from trainables.exponents import resolve_sampler
 from trainables.recipe import Epoch
 
 
@@ -36,7 +37,7 @@ def epochs(config: Config) -> tuple[Epoch, ...]:
             instruction = replace(
                 after, reinitialise=anew, fresh_optimizer=config.reinitialise or not config.joint
             )  # the optimiser of other parameters, or of other values, is another
-        alpha = 1 - (index / config.epochs) ** 2 if config.bilateral else None
+        alpha = 1 - (index / (config.alpha_epochs or config.epochs)) ** 2 if config.bilateral else None
         lr, replacement = learning_rate(config, index), config.replacement
         made.append(replace(instruction, lr=lr, sampler=sampler, replacement=replacement, bilateral=alpha))
     return (*made, *_second_stage(config, plain))
@@ -72,8 +73,15 @@ def _second_stage(config: Config, plain: Epoch) -> list[Epoch]:
 def learning_rate(config: Config, index: int) -> float:
     """The lr of an epoch: linear warm-up, then ×γ from each milestone's index on (A.3.2)."""
     if index < config.warmup:
-        return config.lr * (index + 1) / config.warmup
+        return _warm(config, config.lr, index)
     return config.lr * config.gamma ** sum(index >= milestone for milestone in config.milestones)
+
+
+def _warm(config: Config, lr: float, index: int) -> float:
+    share = config.warmup_from
+    if share is None:
+        return lr * (index + 1) / config.warmup
+    return lr * (share + (1 - share) * index / config.warmup)
 
 
 def _second_lr(config: Config, index: int) -> float:
@@ -82,7 +90,7 @@ def _second_lr(config: Config, index: int) -> float:
     if config.retrain_schedule == "cosine":
         return lr * (1 + math.cos(math.pi * index / total)) / 2
     if index < config.warmup:
-        return lr * (index + 1) / config.warmup
+        return _warm(config, lr, index)
     return lr * 0.1 ** sum(index >= milestone for milestone in (total // 3, 2 * total // 3))
 
 
@@ -92,5 +100,5 @@ def _loss_args(config: Config) -> tuple[float, ...]:
         "sigmoid_focal": (config.focal_gamma,),
         "ldam": (config.max_margin,),
         "logit_adjusted": (config.tau,),
-        "label_aware_smoothing": config.smoothing,
+        "label_aware_smoothing": (*config.smoothing, float(config.smoothing_share == "all")),
     }.get(config.loss, ())

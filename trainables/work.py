@@ -8,7 +8,8 @@ from typing import Any
 
 from study.refusal import Refusal
 from study.space import Json, Machine, Resolved, Work
-from trainables.config import Config, resolve_sampler, sampler_name
+from trainables.config import Config
+from trainables.exponents import resolve_sampler, sampler_name
 from trainables.recipe import Recipe, origin, precision, source_files
 from trainables.schedule import epochs
 
@@ -31,7 +32,8 @@ def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
     plain = {epoch: epoch.to_json() for epoch in set(recipe.epochs)}
     switch = checked.last_first
     joints = (checked.last_milestone, switch) if checked.last_milestone else (switch,)
-    return Resolved(recipe.origin.to_json(), tuple(plain[epoch] for epoch in recipe.epochs), recipe.keys(), joints)
+    steps = tuple(plain[epoch] for epoch in recipe.epochs)
+    return Resolved(recipe.origin.to_json(), steps, recipe.keys(), joints, checked.seeds())
 
 
 def prepare(configs: Sequence[Json], data_dir: Path, download: bool) -> None:

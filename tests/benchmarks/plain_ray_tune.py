@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision.transforms import v2
 
 from study.space import Machine
-from trainables.config import base
 from trainables.data import load
 from trainables.networks import build
+from trainables.protocol import base
 from trainables.recipe import origin
 from trainables.schedule import epochs
 

@@ -49,9 +49,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from study.home import gpus_have_bf16, has_bf16
 from study.space import Machine
-from trainables.config import Config, base
+from trainables.config import Config
 from trainables.data import LongTailed
 from trainables.datasets import facts
+from trainables.protocol import base
 from trainables.recipe import precision
 from trainables.team import AUTO_STEPS
 

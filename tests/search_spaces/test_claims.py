@@ -135,3 +135,10 @@ def test_planned_together_they_train_what_table_9_trains_and_little_more():
     recipes = [WORK.resolve(trial.config, 0, Machine("cpu", 1)) for trial in trials]
     needed = {key for recipe in recipes for key in recipe.keys[1:]}
     assert len(needed) == 4149 // 3
+
+
+def test_crossed_replicates_have_no_verdicts_and_no_intervals():
+    found = results("claims", flat(lambda trial: 50.0), replicates=4, vary=("crossed",))
+    shown = tables(found, vary=("crossed",))
+    assert [table.title.partition(",")[0] for table in shown] == ["Efficiency"]
+    assert "interval" not in " ".join(shown[0].notes)

@@ -51,6 +51,27 @@ def test_the_header_says_what_it_costs(name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", LISTED)
+def test_every_space_has_the_short_protocol_and_says_so(name: str) -> None:
+    """30 epochs of ResNet-32 on CIFAR; nothing of it stands in a column of the paper's."""
+    space = made(name, short=True)
+    configs = [Config.from_json(trial.config) for trial in space.trials]
+    assert {(config.protocol, config.backbone) for config in configs} == {("short", "resnet32")}
+    assert {config.milestones for config in configs} <= {(20,), (40,)}  # Table 2 has a second, twice as long
+    assert {config.dataset for config in configs} <= {"cifar10", "cifar100"}
+    assert all("30 of 200 epochs" in trial.column for trial in space.trials)
+    assert not {trial.column for trial in space.trials} & set(space.paper_columns)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_on_the_paper_s_data_replicates_share_the_published_subset(name: str) -> None:
+    """But where runs over subsets are what is measured: Table 13 and Theorem 1."""
+    varies = {tuple(trial.config["varies"]) for trial in made(name, paper=True).trials}
+    own = ("subset_seed", "seed") if name in ("table13", "theorem1") else ("seed",)
+    assert varies == {own}
+    assert {trial.config["subset_seed"] for trial in made(name, paper=True).trials} == {0}
+
+
 def _turns(recipe: Resolved) -> list[int]:
     """The first two epochs, the last, and those whose instruction differs in more than the lr from the one before."""
     plain = [{name: value for name, value in epoch.items() if name != "lr"} for epoch in recipe.epochs]

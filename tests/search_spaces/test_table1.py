@@ -3,6 +3,7 @@
 import pytest
 from untrained import by_place, entry, nothing, numbered, results, space, tables
 
+from study.refusal import Refusal
 from study.space import Contrast
 from trainables.protocol import CIFAR, column_name
 
@@ -71,3 +72,30 @@ def test_before_anything_has_ended_only_printed_figures_are_shown():
     table, _ = tables(results("table1", nothing))
     assert {str(cell) for row in table.rows for cell in row[1:]} == {"–"}
     assert entry(table, 0, 1).printed.value == 74.8
+
+
+def test_a_tau_at_an_end_of_its_range_is_said():
+    """In the first replicate the best τ is the greatest there is; post-hoc's lies inside."""
+
+    def last(trial, replicate):
+        return {**numbered(trial, replicate), "tau_normalised/tau": [2.0, 1.3][replicate], "adjusted/tau": 1.0}
+
+    _, read_outs = tables(results("table1", last))
+    (note,) = read_outs.notes[1:]
+    assert note.startswith("tau_normalised/tau was chosen at an end of its range, 0 to 2.")
+    assert "τ-normalised (digits-LT IF 50): 2 in 1 of n = 2" in note
+
+
+@pytest.mark.parametrize(
+    ("option", "shares", "words"), [({}, "others", "eq. 4"), ({"smoothing": "all"}, "all", "its code")]
+)
+def test_which_classes_label_aware_smoothing_gives_to_is_an_option_and_said(option, shares, words):
+    own = [each.config for each in space("table1", options=option).trials if each.row == "Label-aware smoothing"]
+    assert {config["smoothing_share"] for config in own} == {shares}
+    table, _ = tables(results("table1", options=option), options=option)
+    assert words in table.notes[-1]
+
+
+def test_another_share_of_smoothing_is_refused():
+    with pytest.raises(Refusal, match="-o smoothing = 'label': must be others or all"):
+        space("table1", options={"smoothing": "label"})

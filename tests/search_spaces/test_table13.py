@@ -5,6 +5,7 @@ import pytest
 from untrained import by_place, entry, nothing, results, space, tables
 
 from study import render
+from study.refusal import Refusal
 from trainables.config import Config
 
 PAPER = {
@@ -33,6 +34,20 @@ def test_ten_runs_on_one_split_whatever_is_asked_for():
         seventh = Config.from_json(trial.config).replicate(7)
         assert (seventh.split_seed, seventh.subset_seed, seventh.seed) == (0, 7, 7)
     assert {len(each.trial.ends) for each in results("table13", nothing, replicates=2)} == {10}
+
+
+@pytest.mark.parametrize(
+    ("vary", "varies"),
+    [((), ["subset_seed", "seed"]), (("all",), ["subset_seed", "seed"]), (("seed",), ["seed"])],
+)
+def test_its_runs_vary_the_subset_unless_told_not_to(vary, varies):
+    made = space("table13", data=("cifar10",), paper=True, vary=vary)
+    assert [trial.config["varies"] for trial in made.trials] == [varies] * 5
+
+
+def test_its_runs_are_on_one_split():
+    with pytest.raises(Refusal, match="this space compares replicates of one split"):
+        space("table13", vary=("split",))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -71,3 +71,38 @@ def _machine():
     from study.space import Machine
 
     return Machine("cpu", 1)
+
+
+# Constants from the sources: megvii-research/BBN, configs/iNaturalist2018.yaml and lib/core/combiner.py;
+# richardaecn/class-balanced-loss, tpu/run_inat2018.sh.
+BBN = {
+    "batch_size": 128,
+    "lr": 0.05,
+    "weight_decay": 1e-4,
+    "gamma": 0.1,
+    "nesterov": True,
+    "drop_last": True,
+    "warmup": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "constants"),
+    [
+        ("BBN (source)", SHORT, {**BBN, "epochs": 90, "milestones": [60, 80], "alpha_epochs": 100}),
+        ("BBN (source)", LONG, {**BBN, "epochs": 180, "milestones": [120, 160], "alpha_epochs": 200}),
+        ("CB-Focal (source)", SHORT, {"beta": 0.999, "focal_gamma": 0.5, "loss": "sigmoid_focal", "batch_size": 1024}),
+    ],
+)
+def test_the_source_recipe_has_its_source_s_constants(row, column, constants):
+    config = by_place("table2", paper=True, options={"recipe": "source"})[row, column].config
+    assert {name: config[name] for name in constants} == constants
+
+
+def test_under_the_source_recipe_rows_without_a_source_say_so():
+    rows = [row for row, column in by_place("table2", paper=True, options={"recipe": "source"}) if column == SHORT]
+    assert rows == [
+        "Cross Entropy (common: no source)", "CE-DRW (common: no source)", "CE-DRS (common: no source)",
+        "CB-Focal (source)", "LDAM-DRW (common: no source)", "Decouple-cRT (second stage: source)",
+        "Decouple-LWS (second stage: source)", "BBN (source)", "Ours (S = 1)", "Ours (S = 10 / S = 40)",
+    ]  # fmt: skip

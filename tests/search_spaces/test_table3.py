@@ -44,3 +44,12 @@ def test_ten_more_epochs_in_all_are_a_hundred():
 
 def test_cifar_has_its_own_backbone_only():
     assert {column for _, column in by_place("table3", data=("cifar10",))} == {"cifar10-LT IF 50, resnet32"}
+
+
+@pytest.mark.parametrize("name", ["table3", "table5"])
+def test_bbn_s_source_is_its_configuration_for_inaturalist(name):
+    trials = by_place(name, paper=True, options={"recipe": "source"})
+    configs = [trial.config for (row, _), trial in trials.items() if row == "BBN (source: iNaturalist's)"]
+    assert [(config["batch_size"], config["nesterov"], config["alpha_epochs"]) for config in configs] == [
+        (128, True, 100)
+    ] * 2

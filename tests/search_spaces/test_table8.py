@@ -84,7 +84,7 @@ def test_the_table_shows_what_the_figure_draws_beside_the_paper_s_rows():
     (figure,) = figures(found)
     assert [row[1] for row in classes.rows] == list(map(str, COUNTS))
     assert [row[8] for row in classes.rows] == [f"{row[-1]:.4f}" for row in figure.rows]
-    assert classes.head[9] == "F-norm, paper: cifar10-LT IF 50 (another data set)"
+    assert classes.head[9] == "F-norm, paper: cifar10-LT IF 50 (other data or protocol)"
     assert classes.notes == ["Events in 100 epochs, means over 10 runs."]
     columns = np.array(figure.rows, dtype=float).T
     expected = [np.corrcoef(columns[1], other)[0, 1] for other in (columns[-1], 1 / columns[1], columns[-2])]
@@ -107,3 +107,11 @@ def test_without_any_run_there_is_no_figure_and_no_number():
 def test_data_whose_counts_only_their_lists_know_are_refused():
     with pytest.raises(Refusal, match=r"--data = 'imagenet-lt': data whose class counts are declared would do"):
         space("table8", data=("imagenet-lt",))
+
+
+def test_its_replicates_have_one_split_and_one_subset_whatever_is_asked_for():
+    for vary in ((), ("all",), ("seed",)):
+        assert {tuple(trial.config["varies"]) for trial in space("table8", vary=vary).trials} == {("seed",)}
+    for word in ("subset", "split", "crossed"):
+        with pytest.raises(Refusal, match="this space compares replicates of one"):
+            space("table8", vary=(word,))

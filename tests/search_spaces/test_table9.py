@@ -45,3 +45,12 @@ def test_the_paper_s_own_figures_bear_its_hypotheses_out_and_the_exceptions_do_n
 def test_an_empty_run_has_a_table_of_dashes_and_no_heat_map():
     (table,) = space("table9").view(results("table9", nothing))
     assert {str(cell) for row in table.rows for cell in row[1:]} == {"–"}
+
+
+def test_an_adjustment_at_an_end_of_its_range_is_said():
+    def last(trial, replicate):
+        return {"test/top1": 50.0, "adjusted/tau": 0.0 if trial.row == "CR⇒CR" else 1.0}
+
+    (table,) = tables(results("table9", last))
+    ending = "adjusted/tau was chosen at an end of its range, 0 to 2. CR⇒CR (digits-LT IF 50): 0 in 2 of n = 2."
+    assert table.notes[-1] == ending

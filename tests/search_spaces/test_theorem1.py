@@ -112,3 +112,22 @@ def test_a_replicate_counts_once_both_of_its_branches_have_ended():
         return None if (trial.row, replicate) == ("ours", 1) else recorded(trial, replicate)
 
     assert list(theorem1.bounds(results("theorem1", but_one), COLUMN)) == [0]
+
+
+@pytest.mark.parametrize(
+    ("request_", "varies"),
+    [
+        ({}, ["split_seed", "subset_seed", "seed"]),
+        ({"paper": True}, ["subset_seed", "seed"]),
+        ({"paper": True, "vary": ("seed",)}, ["seed"]),
+    ],
+)
+def test_each_replicate_has_a_subset_of_its_own_unless_told_otherwise(request_, varies):
+    assert {tuple(trial.config["varies"]) for trial in space("theorem1", **request_).trials} == {tuple(varies)}
+
+
+def test_crossed_replicates_have_no_interval():
+    table, *_ = tables(results("theorem1", recorded, replicates=4, vary=("crossed",)), vary=("crossed",))
+    assert len(table.notes) == 1
+    table, *_ = tables(results("theorem1", recorded, replicates=4))
+    assert "95 % t-interval" in table.notes[1]

@@ -204,7 +204,7 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_writes_nothing(
     (tmp_path / "FILE").touch()
     (tmp_path / "SPACE.py").write_text(
         "from dataclasses import replace\n"
-        "from search_spaces import table9\nfrom trainables.config import base\n"
+        "from search_spaces import table9\nfrom trainables.protocol import base\n"
         "def late(request): return replace(base('digits'), S=60)\n"
         "def unknown_sampler(request): return replace(base('digits'), first='XX')\n"
         "def tf32(request):\n"
@@ -282,12 +282,16 @@ def test_list_names_every_space_with_its_cost(study: Study) -> None:
     assert list(listed) == catalog.names()
     assert {name for name, each in listed.items() if each["search"]} == {"sampler_search"}
     assert listed["table9"]["paper"] == {"epochs_needed": 7164, "epochs_naive": 10800, "runs": 1}
+    assert listed["table9"]["short"] == {"epochs_needed": 144, "epochs_naive": 270, "runs": 1}
     assert listed["table8"]["digits"] == {"epochs_needed": 1000, "epochs_naive": 1000, "runs": 10}
     assert {name for name, each in listed.items() if each["digits"]["runs"] > 1} == {
         "table8", "table13", "figure3", "figure4",
     }  # fmt: skip
     lines = study("list").stdout.splitlines()
-    assert any(line.strip() == "digits 1000 → 1000 (10 runs); paper 2000 → 2000 (10 runs)" for line in lines)
+    assert lines[0].endswith("on digits, with --short, with --paper:")
+    costs = {line.split()[0]: cost.strip() for line, cost in zip(lines[1::2], lines[2::2], strict=False)}
+    assert costs["table9"] == "digits 900 → 594; short 270 → 144; paper 10800 → 7164"
+    assert costs["table8"] == "digits 1000 → 1000 (10 runs); short 300 → 300 (10 runs); paper 2000 → 2000 (10 runs)"
 
 
 def test_all_is_every_table_and_figure_with_what_each_costs_and_what_they_cost_together(study: Study) -> None:

@@ -39,6 +39,35 @@ def test_a_grid_of_some_rows_speaks_of_their_measures_alone():
     assert table.notes == ["In % after the last epoch (test/top1).", "More."]
 
 
+def taus(*values, switch="CR"):
+    """A trial whose replicates chose these, with its states."""
+    trial = cell("IB", switch, replicates=len(values))
+    return trial, {end: header({"adjusted/tau": tau}) for end, tau in zip(trial.ends, values, strict=True)}
+
+
+def at_edges(*chosen, rows=("IB⇒CR", "IB⇒IB", "IB⇒CB")):
+    trials, states = zip(*chosen, strict=True)
+    found = results(list(trials), {end: head for own in states for end, head in own.items()})
+    return grids.at_edges(found, "adjusted/tau", (0.0, 2.0), rows)
+
+
+def test_values_chosen_at_an_end_of_what_could_be_are_counted():
+    assert at_edges(taus(2.0, 1.9, 2.0)) == [
+        "adjusted/tau was chosen at an end of its range, 0 to 2. IB⇒CR (digits): 2 in 2 of n = 3.",
+    ]
+    (note,) = at_edges(taus(0.0, 2.0, 0.0, 0.0), taus(0.1, 1.0, switch="IB"), taus(2.0, switch="CB"))
+    assert note == (
+        "adjusted/tau was chosen at an end of its range, 0 to 2. IB⇒CR (digits): 0 in 3 of n = 4; "
+        "IB⇒CR (digits): 2 in 1 of n = 4; IB⇒CB (digits): 2 in 1 of n = 1."
+    )
+
+
+def test_nothing_is_said_of_values_inside_nor_of_rows_that_are_not_shown():
+    assert at_edges(taus(0.05, 1.95, 1.0)) == []
+    assert at_edges(taus(0.0, 2.0), taus(1.0, switch="IB"), rows=["IB⇒IB"]) == []
+    assert at_edges((cell("IB", "CR"), {})) == [], "nothing has been chosen yet"
+
+
 def test_by_shot_has_a_dash_for_a_split_without_classes_and_the_paper_s_figures_where_it_has_some():
     trials = [cell("IB", "CR", replicates=1, paper=82.9, paper_of="cifar10"), cell("IB", "IB", replicates=1)]
     found = results(trials, {trials[0].ends[0]: top1(80.0, many=90.0, few=10.0)})

@@ -138,6 +138,52 @@ def test_what_is_not_a_superset_is_refused_with_the_difference(small_space, chan
     assert difference in str(refused.value)
 
 
+def varied(path, replicates, *vary):
+    return draft(path, replicates=replicates, request=Request(vary=vary))
+
+
+def test_crossed_replicates_grow_to_the_next_square_and_keep_what_they_have(small_space):
+    path = small_space(cells=CELLS)
+    before = varied(path, 4, "crossed")
+    after = growth.grown(stored(before), varied(path, 9, "crossed"))
+    assert {len(trial.ends) for trial in after.plan.trials} == {9}
+    for trial, again in zip(before.plan.trials, after.plan.trials, strict=True):
+        assert (again.ends[:4], again.seeds[:4]) == (trial.ends, trial.seeds)
+    assert after.recipes.items() >= before.recipes.items()
+    with pytest.raises(Refusal, match="4 replicates instead of 9"):
+        growth.grown(stored(after), varied(path, 4, "crossed"))
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        (("crossed",), ("all",), "--vary all instead of --vary crossed"),
+        (("subset", "split"), ("seed",), "--vary seed instead of --vary subset, split"),
+        ((), ("seed",), "--vary seed instead of no --vary"),
+        (("crossed",), (), "no --vary instead of --vary crossed"),
+    ],
+)
+def test_a_run_does_not_begin_to_vary_something_else(small_space, was, now, said):
+    path = small_space(cells=CELLS)
+    with pytest.raises(Refusal) as refused:
+        growth.grown(stored(varied(path, 4, *was)), varied(path, 9, *now))
+    assert str(refused.value).endswith(f"not a superset of it: {said}: the same, or another --name, would do")
+
+
+def test_the_same_said_in_other_words_is_no_difference(small_space):
+    """Of digits, everything varies by default."""
+    path = small_space(cells=CELLS)
+    before = stored(varied(path, 2))
+    assert growth.grown(before, varied(path, 2, "all")).plan.trials == before.trials
+
+
+def test_a_run_of_an_earlier_version_learns_what_its_replicates_vary(small_space):
+    drawn = draft(small_space(cells=CELLS))
+    before = stored(drawn)
+    old = replace(before, trials=tuple(replace(trial, seeds=()) for trial in before.trials))
+    assert growth.redraft(old).plan.trials == before.trials
+
+
 @pytest.mark.parametrize("machine", [Machine("cpu", 1, "fp32"), Machine("cpu", 1, bf16=True)])
 def test_a_machine_that_settles_the_same_work_is_no_difference(small_space, machine):
     """On digits auto is fp32 whatever the CPU has."""

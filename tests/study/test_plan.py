@@ -44,6 +44,7 @@ trials = st.builds(
     paper=st.none() | reals,
     provenance=words,
     ends=st.lists(words, max_size=3).map(tuple),
+    seeds=st.lists(st.dictionaries(words, words, max_size=2), max_size=3).map(tuple),
 )
 unrelated = st.builds(
     Plan,
@@ -55,6 +56,8 @@ unrelated = st.builds(
         numbers,
         st.lists(words).map(tuple),
         numbers,
+        short=st.booleans(),
+        vary=st.lists(words, max_size=3).map(tuple),
     ),
     machine=st.builds(Machine),
     resources=st.builds(Resources, numbers, reals, reals, words, words, words),
@@ -195,6 +198,18 @@ def test_a_plan_of_before_there_was_a_way_of_stepping_leaves_it_to_the_trainable
     plain = plan.to_json()
     del plain["resources"]["gpu_steps"]
     assert Plan.from_json(plain) == replace(plan, resources=replace(plan.resources, gpu_steps="auto"))
+
+
+@few
+@given(plan=plans())
+def test_a_plan_of_before_replicates_said_their_seeds_says_none(plan):
+    plain = json.loads(json.dumps(plan.to_json()))
+    for trial in plain["trials"]:
+        del trial["seeds"]
+    del plain["request"]["short"], plain["request"]["vary"]
+    trials = tuple(replace(trial, seeds=()) for trial in plan.trials)
+    request = replace(plan.request, short=False, vary=())
+    assert Plan.from_json(plain) == replace(plan, trials=trials, request=request)
 
 
 @pytest.mark.parametrize("other", [0, 1, 2, 4, "3", None])

@@ -1,6 +1,7 @@
 """From space files to a plan and back."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,44 @@ def test_a_trial_has_its_own_measure_provenance_and_least_number_of_replicates(s
         assert [trial.provenance for trial in plan.trials] == ["", "*"]
         assert plan.replicates == replicates
         assert growth.redraft(plan).plan == plan
+
+
+def test_each_replicate_s_seeds_stand_in_the_plan_in_words(small_space):
+    whole = draft(small_space(cells=CELLS), replicates=3)
+    subsets = draft(small_space(cells=CELLS), replicates=3, request=Request(vary=("subset",)))
+    for drawn, moving in ((whole, {"split", "subset", "training seed"}), (subsets, {"subset"})):
+        for trial in stored(drawn).trials:
+            assert list(trial.seeds) == [
+                {name: str(number) if name in moving else "0" for name in ("split", "subset", "training seed")}
+                for number in range(3)
+            ]
+    assert [trial.ends[0] for trial in whole.plan.trials] == [trial.ends[0] for trial in subsets.plan.trials]
+    assert not {*whole.plan.trials[0].ends[1:]} & {*subsets.plan.trials[0].ends[1:]}
+
+
+def test_crossed_replicates_are_nine_by_default_and_every_pair(small_space):
+    drawn = draft(small_space(cells=CELLS), replicates=None, request=Request(vary=("crossed",)))
+    assert drawn.plan.replicates == 9
+    for trial in drawn.plan.trials:
+        assert len({*trial.ends}) == len(trial.ends) == 9
+        pairs = {(each["split"], each["subset"], each["training seed"]) for each in trial.seeds}
+        assert pairs == set(product("0", "012", "012"))
+    assert growth.redraft(stored(drawn)).plan == drawn.plan
+
+
+@pytest.mark.parametrize(("replicates", "instead"), [(1, 4), (2, 4), (3, 4), (5, 4), (8, 4), (10, 9), (15, 9)])
+def test_crossed_replicates_must_be_a_square(small_space, replicates, instead):
+    words = f"--seeds = {replicates}: must be a square with --vary crossed, such as {instead}"
+    with pytest.raises(Refusal, match=words):
+        draft(small_space(cells=CELLS), replicates=replicates, request=Request(vary=("crossed",)))
+    drawn = draft(small_space(cells=CELLS), replicates=instead, request=Request(vary=("crossed",)))
+    assert {len(trial.ends) for trial in drawn.plan.trials} == {instead}
+
+
+def test_what_all_leaves_out_of_a_crossing_says_why():
+    drawn = draft("all", replicates=None, request=Request(vary=("crossed",)))
+    assert drawn.left_out["table8"].startswith("--vary = 'crossed': must be seed or all: ")
+    assert "table9" in {space.name for space in drawn.plan.spaces}
 
 
 def test_a_name_by_default_says_what_is_run(small_space):
@@ -180,6 +219,23 @@ def test_a_point_with_a_rung_is_trained_to_it_and_judged():
 def test_what_is_for_searches_is_refused_for_a_table(request_, message):
     with pytest.raises(Refusal, match=message):
         draft("table9", request=request_)
+
+
+@pytest.mark.parametrize("references", [("sampler_search",), ("table9", "sampler_search")])
+def test_the_points_of_a_search_are_not_crossed(references):
+    request = Request(vary=("crossed",))
+    with pytest.raises(Refusal, match="--vary = 'crossed': must be another: sampler_search is an open search"):
+        draft(*references, replicates=4, request=request)
+
+
+def test_points_and_champions_have_the_seeds_that_vary():
+    drawn = draft("sampler_search", replicates=2, request=Request(trials=2, vary=("seed",)))
+    (space,) = drawn.plan.spaces
+    point = drawn.add_point(space, VALUES[0])
+    champion = drawn.add_champion(space, point)
+    assert {each["subset"] for each in (*point.seeds, *champion.seeds)} == {"0"}
+    assert [each["training seed"] for each in point.seeds] == ["0", "1"]
+    assert [each["training seed"] for each in champion.seeds] == ["1000", "1001", "1002"]
 
 
 def test_several_objectives_are_not_stopped_early():

@@ -49,9 +49,9 @@ def test_the_paper_s_figures_stand_in_a_column_beside_ours():
 @pytest.mark.parametrize(
     ("of", "head"),
     [
-        (["cifar10"], "paper: cifar10 (another data set)"),
+        (["cifar10"], "paper: cifar10 (other data or protocol)"),
         (["", ""], "paper"),
-        (["a", "b"], "paper: a, b (another data set)"),
+        (["a", "b"], "paper: a, b (other data or protocol)"),
     ],
 )
 def test_figures_of_another_data_set_are_said_to_be_so(of, head):

@@ -11,7 +11,7 @@ import pytest
 from conftest import call_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded import all_of, cell, header, nine, plan, top1
+from recorded import all_of, cell, crossed, drawn, header, nine, plan, top1
 from safetensors.numpy import save
 from scipy.stats import ttest_rel
 
@@ -19,7 +19,11 @@ from study import runs
 from study.plan import PlannedSearch, PlannedSpace, PlannedTrial
 from study.report import FORMATS, Report
 from study.space import Contrast, Integer, Real
+from study.spread import NOT_INDEPENDENT
 from study.store import Store
+
+VARY = "3 replicates vary split (0 to 2), subset (0 to 2) and training seed (0 to 2)."
+PUBLISHED = tuple({"subset": "0 (published)", "training seed": str(number)} for number in range(3))
 
 
 def report_of(trials, states=None, *, space=None, **changes):
@@ -123,9 +127,32 @@ def test_a_hypothesis_about_a_row_that_is_not_there_is_said_and_does_not_vanish(
 def test_every_column_that_is_not_the_paper_s_is_said_at_the_top_whether_it_has_figures_or_not():
     trials = [*nine(dataset="cifar10", paper=82.9, paper_of="cifar10"), *nine(dataset="cifar100"), *nine(dataset="own")]
     (section,) = report_of(trials, paper_columns=("cifar10", "cifar100 at another imbalance")).sections
-    assert section.notices == ["Not the paper's data: cifar100; own. Evidence: same question."]
+    assert section.notices == [VARY, "Not the paper's data and protocol: cifar100; own. Evidence: same question."]
     (section,) = report_of(trials).sections
-    assert section.notices == [], "a space that reproduces nothing of the paper"
+    assert section.notices == [VARY], "a space that reproduces nothing of the paper"
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "html"])
+def test_what_replicates_vary_and_which_subset_they_have_is_said_first(form):
+    trials = [replace(trial, seeds=PUBLISHED) for trial in nine(paper=82.9, paper_of="cifar10")]
+    text = report_of(trials, all_of(trials[:2])).render(form)
+    words = "3 replicates vary training seed (0 to 2); all have subset 0 (published)."
+    assert 0 <= text.index("table9: a title") < text.index(words) < text.index("Not the paper")
+    assert text.count(words) == 1
+
+
+def test_columns_that_vary_other_things_are_told_apart():
+    trials = [*nine(), *(replace(trial, seeds=PUBLISHED) for trial in nine(dataset="cifar10"))]
+    (section,) = report_of(trials).sections
+    assert section.notices == [
+        f"digits: {VARY}", "cifar10: 3 replicates vary training seed (0 to 2); all have subset 0 (published).",
+    ]  # fmt: skip
+    assert json.loads(report_of(trials).json())["notices"] == {"table9": section.notices}
+
+
+def test_a_run_of_an_earlier_version_does_not_say_what_varies():
+    (section,) = report_of([replace(trial, seeds=()) for trial in nine()]).sections
+    assert section.notices == ["What replicates vary is not known: an earlier version planned them."]
 
 
 def test_on_the_paper_s_own_data_each_difference_from_it_has_its_interval():
@@ -153,6 +180,57 @@ def test_a_hypothesis_of_equivalence_is_decided_by_its_interval():
     trials = nine(replicates=6)
     (found,) = json.loads(report_of(trials, contrasts=(Contrast("IB⇒CR", "IB⇒IB", margin=1.0),)).json())["differences"]
     assert (found["margin"], found["p"], found["verdict"]) == (1.0, None, "supported: equivalent within ± 1")
+
+
+def own_data(replicates=4, pairs=True):
+    """All cells on the paper's own data, and their states; no two rows have the same spread."""
+    trials = nine(dataset="cifar10", paper=50.0, paper_of="cifar10", replicates=replicates)
+    trials = [crossed(trial) for trial in trials] if pairs else trials
+    states = {
+        end: top1(50.0 + row + number * (number + row))
+        for row, trial in enumerate(trials) for number, end in enumerate(trial.ends)
+    }  # fmt: skip
+    return trials, states
+
+
+def test_crossed_replicates_have_their_spread_taken_apart_in_place_of_hypotheses():
+    report = report_of(*own_data())
+    (section,) = report.sections
+    spread = "Where the spread comes from: subset and training seed"
+    assert [each.title for each in section.tables] == ["table9: a title", spread]
+    assert [each.title for each in section.exhibits][1:3] == [spread, spread], "the table, and its picture"
+    words = "4 replicates vary subset (0, 1) and training seed (0, 1), in pairs; all have split 0."
+    assert section.notices == [words, NOT_INDEPENDENT]
+    record = json.loads(report.json())
+    assert record["differences"] == []
+    assert [table["title"] for table in record["tables"]] == ["table9: a title", spread]
+    assert len(record["tables"][1]["rows"]) == 9 + 1
+    assert set(report.figures()) >= {"table9-spread.png", "table9-spread.csv"}
+    assert size_of(report.files()["table9-spread.png"])[0] == 700
+
+    (section,) = report_of(*own_data(pairs=False)).sections
+    assert [each.title for each in section.tables][1:] == [
+        "table9: a title: difference from the paper", "Hypotheses, set down before the run",
+    ]  # fmt: skip
+    assert NOT_INDEPENDENT not in section.notices
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "html"])
+def test_a_reader_of_crossed_replicates_sees_no_interval(form):
+    text = report_of(*own_data()).render(form)
+    assert 0 < text.index(NOT_INDEPENDENT) < text.index("Where the spread comes from")
+    assert "Hypotheses, set down" not in text
+    assert "a title: difference from the paper" not in text
+
+
+def test_a_crossing_that_is_incomplete_has_neither_spread_nor_hypotheses():
+    trials, states = own_data()
+    first = {trial.ends[number]: states[trial.ends[number]] for trial in trials for number in range(3)}
+    report = report_of(trials, first)
+    (section,) = report.sections
+    assert [each.title for each in section.tables] == ["table9: a title"]
+    assert section.notices[1:] == ["Incomplete: 27 of 36 replicates have ended.", NOT_INDEPENDENT]
+    assert json.loads(report.json())["differences"] == []
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -232,7 +310,10 @@ def viewed(tmp_path, body, **options):
 def test_a_space_s_own_view_is_shown_with_its_hypotheses_behind_the_tables(tmp_path):
     _, report = viewed(tmp_path, SHOWN)
     (section,) = report.sections
-    assert section.notices == ["Not the paper's data: digits. Evidence: same question."]
+    assert section.notices == [
+        "2 replicates vary split (0, 1), subset (0, 1) and training seed (0, 1).",
+        "Not the paper's data and protocol: digits. Evidence: same question.",
+    ]
     assert [each.title for each in section.exhibits] == ["Few-shot", "Hypotheses, set down before the run", "A title"]
     head, body = table_of(report.markdown())
     assert head == ["", "few", "paper", "runs"]
@@ -335,7 +416,7 @@ def point(number, q=0.0, S=1, stopped=False, **changes):
     label = f"#{number}"
     trial = PlannedTrial(
         "find", label, label, "digits", {"q": q, "S": S}, {"dataset": "digits", "q": q, "S": S}, None, "", 200,
-        (f"{label} 0",), "val/top1", stopped=stopped,
+        (f"{label} 0",), "val/top1", stopped=stopped, seeds=(drawn(0, 0, 0),),
     )  # fmt: skip
     return replace(trial, **changes)
 
@@ -344,7 +425,7 @@ def champion_of(trial):
     label = f"champion {trial.label}"
     return replace(
         trial, label=label, row=label, ends=tuple(f"{label} {n}" for n in range(3)), measure="test/top1",
-        champion_of=trial.label, first_replicate=1000,
+        champion_of=trial.label, first_replicate=1000, seeds=tuple(drawn(0, 0, 1000 + n) for n in range(3)),
     )  # fmt: skip
 
 
@@ -378,6 +459,17 @@ def test_the_best_points_come_first_with_their_dimensions_and_objectives():
     assert body == [["#1", "-1.2", "7", "90.0"], ["#3", "-0.6", "21", "80.0"], ["#0", "-1.5", "0", "70.0"]]
     assert "The best 3 of 3 points that have ended (of 8)" in report.markdown()
     assert "n = 1; chosen by val/top1." in report.markdown()
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "html"])
+def test_what_the_points_and_the_champions_of_a_search_vary_is_said_first(form):
+    points = "One replicate: split 0, subset 0, training seed 0."
+    champions = "3 replicates vary training seed (1000 to 1002); all have split 0, subset 0."
+    text = searched([(70.0,), (90.0,)]).render(form)
+    assert 0 <= text.index("Find: a title") < text.index(points) < text.index("The best 2 of 2 points")
+    (section,) = searched([(70.0,), (90.0,)], champions=(1,)).sections
+    assert section.notices == [f"digits: {points}", f"Champions: {champions}"]
+    assert searched([]).sections[0].notices == []
 
 
 def test_of_many_points_ten_are_shown():

@@ -7,10 +7,10 @@ import safetensors.torch
 import torch
 
 from study.space import Machine
-from trainables.config import base
 from trainables.data import load
 from trainables.draws import draws
 from trainables.loop import Learner, evaluate, train_epoch
+from trainables.protocol import base
 from trainables.recipe import Epoch, origin
 from trainables.steps import Steps
 

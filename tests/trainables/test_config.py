@@ -1,13 +1,17 @@
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from study.refusal import Refusal
-from trainables.config import LOSSES, Config, base, resolve_sampler, sampler_name
+from trainables.config import SEEDS, Config, crossing
+from trainables.exponents import resolve_sampler, sampler_name
+from trainables.protocol import base
+from trainables.recipe import LOSSES
 
 WRONG = [
     ("dataset", "cifar11", "digits, cifar10, cifar100"),
@@ -101,6 +105,14 @@ WRONG = [
     ("seed", 2**32, "from 0 to"),
     ("varies", "seed", "some of split_seed, subset_seed, seed"),
     ("varies", ("lr",), "some of split_seed, subset_seed, seed"),
+    ("crossed", 1, "true or false"),
+    ("crossed", True, "varies = subset_seed, seed"),
+    ("protocol", "paper", "common, source, short"),
+    ("smoothing_share", "label", "others, all"),
+    ("warmup_from", 1.5, "from 0 to 1"),
+    ("warmup_from", "third", "from 0 to 1"),
+    ("alpha_epochs", 199, "≥ epochs = 200"),
+    ("alpha_epochs", 200.0, "≥ epochs = 200"),
 ]
 
 
@@ -176,6 +188,10 @@ def test_values_that_do_not_fit_together_are_refused(wrong, field, remedy):
         {"loss": "sigmoid_focal", "retrain": "CB", "retrains": "scale"},
         {"retrains": "scale", "loss": "ldam"},
         {"measures": [], "varies": []},
+        {"varies": ["seed", "subset_seed"], "crossed": True},
+        {"warmup_from": 0},
+        {"warmup_from": 1},
+        {"alpha_epochs": 200},
         {"seed": 2**32 - 1},
     ],
 )
@@ -221,7 +237,7 @@ def test_a_configuration_survives_json_text(config):
 
 
 def test_an_unknown_field_is_refused():
-    with pytest.raises(Refusal, match="'learning_rate': no such field; one of S, backbone") as refused:
+    with pytest.raises(Refusal, match="'learning_rate': no such field; one of S, alpha_epochs, backbone") as refused:
         Config.from_json({"learning_rate": 0.1})
     assert refused.value.field == "config"
 
@@ -270,8 +286,14 @@ def test_equal_measures_are_one_configuration_in_any_order():
     assert Config(varies=["seed", "split_seed"]).varies == ("split_seed", "seed")
 
 
-def test_a_replicate_sets_the_three_seeds_and_nothing_else():
-    config = base("digits")
+def test_a_replicate_varies_the_training_seed_and_nothing_else_unless_told_to():
+    config = base("cifar10")
+    changed = {k: v for k, v in config.replicate(7).to_json().items() if v != config.to_json()[k]}
+    assert changed == {"seed": 7}
+
+
+def test_a_replicate_sets_all_seeds_that_vary_and_nothing_else():
+    config = replace(base("digits"), varies=SEEDS)
     changed = {k: v for k, v in config.replicate(7).to_json().items() if v != config.to_json()[k]}
     assert changed == {"split_seed": 7, "subset_seed": 7, "seed": 7}
 
@@ -283,29 +305,33 @@ def test_only_the_seeds_that_vary_are_counted_on_from_their_own_values():
     assert config.replicate(0) == config
 
 
-def test_base_is_the_protocol_of_each_data_set():
-    assert base("cifar100", 10) == Config(dataset="cifar100", imbalance=10.0)
-    digits = base("digits")
-    assert (digits.backbone, digits.epochs, digits.milestones, digits.warmup) == ("resnet8", 100, (50,), 5)
-    assert (digits.batch_size, digits.lr, digits.imbalance) == (64, 0.1, 50.0)
+@given(st.integers(0, 10**9))
+def test_the_first_squares_of_numbers_are_all_pairs(number):
+    pairs = [crossing(each) for each in range(100)]
+    assert all(set(pairs[: k * k]) == set(product(range(k), repeat=2)) for k in range(1, 11))
+    i, j = crossing(number)
+    k = max(i, j)
+    assert k * k <= number < (k + 1) ** 2
+
+
+def test_crossed_replicates_are_pairs_of_a_subset_and_a_training_seed():
+    config = Config(subset_seed=10, seed=20, varies=("subset_seed", "seed"), crossed=True)
+    made = [config.replicate(number) for number in range(4)]
+    assert [(each.subset_seed, each.seed) for each in made] == [(10, 20), (10, 21), (11, 20), (11, 21)]
+    assert {each.split_seed for each in made} == {0}
 
 
 @pytest.mark.parametrize(
-    ("dataset", "imbalance", "lr", "batch_size", "weight_decay"),
+    ("dataset", "seeds"),
     [
-        ("imagenet-lt", 256.0, 0.2, 256, 5e-4),
-        ("places-lt", 996.0, 0.2, 256, 5e-4),
-        ("inaturalist2018", 500.0, 0.05, 512, 1e-4),
+        ("digits", {"split": "0", "subset": "0", "training seed": "0"}),
+        ("cifar10", {"subset": "0 (published)", "training seed": "0"}),
+        ("cifar100", {"subset": "0 (published)", "training seed": "0"}),
+        ("imagenet-lt", {"training seed": "0"}),
+        ("inaturalist2018", {"training seed": "0"}),
     ],
 )
-def test_data_that_are_long_tailed_by_nature_have_a_protocol_of_90_epochs(
-    dataset, imbalance, lr, batch_size, weight_decay
-):
-    config = base(dataset)
-    assert (config.imbalance, config.backbone, config.epochs, config.milestones) == (
-        imbalance,
-        "resnet50",
-        90,
-        (60, 80),
-    )
-    assert (config.lr, config.batch_size, config.weight_decay, config.warmup) == (lr, batch_size, weight_decay, 0)
+def test_a_replicate_says_what_it_was_drawn_by(dataset, seeds):
+    config = replace(base(dataset), varies=SEEDS)
+    assert config.seeds() == seeds
+    assert config.replicate(3).seeds() == dict.fromkeys(seeds, "3")

@@ -49,10 +49,14 @@ def logit_adjusted(z, y, n, tau):
     return cross_entropy([each + tau * math.log(size / sum(n)) for each, size in zip(z, n, strict=True)], y, n)
 
 
-def smoothed(z, y, n, head, tail):
+def smoothed(z, y, n, head, tail, own_share):
     share = (n[y] - n[-1]) / (n[0] - n[-1]) if n[0] > n[-1] else 1.0
     epsilon = tail + (head - tail) * math.sin(math.pi / 2 * share)
-    wanted = [1 - epsilon if j == y else epsilon / (len(z) - 1) for j in range(len(z))]
+    if own_share:  # MiSLAS, methods.py: every class has ε / C, and the label 1 - ε more
+        wanted = [(1 - epsilon) * (j == y) + epsilon / len(z) for j in range(len(z))]
+    else:  # its paper's eq. 4
+        wanted = [1 - epsilon if j == y else epsilon / (len(z) - 1) for j in range(len(z))]
+    assert sum(wanted) == pytest.approx(1)
     return sum(q * cross_entropy(z, j, n) for j, q in enumerate(wanted))
 
 
@@ -62,7 +66,7 @@ LOSSES = {
     "sigmoid_focal": (sigmoid_focal, [(0.0,), (0.5,), (1.0,), (2.0,)]),
     "ldam": (ldam, [(0.5,), (0.3,)]),
     "logit_adjusted": (logit_adjusted, [(1.0,), (-0.5,)]),
-    "label_aware_smoothing": (smoothed, [(0.4, 0.1), (0.0, 0.3)]),
+    "label_aware_smoothing": (smoothed, [(0.4, 0.1, 0.0), (0.0, 0.3, 0.0), (0.4, 0.1, 1.0)]),
 }
 EACH = [pytest.param(name, args, id=f"{name}{args}") for name, (_, choices) in LOSSES.items() for args in choices]
 
@@ -154,7 +158,8 @@ def same(one, other):
         loss("ldam", (0.0,)),
         loss("logit_adjusted", (0.0,)),
         loss("logit_adjusted", (1.7,), n=(30,) * 10),
-        loss("label_aware_smoothing", (0.0, 0.0)),
+        loss("label_aware_smoothing", (0.0, 0.0, 0.0)),
+        loss("label_aware_smoothing", (0.0, 0.0, 1.0)),
         loss("cross_entropy", beta=0.9999, n=(30,) * 10),
         loss("cross_entropy", beta=1e-9),
     ],
@@ -171,7 +176,7 @@ def test_logit_adjustment_with_tau_1_is_balanced_softmax():
 def test_equal_smoothing_of_all_classes_is_label_smoothing():
     # torch spreads ε over all C classes, this loss over the C - 1 others.
     usual = torch.nn.CrossEntropyLoss(label_smoothing=0.1 * 10 / 9)
-    same(loss("label_aware_smoothing", (0.1, 0.1)), usual)
+    same(loss("label_aware_smoothing", (0.1, 0.1, 0.0)), usual)
 
 
 def test_sigmoid_focal_with_gamma_0_is_the_sum_of_binary_cross_entropies():

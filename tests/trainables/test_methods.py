@@ -4,8 +4,8 @@ import pytest
 
 from study.space import Machine
 from trainables import methods
-from trainables.config import Config, base
-from trainables.methods import source
+from trainables.config import Config
+from trainables.protocol import base
 from trainables.recipe import Recipe, origin
 from trainables.schedule import epochs
 
@@ -44,7 +44,7 @@ def changes(config, other):
 
 def test_every_method_of_the_module_is_here():
     made = {name for name, value in vars(methods).items() if getattr(value, "__module__", "") == methods.__name__}
-    assert made == {method.__name__ for method in METHODS} | {"weighted_switching", "source"}
+    assert made == {method.__name__ for method in METHODS} | {"weighted_switching"}
 
 
 @pytest.mark.parametrize(("method", "name", "head", "length", "shared"), COMMON)
@@ -115,72 +115,36 @@ def test_no_method_asks_for_a_sampler_of_the_base(method):
     assert keys(method(other)) == keys(method(CIFAR))
 
 
-# The recipes of the sources
-
-
-LDAM = {
-    "milestones": [160, 180], "gamma": 0.01, "batch_size": 128, "switch_epoch": 160,
-}  # fmt: skip
-BBN = {
-    "milestones": [120, 160], "gamma": 0.01, "batch_size": 128, "nesterov": True, "drop_last": True,
-    "replacement": True,
-}  # fmt: skip
-LARGE = {"retrain_lr": 0.2, "retrain_batch": 512, "retrain_schedule": "cosine"}
+# MiSLAS's configurations (Jia-Research-Lab/MiSLAS, config/*/*_stage1_mixup.yaml and *_stage2_mislas.yaml)
 
 
 @pytest.mark.parametrize(
-    ("method", "made", "own"),
+    ("dataset", "imbalance", "smoothing", "mixup"),
     [
-        *[(method, CIFAR, LDAM) for method in (methods.cross_entropy, methods.focal, methods.ce_drw, methods.ce_drs)],
-        (methods.ldam_drw, CIFAR, LDAM),
-        (methods.cb_focal, CIFAR, {**LDAM, "loss": "sigmoid_focal"}),
-        (methods.bbn, CIFAR, BBN),
-        (methods.crt, CIFAR, {"retrain_batch": 128}),
-        (methods.lws, CIFAR, {"retrain_batch": 128}),
-        (methods.crt, IMAGENET, {**LARGE, "retrain_epochs": 10}),
-        (methods.lws, IMAGENET, {**LARGE, "retrain_epochs": 5}),
-        (methods.crt, INATURALIST, {**LARGE, "retrain_weight_decay": 1e-4}),
-        (methods.lws, INATURALIST, {**LARGE, "retrain_epochs": 5, "retrain_weight_decay": 1e-4}),
+        ("cifar10", 100.0, (0.3, 0.0), 1.0),
+        ("cifar10", 50.0, (0.2, 0.0), 1.0),
+        ("cifar10", 10.0, (0.1, 0.0), 1.0),
+        ("cifar100", 100.0, (0.4, 0.1), 1.0),
+        ("cifar100", 50.0, (0.3, 0.0), 1.0),
+        ("cifar100", 10.0, (0.2, 0.0), 1.0),
+        ("imagenet-lt", None, (0.3, 0.0), 0.2),
+        ("inaturalist2018", None, (0.3, 0.0), 0.2),
+        ("places-lt", None, (0.4, 0.1), 0.2),
+        # Not theirs: the nearest imbalance factor, and digits as CIFAR-10.
+        ("cifar100", 200.0, (0.4, 0.1), 1.0),
+        ("cifar10", 20.0, (0.1, 0.0), 1.0),
+        ("cifar10", 30.0, (0.2, 0.0), 1.0),
+        ("digits", 50.0, (0.2, 0.0), 1.0),
     ],
 )
-def test_a_source_recipe_has_its_source_s_constants_and_is_common_otherwise(method, made, own):
-    assert changes(source(method(made)), method(made)) == own
+def test_smoothing_and_mixup_are_those_of_the_data_set(dataset, imbalance, smoothing, mixup):
+    made = base(dataset, imbalance)
+    assert methods.label_aware_smoothing(made).smoothing == smoothing
+    assert methods.mixup_switching(made).mixup == mixup
 
 
-@pytest.mark.parametrize(
-    ("method", "made"),
-    [
-        *[(method, IMAGENET) for method in METHODS if method not in (methods.crt, methods.lws)],
-        *[(method, CIFAR) for method in (methods.switching, methods.balanced_softmax, methods.mixup_switching)],
-        *[(method, CIFAR) for method in (methods.tau_normalised, methods.post_hoc, methods.label_aware_smoothing)],
-    ],
-)
-def test_without_a_source_for_the_data_there_is_no_source_recipe(method, made):
-    assert source(method(made)) is None
-
-
-def test_ldam_s_recipe_defers_to_epoch_160_where_its_lr_falls():
-    made = epochs(source(methods.ldam_drw(CIFAR)))
-    assert [epoch.effective_number for epoch in made] == [0.0] * 160 + [0.9999] * 40
-    assert [made[index].lr for index in (0, 4, 159, 160, 180)] == pytest.approx([0.02, 0.1, 0.1, 1e-3, 1e-5])
-
-
-def test_cb_focal_s_recipe_starts_from_a_bias_that_says_rare_and_does_not_decay_it():
-    config = source(methods.cb_focal(CIFAR))
-    assert config.head == "rare"
-    assert {(epoch.loss, epoch.loss_args, epoch.decay_bias) for epoch in epochs(config)} == {
-        ("sigmoid_focal", (1.0,), False)
-    }
-
-
-def test_bbn_s_recipe_draws_no_smaller_last_batch():
-    made = epochs(source(methods.bbn(CIFAR)))
-    assert {(epoch.drop_last, epoch.nesterov, epoch.batch_size) for epoch in made} == {(True, True, 128)}
-    assert [made[index].lr for index in (119, 120, 160)] == pytest.approx([0.1, 1e-3, 1e-5])
-
-
-def test_kang_et_al_s_second_stages_fall_from_0_2_along_a_cosine():
-    second = epochs(source(methods.crt(IMAGENET)))[90:]
-    assert [(epoch.batch_size, epoch.weight_decay, epoch.sampler) for epoch in second] == [(512, 5e-4, 0.0)] * 10
-    assert (second[0].lr, second[5].lr) == pytest.approx((0.2, 0.1))
-    assert len(epochs(source(methods.crt(INATURALIST)))) == 90 + 30
+def test_smoothing_goes_to_the_other_classes_unless_told_to_go_to_all():
+    made = methods.label_aware_smoothing(CIFAR)
+    assert {epoch.loss_args for epoch in epochs(made)} == {(0.4, 0.1, 0.0)}
+    theirs = methods.label_aware_smoothing(replace(CIFAR, smoothing_share="all"))
+    assert {epoch.loss_args for epoch in epochs(theirs)} == {(0.4, 0.1, 1.0)}

@@ -6,7 +6,7 @@ from scipy.stats import kstest
 from torch import nn
 
 from trainables.config import BACKBONES
-from trainables.networks import Block, add_scale, build
+from trainables.networks import Block, add_scale, build, initialise
 
 HEADS = ("linear", "cosine", "rare", "bilateral")
 
@@ -206,3 +206,34 @@ def test_weights_are_kaiming_normal(backbone):
             assert part.weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=tolerance)
             assert kstest(part.weight.detach().flatten() / math.sqrt(2 / fan_in), "norm").pvalue > 1e-8
     assert drawn.classifier.bias.abs().max() <= 1 / math.sqrt(drawn.classifier.in_features)
+
+
+@pytest.mark.parametrize("backbone", LARGE)
+def test_the_weights_of_large_networks_are_drawn_as_torchvision_s(backbone):
+    """Layer by layer: of convolutions the spread, of the classifier the range; norms are 1 and 0."""
+    from torchvision.models import resnet
+
+    ours, theirs = network(backbone, classes=365), getattr(resnet, LARGE[backbone][0])(num_classes=365)
+    pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+    for own, other in pairs:
+        if own.ndim == 4:
+            assert own.std().item() == pytest.approx(other.std().item(), rel=12 / math.sqrt(2 * own.numel()))
+        elif own.ndim == 2:
+            bound = 1 / math.sqrt(2048)
+            assert other.abs().max() <= bound
+            assert kstest(own.flatten(), "uniform", (-bound, 2 * bound)).pvalue > 1e-8
+        else:
+            assert torch.equal(own, other) or own.numel() == 365  # norms; the classifier's bias is random
+    stem = ours.trunk[0].weight
+    assert stem.std().item() == pytest.approx(math.sqrt(2 / (64 * 7 * 7)), rel=0.05), "by the fan-out, not the fan-in"
+
+
+def test_a_classifier_is_drawn_anew_as_its_network_was():
+    for backbone, largest in (("resnet32", None), ("resnet50", 1 / math.sqrt(64))):
+        made = nn.Linear(64, 100)
+        initialise(made, torch.Generator().manual_seed(1), backbone)
+        if largest is None:
+            assert kstest(made.weight.detach().flatten() / math.sqrt(2 / 64), "norm").pvalue > 1e-8
+        else:
+            assert made.weight.abs().max() <= largest
+            assert kstest(made.weight.detach().flatten(), "uniform", (-largest, 2 * largest)).pvalue > 1e-8

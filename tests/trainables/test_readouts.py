@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trainables.networks import Cosine, Linear, add_scale
+from trainables.protocol import READ_OUT_TAUS
 from trainables.readouts import ADJUSTED, NORMALISED, ReadOuts
 
 HOLDOUT, VAL = 0, 1
@@ -154,3 +155,9 @@ def test_a_class_without_training_images_is_as_rare_as_a_class_of_one():
     rng = np.random.default_rng()
     classifier, pictures = head(rng), images(rng)
     assert read(classifier, *pictures, counts=(60, 20, 5, 0)) == read(classifier, *pictures, counts=(60, 20, 5, 1))
+
+
+def test_tau_runs_to_2_as_in_kang_et_al_s_code_and_tables_know_the_ends():
+    """``np.linspace(0, 2, 21)`` in facebookresearch/classifier-balancing, tau_norm.py."""
+    assert pytest.approx(tuple(np.linspace(0, 2, 21))) == NORMALISED
+    assert (min(ADJUSTED), max(ADJUSTED)) == (min(NORMALISED), max(NORMALISED)) == READ_OUT_TAUS

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from study.refusal import Refusal
 from study.space import Machine
 from trainables import recipe
-from trainables.config import LOSSES, Config, base
-from trainables.recipe import Epoch, Origin, Recipe, origin, source_files
+from trainables.config import Config
+from trainables.protocol import base
+from trainables.recipe import LOSSES, Epoch, Origin, Recipe, origin, source_files
 from trainables.schedule import epochs
 from trainables.work import resolve
 
@@ -235,7 +236,7 @@ def test_names_are_made_without_torch_and_are_the_same_in_every_process():
     program = (
         "import sys\n"
         "from study.plan import Machine\n"
-        "from trainables.config import base\n"
+        "from trainables.protocol import base\n"
         "from trainables.recipe import Recipe, origin\n"
         "from trainables.schedule import epochs\n"
         "made = Recipe(origin(base('digits'), Machine('cpu', 1)), epochs(base('digits')))\n"

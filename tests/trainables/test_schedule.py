@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.space import Machine
-from trainables.config import SAMPLERS, Config, base
-from trainables.protocol import after_the_standard_procedure
+from trainables.config import Config
+from trainables.exponents import SAMPLERS
+from trainables.protocol import after_the_standard_procedure, base
 from trainables.recipe import Recipe, origin
 from trainables.samplers import class_probabilities
 from trainables.schedule import epochs, learning_rate
@@ -155,7 +156,8 @@ def test_augmentation_is_the_data_set_s(dataset, crop, flip):
         ({"loss": "sigmoid_focal", "focal_gamma": 0.5}, (0.5,)),
         ({"loss": "ldam", "max_margin": 0.3}, (0.3,)),
         ({"loss": "logit_adjusted", "tau": 1.5}, (1.5,)),
-        ({"loss": "label_aware_smoothing", "smoothing": (0.3, 0.0)}, (0.3, 0.0)),
+        ({"loss": "label_aware_smoothing", "smoothing": (0.3, 0.0)}, (0.3, 0.0, 0.0)),
+        ({"loss": "label_aware_smoothing", "smoothing": (0.3, 0.0), "smoothing_share": "all"}, (0.3, 0.0, 1.0)),
     ],
 )
 def test_a_loss_comes_with_its_own_constants_and_no_other_s(parts, args):

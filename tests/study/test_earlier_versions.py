@@ -1,0 +1,84 @@
+"""A home of an earlier version is read: its plans do not say what replicates vary, nor know of a short protocol."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from conftest import call_study
+
+from study.store import Store
+
+Study = Callable[..., Result]
+
+UNKNOWN = "What replicates vary is not known: an earlier version planned them."
+KNOWN = "2 replicates vary split (0, 1), subset (0, 1) and training seed (0, 1)."
+
+
+def age(home: Path) -> None:
+    """The home's run as the version before wrote its plan: without seeds, and without the requests of today."""
+    store = Store(str(home / "store"))
+    plan = store.read_record("runs/mine/plan.json")
+    assert plan is not None
+    for trial in plan["trials"]:
+        assert len(trial.pop("seeds")) == 2
+        for field in ("protocol", "smoothing_share", "alpha_epochs", "warmup_from", "crossed"):
+            del trial["config"][field]
+    del plan["request"]["short"], plan["request"]["vary"]
+    store.write_record("runs/mine/plan.json", plan)
+
+
+@pytest.fixture
+def old(finished: tuple[Study, Path, str], tmp_path: Path) -> tuple[Study, Path]:
+    """The command on a copy of a finished home that an earlier version made."""
+    _, folder, _ = finished
+    home = tmp_path / "home"
+    shutil.copytree(folder / "home", home)
+    age(home)
+    return partial(call_study, home=home), home
+
+
+def test_its_runs_have_a_status(old: tuple[Study, Path], finished: tuple[Study, Path, str]) -> None:
+    then, now = (json.loads(study("status", "mine", "--json").stdout) for study in (old[0], finished[0]))
+    assert (then["run"], then["complete"], then["outcome"]) == ("mine", 4, "complete")
+    assert then == now
+    assert "mine  complete" in old[0]("status").stdout
+
+
+def test_its_runs_are_reported_and_what_is_not_known_is_said(
+    old: tuple[Study, Path], finished: tuple[Study, Path, str]
+) -> None:
+    then, now = (json.loads(study("report", "mine", "--format", "json").stdout) for study in (old[0], finished[0]))
+    assert then["notices"]["small"] == [UNKNOWN, *now["notices"]["small"][1:]]
+    assert now["notices"]["small"][0] == KNOWN
+    assert {**then, "notices": {}} == {**now, "notices": {}}
+    for form in ("table", "markdown", "html"):
+        assert UNKNOWN in old[0]("report", "mine", "--format", form).stdout
+
+
+def test_the_ui_finds_nothing_amiss_but_the_port(old: tuple[Study, Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        message = str(old[0]("ui", "--port", str(taken.getsockname()[1]), code=2).exception)
+    assert message.startswith("--port = ")
+
+
+def test_its_runs_grow_and_then_say_what_they_vary(
+    study: Study, small_space: Callable[..., str], one_ray: None, tmp_path: Path
+) -> None:
+    space = small_space(cells=(("IB", "CR"),))
+    study("run", space, "--seeds", "2", "--name", "mine")
+    age(tmp_path / "home")
+    assert UNKNOWN in study("report", "mine").stdout
+    study("resume", "mine")
+    assert json.loads(study("status", "mine", "--json").stdout)["epochs_trained_now"] == 0
+    assert KNOWN in study("report", "mine").stdout
+    age(tmp_path / "home")
+    study("run", space, "--seeds", "3", "--name", "mine")
+    assert json.loads(study("status", "mine", "--json").stdout)["epochs_trained_now"] == 3
+    assert "3 replicates vary split (0 to 2)" in study("report", "mine").stdout
