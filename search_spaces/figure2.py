@@ -6,7 +6,7 @@
 Paper: Figure 2 (4.3). Evidence on digits: exploratory. Accuracy on the training images, un-augmented, after each epoch,
 of the classes ranked 0, 1, 7 and 9 of ten by size; of more classes, the two largest, the one 7/9 of the way to the
 smallest, and that. The paper's claims: larger classes are learned sooner, a lower lr does most for small ones, and
-switching speeds them up at slight damage to large ones. The runs are theorem1's.
+switching speeds them up at slight damage to large ones. On digits the runs are theorem1's.
 """
 
 from __future__ import annotations

@@ -4,18 +4,19 @@
     study run table13 --paper                 CIFAR-10-LT at IF 50, 10 replicates: 7290 epochs of 10300 in all
 
 Paper: Table 13 (A.6). Evidence on digits: exploratory. Ten runs at least, on one split of the images into training and
-test, with subset and seed varied: so from replicate 1 on, its runs are not those of Table 1, whose replicates split
-anew. The decomposition is that of Kohavi and Wolpert (1996), whose parts sum to the mean 0-1 error. The paper does not
-give its own: in each of its rows bias² is (1 - accuracy)² and the variance about accuracy · (1 - accuracy), so they are
-likely not from run to run. The paper's claim: ours has the highest accuracy and the lowest total error.
+test, with subset and seed varied: so from replicate 1 on, its runs are not those of Table 1. The decomposition is that
+of Kohavi and Wolpert (1996), whose parts sum to the mean 0-1 error. The paper does not give its own: in each of its
+rows bias² is (1 - accuracy)² and the variance about accuracy · (1 - accuracy), so they are likely not from run to run.
+The paper's claim: ours has the highest accuracy and the lowest total error.
 """
 
 from dataclasses import replace
 
 from study.compare import mean
 from study.exhibits import Cell, Figure, Printed, Statistic, Table
+from study.refusal import Refusal
 from study.results import Result, Results
-from study.space import Choice, Request, Space
+from study.space import CROSSED, Choice, Request, Space
 from trainables import methods
 from trainables.config import Config
 from trainables.protocol import DATA_DOMAIN, MAIN, against, bases, column_names, trial
@@ -43,6 +44,8 @@ METHODS = tuple(name for _, name, _ in ROWS)
 def space(request: Request) -> Space:
     """Ten runs of each method on every data set asked for."""
     trials = []
+    if CROSSED in request.vary:
+        raise Refusal("--vary", CROSSED, "must be another: bias and variance are over independent runs")
     request = replace(request, vary=request.vary or ("all",))
     for base in bases(request, (MAIN,), alike=("split",)):
         for method, name, (accuracy, *_) in ROWS:

@@ -3,13 +3,13 @@
     study run theorem1                        digits-LT at IF 50, 3 replicates: 447 epochs of 600
     study run theorem1 --paper                CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
 
-Paper: Section 3.3 and A.1. Evidence on digits: exploratory. The runs are Figure 2's: two branches of one trunk, θ_IB
-and θ_CR, after each epoch since the switch. The paper's condition is Q_n + L_S - L > 0, with L_S - L → 0. At one θ,
-Q_n + L_S - L is 0 whatever θ is; so L_S is taken at θ_IB and L at θ_CR. Q̂ stands for Q_n: the least
-Σ_j (p_j - n_j/n) · L̄_j(θ) of any θ that either branch has passed through since the switch, averaged over replicates,
-each of which has a subset of its own. The losses are those of the un-augmented training images, without the regular
-terms. Beside it stand what the proof assumes, that smaller classes have larger losses, as the rank correlation of L̄_j
-with j, and what it drops: √(n · Σ_j p_j²/n_j), by which the bound's confidence term is larger than under IB.
+Paper: Section 3.3 and A.1. Evidence on digits: exploratory. The runs are like Figure 2's, and on digits the same: two
+branches of one trunk, θ_IB and θ_CR, after each epoch since the switch. The condition is Q_n + L_S - L > 0, where
+L_S - L → 0. At one θ, Q_n + L_S - L is 0 whatever θ is; so L_S is taken at θ_IB and L at θ_CR. Q̂ stands for Q_n: the
+least Σ_j (p_j - n_j/n) · L̄_j(θ) of any θ that either branch has passed through since the switch, averaged over
+replicates, each of which has a subset of its own. The losses are those of the un-augmented training images, without the
+regular terms. Beside it stand what the proof assumes, that smaller classes have larger losses, as the rank correlation
+of L̄_j with j, and what it drops: √(n · Σ_j p_j²/n_j), by which the bound's confidence term is larger than under IB.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ GAP = "Q̂ + L_S(θ_IB) − L(θ_CR)"
 
 
 def space(request: Request) -> Space:
-    """Figure 2's runs."""
+    """Figure 2's runs, each replicate on a subset of its own."""
     title = "Theorem 1: the bound's terms in two branches of one trunk"
-    request = replace(request, vary=request.vary or ("all",))  # each replicate has a subset of its own
+    request = replace(request, vary=request.vary or ("all",))
     return replace(figure2.space(request), name="theorem1", title=title, view=view)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from study.plan import Plan, PlannedSpace
+from study.plan import Plan, PlannedSpace, PlannedTrial
 from study.planning import Draft, draft
 from study.refusal import Refusal
 from study.space import Machine
@@ -42,11 +42,11 @@ def grown(before: Plan, drawn: Draft) -> Draft:
         "begins it anew"
     )
     if other:
-        machine = _other_machine(before.machine, now.machine)
-        if before.request.vary != now.request.vary:
-            machine.append(f"{_vary(now)} instead of {_vary(before)}")
-        remedy = "the same, or another --name, would do" if machine else remedy
-        lost += machine or other
+        differs = _other_machine(before.machine, now.machine)
+        if any(_other_seeds(trial, drawn.find(trial.name)) for trial in before.trials):
+            differs.append(f"{_vary(now)} instead of {_vary(before)}")
+        remedy = "the same, or another --name, would do" if differs else remedy
+        lost += differs or other
     if lost:
         shown = "; ".join(lost[:3]) + (f"; and {len(lost) - 3} more" if len(lost) > 3 else "")
         raise Refusal("run", before.run, f"it can only grow, and this is not a superset of it: {shown}: {remedy}")
@@ -109,6 +109,10 @@ def _other_machine(before: Machine, now: Machine) -> list[str]:
     elif now.bf16 != before.bf16 and now.precision == "auto":
         found.append(f"--precision auto, which was {'bf16' if before.bf16 else 'fp32'} where the run was planned")
     return found
+
+
+def _other_seeds(trial: PlannedTrial, again: PlannedTrial | None) -> bool:
+    return again is not None and again.seeds[: len(trial.seeds)] != trial.seeds
 
 
 def _vary(plan: Plan) -> str:

@@ -264,7 +264,8 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         there = sum(end in stored for end in trial.ends)
         click.echo(f"{trial.name:50} {len(trial.ends)} × {trial.epochs} epochs, {there} complete")
     for space in plan.spaces:
-        for line in replication.lines(trial for trial in plan.trials if trial.space == space.name):
+        own = (trial for trial in plan.trials if trial.space == space.name)
+        for line in replication.lines(own, searched=space.search is not None):
             click.echo(f"{space.name}: {line}")
         if space.search is not None:
             asked = len(plan.points(space))

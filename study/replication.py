@@ -12,6 +12,7 @@ parts, ``var(first)`` between subsets and ``var(second) + var(both)`` within one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import product
@@ -19,14 +20,15 @@ from itertools import product
 from study.plan import PlannedTrial
 
 
-def lines(trials: Iterable[PlannedTrial]) -> list[str]:
+def lines(trials: Iterable[PlannedTrial], searched: bool = False) -> list[str]:
     """What the replicates of these trials differ in and what is the same in all, a line for each answer there is.
 
-    Where there are several, each line begins with whom it is about: columns, or the points and champions of a search.
+    Where there are several, each line begins with whom it is about: columns, or of a search (`searched`) its points and
+    its champions.
     """
     about: dict[str, dict[str, None]] = {}
     for trial in trials:
-        kind = "Champions" if trial.champion_of else trial.column or "Points"
+        kind = ("Champions" if trial.champion_of else "Points") if searched else trial.column
         about.setdefault(_words(trial), {})[kind] = None
     if len(about) == 1:
         return list(about)
@@ -87,10 +89,10 @@ class Crossing:
             (values[0].index(each[first]), values[1].index(each[second])): number
             for number, each in zip(numbers, trial.seeds, strict=True)
         }
-        for size in range(min(map(len, values)), 1, -1):
-            square = list(product(range(size), range(size)))
-            if all(pair in pairs for pair in square):
-                return cls((first, second), size, {pairs[pair]: pair for pair in square})
+        for size in range(math.isqrt(len(pairs)), 1, -1):
+            if all(pair in pairs for pair in product(range(size), range(size))):
+                places = {pairs[i, j]: (i, j) for i, j in product(range(size), range(size))}
+                return cls((first, second), size, places)
         return None
 
 

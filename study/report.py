@@ -99,7 +99,7 @@ class Report:
         return {results.space.name: _searched(self.plan, results) for results in open_ones}
 
     def _section(self, space: PlannedSpace, results: Results) -> Section:
-        notices = replication.lines(result.trial for result in results)
+        notices = replication.lines((result.trial for result in results), searched=space.search is not None)
         if space.search is not None:
             return Section(space, results, notices, self.searches[space.name].exhibits())
         notices += _notices(results)
@@ -253,8 +253,8 @@ def _notices(results: Results) -> list[str]:
     }  # fmt: skip
     if other:
         columns = "; ".join(column for column in results.columns if column in other)
-        label = f" Evidence: {space.evidence}." if space.evidence else ""
-        found.append(f"Not the paper's data and protocol: {columns}.{label}")
+        label = f" Evidence: {space.evidence}." if space.evidence and not results.plan.request.short else ""
+        found.append(f"Not the paper's data or protocol: {columns}.{label}")
     wanted = sum(len(result.trial.ends) for result in results)
     there = sum(len(result.headers) for result in results)
     if there < wanted:

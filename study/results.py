@@ -21,6 +21,7 @@ hypotheses, the evidence and differences from the paper are shown by the report 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from study import compare
@@ -152,7 +153,7 @@ class Results:
         result = self.get(row, column)
         return None if result is None else result.cell(measure)
 
-    @property
+    @cached_property
     def crossed(self) -> bool:
         """Whether replicates are pairs of two things: then they are not independent of each other."""
         return any(Crossing.of(each.trial) for each in self)

@@ -227,7 +227,7 @@ class Space:
         trials: its points; none if `search` finds them.
         domain: the dimensions of the trials' axes, for Optuna.
         contrasts: hypotheses; see `Contrast`.
-        evidence: what its result on the embedded data can say about the paper's.
+        evidence: what its result on other data than the paper's can say about it; the short protocol says it itself.
         work: what trains it.
         objectives: the measures, of the last epoch, that Optuna is told, each to be maximised; tables show the first.
         search: how trials are found, if they are not listed.

@@ -6,46 +6,57 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from study.exhibits import NOTHING, Figure, Table
+from study.exhibits import Figure, Table
 from study.plotting import PALETTE
 from study.replication import Crossing, Parts, parts
 from study.results import Result, Results
 
 NOT_INDEPENDENT = (
     "Replicates that share a value are not independent of each other: hypotheses and differences from the paper, whose "
-    "intervals want independent replicates, are not given. --vary all or --vary seed gives them."
+    "intervals want independent replicates, are not given, and ± is smaller than the spread of a pair drawn anew. "
+    "Without --vary crossed they are given."
 )
 
 
 def decomposition(results: Results) -> list[Table | Figure]:
     """How much of each trial's spread either thing makes, as a table and a picture; empty without a whole square."""
-    found: list[tuple[Result, Crossing, Parts]] = []
-    for result in results:
-        crossing = Crossing.of(result.trial)
-        own = None if crossing is None else parts(crossing, result.last())
-        if crossing is not None and own is not None:
-            found.append((result, crossing, own))
+    found = [
+        (result, crossing, own)
+        for result in results
+        if (crossing := Crossing.of(result.trial)) and (own := parts(crossing, result.last()))
+    ]
     if not found:
         return []
     (first, second), size = found[0][1].names, found[0][1].size
-    alike = [each for each in found if (each[1].names, each[1].size) == ((first, second), size)]
-    kept = [(result, own) for result, _, own in alike]
-    pooled = Parts.mean([own for _, own in kept])
-    body = [[result.trial.row, result.trial.column, *_spreads(own)] for result, own in kept]
-    if len(kept) > 1:
-        body.append([f"all {len(kept)} (root mean square)", NOTHING, *_spreads(pooled)])
+    kept, others = [], []
+    for result, crossing, own in found:
+        if (crossing.names, crossing.size) == ((first, second), size):
+            kept.append((result, own))
+        else:
+            others.append(result.trial.label)
+    body: list[list[str]] = []
+    shares: list[str] = []
+    for column in dict.fromkeys(result.trial.column for result, _ in kept):
+        rows = {result.trial.row: own for result, own in kept if result.trial.column == column}
+        body += [[row, column, *_spreads(own)] for row, own in rows.items()]
+        pooled, over = Parts.mean(list(rows.values())), ", over all rows" if len(rows) > 1 else ""
+        if over:
+            body.append([f"all {len(rows)} rows (root mean square)", column, *_spreads(pooled)])
+        between, shared, apart = _shares(pooled)
+        shares.append(
+            f"Of the variance, {column}{over}: {first} {between:.0f} %, {second} {shared + apart:.0f} %; "
+            f"{shared:.0f} % is what {second} does alike with every {first}."
+        )
     measures = ", ".join(dict.fromkeys(result.trial.measure for result, _ in kept))
-    between, shared, own_to_each = _shares(pooled)
     notes = [
         f"Standard deviations in points of {measures} after the last epoch: between values of {first}, and of "
-        f"{second} within one. From every pair of {size} with {size} values, by a two-way analysis of variance "
-        f"(degrees of freedom: {size - 1} each); an estimate below 0 is shown as 0.",
-        f"Of the variance{', over all rows' if len(kept) > 1 else ''}: {first} {between:.0f} %, {second} "
-        f"{shared + own_to_each:.0f} %; {shared:.0f} % is what {second} does alike with every {first}.",
+        f"{second} within one. From every pair of {size} with {size} values, by a two-way analysis of variance; an "
+        f"estimate below 0 is shown as 0. With {size} values, the standard error of the variance between them is about "
+        f"{100 * math.sqrt(2 / (size - 1)):.0f} % of it at least; rows share the values, so more rows make it hardly "
+        "smaller.",
+        *shares,
+        *([f"Rows with another number of pairs are not shown: {'; '.join(others)}."] if others else []),
     ]
-    if len(kept) < len(found):
-        others = "; ".join(result.trial.label for result, *_ in found if all(result is not each for each, _ in kept))
-        notes.append(f"Rows with another number of pairs are not shown: {others}.")
     title = f"Where the spread comes from: {first} and {second}"
     head = ["row", "column", first, second, "total"]
     return [Table(title, head, body, notes, labels=2), _figure(kept, (first, second), title, size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -84,3 +85,11 @@ def results(trials: list[PlannedTrial], states: dict[str, dict[str, Any]], **cha
     """What a view of their space is given."""
     made = plan(trials, **changes)
     return Results(made, made.spaces[0], states.get)
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    """A PNG's width and height in pixels."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert png[12:16] == b"IHDR"
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height

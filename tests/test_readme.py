@@ -59,7 +59,7 @@ def test_the_main_job_trains_the_tree_s_minimum_and_prints_the_table(done: tuple
     assert table9["epochs_trained"] == table9["epochs_needed"] == 1782
     table = printed["study run table9"]
     assert re.search(r"IB⇒CR +\d\d\.\d ± \d\.\d +82\.9", table)
-    assert "Not the paper's data and protocol: digits-LT IF 50. Evidence: same question, other data." in table
+    assert "Not the paper's data or protocol: digits-LT IF 50. Evidence: same question, other data." in table
     assert re.search(r"IB⇒CR − IB⇒IB +digits-LT IF 50 +3 +[+-]\d", table)
 
 

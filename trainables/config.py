@@ -28,7 +28,7 @@ class Config:
     Attributes:
         method: what tables call it; the fields below say what it is.
         protocol: what tables call the settings below: common, the paper's for every method (of digits, their own);
-            source, the constants of the method's own code; short, CIFAR in 30 epochs.
+            source, with constants of the method's own code; short, CIFAR in 30 epochs.
         dataset: digits, cifar10, cifar100, imagenet-lt, inaturalist2018, places-lt, or folder:PATH.
         imbalance: imbalance factor IF = n_max / n_min, at least 1; of data that are long-tailed by nature, their own.
         backbone: resnet32 (the paper's for CIFAR), resnet50 or resnext50; resnet8 or resnext11 for digits.
@@ -166,8 +166,6 @@ class Config:
         good = len(pair) == 2 and all(0 <= number(share) < 1 for share in pair)
         self._require("smoothing", good, "two shares ≥ 0 and < 1, of the largest class and the smallest, would do")
         object.__setattr__(self, "smoothing", tuple(map(number, self.smoothing)))
-        good = not self.crossed or self.varies == ("subset_seed", "seed")
-        self._require("crossed", good, "false would do, or varies = subset_seed, seed")
         self._check_counts()
         self._check_schedule()
         self._check_parts()
@@ -205,8 +203,6 @@ class Config:
             share = number(self.warmup_from)
             self._require("warmup_from", 0 <= share <= 1, "a share of the lr from 0 to 1, or none, would do")
             object.__setattr__(self, "warmup_from", share)
-        good = self.alpha_epochs is None or _is_int(self.alpha_epochs, self.epochs)
-        self._require("alpha_epochs", good, f"a whole number ≥ epochs = {self.epochs}, or none, would do")
         highest = math.log(max(self.gamma, 1.0)) * len(stones) + math.log(self.lr or 1.0)
         self._require("gamma", highest < 700, "an lr that stays finite through the milestones would do")
         stages = []
@@ -237,6 +233,11 @@ class Config:
 
     def _check_parts(self) -> None:
         """What goes together."""
+        good = not self.crossed or self.varies == ("subset_seed", "seed")
+        self._require("crossed", good, "false would do, or varies = subset_seed, seed")
+        good = self.alpha_epochs is None or (self.bilateral and _is_int(self.alpha_epochs, self.epochs))
+        remedy = f"none would do, or, of a bilateral network, a whole number ≥ epochs = {self.epochs}"
+        self._require("alpha_epochs", good, remedy)
         linear = "a linear classifier would do: no ldam, no bilateral"
         scaled = self.retrain is not None and self.retrains == "scale"
         self._require("retrains", not scaled or self.head in ("linear", "rare"), linear)
@@ -298,7 +299,7 @@ class Config:
         if "split" in drawn:
             found["split"] = str(self.split_seed)
         if "subset" in drawn:
-            published = " (published)" if self.subset_seed == 0 and "split" not in drawn else ""
+            published = " (published)" if self.subset_seed == 0 and "split" not in drawn and self.imbalance > 1 else ""
             found["subset"] = f"{self.subset_seed}{published}"
         return {**found, "training seed": str(self.seed)}
 

@@ -77,15 +77,11 @@ def bases(
         Refusal: for digits under the paper's protocol, other data than CIFAR under the short one, both at once, or a
             value that a configuration refuses.
     """
-    if request.paper and "digits" in request.data:
-        raise Refusal("--data", "digits", "it is not a data set of the paper: without --paper, or cifar10, would do")
-    names = tuple(dict.fromkeys(dataset for dataset, _ in paper))
-    columns, own_names = paper if request.paper else (), names if request.paper else ("digits",)
-    if request.short:
-        columns = (_short_column(request, paper),)
-        own_names = (columns[0][0],)
+    _check_protocol(request)
+    columns = paper if request.paper else (_short_column(paper),) if request.short else ()
+    names = dict.fromkeys(dataset for dataset, _ in columns) or ("digits",)
     found: dict[tuple[str, float], Config] = {}
-    for dataset in request.data or own_names:
+    for dataset in request.data or names:
         own: Sequence[float | None] = (None,)
         if facts(dataset).natural is None:
             own = [imbalance for name, imbalance in columns if name == dataset]
@@ -97,18 +93,20 @@ def bases(
     return list(found.values())
 
 
-def _short_column(request: Request, paper: Columns) -> tuple[str, float]:
-    """The column that a table has by default under the short protocol.
-
-    Raises:
-        Refusal: if the request is for another protocol, or other data, as well.
-    """
-    if request.paper:
+def _check_protocol(request: Request) -> None:
+    """Refuse data that the protocol that was asked for is not of, and two protocols at once."""
+    if request.paper and request.short:
         raise Refusal("--short", True, "must not stand beside --paper, which is the whole protocol")
-    cifar = [column for column in paper if column[0] in SHORT]
     for dataset in request.data:
-        if dataset not in SHORT:
+        if request.paper and dataset == "digits":
+            raise Refusal("--data", dataset, "must be a data set of the paper, such as cifar10, with --paper")
+        if request.short and dataset not in SHORT:
             raise Refusal("--data", dataset, f"must be {' or '.join(SHORT)} with --short")
+
+
+def _short_column(paper: Columns) -> tuple[str, float]:
+    """The column that a table has by default under the short protocol."""
+    cifar = [column for column in paper if column[0] in SHORT]
     return MAIN if MAIN in cifar or not cifar else cifar[0]
 
 
@@ -149,19 +147,23 @@ def under_recipe(request: Request, made: Config) -> tuple[Config, str]:
     recipe = request.options.get("recipe", "common")
     if recipe not in ("common", "source"):
         raise Refusal("-o recipe", recipe, f"{RECIPE['recipe']} would do")
-    if recipe == "common" or made.method.startswith("Ours"):
+    if recipe == "common":
         return made, made.method
     if request.short:
         raise Refusal("-o recipe", recipe, "must be common with --short: the sources' protocols are longer")
-    own = source(made)
-    return (made, f"{made.method} (common: no source)") if own is None else (own[0], f"{made.method} ({own[1]})")
+    own, words = source(made) or (made, "common: no source")
+    return own, f"{made.method} ({words})" if words else made.method
 
 
 def column(config: Config) -> str:
     """A table's column in words: the data, and the protocol if it is the short one."""
-    return column_name(config.dataset, config.imbalance) + (
-        f", {SHORT_EPOCHS} of 200 epochs" if config.protocol == "short" else ""
-    )
+    name = column_name(config.dataset, config.imbalance)
+    return short_name(name) if config.protocol == "short" else name
+
+
+def short_name(column: str) -> str:
+    """A column of the paper's, under the short protocol."""
+    return f"{column}, {SHORT_EPOCHS} of 200 epochs"
 
 
 def column_name(dataset: str, imbalance: float) -> str:

@@ -1,9 +1,16 @@
 """The constants of each method's own code (``recipe = source``), with the files that have them. Pure.
 
-Deviations: CB-Focal's warm-up on iNaturalist rises by epoch, not by step. Under the versions of torch that
-BagofTricks-LT asks for, its scheduler runs an epoch ahead (warm-up from 0.47 of the lr, ×0.01 at index 159); here it
-does as in BBN, where it is from. BBN's configuration of 90 epochs on iNaturalist is not public: its code divides α for
-it, and the milestones are the paper's. The first stages of cRT and LWS on large data are the common one.
+They are lr schedules, batches, optimisers, samplers and constants of losses. What else differs from these codes:
+
+- CB-Focal on CIFAR is its authors' sigmoid form on LDAM's schedule. On iNaturalist its warm-up rises by epoch, not by
+  step; its code spares batch norms the weight decay, draws the last layer from N(0, 0.01²), and starts the last batch
+  norm of each block from 0: here these are as for every method.
+- Under the versions of torch that BagofTricks-LT asks for, its scheduler runs an epoch ahead (warm-up from 0.47 of the
+  lr, ×0.01 at index 159); here it does as in BBN, where it is from. Its classifiers, new and re-drawn, start from
+  torch's default; here as in `networks.initialise`.
+- BBN's configuration of 90 epochs on iNaturalist is not public: its code divides α for it, and the milestones are the
+  paper's.
+- The first stages of cRT and LWS on large data are the common one.
 """
 
 from __future__ import annotations
@@ -19,8 +26,8 @@ Settings = Mapping[str, Any]
 
 # kaidic/LDAM-DRW, cifar_train.py: re-weighted from epoch 160.
 _LDAM: Settings = {
-    "epochs": 200, "milestones": (160, 180), "gamma": 0.01, "warmup": 5, "batch_size": 128, "weight_decay": 2e-4,
-    "switch_epoch": 160,
+    "epochs": 200, "milestones": (160, 180), "gamma": 0.01, "warmup": 5, "batch_size": 128, "lr": 0.1,
+    "weight_decay": 2e-4, "switch_epoch": 160,
 }  # fmt: skip
 
 # megvii-research/BBN, and zhangyongshun/BagofTricks-LT, which is built on it: lib/utils/utils.py, lr_scheduler.py,
@@ -28,7 +35,7 @@ _LDAM: Settings = {
 _BBN_CODE: Settings = {"nesterov": True, "drop_last": True, "replacement": True}
 _BBN_CIFAR_CODE: Settings = {
     **_BBN_CODE, "epochs": 200, "gamma": 0.01, "warmup": 5, "warmup_from": 1 / 3, "batch_size": 128,
-    "weight_decay": 2e-4,
+    "lr": 0.1, "weight_decay": 2e-4,
 }  # fmt: skip
 
 # BagofTricks-LT, configs/cao_cifar/baseline, two_stage/drs/balance and two_stage/classifier_balance.
@@ -61,35 +68,41 @@ _INATURALIST_LONG: Mapping[str, Settings] = {
     **_INATURALIST, "BBN": {**_BBN_LARGE, "epochs": 180, "milestones": (120, 160), "alpha_epochs": 200},
 }  # fmt: skip
 
-# facebookresearch/classifier-balancing, config/ImageNet_LT and iNaturalist18: cls_crt.yaml and cls_lws.yaml.
-_SECOND_STAGE: Settings = {"retrain_lr": 0.2, "retrain_batch": 512, "retrain_schedule": "cosine"}
+# facebookresearch/classifier-balancing, config/ImageNet_LT, iNaturalist18 and Places_LT: cls_crt.yaml and cls_lws.yaml.
 _SECOND_STAGES: Mapping[str, Settings] = {
-    "Decouple-cRT": {**_SECOND_STAGE, "retrain_epochs": 10, "retrain_weight_decay": 5e-4},
-    "Decouple-LWS": {**_SECOND_STAGE, "retrain_epochs": 5, "retrain_weight_decay": 5e-4},
+    "imagenet-lt": {"retrain_lr": 0.2, "retrain_batch": 512, "retrain_weight_decay": 5e-4, "retrain_epochs": 10},
+    "inaturalist2018": {"retrain_lr": 0.2, "retrain_batch": 512, "retrain_weight_decay": 1e-4, "retrain_epochs": 30},
+    "places-lt": {"retrain_lr": 0.1, "retrain_batch": 256, "retrain_weight_decay": 5e-4, "retrain_epochs": 10},
 }
-_SECOND_STAGES_INATURALIST: Mapping[str, Settings] = {
-    "Decouple-cRT": {**_SECOND_STAGE, "retrain_epochs": 30, "retrain_weight_decay": 1e-4},
-    "Decouple-LWS": {**_SECOND_STAGE, "retrain_epochs": 5, "retrain_weight_decay": 1e-4},
-}
+_LWS_EPOCHS = 5
 
 
 def source(made: Config) -> tuple[Config, str] | None:
     """A method's configuration with the constants of its own code, and in words what these are of it.
 
-    BBN's long training on iNaturalist, of 180 epochs, stands in for whatever is longer than 90. Other large data have
-    iNaturalist's constants of BBN and CB-Focal, and the words say so.
+    Where a code has none for these data, those for the most similar data are taken, and the words say whose they are:
+    CIFAR's for digits, iNaturalist's (BBN, CB-Focal) for ImageNet-LT and Places-LT. BBN's long training on iNaturalist,
+    of 180 epochs, stands in for whatever is longer than 90. The words name a number of epochs that is not the table's.
 
     Returns:
-        None if the method's code has none for these data.
+        None if the method's code has none for such data. The paper's own method has the common protocol and no words.
     """
-    method = made.method
-    inaturalist = made.dataset == "inaturalist2018"
-    if facts(made.dataset).natural is None:
-        settings, words = _CIFAR.get(method), "source"
-    elif method in _SECOND_STAGES:
-        settings = (_SECOND_STAGES_INATURALIST if inaturalist else _SECOND_STAGES)[method]
+    method, dataset = made.method, made.dataset
+    if method.startswith("Ours"):
+        return made, ""
+    settings: Settings | None = None
+    words = "source"
+    if facts(dataset).natural is None:
+        settings = _CIFAR.get(method)
+        words += "" if dataset in ("cifar10", "cifar100") else ": CIFAR's"
+    elif method in ("Decouple-cRT", "Decouple-LWS") and dataset in _SECOND_STAGES:
+        settings = {**_SECOND_STAGES[dataset], "retrain_schedule": "cosine"}
+        settings |= {"retrain_epochs": _LWS_EPOCHS} if made.retrains == "scale" else {}
         words = "second stage: source"
-    else:
+    elif dataset in _SECOND_STAGES:  # no folders, whose size may be any
         settings = (_INATURALIST_LONG if made.epochs > 90 else _INATURALIST).get(method)
-        words = "source" if inaturalist else "source: iNaturalist's"
-    return None if settings is None else (replace(made, protocol="source", **settings), words)
+        words += "" if dataset == "inaturalist2018" else ": iNaturalist's"
+    if settings is None:
+        return None
+    own = replace(made, protocol="source", **settings)
+    return own, words if own.epochs == made.epochs else f"{words}, {own.epochs} epochs"

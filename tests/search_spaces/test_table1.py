@@ -60,12 +60,13 @@ def test_read_outs_stand_apart_beside_the_cross_entropy_networks_on_the_same_hal
 
 
 def test_under_the_source_recipe_rows_say_so_and_the_hypotheses_follow():
-    made = space("table1", options={"recipe": "source"})
+    made = space("table1", data=("cifar10",), options={"recipe": "source"})
     rows = {trial.row for trial in made.trials}
-    assert {"BBN (source)", "Cross Entropy (source)", "Ours (S = 1)"} <= rows
+    assert {"BBN (source)", "Cross Entropy (source)", "Balanced softmax (common: no source)", "Ours (S = 1)"} <= rows
     assert made.contrasts[0] == Contrast(better="Ours (S = 1)", worse="Cross Entropy (source)")
     assert {each.worse for each in made.contrasts} <= rows
     assert made.domain == space("table1", paper=True).domain, "one Optuna study has one domain"
+    assert "BBN (source: CIFAR's, 200 epochs)" in {t.row for t in space("table1", options={"recipe": "source"}).trials}
 
 
 def test_before_anything_has_ended_only_printed_figures_are_shown():

@@ -45,6 +45,11 @@ def test_its_runs_vary_the_subset_unless_told_not_to(vary, varies):
     assert [trial.config["varies"] for trial in made.trials] == [varies] * 5
 
 
+def test_its_runs_are_independent():
+    with pytest.raises(Refusal, match="bias and variance are over independent runs"):
+        space("table13", vary=("crossed",))
+
+
 def test_its_runs_are_on_one_split():
     with pytest.raises(Refusal, match="this space compares replicates of one split"):
         space("table13", vary=("split",))

@@ -90,7 +90,7 @@ BBN = {
     ("row", "column", "constants"),
     [
         ("BBN (source)", SHORT, {**BBN, "epochs": 90, "milestones": [60, 80], "alpha_epochs": 100}),
-        ("BBN (source)", LONG, {**BBN, "epochs": 180, "milestones": [120, 160], "alpha_epochs": 200}),
+        ("BBN (source, 180 epochs)", LONG, {**BBN, "epochs": 180, "milestones": [120, 160], "alpha_epochs": 200}),
         ("CB-Focal (source)", SHORT, {"beta": 0.999, "focal_gamma": 0.5, "loss": "sigmoid_focal", "batch_size": 1024}),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ KNOWN = "2 replicates vary split (0, 1), subset (0, 1) and training seed (0, 1).
 
 
 def age(home: Path) -> None:
-    """The home's run as the version before wrote its plan: without seeds, and without the requests of today."""
+    """The home's run as the version before planned it: other sources, no seeds, and not the requests of today."""
     store = Store(str(home / "store"))
     plan = store.read_record("runs/mine/plan.json")
     assert plan is not None
@@ -31,6 +30,7 @@ def age(home: Path) -> None:
         for field in ("protocol", "smoothing_share", "alpha_epochs", "warmup_from", "crossed"):
             del trial["config"][field]
     del plan["request"]["short"], plan["request"]["vary"]
+    plan["sources"]["losses.py"] = "0" * 40
     store.write_record("runs/mine/plan.json", plan)
 
 
@@ -62,23 +62,15 @@ def test_its_runs_are_reported_and_what_is_not_known_is_said(
         assert UNKNOWN in old[0]("report", "mine", "--format", form).stdout
 
 
-def test_the_ui_finds_nothing_amiss_but_the_port(old: tuple[Study, Path]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        message = str(old[0]("ui", "--port", str(taken.getsockname()[1]), code=2).exception)
-    assert message.startswith("--port = ")
-
-
-def test_its_runs_grow_and_then_say_what_they_vary(
-    study: Study, small_space: Callable[..., str], one_ray: None, tmp_path: Path
+@pytest.mark.parametrize("verb", [["resume", "mine"], ["run", "SPACE", "--seeds", "3", "--name", "mine"]])
+def test_they_are_not_gone_on_with_for_their_states_would_be_others(
+    old: tuple[Study, Path], finished: tuple[Study, Path, str], verb: list[str]
 ) -> None:
-    space = small_space(cells=(("IB", "CR"),))
-    study("run", space, "--seeds", "2", "--name", "mine")
-    age(tmp_path / "home")
-    assert UNKNOWN in study("report", "mine").stdout
-    study("resume", "mine")
-    assert json.loads(study("status", "mine", "--json").stdout)["epochs_trained_now"] == 0
-    assert KNOWN in study("report", "mine").stdout
-    age(tmp_path / "home")
-    study("run", space, "--seeds", "3", "--name", "mine")
-    assert json.loads(study("status", "mine", "--json").stdout)["epochs_trained_now"] == 3
-    assert "3 replicates vary split (0 to 2)" in study("report", "mine").stdout
+    study, home = old
+    before = (home / "store/runs/mine/plan.json").read_bytes()
+    arguments = [finished[2] if word == "SPACE" else word for word in verb]
+    message = str(study(*arguments, code=2).exception)
+    assert message.startswith("sources = 'losses.py': they changed since run mine was planned")
+    assert "--retrain" in message
+    assert "\n" not in message
+    assert (home / "store/runs/mine/plan.json").read_bytes() == before

@@ -177,13 +177,6 @@ def test_the_same_said_in_other_words_is_no_difference(small_space):
     assert growth.grown(before, varied(path, 2, "all")).plan.trials == before.trials
 
 
-def test_a_run_of_an_earlier_version_learns_what_its_replicates_vary(small_space):
-    drawn = draft(small_space(cells=CELLS))
-    before = stored(drawn)
-    old = replace(before, trials=tuple(replace(trial, seeds=()) for trial in before.trials))
-    assert growth.redraft(old).plan.trials == before.trials
-
-
 @pytest.mark.parametrize("machine", [Machine("cpu", 1, "fp32"), Machine("cpu", 1, bf16=True)])
 def test_a_machine_that_settles_the_same_work_is_no_difference(small_space, machine):
     """On digits auto is fp32 whatever the CPU has."""

@@ -2,7 +2,6 @@ import csv
 import io
 import json
 import re
-import struct
 from dataclasses import replace
 from itertools import product
 
@@ -11,7 +10,7 @@ import pytest
 from conftest import call_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded import all_of, cell, crossed, drawn, header, nine, plan, top1
+from recorded import all_of, cell, crossed, drawn, header, nine, plan, size_of, top1
 from safetensors.numpy import save
 from scipy.stats import ttest_rel
 
@@ -127,7 +126,7 @@ def test_a_hypothesis_about_a_row_that_is_not_there_is_said_and_does_not_vanish(
 def test_every_column_that_is_not_the_paper_s_is_said_at_the_top_whether_it_has_figures_or_not():
     trials = [*nine(dataset="cifar10", paper=82.9, paper_of="cifar10"), *nine(dataset="cifar100"), *nine(dataset="own")]
     (section,) = report_of(trials, paper_columns=("cifar10", "cifar100 at another imbalance")).sections
-    assert section.notices == [VARY, "Not the paper's data and protocol: cifar100; own. Evidence: same question."]
+    assert section.notices == [VARY, "Not the paper's data or protocol: cifar100; own. Evidence: same question."]
     (section,) = report_of(trials).sections
     assert section.notices == [VARY], "a space that reproduces nothing of the paper"
 
@@ -252,13 +251,6 @@ def test_one_space_of_a_run_is_reported_alone():
     assert "table7: a title" in report_of(trials, names=("table7", "table9")).markdown()
 
 
-def size_of(png):
-    """A PNG's width and height in pixels."""
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    assert png[12:16] == b"IHDR"
-    return struct.unpack(">II", png[16:24])
-
-
 def test_figures_are_files_of_the_run_and_inside_the_page():
     report = report_of([*nine(), *nine(dataset="cifar10")])
     names = {"table9-combinations-digits.png", "table9-combinations-cifar10.png"}
@@ -312,7 +304,7 @@ def test_a_space_s_own_view_is_shown_with_its_hypotheses_behind_the_tables(tmp_p
     (section,) = report.sections
     assert section.notices == [
         "2 replicates vary split (0, 1), subset (0, 1) and training seed (0, 1).",
-        "Not the paper's data and protocol: digits. Evidence: same question.",
+        "Not the paper's data or protocol: digits. Evidence: same question.",
     ]
     assert [each.title for each in section.exhibits] == ["Few-shot", "Hypotheses, set down before the run", "A title"]
     head, body = table_of(report.markdown())
@@ -468,7 +460,7 @@ def test_what_the_points_and_the_champions_of_a_search_vary_is_said_first(form):
     text = searched([(70.0,), (90.0,)]).render(form)
     assert 0 <= text.index("Find: a title") < text.index(points) < text.index("The best 2 of 2 points")
     (section,) = searched([(70.0,), (90.0,)], champions=(1,)).sections
-    assert section.notices == [f"digits: {points}", f"Champions: {champions}"]
+    assert section.notices == [f"Points: {points}", f"Champions: {champions}"]
     assert searched([]).sections[0].notices == []
 
 

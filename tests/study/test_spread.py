@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import pytest
 from matplotlib.figure import Figure as Canvas
-from recorded import all_of, cell, crossed, results, top1
-from test_report import size_of
+from recorded import all_of, cell, crossed, results, size_of, top1
 
-from study.exhibits import NOTHING
 from study.spread import decomposition
 
 # By (subset, training seed): both add; or nothing but what each subset has with a seed of its own.
@@ -38,7 +36,7 @@ def test_each_row_has_its_standard_deviations_and_the_last_their_root_mean_squar
     assert table.rows == [
         ["IB⇒IB", "digits", "2.83", "1.41", "3.16"],  # √8, √2, √10
         ["IB⇒CR", "digits", "0.00", "2.00", "2.00"],  # 0, √4, √4
-        ["all 2 (root mean square)", NOTHING, "2.00", "1.73", "2.65"],  # √4, √3, √7
+        ["all 2 rows (root mean square)", "digits", "2.00", "1.73", "2.65"],  # √4, √3, √7
     ]
     assert table.labels == 2
 
@@ -48,11 +46,12 @@ def test_notes_say_what_was_estimated_and_whose_the_variance_is():
     estimated, shares = table.notes
     assert "points of test/top1 after the last epoch: between values of subset, and of training seed" in estimated
     assert "every pair of 2 with 2 values" in estimated
-    assert "by a two-way analysis of variance (degrees of freedom: 1 each)" in estimated
+    assert "by a two-way analysis of variance" in estimated
+    assert "With 2 values, the standard error of the variance between them is about 141 % of it at least" in estimated
     assert "below 0 is shown as 0" in estimated
     assert shares == (  # 4, 1 and 2 of 7
-        "Of the variance, over all rows: subset 57 %, training seed 43 %; 14 % is what training seed does alike with "
-        "every subset."
+        "Of the variance, digits, over all rows: subset 57 %, training seed 43 %; 14 % is what training seed does "
+        "alike with every subset."
     )
     assert figure.caption == "Shares of each row's variance, from 2 × 2 pairs of subset and training seed."
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from recorded import PAIRS
 
 Study = Callable[..., Result]
 
@@ -135,8 +136,6 @@ def test_the_short_protocol_is_cifar_in_thirty_epochs(study: Study) -> None:
 
 # Trained
 
-PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2))  # of a subset and a seed, in order
-
 
 def deviations(values: list[float]) -> list[str]:
     """Between subsets, within one, and in all, by covariances: two values of one subset have in common what it does."""
@@ -189,7 +188,7 @@ def _check_spread(report: dict[str, Any], size: int) -> None:
     assert notices[-1].startswith("Replicates that share a value are not independent")
     (table,) = [each for each in report["tables"] if each["title"].startswith("Where the spread comes from")]
     body = {row[0]: row[2:] for row in table["rows"]}
-    assert list(body) == ["IB⇒IB", "IB⇒CR", "all 2 (root mean square)"]
+    assert list(body) == ["IB⇒IB", "IB⇒CR", "all 2 rows (root mean square)"]
     for row, name in zip(report["rows"], body, strict=False):
         assert len(set(row["values"])) > 1
         assert body[name] == deviations(row["values"])

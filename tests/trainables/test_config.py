@@ -158,6 +158,8 @@ def test_every_field_has_a_wrong_value_above():
         ({"bilateral": True, "joint": False}, "joint", "True would do: a bilateral network"),
         ({"bilateral": True, "reinitialise": True}, "reinitialise", "False would do: a bilateral network"),
         ({"bilateral": True, "switch_beta": 0.99}, "switch_beta", "0.0 would do: a bilateral network"),
+        ({"bilateral": True, "switch": "IB", "alpha_epochs": 199}, "alpha_epochs", "≥ epochs = 200"),
+        ({"alpha_epochs": 200}, "alpha_epochs", "none would do, or, of a bilateral network"),
         ({"bilateral": True}, "switch", "'IB' would do: a bilateral network"),
         ({"bilateral": True, "switch": "IB", "loss": "ldam"}, "loss", "has a head of its own"),
     ],
@@ -191,7 +193,7 @@ def test_values_that_do_not_fit_together_are_refused(wrong, field, remedy):
         {"varies": ["seed", "subset_seed"], "crossed": True},
         {"warmup_from": 0},
         {"warmup_from": 1},
-        {"alpha_epochs": 200},
+        {"bilateral": True, "switch": "IB", "alpha_epochs": 200},
         {"seed": 2**32 - 1},
     ],
 )

@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 from test_methods import CIFAR, IMAGENET, INATURALIST, METHODS, changes
 
 from trainables import methods
+from trainables.protocol import base
 from trainables.schedule import epochs
 from trainables.sources import source
 
@@ -26,6 +29,9 @@ CBL = {
 }  # fmt: skip
 # facebookresearch/classifier-balancing: config/ImageNet_LT and iNaturalist18, cls_crt.yaml and cls_lws.yaml
 KB = {"retrain_lr": 0.2, "retrain_batch": 512, "retrain_schedule": "cosine"}
+# the same, config/Places_LT
+KB_PLACES = {"retrain_batch": 256, "retrain_schedule": "cosine"}
+PLACES, DIGITS = base("places-lt"), base("digits")
 LONG = replace(INATURALIST, epochs=200, milestones=(120, 160))
 
 
@@ -42,10 +48,18 @@ LONG = replace(INATURALIST, epochs=200, milestones=(120, 160))
         (methods.lws, CIFAR, BOT, "source"),
         (methods.bbn, CIFAR, BBN, "source"),
         (methods.bbn, INATURALIST, BBN_90, "source"),
-        (methods.bbn, LONG, BBN_180, "source"),
+        (methods.bbn, LONG, BBN_180, "source, 180 epochs"),
         (methods.bbn, IMAGENET, {**BBN_90, "lr": 0.05, "weight_decay": 1e-4}, "source: iNaturalist's"),
         (methods.cb_focal, INATURALIST, CBL, "source"),
         (methods.cb_focal, IMAGENET, {**CBL, "weight_decay": 1e-4}, "source: iNaturalist's"),
+        (methods.crt, PLACES, {**KB_PLACES, "retrain_epochs": 10}, "second stage: source"),
+        (methods.lws, PLACES, {**KB_PLACES, "retrain_epochs": 5}, "second stage: source"),
+        (
+            methods.bbn,
+            DIGITS,
+            {**BBN, "epochs": 200},
+            "source: CIFAR's, 200 epochs",
+        ),
         (methods.crt, IMAGENET, {**KB, "retrain_epochs": 10}, "second stage: source"),
         (methods.lws, IMAGENET, {**KB, "retrain_epochs": 5}, "second stage: source"),
         (methods.crt, INATURALIST, {**KB, "retrain_weight_decay": 1e-4}, "second stage: source"),
@@ -63,14 +77,38 @@ def test_a_source_recipe_has_its_source_s_constants_and_is_common_otherwise(meth
     [
         *[
             (method, IMAGENET)
-            for method in METHODS if method not in (methods.crt, methods.lws, methods.bbn, methods.cb_focal)
+            for method in METHODS
+            if method not in (methods.crt, methods.lws, methods.bbn, methods.cb_focal, methods.switching)
         ],
-        *[(method, CIFAR) for method in (methods.switching, methods.balanced_softmax, methods.mixup_switching)],
+        *[(method, CIFAR) for method in (methods.balanced_softmax, methods.mixup_switching)],
         *[(method, CIFAR) for method in (methods.tau_normalised, methods.post_hoc, methods.label_aware_smoothing)],
     ],
 )  # fmt: skip
 def test_without_a_source_for_the_data_there_is_no_source_recipe(method, made):
     assert source(method(made)) is None
+
+
+def test_the_paper_is_the_source_of_its_own_method():
+    assert source(methods.switching(CIFAR)) == (methods.switching(CIFAR), "")
+
+
+@pytest.mark.parametrize("made", [CIFAR, INATURALIST])
+@pytest.mark.parametrize("method", [methods.cross_entropy, methods.bbn, methods.ce_drs, methods.cb_focal])
+def test_a_source_s_lr_is_its_own_whatever_the_base_s_is(method, made):
+    found, other = (source(method(replace(made, lr=lr))) for lr in (made.lr, 0.7))
+    assert found == other or (found, other) == (None, None)
+
+
+def test_folders_whose_size_may_be_any_have_no_source(tmp_path):
+    for part in ("train", "test"):
+        for label, count in (("a", 6), ("b", 2)):
+            (tmp_path / part / label).mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(np.full((8, 8, 3), 40 * number, np.uint8)).save(
+                    tmp_path / part / label / f"{number}.png"
+                )
+    made = base(f"folder:{tmp_path}")
+    assert {source(method(made)) for method in METHODS if method is not methods.switching} == {None}
 
 
 def under_source(made):
