@@ -45,7 +45,7 @@ def space(request: Request) -> Space:
     """Ten runs of each method on every data set asked for."""
     trials = []
     if CROSSED in request.vary:
-        raise Refusal("--vary", CROSSED, "must be another: bias and variance are over independent runs")
+        raise Refusal("--vary", CROSSED, "must be seed, subset or all: bias and variance are over independent runs")
     request = replace(request, vary=request.vary or ("all",))
     for base in bases(request, (MAIN,), alike=("split",)):
         for method, name, (accuracy, *_) in ROWS:

@@ -183,7 +183,7 @@ def show(space: str) -> None:
     "--vary", multiple=True, type=click.Choice(["seed", "subset", "split", "all", CROSSED]),
     help="What a replicate differs from the others in; repeatable. seed: the training seed (initial weights, sampling, "
     "augmentation). subset: which images the long-tailed set keeps. split: which images are for test. all: all that "
-    "the data have. crossed: every pair of a subset and a seed, which tells how much of the spread is either's; "
+    "the data have. crossed: every pair of a subset and a seed, which tells how much of the spread each makes; "
     "--seeds is then a square, by default 9. [default: seed, on the published subset; of digits, all]",
 )  # fmt: skip
 @click.option(
@@ -286,7 +286,7 @@ def run(
     resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder, gpu_steps)
     wish = launch.Wish(spaces, request, seeds, resources, name, precision, ranks)
     if dry_run:
-        launch.print_plan(wish, place, as_json)
+        launch.print_plan(wish, place, retrain, as_json)
         return
     services = (tracking_uri, storage)
     sys.exit(launch.run(wish, place, services, download=download, retrain=retrain, as_json=as_json))

@@ -53,7 +53,7 @@ def at_edges(results: Results, measure: str, ends: tuple[float, float], rows: Se
         for end in ends:
             count = values.count(end)
             if count:
-                found.append(f"{result.trial.label}: {end:g} in {count} of n = {len(values)}")
+                found.append(f"{result.trial.label}: {end:g} (in {count} of {len(values)} replicates)")
     low, high = (f"{end:g}" for end in ends)
     return [f"{measure} was chosen at an end of its range, {low} to {high}. {'; '.join(found)}."] if found else []
 

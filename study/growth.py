@@ -43,7 +43,8 @@ def grown(before: Plan, drawn: Draft) -> Draft:
     )
     if other:
         differs = _other_machine(before.machine, now.machine)
-        if any(_other_seeds(trial, drawn.find(trial.name)) for trial in before.trials):
+        others = (_other_seeds(trial, drawn.find(trial.name)) for trial in before.trials)
+        if before.request.vary != now.request.vary and (any(others) or any(space.search for space in now.spaces)):
             differs.append(f"{_vary(now)} instead of {_vary(before)}")
         remedy = "the same, or another --name, would do" if differs else remedy
         lost += differs or other
@@ -116,7 +117,7 @@ def _other_seeds(trial: PlannedTrial, again: PlannedTrial | None) -> bool:
 
 
 def _vary(plan: Plan) -> str:
-    return f"--vary {', '.join(plan.request.vary)}" if plan.request.vary else "no --vary"
+    return f"--vary {', '.join(plan.request.vary)}" if plan.request.vary else "without --vary"
 
 
 def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:

@@ -18,7 +18,7 @@ from study.plan import Plan, Resources
 from study.planning import Draft, draft
 from study.refusal import Damaged, Refusal
 from study.services import check_address
-from study.space import Machine, Request
+from study.space import Json, Machine, Request
 from study.store import Store
 
 Services = tuple[str | None, str | None]  # the URLs of MLflow and Optuna as the user gave them
@@ -187,10 +187,14 @@ def _check_gpu_steps(gpu_steps: str, machine: Machine) -> None:
         raise Refusal("--gpu-steps", gpu_steps, "must be auto or eager: the run is trained on CPUs")
 
 
+def _bases(drawn: Draft) -> list[Json]:
+    """The configurations that stand for all points of its open searches."""
+    return [space.search.base for space in drawn.spaces.values() if space.search is not None]
+
+
 def _prepare(drawn: Draft, resources: Resources, download: bool) -> None:
     """See that the data are there."""
-    searches = [space.search for space in drawn.spaces.values() if space.search is not None]
-    configs = [*(trial.config for trial in drawn.plan.trials), *(search.base for search in searches)]
+    configs = [*(trial.config for trial in drawn.plan.trials), *_bases(drawn)]
     drawn.work.prepare(configs, Path(resources.data_dir), download)
 
 
@@ -222,7 +226,7 @@ def _start(
     return code
 
 
-def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
+def print_plan(wish: Wish, place: Home, retrain: bool, as_json: bool) -> None:
     """Print what a run would do. Reads the store if there is one; writes nothing."""
     from study import replication, runs, tree
 
@@ -237,9 +241,11 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         stored = store.keys()
         before = runs.load_plan(store, drawn.plan.run)
         if before is not None:
-            drawn = grown(before, drawn)
+            drawn = _anew_if_changed(before, drawn) if retrain else grown(before, drawn)
     plan, recipes = drawn.plan, list(drawn.recipes.values())
     searches = {space.name: space.search.trials for space in plan.spaces if space.search is not None}
+    configs = [*(trial.config for trial in plan.trials), *_bases(drawn)]
+    precisions = {drawn.work.resolve(config, 0, plan.machine).origin["precision"] for config in configs}
     record = {
         "study": plan.study, "run": plan.run,
         "trials": [
@@ -255,7 +261,7 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         "epochs_to_train": len(tree.missing(recipes, stored)),
         "device": plan.machine.device, "gpus": plan.resources.gpus, "threads": plan.machine.threads,
         "ranks": plan.machine.ranks,
-        "precision": sorted({recipe.origin["precision"] for recipe in recipes}), "left_out": drawn.left_out,
+        "precision": sorted(precisions), "left_out": drawn.left_out,
     }  # fmt: skip
     if as_json:
         click.echo(json.dumps(record, indent=2, ensure_ascii=False))
@@ -264,7 +270,8 @@ def print_plan(wish: Wish, place: Home, as_json: bool) -> None:
         there = sum(end in stored for end in trial.ends)
         click.echo(f"{trial.name:50} {len(trial.ends)} × {trial.epochs} epochs, {there} complete")
     for space in plan.spaces:
-        own = (trial for trial in plan.trials if trial.space == space.name)
+        own = [trial for trial in plan.trials if trial.space == space.name]
+        own += [] if space.search is None else drawn.expected(space)
         for line in replication.lines(own, searched=space.search is not None):
             click.echo(f"{space.name}: {line}")
         if space.search is not None:

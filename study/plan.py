@@ -59,7 +59,11 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class PlannedSearch:
-    """An open search in a plan; see `OpenSearch`. `base` names the last states of its base configuration."""
+    """An open search in a plan; see `OpenSearch`.
+
+    `base` names the last states of its base configuration: of a champion's first replicate,
+    and of each of a point's.
+    """
 
     trials: int
     seed: int

@@ -138,6 +138,20 @@ class Draft:
         """The trial of this name, if it is planned."""
         return self._trials.get(name)
 
+    def expected(self, space: PlannedSpace) -> list[PlannedTrial]:
+        """Stand-ins for the points and the champions that an open search is going to plan."""
+        search = self.spaces[space.name].search
+        assert search is not None
+
+        def standing_in(first: int, count: int, champion_of: str) -> PlannedTrial:
+            own = [self.work.resolve(search.base, first + n, self.plan.machine) for n in range(count)]
+            ends, seeds = tuple(each.keys[-1] for each in own), tuple(each.seeds for each in own)
+            stub = Trial(row="", column="", config=search.base, axes={})
+            planned = _planned_trial(space.name, stub, space.objectives[0])
+            return replace(planned, ends=ends, seeds=seeds, champion_of=champion_of, first_replicate=first)
+
+        return [standing_in(0, self.plan.replicates, ""), standing_in(FRESH, search.fresh, "#0")]
+
     @property
     def joints(self) -> set[str]:
         """The states that the plan's open searches keep for points to come."""
@@ -190,7 +204,7 @@ def draft(
             if given and space.search is None:
                 raise Refusal(option, given, f"it is for an open search, and {space.name} lists its trials")
         if CROSSED in request.vary and space.search is not None:
-            raise Refusal("--vary", CROSSED, f"must be another: {space.name} is an open search")
+            raise Refusal("--vary", CROSSED, f"must be seed, subset, split or all for {space.name}, an open search")
         if request.early_stop and len(space.objectives) > 1:
             raise Refusal("--early-stop", request.early_stop, "one objective would do: several have no median")
         if request.early_stop and space.search is not None:
@@ -242,8 +256,8 @@ def draft(
     for space in spaces:
         for trial in space.trials:
             made.append(_planned_trial(space.name, trial, space.objectives[0]), max(replicates, trial.least))
-    if CROSSED in request.vary and not all(Crossing.of(trial) for trial in made.plan.trials):
-        raise Refusal("--vary", CROSSED, f"must be another: the replicates of {made.plan.study} would be no pairs")
+    for planned in made.plan.trials:
+        _check_vary(planned, request.vary)
     made.plan = made.plan.named(f"{ALL if ALL in references else made.plan.study}-{made.plan.digest}")
     return made
 
@@ -298,6 +312,20 @@ def _called(
     return found, options, {name: str(refusal) for name, refusal in refusals.items()}
 
 
+def _check_vary(trial: PlannedTrial, vary: Sequence[str]) -> None:
+    """Refuse what was asked of a space whose function does not look at it.
+
+    What varies is called by words of which one is the user's: ``training seed`` by ``seed``.
+    """
+    varying = {name for name in trial.seeds[0] if len({each[name] for each in trial.seeds}) > 1}
+    words = {word for name in varying for word in name.split()}
+    for word in vary:
+        done = Crossing.of(trial) if word == CROSSED else word == "all" or word in words or len(trial.seeds) == 1
+        if not done:
+            remedy = "must be left out: its function does not use request.vary, as trainables.protocol.bases does"
+            raise Refusal(f"{trial.space}: --vary", word, remedy)
+
+
 def _planned_trial(space: str, trial: Trial, measure: str) -> PlannedTrial:
     """A trial as planned, not resolved yet; `measure` stands in for its own."""
     return PlannedTrial(
@@ -313,7 +341,8 @@ def _planned_space(
     search = None
     if space.search is not None:
         own = space.search
-        base = tuple(space.work.resolve(own.base, number, machine).keys[-1] for number in range(replicates))
+        numbers = (FRESH, *range(replicates))
+        base = tuple(space.work.resolve(own.base, number, machine).keys[-1] for number in numbers)
         search = PlannedSearch(own.trials, own.seed, own.fresh, own.reported, base, early_stop)
     return PlannedSpace(
         name=space.name, title=space.title, evidence=space.evidence, objectives=space.objectives,

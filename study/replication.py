@@ -46,7 +46,7 @@ def _words(trial: PlannedTrial) -> str:
         return f"One replicate: {', '.join(same)}."
     *others, last = vary or ["nothing"]
     words = f"{len(seeds)} replicates vary " + (f"{', '.join(others)} and {last}" if others else last)
-    words += ", in pairs" if Crossing.of(trial) else ""
+    words += ", every pair" if Crossing.of(trial) else ""
     return words + (f"; all have {', '.join(same)}." if same else ".")
 
 

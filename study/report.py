@@ -109,6 +109,8 @@ class Report:
         if results.crossed:
             notices.append(spread.NOT_INDEPENDENT)
             more = [*spread.decomposition(results)]
+            if not more:
+                notices.append("Where the spread comes from is shown once all pairs of a row have ended.")
         else:
             more = [*map(grids.from_paper, tables), grids.hypotheses(results.hypotheses())]
         behind = 1 + max((number for number, each in enumerate(exhibits) if isinstance(each, Table)), default=-1)
@@ -274,7 +276,9 @@ def _row(result: Result) -> dict[str, Any]:
     return {
         "space": trial.space, "trial": trial.label, **trial.axes, "measure": trial.measure,
         "mean": mean(list(values.values())), "std": std(list(values.values())), "n": len(values),
-        "values": list(values.values()), "paper": trial.paper, "paper_of": trial.paper_of,
+        "values": list(values.values()), "replicates": list(values),
+        "seeds": [seeds for number, seeds in zip(trial.by_replicate, trial.seeds, strict=False) if number in values],
+        "paper": trial.paper, "paper_of": trial.paper_of,
         "provenance": trial.provenance, "best_epoch_mean": mean(list(best.values())),
         **{shot: value for shot, value in shots.items() if value is not None},
     }  # fmt: skip

@@ -41,19 +41,19 @@ def decomposition(results: Results) -> list[Table | Figure]:
         body += [[row, column, *_spreads(own)] for row, own in rows.items()]
         pooled, over = Parts.mean(list(rows.values())), ", over all rows" if len(rows) > 1 else ""
         if over:
-            body.append([f"all {len(rows)} rows (root mean square)", column, *_spreads(pooled)])
+            body.append([f"all {len(rows)} rows, pooled", column, *_spreads(pooled)])
         between, shared, apart = _shares(pooled)
         shares.append(
             f"Of the variance, {column}{over}: {first} {between:.0f} %, {second} {shared + apart:.0f} %; "
-            f"{shared:.0f} % is what {second} does alike with every {first}."
+            f"{shared:.0f} % is an effect of {second} that is the same for every {first}."
         )
     measures = ", ".join(dict.fromkeys(result.trial.measure for result, _ in kept))
     notes = [
-        f"Standard deviations in points of {measures} after the last epoch: between values of {first}, and of "
-        f"{second} within one. From every pair of {size} with {size} values, by a two-way analysis of variance; an "
-        f"estimate below 0 is shown as 0. With {size} values, the standard error of the variance between them is about "
-        f"{100 * math.sqrt(2 / (size - 1)):.0f} % of it at least; rows share the values, so more rows make it hardly "
-        "smaller.",
+        f"Standard deviations in points of {measures} after the last epoch: of the effect of {first}, and of {second} "
+        f"under one {first}. From every pair of {size} with {size} values, by two-way analysis of variance; an effect "
+        f"whose variance is estimated below 0 is shown as 0, after pooling. With {size} values, the standard error of "
+        f"the variance between them is about {100 * math.sqrt(2 / (size - 1)):.0f} % of it at least; rows share the "
+        "values, so more rows make it hardly smaller.",
         *shares,
         *([f"Rows with another number of pairs are not shown: {'; '.join(others)}."] if others else []),
     ]
@@ -75,7 +75,7 @@ def _figure(kept: Sequence[tuple[Result, Parts]], names: tuple[str, str], title:
     columns = dict.fromkeys(result.trial.column for result, _ in kept)
     labels = [result.trial.row if len(columns) == 1 else result.trial.label for result, _ in kept]
     first, second = names
-    segments = [first, f"{second}, the same with every {first}", f"{second}, with each {first} its own"]
+    segments = [first, f"{second}, same effect for every {first}", f"{second}, other effect for each {first}"]
 
     def draw(figure: Any) -> None:
         axis = figure.add_subplot()

@@ -151,7 +151,7 @@ def under_recipe(request: Request, made: Config) -> tuple[Config, str]:
         return made, made.method
     if request.short:
         raise Refusal("-o recipe", recipe, "must be common with --short: the sources' protocols are longer")
-    own, words = source(made) or (made, "common: no source")
+    own, words = source(made) or (made, "common: no source recipe")
     return own, f"{made.method} ({words})" if words else made.method
 
 

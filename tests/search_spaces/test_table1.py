@@ -62,7 +62,12 @@ def test_read_outs_stand_apart_beside_the_cross_entropy_networks_on_the_same_hal
 def test_under_the_source_recipe_rows_say_so_and_the_hypotheses_follow():
     made = space("table1", data=("cifar10",), options={"recipe": "source"})
     rows = {trial.row for trial in made.trials}
-    assert {"BBN (source)", "Cross Entropy (source)", "Balanced softmax (common: no source)", "Ours (S = 1)"} <= rows
+    assert {
+        "BBN (source)",
+        "Cross Entropy (source)",
+        "Balanced softmax (common: no source recipe)",
+        "Ours (S = 1)",
+    } <= rows
     assert made.contrasts[0] == Contrast(better="Ours (S = 1)", worse="Cross Entropy (source)")
     assert {each.worse for each in made.contrasts} <= rows
     assert made.domain == space("table1", paper=True).domain, "one Optuna study has one domain"
@@ -84,7 +89,7 @@ def test_a_tau_at_an_end_of_its_range_is_said():
     _, read_outs = tables(results("table1", last))
     (note,) = read_outs.notes[1:]
     assert note.startswith("tau_normalised/tau was chosen at an end of its range, 0 to 2.")
-    assert "τ-normalised (digits-LT IF 50): 2 in 1 of n = 2" in note
+    assert "τ-normalised (digits-LT IF 50): 2 (in 1 of 2 replicates)" in note
 
 
 @pytest.mark.parametrize(

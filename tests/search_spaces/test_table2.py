@@ -102,7 +102,8 @@ def test_the_source_recipe_has_its_source_s_constants(row, column, constants):
 def test_under_the_source_recipe_rows_without_a_source_say_so():
     rows = [row for row, column in by_place("table2", paper=True, options={"recipe": "source"}) if column == SHORT]
     assert rows == [
-        "Cross Entropy (common: no source)", "CE-DRW (common: no source)", "CE-DRS (common: no source)",
-        "CB-Focal (source)", "LDAM-DRW (common: no source)", "Decouple-cRT (second stage: source)",
-        "Decouple-LWS (second stage: source)", "BBN (source)", "Ours (S = 1)", "Ours (S = 10 / S = 40)",
+        "Cross Entropy (common: no source recipe)", "CE-DRW (common: no source recipe)",
+        "CE-DRS (common: no source recipe)", "CB-Focal (source)", "LDAM-DRW (common: no source recipe)",
+        "Decouple-cRT (second stage: source)", "Decouple-LWS (second stage: source)", "BBN (source)", "Ours (S = 1)",
+        "Ours (S = 10 / S = 40)",
     ]  # fmt: skip

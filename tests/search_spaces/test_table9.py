@@ -52,7 +52,9 @@ def test_an_adjustment_at_an_end_of_its_range_is_said():
         return {"test/top1": 50.0, "adjusted/tau": 0.0 if trial.row == "CR⇒CR" else 1.0}
 
     (table,) = tables(results("table9", last))
-    ending = "adjusted/tau was chosen at an end of its range, 0 to 2. CR⇒CR (digits-LT IF 50): 0 in 2 of n = 2."
+    ending = (
+        "adjusted/tau was chosen at an end of its range, 0 to 2. CR⇒CR (digits-LT IF 50): 0 (in 2 of 2 replicates)."
+    )
     assert table.notes[-1] == ending
 
 

@@ -57,6 +57,8 @@ def test_its_runs_are_reported_and_what_is_not_known_is_said(
     then, now = (json.loads(study("report", "mine", "--format", "json").stdout) for study in (old[0], finished[0]))
     assert then["notices"]["small"] == [UNKNOWN, *now["notices"]["small"][1:]]
     assert now["notices"]["small"][0] == KNOWN
+    assert [row.pop("seeds") for row in then["rows"]] == [[], []]
+    assert [len(row.pop("seeds")) for row in now["rows"]] == [2, 2]
     assert {**then, "notices": {}} == {**now, "notices": {}}
     for form in ("table", "markdown", "html"):
         assert UNKNOWN in old[0]("report", "mine", "--format", form).stdout

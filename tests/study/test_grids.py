@@ -53,12 +53,12 @@ def at_edges(*chosen, rows=("IB⇒CR", "IB⇒IB", "IB⇒CB")):
 
 def test_values_chosen_at_an_end_of_what_could_be_are_counted():
     assert at_edges(taus(2.0, 1.9, 2.0)) == [
-        "adjusted/tau was chosen at an end of its range, 0 to 2. IB⇒CR (digits): 2 in 2 of n = 3.",
+        "adjusted/tau was chosen at an end of its range, 0 to 2. IB⇒CR (digits): 2 (in 2 of 3 replicates).",
     ]
     (note,) = at_edges(taus(0.0, 2.0, 0.0, 0.0), taus(0.1, 1.0, switch="IB"), taus(2.0, switch="CB"))
     assert note == (
-        "adjusted/tau was chosen at an end of its range, 0 to 2. IB⇒CR (digits): 0 in 3 of n = 4; "
-        "IB⇒CR (digits): 2 in 1 of n = 4; IB⇒CB (digits): 2 in 1 of n = 1."
+        "adjusted/tau was chosen at an end of its range, 0 to 2. IB⇒CR (digits): 0 (in 3 of 4 replicates); "
+        "IB⇒CR (digits): 2 (in 1 of 4 replicates); IB⇒CB (digits): 2 (in 1 of 1 replicates)."
     )
 
 

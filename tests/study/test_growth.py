@@ -159,8 +159,8 @@ def test_crossed_replicates_grow_to_the_next_square_and_keep_what_they_have(smal
     [
         (("crossed",), ("all",), "--vary all instead of --vary crossed"),
         (("subset", "split"), ("seed",), "--vary seed instead of --vary subset, split"),
-        ((), ("seed",), "--vary seed instead of no --vary"),
-        (("crossed",), (), "no --vary instead of --vary crossed"),
+        ((), ("seed",), "--vary seed instead of without --vary"),
+        (("crossed",), (), "without --vary instead of --vary crossed"),
     ],
 )
 def test_a_run_does_not_begin_to_vary_something_else(small_space, was, now, said):

@@ -224,7 +224,7 @@ def test_what_is_for_searches_is_refused_for_a_table(request_, message):
 @pytest.mark.parametrize("references", [("sampler_search",), ("table9", "sampler_search")])
 def test_the_points_of_a_search_are_not_crossed(references):
     request = Request(vary=("crossed",))
-    with pytest.raises(Refusal, match="--vary = 'crossed': must be another: sampler_search is an open search"):
+    with pytest.raises(Refusal, match="--vary = 'crossed': must be seed, subset, split or all for sampler_search"):
         draft(*references, replicates=4, request=request)
 
 

@@ -74,7 +74,7 @@ def test_a_line_says_what_replicates_vary_and_what_all_have(seeds, line):
 
 
 def test_replicates_that_are_pairs_are_said_to_be_so():
-    words = "4 replicates vary subset (0, 1) and training seed (0, 1), in pairs; all have split 0."
+    words = "4 replicates vary subset (0, 1) and training seed (0, 1), every pair; all have split 0."
     assert lines([crossed(cell("IB", "CR", replicates=4))]) == [words]
 
 

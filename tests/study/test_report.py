@@ -198,7 +198,7 @@ def test_crossed_replicates_have_their_spread_taken_apart_in_place_of_hypotheses
     spread = "Where the spread comes from: subset and training seed"
     assert [each.title for each in section.tables] == ["table9: a title", spread]
     assert [each.title for each in section.exhibits][1:3] == [spread, spread], "the table, and its picture"
-    words = "4 replicates vary subset (0, 1) and training seed (0, 1), in pairs; all have split 0."
+    words = "4 replicates vary subset (0, 1) and training seed (0, 1), every pair; all have split 0."
     assert section.notices == [words, NOT_INDEPENDENT]
     record = json.loads(report.json())
     assert record["differences"] == []
@@ -228,7 +228,8 @@ def test_a_crossing_that_is_incomplete_has_neither_spread_nor_hypotheses():
     report = report_of(trials, first)
     (section,) = report.sections
     assert [each.title for each in section.tables] == ["table9: a title"]
-    assert section.notices[1:] == ["Incomplete: 27 of 36 replicates have ended.", NOT_INDEPENDENT]
+    later = "Where the spread comes from is shown once all pairs of a row have ended."
+    assert section.notices[1:] == ["Incomplete: 27 of 36 replicates have ended.", NOT_INDEPENDENT, later]
     assert json.loads(report.json())["differences"] == []
 
 

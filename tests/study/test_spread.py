@@ -36,7 +36,7 @@ def test_each_row_has_its_standard_deviations_and_the_last_their_root_mean_squar
     assert table.rows == [
         ["IB⇒IB", "digits", "2.83", "1.41", "3.16"],  # √8, √2, √10
         ["IB⇒CR", "digits", "0.00", "2.00", "2.00"],  # 0, √4, √4
-        ["all 2 rows (root mean square)", "digits", "2.00", "1.73", "2.65"],  # √4, √3, √7
+        ["all 2 rows, pooled", "digits", "2.00", "1.73", "2.65"],  # √4, √3, √7
     ]
     assert table.labels == 2
 
@@ -44,14 +44,14 @@ def test_each_row_has_its_standard_deviations_and_the_last_their_root_mean_squar
 def test_notes_say_what_was_estimated_and_whose_the_variance_is():
     table, figure = shown(ADDED, OWN)
     estimated, shares = table.notes
-    assert "points of test/top1 after the last epoch: between values of subset, and of training seed" in estimated
+    assert "points of test/top1 after the last epoch: of the effect of subset, and of training seed" in estimated
     assert "every pair of 2 with 2 values" in estimated
-    assert "by a two-way analysis of variance" in estimated
+    assert "by two-way analysis of variance" in estimated
     assert "With 2 values, the standard error of the variance between them is about 141 % of it at least" in estimated
     assert "below 0 is shown as 0" in estimated
     assert shares == (  # 4, 1 and 2 of 7
-        "Of the variance, digits, over all rows: subset 57 %, training seed 43 %; 14 % is what training seed does "
-        "alike with every subset."
+        "Of the variance, digits, over all rows: subset 57 %, training seed 43 %; 14 % is an effect of training "
+        "seed that is the same for every subset."
     )
     assert figure.caption == "Shares of each row's variance, from 2 × 2 pairs of subset and training seed."
 
@@ -69,7 +69,7 @@ def test_the_picture_s_data_are_the_variances_and_shares_that_sum_to_all():
     _, figure = shown(ADDED, OWN)
     assert figure.name == "spread"
     assert list(figure.head[:2]) == ["row", "column"]
-    segments = ["subset", "training seed, the same with every subset", "training seed, with each subset its own"]
+    segments = ["subset", "training seed, same effect for every subset", "training seed, other effect for each subset"]
     assert list(figure.head[2:]) == [f"{what}: {each}" for what in ("variance", "share in %") for each in segments]
     assert [row[:5] for row in figure.rows] == [["IB⇒IB", "digits", 8.0, 2.0, 0.0], ["IB⇒CR", "digits", 0.0, 0.0, 4.0]]
     assert [row[5:] for row in figure.rows] == [[80.0, 20.0, 0.0], [0.0, 0.0, 100.0]]

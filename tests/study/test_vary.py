@@ -51,7 +51,7 @@ def test_replicates_differ_in_what_was_asked_for_alone(study: Study, arguments: 
         (["--seeds", "1"], "table7: One replicate: split 0, subset 0, training seed 0."),
         (
             ["--vary", "crossed"],
-            "table7: 9 replicates vary subset (0 to 2) and training seed (0 to 2), in pairs; all have split 0.",
+            "table7: 9 replicates vary subset (0 to 2) and training seed (0 to 2), every pair; all have split 0.",
         ),
         (
             ["--data", "cifar10"],
@@ -96,7 +96,7 @@ ON_CIFAR = "must be cifar10 or cifar100 with --short"
         ("table7 --vary subset --vary crossed", "--vary = 'subset, crossed': must be all or crossed alone"),
         ("table7 --vary crossed --seeds 3", "--seeds = 3: must be a square with --vary crossed, such as 4"),
         ("table7 --vary crossed --seeds 8", "--seeds = 8: must be a square with --vary crossed"),
-        ("sampler_search --vary crossed", "--vary = 'crossed': must be another: sampler_search is an open search"),
+        ("sampler_search --vary crossed", "--vary = 'crossed': must be seed, subset, split or all for sampler_search"),
         (
             "table7 --data cifar10 --vary split",
             "--vary = 'split': must be subset, seed, crossed or all: cifar10 has no split",
@@ -175,7 +175,7 @@ def test_a_crossed_run_tells_where_its_spread_comes_from_and_grows(
     study("resume", "mine")
     assert parsed(study("status", "mine", "--json"))["epochs_trained_now"] == 0
     shown = study("report", "mine").stdout
-    assert "9 replicates vary subset (0 to 2) and training seed (0 to 2), in pairs; all have split 0." in shown
+    assert "9 replicates vary subset (0 to 2) and training seed (0 to 2), every pair; all have split 0." in shown
     assert "Where the spread comes from: subset and training seed" in shown
     assert "Hypotheses, set down" not in shown
 
@@ -188,8 +188,56 @@ def _check_spread(report: dict[str, Any], size: int) -> None:
     assert notices[-1].startswith("Replicates that share a value are not independent")
     (table,) = [each for each in report["tables"] if each["title"].startswith("Where the spread comes from")]
     body = {row[0]: row[2:] for row in table["rows"]}
-    assert list(body) == ["IB⇒IB", "IB⇒CR", "all 2 rows (root mean square)"]
+    assert list(body) == ["IB⇒IB", "IB⇒CR", "all 2 rows, pooled"]
     for row, name in zip(report["rows"], body, strict=False):
         assert len(set(row["values"])) > 1
         assert body[name] == deviations(row["values"])
     assert any("spread.png" in figure["file"] for figure in report["figures"])
+
+
+# Spaces of one's own
+
+
+OWN = """
+from dataclasses import replace
+
+from search_spaces import table7
+
+
+def space(request):
+    return replace(table7.space({request}), name="own")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--vary subset", "own: --vary = 'subset': must be left out: its function does not use request.vary"),
+        ("--vary crossed", "own: --vary = 'crossed': must be left out: its function does not use request.vary"),
+        ("--vary seed --vary split", "own: --vary = 'seed': must be left out"),
+    ],
+)
+def test_a_space_that_does_not_look_at_it_refuses(study: Study, tmp_path: Path, arguments: str, words: str) -> None:
+    fixed = 'replace(request, vary=("split",))'
+    deaf = tmp_path / "own.py"
+    deaf.write_text(OWN.format(request=fixed))
+    assert str(study("run", str(deaf), *arguments.split(), "--dry-run", code=2).exception).startswith(words)
+    deaf.write_text(OWN.format(request="request"))
+    study("run", str(deaf), *arguments.split(), "--dry-run")
+
+
+def test_a_search_says_what_its_points_and_champions_will_vary(study: Study) -> None:
+    said = study("run", "sampler_search", "--data", "cifar10", "--seeds", "2", "--dry-run").stdout.splitlines()
+    assert [each for each in said if "eplicate" in each] == [
+        "sampler_search: Points: 2 replicates vary training seed (0, 1); all have subset 0 (published).",
+        "sampler_search: Champions: 3 replicates vary training seed (1000 to 1002); all have subset 0 (published).",
+    ]
+    assert said[-1].partition("precision ")[2] in ("bf16", "fp32")
+
+
+def test_searches_that_vary_other_things_are_other_runs(study: Study) -> None:
+    """Also with one replicate a point: champions will have other subsets."""
+    plans = [
+        parsed(study("run", "sampler_search", "--vary", word, "--dry-run", "--json")) for word in ("seed", "subset")
+    ]
+    assert plans[0]["run"] != plans[1]["run"]

@@ -152,8 +152,8 @@ def test_a_row_says_what_of_it_is_its_source_s():
         (methods.crt, large, "Decouple-cRT (second stage: source)"),
         (methods.crt, base("cifar10"), "Decouple-cRT (source)"),
         (methods.crt, base("digits"), "Decouple-cRT (source: CIFAR's, 200 epochs)"),
-        (methods.ce_drw, large, "CE-DRW (common: no source)"),
-        (methods.balanced_softmax, base("cifar10"), "Balanced softmax (common: no source)"),
+        (methods.ce_drw, large, "CE-DRW (common: no source recipe)"),
+        (methods.balanced_softmax, base("cifar10"), "Balanced softmax (common: no source recipe)"),
         (methods.switching, large, "Ours (S = 1)"),
     ]
     for method, made, row in named:
