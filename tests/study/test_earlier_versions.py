@@ -76,3 +76,11 @@ def test_they_are_not_gone_on_with_for_their_states_would_be_others(
     assert "--retrain" in message
     assert "\n" not in message
     assert (home / "store/runs/mine/plan.json").read_bytes() == before
+
+
+def test_a_dry_run_says_what_training_them_anew_would_cost(
+    old: tuple[Study, Path], finished: tuple[Study, Path, str]
+) -> None:
+    said = old[0]("run", finished[2], "--seeds", "2", "--name", "mine", "--retrain", "--dry-run").stdout
+    assert KNOWN in said
+    assert "run mine: 4 trainings" in said

@@ -192,6 +192,8 @@ def _check_spread(report: dict[str, Any], size: int) -> None:
     for row, name in zip(report["rows"], body, strict=False):
         assert len(set(row["values"])) > 1
         assert body[name] == deviations(row["values"])
+        assert [(int(each["subset"]), int(each["training seed"])) for each in row["seeds"]] == list(PAIRS[: size**2])
+        assert row["replicates"] == list(range(size**2))
     assert any("spread.png" in figure["file"] for figure in report["figures"])
 
 
