@@ -37,8 +37,8 @@ def lines(trials: Iterable[PlannedTrial], searched: bool = False) -> list[str]:
 
 def _words(trial: PlannedTrial) -> str:
     seeds = trial.seeds
-    if not seeds:
-        return "What replicates vary is not known: an earlier version planned them."
+    if not any(seeds):  # of an earlier version, or of a space whose work does not say it
+        return "What replicates vary is not known: their plan does not say it."
     values = {name: list(dict.fromkeys(each[name] for each in seeds)) for name in seeds[0]}
     vary = [f"{name} ({_listed(found)})" for name, found in values.items() if len(found) > 1]
     same = [f"{name} {found[0]}" for name, found in values.items() if len(found) == 1]

@@ -16,7 +16,7 @@ from study.store import Store
 
 Study = Callable[..., Result]
 
-UNKNOWN = "What replicates vary is not known: an earlier version planned them."
+UNKNOWN = "What replicates vary is not known: their plan does not say it."
 KNOWN = "2 replicates vary split (0, 1), subset (0, 1) and training seed (0, 1)."
 
 
