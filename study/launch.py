@@ -244,8 +244,8 @@ def print_plan(wish: Wish, place: Home, retrain: bool, as_json: bool) -> None:
             drawn = _anew_if_changed(before, drawn) if retrain else grown(before, drawn)
     plan, recipes = drawn.plan, list(drawn.recipes.values())
     searches = {space.name: space.search.trials for space in plan.spaces if space.search is not None}
-    configs = [*(trial.config for trial in plan.trials), *_bases(drawn)]
-    precisions = {drawn.work.resolve(config, 0, plan.machine).origin["precision"] for config in configs}
+    points = [drawn.work.resolve(config, 0, plan.machine) for config in _bases(drawn)]
+    precisions = {recipe.origin["precision"] for recipe in (*recipes, *points)}
     record = {
         "study": plan.study, "run": plan.run,
         "trials": [
