@@ -72,6 +72,15 @@ def test_on_the_paper_s_data_replicates_share_the_published_subset(name: str) ->
     assert {trial.config["subset_seed"] for trial in made(name, paper=True).trials} == {0}
 
 
+@pytest.mark.parametrize("name", ["table8", "table10", "figure3", "figure4"])
+def test_what_follows_single_images_has_one_split_and_one_subset(name: str) -> None:
+    for vary in ((), ("all",), ("seed",)):
+        assert {tuple(trial.config["varies"]) for trial in made(name, vary=vary).trials} == {("seed",)}
+    for word in ("subset", "split", "crossed"):
+        with pytest.raises(Refusal, match="this space compares replicates of one"):
+            made(name, vary=(word,))
+
+
 def _turns(recipe: Resolved) -> list[int]:
     """The first two epochs, the last, and those whose instruction differs in more than the lr from the one before."""
     plain = [{name: value for name, value in epoch.items() if name != "lr"} for epoch in recipe.epochs]

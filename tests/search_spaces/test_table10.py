@@ -125,11 +125,3 @@ def test_before_anything_has_ended_the_weights_are_known_already():
     accuracy, shown = tables(results("table10", nothing))
     assert [str(row[1]) for row in accuracy.rows] == ["–", "–"]
     assert sum(float(row[2]) for row in shown.rows) == pytest.approx(1, abs=1e-3)
-
-
-def test_its_replicates_have_one_split_and_one_subset_whatever_is_asked_for():
-    for vary in ((), ("all",), ("seed",)):
-        assert {tuple(trial.config["varies"]) for trial in space("table10", vary=vary).trials} == {("seed",)}
-    for word in ("subset", "split", "crossed"):
-        with pytest.raises(Refusal, match="this space compares replicates of one"):
-            space("table10", vary=(word,))

@@ -107,11 +107,3 @@ def test_without_any_run_there_is_no_figure_and_no_number():
 def test_data_whose_counts_only_their_lists_know_are_refused():
     with pytest.raises(Refusal, match=r"--data = 'imagenet-lt': data whose class counts are declared would do"):
         space("table8", data=("imagenet-lt",))
-
-
-def test_its_replicates_have_one_split_and_one_subset_whatever_is_asked_for():
-    for vary in ((), ("all",), ("seed",)):
-        assert {tuple(trial.config["varies"]) for trial in space("table8", vary=vary).trials} == {("seed",)}
-    for word in ("subset", "split", "crossed"):
-        with pytest.raises(Refusal, match="this space compares replicates of one"):
-            space("table8", vary=(word,))
