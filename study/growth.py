@@ -46,7 +46,7 @@ def grown(before: Plan, drawn: Draft) -> Draft:
         others = (_other_seeds(trial, drawn.find(trial.name)) for trial in before.trials)
         if before.request.vary != now.request.vary and (any(others) or any(space.search for space in now.spaces)):
             differs.append(f"{_vary(now)} instead of {_vary(before)}")
-        remedy = "the same, or another --name, would do" if differs else remedy
+        remedy = "must be the same, or have another --name" if differs else remedy
         lost += differs or other
     if lost:
         shown = "; ".join(lost[:3]) + (f"; and {len(lost) - 3} more" if len(lost) > 3 else "")

@@ -201,7 +201,7 @@ class Config:
         object.__setattr__(self, "milestones", tuple(stones))
         if self.warmup_from is not None:
             share = number(self.warmup_from)
-            self._require("warmup_from", 0 <= share <= 1, "a share of the lr from 0 to 1, or none, would do")
+            self._require("warmup_from", 0 <= share <= 1, "must be none, or a share of the lr from 0 to 1")
             object.__setattr__(self, "warmup_from", share)
         highest = math.log(max(self.gamma, 1.0)) * len(stones) + math.log(self.lr or 1.0)
         self._require("gamma", highest < 700, "an lr that stays finite through the milestones would do")
@@ -234,9 +234,9 @@ class Config:
     def _check_parts(self) -> None:
         """What goes together."""
         good = not self.crossed or self.varies == ("subset_seed", "seed")
-        self._require("crossed", good, "false would do, or varies = subset_seed, seed")
+        self._require("crossed", good, "must be false, unless varies = subset_seed, seed")
         good = self.alpha_epochs is None or (self.bilateral and _is_int(self.alpha_epochs, self.epochs))
-        remedy = f"none would do, or, of a bilateral network, a whole number ≥ epochs = {self.epochs}"
+        remedy = f"must be none, or, of a bilateral network, a whole number ≥ epochs = {self.epochs}"
         self._require("alpha_epochs", good, remedy)
         linear = "a linear classifier would do: no ldam, no bilateral"
         scaled = self.retrain is not None and self.retrains == "scale"

@@ -120,7 +120,7 @@ def test_a_run_grows_by_replicates_cells_and_spaces_and_what_it_holds_stays(smal
         (lambda small: draft(small("other", CELLS)), "no small"),
         (
             lambda small: draft(small(cells=CELLS), machine=Machine("cpu", 2)),
-            "2 threads a rank instead of 1 (--cpus-per-trial): the same, or another --name, would do",
+            "2 threads a rank instead of 1 (--cpus-per-trial): must be the same, or have another --name",
         ),
         (
             lambda small: draft(small(cells=CELLS), machine=Machine("cpu", 1, "bf16", ranks=2)),
@@ -167,7 +167,7 @@ def test_a_run_does_not_begin_to_vary_something_else(small_space, was, now, said
     path = small_space(cells=CELLS)
     with pytest.raises(Refusal) as refused:
         growth.grown(stored(varied(path, 4, *was)), varied(path, 9, *now))
-    assert str(refused.value).endswith(f"not a superset of it: {said}: the same, or another --name, would do")
+    assert str(refused.value).endswith(f"not a superset of it: {said}: must be the same, or have another --name")
 
 
 def test_the_same_said_in_other_words_is_no_difference(small_space):

@@ -159,7 +159,7 @@ def test_every_field_has_a_wrong_value_above():
         ({"bilateral": True, "reinitialise": True}, "reinitialise", "False would do: a bilateral network"),
         ({"bilateral": True, "switch_beta": 0.99}, "switch_beta", "0.0 would do: a bilateral network"),
         ({"bilateral": True, "switch": "IB", "alpha_epochs": 199}, "alpha_epochs", "≥ epochs = 200"),
-        ({"alpha_epochs": 200}, "alpha_epochs", "none would do, or, of a bilateral network"),
+        ({"alpha_epochs": 200}, "alpha_epochs", "must be none, or, of a bilateral network"),
         ({"bilateral": True}, "switch", "'IB' would do: a bilateral network"),
         ({"bilateral": True, "switch": "IB", "loss": "ldam"}, "loss", "has a head of its own"),
     ],
