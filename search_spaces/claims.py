@@ -48,7 +48,8 @@ def _claim(words: str, part: str, contrasts: Iterable[Contrast]) -> list[Contras
 
 CONTRASTS = (
     *_claim(
-        "instance-balanced is the best first sampler", "Table 9",
+        "instance-balanced is the best first sampler",
+        "Table 9",
         (Contrast(f"IB⇒{switch}", f"{first}⇒{switch}") for switch in SAMPLERS for first in ("CB", "CR")),
     ),
     *_claim("switching to class-reversed improves every first sampler", "Table 9", table9.CR_IMPROVES),
@@ -56,20 +57,29 @@ CONTRASTS = (
     *_claim("switching on from CR to CB drops", "Table 7", table7.HYPOTHESES[:1]),
     *_claim("CB before CR changes nothing", "Table 7", table7.HYPOTHESES[1:]),
     *_claim(
-        "joint training is better than a fixed backbone", "Table 11",
-        (Contrast(f"{switch}, joint{end}", f"{switch}, fixed{end}")
-         for switch in SAMPLERS for end in ("", ", re-trained")),
+        "joint training is better than a fixed backbone",
+        "Table 11",
+        (
+            Contrast(f"{switch}, joint{end}", f"{switch}, fixed{end}")
+            for switch in SAMPLERS
+            for end in ("", ", re-trained")
+        ),
     ),
     *_claim(
-        "without a switch, re-training the classifier helps", "Table 11",
+        "without a switch, re-training the classifier helps",
+        "Table 11",
         (Contrast(f"IB, {way}, re-trained", f"IB, {way}") for way in ("fixed", "joint")),
     ),
     *_claim(
-        "with a switch, re-training the classifier changes nothing", "Table 11",
-        (Contrast(f"{switch}, {way}, re-trained", f"{switch}, {way}", 1.0)
-         for switch in ("CB", "CR") for way in ("fixed", "joint")),
+        "with a switch, re-training the classifier changes nothing",
+        "Table 11",
+        (
+            Contrast(f"{switch}, {way}, re-trained", f"{switch}, {way}", 1.0)
+            for switch in ("CB", "CR")
+            for way in ("fixed", "joint")
+        ),
     ),
-)  # fmt: skip
+)
 
 
 def space(request: Request) -> Space:

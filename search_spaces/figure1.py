@@ -53,12 +53,14 @@ def view(results: Results) -> list[Figure | None]:
         shown.append(_weights(column, config))
         shown.append(
             curves(
-                f"figure1b-{slug(column)}", f"Figure 1(b): test accuracy, {column}",
+                f"figure1b-{slug(column)}",
+                f"Figure 1(b): test accuracy, {column}",
                 "Accuracy on all test images after each epoch, mean over replicates, with a band of ± std.",
                 {row: result.curve("test/top1") for row, result in own.items()},
-                y="test accuracy (%)", marks={"switch": config.last_first},
+                y="test accuracy (%)",
+                marks={"switch": config.last_first},
             )
-        )  # fmt: skip
+        )
     return shown
 
 

@@ -73,11 +73,14 @@ def learning_speed(results: Results, column: str) -> Figure | None:
     switched = [config.last_first for config in configs if config.switch != config.first]
     mark = "switch" if len(switched) == len(configs) else "switch (ours)"
     return panels(
-        slug(f"{results.space.name}-{column}"), f"{results.space.title}, {column}",
+        slug(f"{results.space.name}-{column}"),
+        f"{results.space.title}, {column}",
         "Accuracy on a class's training images, un-augmented, after each epoch: mean over replicates, with a band of "
         "± std. Classes are ranked by size, 0 the largest.",
-        sets, y="training accuracy of the class (%)", marks={mark: switched[0]} if switched else None,
-    )  # fmt: skip
+        sets,
+        y="training accuracy of the class (%)",
+        marks={mark: switched[0]} if switched else None,
+    )
 
 
 def ranks(classes: int) -> Sequence[int]:

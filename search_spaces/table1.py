@@ -111,8 +111,9 @@ def _read_outs(results: Results, methods_of: Mapping[str, object]) -> Table:
     measures = {"Cross Entropy": "holdout/top1", **READ_OUTS}
     rows = [
         [row, *(results.cell(row, column, measures[str(method)]) for column in results.columns)]
-        for row, method in methods_of.items() if method in measures
-    ]  # fmt: skip
+        for row, method in methods_of.items()
+        if method in measures
+    ]
     notes = [f"In % after the last epoch ({', '.join(measures.values())})."]
     for read_out, measure in READ_OUTS.items():
         rows_of = [row for row, method in methods_of.items() if method == read_out]

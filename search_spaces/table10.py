@@ -49,8 +49,10 @@ def space(request: Request) -> Space:
         weights = probabilities(irregularity)
         by_irregularity = methods.weighted_switching(config, weights, "irregularity")
         axes: dict[str, str | int | float] = {
-            "weight": "irregularity", "source": source, "floored": sum(value == 0 for value in irregularity),
-        }  # fmt: skip
+            "weight": "irregularity",
+            "source": source,
+            "floored": sum(value == 0 for value in irregularity),
+        }
         trials.append(trial(methods.switching(config), "cardinality", {"weight": "cardinality"}, {MAIN: 82.9}))
         trials.append(trial(by_irregularity, "irregularity", axes, {MAIN: 82.8}))
     return Space(

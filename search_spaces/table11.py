@@ -40,9 +40,10 @@ def space(request: Request) -> Space:
             for (joint, anew), figure in zip(WAYS, figures, strict=True):
                 cell = replace(config, first="IB", switch=switch, S=1, joint=joint, reinitialise=anew)
                 axes = {
-                    "switch": switch, "training": "joint" if joint else "fixed",
+                    "switch": switch,
+                    "training": "joint" if joint else "fixed",
                     "classifier": "re-trained" if anew else "kept",
-                }  # fmt: skip
+                }
                 row = f"{switch}, {axes['training']}" + (", re-trained" if anew else "")
                 trials.append(trial(cell, row, axes, {MAIN: figure}))
     return Space(

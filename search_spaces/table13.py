@@ -76,11 +76,13 @@ def view(results: Results) -> list[Table | Figure]:
     printed = {name: figures for _, name, figures in ROWS}
     return [
         Table(
-            f"{results.space.title}, {column}", head,
-            [[row, *_cells(results[row, column], printed[row])] for row in results.rows], notes,
+            f"{results.space.title}, {column}",
+            head,
+            [[row, *_cells(results[row, column], printed[row])] for row in results.rows],
+            notes,
         )
         for column in results.columns
-    ]  # fmt: skip
+    ]
 
 
 def _cells(result: Result, figures: tuple[float, ...]) -> list[Cell]:

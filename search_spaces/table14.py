@@ -35,9 +35,10 @@ HYPOTHESES = (
     *(Contrast(better=f"Our, {rate}", worse=f"Standard, {rate}") for rate in PAPER),
     *(
         Contrast(better=f"{procedure}, {STAGE_WISE}", worse=f"{procedure}, {rate:g}")
-        for procedure in PROCEDURES for rate in RATES
+        for procedure in PROCEDURES
+        for rate in RATES
     ),
-)  # fmt: skip
+)
 
 
 def constant(config: Config, rate: float) -> Config:
@@ -73,9 +74,10 @@ def view(results: Results) -> list[Table | Figure]:
     notes = ["Top-1 in % after the last epoch (test/top1)."]
     return [
         Table(
-            f"{results.space.title}, {column}", head,
+            f"{results.space.title}, {column}",
+            head,
             [[rate, *(results.cell(f"{procedure}, {rate}", column) for procedure in PROCEDURES)] for rate in PAPER],
             notes,
         )
         for column in results.columns
-    ]  # fmt: skip
+    ]

@@ -65,10 +65,12 @@ def space(request: Request) -> Space:
                 if place < len(figures):
                     config, row = under_recipe(request, method(length))
                     made = trial(
-                        config, f"Ours ({late})" if method is after_the_standard_procedure else row,
-                        {"method": config.method, "epochs": config.epochs}, {COLUMN: figures[place]},
+                        config,
+                        f"Ours ({late})" if method is after_the_standard_procedure else row,
+                        {"method": config.method, "epochs": config.epochs},
+                        {COLUMN: figures[place]},
                         provenance=provenance,
-                    )  # fmt: skip
+                    )
                     part = f", {base.backbone}, {length.epochs} epochs"
                     trials.append(in_part(made, part, PAPER_LENGTHS[place]))
     return Space(

@@ -54,10 +54,12 @@ def space(request: Request) -> Space:
             for method, figures, provenance in ROWS:
                 config, row = under_recipe(request, method(replace(base, backbone=backbone)))
                 made = trial(
-                    config, f"Ours (S = {config.S})" if method is after_the_standard_procedure else row,
-                    {"method": config.method, "backbone": backbone}, {COLUMN: figures[place]},
+                    config,
+                    f"Ours (S = {config.S})" if method is after_the_standard_procedure else row,
+                    {"method": config.method, "backbone": backbone},
+                    {COLUMN: figures[place]},
                     provenance=provenance,
-                )  # fmt: skip
+                )
                 trials.append(in_part(made, f", {backbone}", PAPER_BACKBONES[place]))
     return Space(
         name="table3",

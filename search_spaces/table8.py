@@ -113,9 +113,11 @@ def _correlations(result: Result, own: Regularity | None, paper: str) -> Table:
 
     n = np.asarray(CARDINALITY, dtype=float)
     printed = [pearson(n, np.asarray(column)) for column in (IRREGULARITY, 1 / n, F_NORM)]
-    measured = [None, None, None] if own is None else [
-        pearson(own.counts, column) for column in (own.irregularity, 1 / own.counts, own.f_norm)
-    ]  # fmt: skip
+    measured = (
+        [None, None, None]
+        if own is None
+        else [pearson(own.counts, column) for column in (own.irregularity, 1 / own.counts, own.f_norm)]
+    )
     names = ("irregularity", "1 / cardinality", "F-norm")
     rows = [
         [name, _four(ours), *([_four(theirs)] if paper else [])]
@@ -130,9 +132,16 @@ def _data(own: Regularity) -> list[list[float]]:
     """One row a class, as the figure's data have it."""
     c = own.covariance
     columns = (
-        range(len(own.counts)), own.counts, own.learned, own.forgotten, c[:, 0, 0], c[:, 0, 1], c[:, 1, 1], own.f_norm,
+        range(len(own.counts)),
+        own.counts,
+        own.learned,
+        own.forgotten,
+        c[:, 0, 0],
+        c[:, 0, 1],
+        c[:, 1, 1],
+        own.f_norm,
         own.irregularity,
-    )  # fmt: skip
+    )
     return [[int(rank), int(n), *map(float, others)] for rank, n, *others in zip(*columns, strict=True)]
 
 
@@ -147,14 +156,24 @@ def _figure(result: Result, own: Regularity, paper: str, runs: str) -> Figure:
         axis.legend()
 
     head = (
-        "class", "cardinality", "learned", "forgotten", "var_learned", "covariance", "var_forgotten", "f_norm",
+        "class",
+        "cardinality",
+        "learned",
+        "forgotten",
+        "var_learned",
+        "covariance",
+        "var_forgotten",
+        "f_norm",
         "irregularity",
-    )  # fmt: skip
+    )
     return Figure(
-        figure_name(result.trial.column), f"Table 8: irregularity by cardinality, {result.trial.column}",
+        figure_name(result.trial.column),
+        f"Table 8: irregularity by cardinality, {result.trial.column}",
         f"F-norm of each class's covariance over its cardinality; logarithmic axes, where 0 has no place. {runs}",
-        draw, head, _data(own),
-    )  # fmt: skip
+        draw,
+        head,
+        _data(own),
+    )
 
 
 def _four(value: float | None) -> str:

@@ -106,15 +106,22 @@ def _of(results: Results, column: str) -> list[Table | Figure | None]:
     return [
         Table(f"Theorem 1: the bound's terms, {column}", head, rows, notes),
         curves(
-            slug(f"bound-{column}"), f"Theorem 1: the bound's terms, {column}",
-            f"{caption} The theorem's condition is that {GAP} is above 0.", terms, x=since, y="cross-entropy (nats)",
+            slug(f"bound-{column}"),
+            f"Theorem 1: the bound's terms, {column}",
+            f"{caption} The theorem's condition is that {GAP} is above 0.",
+            terms,
+            x=since,
+            y="cross-entropy (nats)",
         ),
         curves(
-            slug(f"assumption3-{column}"), f"Theorem 1: assumption 3, {column}",
-            f"{caption} 1: the smaller a class, the larger its mean training loss.", _finite(ordered), x=since,
+            slug(f"assumption3-{column}"),
+            f"Theorem 1: assumption 3, {column}",
+            f"{caption} 1: the smaller a class, the larger its mean training loss.",
+            _finite(ordered),
+            x=since,
             y="rank correlation of L̄_j with j",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _finite(curves: Mapping[str, Mapping[int, Sequence[float]]]) -> dict[str, dict[int, list[float | None]]]:

@@ -78,10 +78,13 @@ def clean(
     for each in leftovers if not dry_run else ():
         store.delete_record(each.path)
     return Cleaned(
-        states=len(dropped), bytes=sum(each.bytes for each in dropped),
-        leftovers=len(leftovers), leftover_bytes=sum(each.bytes for each in leftovers),
-        kept_by_grace=kept_by_grace, set_aside=set_aside,
-    )  # fmt: skip
+        states=len(dropped),
+        bytes=sum(each.bytes for each in dropped),
+        leftovers=len(leftovers),
+        leftover_bytes=sum(each.bytes for each in leftovers),
+        kept_by_grace=kept_by_grace,
+        set_aside=set_aside,
+    )
 
 
 def clean_runs(

@@ -23,9 +23,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def _places(function: Function) -> Function:
     store = click.option("--store", metavar="URL", help="Where states lie: a folder or URL. [default: HOME/store]")
     home = click.option(
-        "--home", default="./studies", envvar="STUDY_HOME", show_default=True, show_envvar=True,
+        "--home",
+        default="./studies",
+        envvar="STUDY_HOME",
+        show_default=True,
+        show_envvar=True,
         help="Folder for states, MLflow, Optuna and artefacts.",
-    )  # fmt: skip
+    )
     return home(store(function))
 
 
@@ -162,10 +166,12 @@ def show(space: str) -> None:
 @cli.command()
 @click.argument("spaces", nargs=-1, required=True, metavar="SPACE...", shell_complete=_space_names)
 @click.option(
-    "--data", multiple=True, metavar="NAME",
+    "--data",
+    multiple=True,
+    metavar="NAME",
     help="digits, cifar10, cifar100, imagenet-lt, inaturalist2018, places-lt or folder:PATH; repeatable. "
     "[default: digits]",
-)  # fmt: skip
+)
 @click.option(
     "--imbalance", multiple=True, type=float, metavar="IF", help="Imbalance factor; repeatable. [default: 50]"
 )
@@ -176,26 +182,34 @@ def show(space: str) -> None:
 )
 @click.option("--paper", is_flag=True, help="The paper's own data, epochs and protocol.")
 @click.option(
-    "--short", is_flag=True,
+    "--short",
+    is_flag=True,
     help="A short protocol: CIFAR (--data cifar10 or cifar100) with the paper's ResNet-32 in 30 epochs instead of 200.",
-)  # fmt: skip
+)
 @click.option(
-    "--vary", multiple=True, type=click.Choice(["seed", "subset", "split", "all", CROSSED]),
+    "--vary",
+    multiple=True,
+    type=click.Choice(["seed", "subset", "split", "all", CROSSED]),
     help="What a replicate differs from the others in; repeatable. seed: the training seed (initial weights, sampling, "
     "augmentation). subset: which images the long-tailed set keeps. split: which images are for test. all: all that "
     "the data have. crossed: every pair of a subset and a seed, which tells how much of the spread each makes; "
     "--seeds is then a square, by default 9. [default: seed, on the published subset; of digits, all]",
-)  # fmt: skip
+)
 @click.option(
-    "-o", "options", multiple=True, metavar="NAME=VALUE",
+    "-o",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
     help="Of single spaces, such as recipe=source; @FILE stands for a file's content. `study show` names them.",
-)  # fmt: skip
+)
 @click.option("--trials", type=click.IntRange(min=1), help="Points of an open search, in all. [default: the space's]")
 @click.option("--objectives", metavar="WORDS", help="Of an open search, such as top1,few. [default: top1]")
 @click.option(
-    "--early-stop", type=click.IntRange(min=1), metavar="K",
+    "--early-stop",
+    type=click.IntRange(min=1),
+    metavar="K",
     help="Of an open search: end a point that is below the median, K epochs after its last switch. [default: never]",
-)  # fmt: skip
+)
 @click.option(
     "--name", metavar="RUN", help="What to call the run; with more of the same, one grows. [default: from its content]"
 )
@@ -242,14 +256,35 @@ def show(space: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the trials and what they cost; train nothing, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run, one JSON object; else the report as one.")
 def run(
-    spaces: Sequence[str], data: Sequence[str], imbalance: Sequence[float], seeds: int | None, paper: bool,
-    short: bool, vary: Sequence[str], options: Sequence[str], trials: int | None, objectives: str | None,
-    early_stop: int | None, name: str | None,
-    home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None,
-    address: str | None, cpus_per_trial: float, gpus_per_trial: float | None,
-    ranks_per_trial: int | None, precision: str, gpu_steps: str, data_dir: str | None,
-    download: bool, retrain: bool, dry_run: bool, as_json: bool,
-) -> None:  # fmt: skip
+    spaces: Sequence[str],
+    data: Sequence[str],
+    imbalance: Sequence[float],
+    seeds: int | None,
+    paper: bool,
+    short: bool,
+    vary: Sequence[str],
+    options: Sequence[str],
+    trials: int | None,
+    objectives: str | None,
+    early_stop: int | None,
+    name: str | None,
+    home: str,
+    store: str | None,
+    tracking_uri: str | None,
+    storage: str | None,
+    workers: int | None,
+    address: str | None,
+    cpus_per_trial: float,
+    gpus_per_trial: float | None,
+    ranks_per_trial: int | None,
+    precision: str,
+    gpu_steps: str,
+    data_dir: str | None,
+    download: bool,
+    retrain: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
 
     SPACE is a name from `study list`, `all` for every table and figure that can have these data, or the path of a
@@ -269,9 +304,16 @@ def run(
     if len(kinds) > 1 and {"all", CROSSED} & set(kinds):
         raise Refusal("--vary", ", ".join(kinds), "must be all or crossed alone, or some of seed, subset and split")
     request = Request(
-        tuple(dict.fromkeys(data)), tuple(dict.fromkeys(imbalance)), paper, trials or 0, words, early_stop or 0,
-        _options(options), short, kinds,
-    )  # fmt: skip
+        tuple(dict.fromkeys(data)),
+        tuple(dict.fromkeys(imbalance)),
+        paper,
+        trials or 0,
+        words,
+        early_stop or 0,
+        _options(options),
+        short,
+        kinds,
+    )
     if gpus_per_trial is None:
         gpus_per_trial = float(not address and has_gpu() and planning.wants_gpu(spaces, request))
     elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
@@ -302,9 +344,18 @@ def run(
 @click.option("--retrain", is_flag=True, help="Begin anew, if the sources have changed; the old records stay.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
 def resume(
-    run: str, home: str, store: str | None, tracking_uri: str | None, storage: str | None, workers: int | None,
-    address: str | None, gpu_steps: str | None, retry_failed: bool, retrain: bool, as_json: bool,
-) -> None:  # fmt: skip
+    run: str,
+    home: str,
+    store: str | None,
+    tracking_uri: str | None,
+    storage: str | None,
+    workers: int | None,
+    address: str | None,
+    gpu_steps: str | None,
+    retry_failed: bool,
+    retrain: bool,
+    as_json: bool,
+) -> None:
     """Go on with a RUN after an interruption: its plan is stored, nothing else need be said.
 
     A space of your own must still be where it was.
@@ -409,10 +460,13 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
 @click.argument("run", shell_complete=_run_names)
 @_places
 @click.option(
-    "--format", "form", default="table", show_default=True,
+    "--format",
+    "form",
+    default="table",
+    show_default=True,
     type=click.Choice(["table", "markdown", "csv", "json", "html"]),
     help="html is one page, the figures inside; csv has a line a value.",
-)  # fmt: skip
+)
 @click.option("--figures", metavar="DIR", help="Write the figures there (PNG), each beside its data (CSV).")
 def report(run: str, home: str, store: str | None, form: str, figures: str | None) -> None:
     """Print a RUN's tables in the paper's shape, beside its figures: from the store alone.

@@ -76,9 +76,12 @@ def _own_parts() -> list[psutil.Process]:
 
 
 def _watch(
-    node: str, parts: Sequence[psutil.Process], ended: threading.Event, lost: Callable[[], None],
+    node: str,
+    parts: Sequence[psutil.Process],
+    ended: threading.Event,
+    lost: Callable[[], None],
     patience: int = PATIENCE,
-) -> None:  # fmt: skip
+) -> None:
     answers = [0]
 
     def ask() -> None:

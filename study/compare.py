@@ -78,11 +78,19 @@ class Difference:
     def to_json(self) -> dict[str, Any]:
         """As it is, flat."""
         return {
-            "column": self.column, "better": self.contrast.better, "worse": self.contrast.worse,
-            "margin": self.contrast.margin, "claim": self.contrast.claim, "measure": self.contrast.measure,
-            "n": self.estimate.n, "mean": self.estimate.mean, "low": self.estimate.low, "high": self.estimate.high,
-            "p": self.estimate.p, "verdict": self.verdict,
-        }  # fmt: skip
+            "column": self.column,
+            "better": self.contrast.better,
+            "worse": self.contrast.worse,
+            "margin": self.contrast.margin,
+            "claim": self.contrast.claim,
+            "measure": self.contrast.measure,
+            "n": self.estimate.n,
+            "mean": self.estimate.mean,
+            "low": self.estimate.low,
+            "high": self.estimate.high,
+            "p": self.estimate.p,
+            "verdict": self.verdict,
+        }
 
 
 def objectives(plan: Plan, trial: PlannedTrial, header: Callable[[str], Json]) -> list[float]:

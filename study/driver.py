@@ -40,9 +40,14 @@ class Services:
 
 
 def start(
-    draft: Draft, store: Store, services: Services, resources: Resources, before: Collection[Replicate],
-    answer: Callable[[], None], retry_failed: bool = False,
-) -> int:  # fmt: skip
+    draft: Draft,
+    store: Store,
+    services: Services,
+    resources: Resources,
+    before: Collection[Replicate],
+    answer: Callable[[], None],
+    retry_failed: bool = False,
+) -> int:
     """Train what is missing of a run and bring its records up to date; returns the exit code.
 
     Args:
@@ -123,9 +128,15 @@ class _Drive:
     """Lets Ray train, and passes on what happens to the records, the projection and the user's view."""
 
     def __init__(
-        self, draft: Draft, store: Store, projection: Projection, progress: Progress, begun: Start,
-        given_up: dict[Replicate, dict[str, Any]], stored: set[str],
-    ) -> None:  # fmt: skip
+        self,
+        draft: Draft,
+        store: Store,
+        projection: Projection,
+        progress: Progress,
+        begun: Start,
+        given_up: dict[Replicate, dict[str, Any]],
+        stored: set[str],
+    ) -> None:
         self._draft, self._store, self._projection, self._progress = draft, store, projection, progress
         self._begun, self._given_up, self._stored = begun, given_up, stored
         self.lost: dict[Replicate, Failure] = {}  # what failed for a reason that may be gone next time
@@ -214,9 +225,12 @@ class _Drive:
             self._projection.failed((trial, number), failure)
             if failure.for_good:
                 self._given_up[trial, number] = {
-                    "trial": trial, "replicate": number, "reason": failure.reason, "traceback": failure.traceback,
+                    "trial": trial,
+                    "replicate": number,
+                    "reason": failure.reason,
+                    "traceback": failure.traceback,
                     "stage": stage.key,
-                }  # fmt: skip
+                }
             else:
                 self.lost[trial, number] = failure
         if failure.for_good:

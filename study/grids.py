@@ -16,9 +16,13 @@ BEST = "best epoch (selected on test)"
 
 
 def grid(
-    results: Results, *, rows: Sequence[str] | None = None, beside: Mapping[str, str] | None = None, corner: str = "",
+    results: Results,
+    *,
+    rows: Sequence[str] | None = None,
+    beside: Mapping[str, str] | None = None,
+    corner: str = "",
     notes: Sequence[str] = (),
-) -> Table:  # fmt: skip
+) -> Table:
     """Rows by columns of each trial's own measure after the last epoch, beside the paper's figures.
 
     Args:

@@ -32,10 +32,11 @@ def grown(before: Plan, drawn: Draft) -> Draft:
     )
     if changed:
         raise Refusal(
-            "sources", ", ".join(changed),
+            "sources",
+            ", ".join(changed),
             f"they changed since run {before.run} was planned, so its states would be others: "
             "check out what it was planned with, or start it anew with --retrain",
-        )  # fmt: skip
+        )
     lost, other = _lost(before, drawn)
     remedy = (
         "at least what it has, or another --name, would do; if its data or its space's file have changed, --retrain "
@@ -52,9 +53,14 @@ def grown(before: Plan, drawn: Draft) -> Draft:
         shown = "; ".join(lost[:3]) + (f"; and {len(lost) - 3} more" if len(lost) > 3 else "")
         raise Refusal("run", before.run, f"it can only grow, and this is not a superset of it: {shown}: {remedy}")
     drawn.plan = replace(
-        drawn.plan, run=before.run, created=before.created, generation=before.generation,
-        tracking_uri=before.tracking_uri, storage=before.storage, home=before.home,
-    )  # fmt: skip
+        drawn.plan,
+        run=before.run,
+        created=before.created,
+        generation=before.generation,
+        tracking_uri=before.tracking_uri,
+        storage=before.storage,
+        home=before.home,
+    )
     return drawn
 
 
@@ -130,7 +136,11 @@ def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:
 def anew(before: Plan, drawn: Draft) -> Draft:
     """A run begun once more under its name, for its sources have changed: what was recorded stays as history."""
     drawn.plan = replace(
-        drawn.plan, run=before.run, generation=before.generation + 1,
-        tracking_uri=before.tracking_uri, storage=before.storage, home=before.home,
-    )  # fmt: skip
+        drawn.plan,
+        run=before.run,
+        generation=before.generation + 1,
+        tracking_uri=before.tracking_uri,
+        storage=before.storage,
+        home=before.home,
+    )
     return drawn

@@ -101,8 +101,14 @@ def run(wish: Wish, place: Home, services: Services, download: bool, retrain: bo
 
 
 def resume(
-    called: str, place: Home, services: Services, machines: Machines, retry_failed: bool, retrain: bool, as_json: bool,
-) -> int:  # fmt: skip
+    called: str,
+    place: Home,
+    services: Services,
+    machines: Machines,
+    retry_failed: bool,
+    retrain: bool,
+    as_json: bool,
+) -> int:
     """Go on with a run whose plan is stored; returns the exit code.
 
     Args:
@@ -199,9 +205,15 @@ def _prepare(drawn: Draft, resources: Resources, download: bool) -> None:
 
 
 def _start(
-    drawn: Draft, before: Plan | None, store: Store, place: Home, chosen: tuple[str, str], resources: Resources,
-    as_json: bool, retry_failed: bool = False,
-) -> int:  # fmt: skip
+    drawn: Draft,
+    before: Plan | None,
+    store: Store,
+    place: Home,
+    chosen: tuple[str, str],
+    resources: Resources,
+    as_json: bool,
+    retry_failed: bool = False,
+) -> int:
     from study import driver, runs
     from study.report import Report
 
@@ -247,22 +259,33 @@ def print_plan(wish: Wish, place: Home, retrain: bool, as_json: bool) -> None:
     points = [drawn.work.resolve(config, 0, plan.machine) for config in _bases(drawn)]
     precisions = {recipe.origin["precision"] for recipe in (*recipes, *points)}
     record = {
-        "study": plan.study, "run": plan.run,
+        "study": plan.study,
+        "run": plan.run,
         "trials": [
             {
-                "trial": trial.name, "config": trial.config, "axes": trial.axes,
-                "replicates": list(trial.by_replicate), "seeds": list(trial.seeds), "epochs": trial.epochs,
+                "trial": trial.name,
+                "config": trial.config,
+                "axes": trial.axes,
+                "replicates": list(trial.by_replicate),
+                "seeds": list(trial.seeds),
+                "epochs": trial.epochs,
             }
             for trial in plan.trials
         ],
-        "spaces": {space.name: _cost(drawn, space.name) for space in plan.spaces}, "searches": searches,
-        "trials_total": len(recipes), "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
-        "epochs_naive": sum(len(recipe.epochs) for recipe in recipes), "epochs_needed": plan.epochs_needed,
+        "spaces": {space.name: _cost(drawn, space.name) for space in plan.spaces},
+        "searches": searches,
+        "trials_total": len(recipes),
+        "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
+        "epochs_naive": sum(len(recipe.epochs) for recipe in recipes),
+        "epochs_needed": plan.epochs_needed,
         "epochs_to_train": len(tree.missing(recipes, stored)),
-        "device": plan.machine.device, "gpus": plan.resources.gpus, "threads": plan.machine.threads,
+        "device": plan.machine.device,
+        "gpus": plan.resources.gpus,
+        "threads": plan.machine.threads,
         "ranks": plan.machine.ranks,
-        "precision": sorted(precisions), "left_out": drawn.left_out,
-    }  # fmt: skip
+        "precision": sorted(precisions),
+        "left_out": drawn.left_out,
+    }
     if as_json:
         click.echo(json.dumps(record, indent=2, ensure_ascii=False))
         return

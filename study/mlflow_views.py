@@ -90,23 +90,35 @@ def _state(space: PlannedSpace, generation: int, group: str, values: Sequence[st
     if generation:  # older ones are of other sources
         words += f" and tags.`study.generation` = '{generation}'"
     return {
-        "searchFilter": words, "orderByKey": f"params.`{group}`", "orderByAsc": True,
+        "searchFilter": words,
+        "orderByKey": f"params.`{group}`",
+        "orderByAsc": True,
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": group}]},
         "groupsExpanded": {f"param.{group}.{value}": False for value in values if len(values) <= CLOSED},
         "runsHiddenMode": "FIRST_20_RUNS",
-        "selectedColumns": columns, "columnOrder": columns, "columnWidths": dict.fromkeys(columns, 190),
-        "chartsSearchFilter": f"^({'|'.join(measures)})$", "isAccordionReordered": True,
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": dict.fromkeys(columns, 190),
+        "chartsSearchFilter": f"^({'|'.join(measures)})$",
+        "isAccordionReordered": True,
         "compareRunSections": [
             {"uuid": "curves", "name": "curves", "display": True, "isReordered": True, "columns": 2, "cardHeight": 260}
         ],
         "compareRunCharts": [
             {
-                "uuid": measure, "type": "LINE", "metricKey": measure, "metricSectionId": "curves", "xAxisKey": "step",
-                "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True, "isGenerated": False, "deleted": False,
+                "uuid": measure,
+                "type": "LINE",
+                "metricKey": measure,
+                "metricSectionId": "curves",
+                "xAxisKey": "step",
+                "useGlobalXaxisKey": True,
+                "useGlobalLineSmoothing": True,
+                "isGenerated": False,
+                "deleted": False,
             }
             for measure in measures
         ],
-    }  # fmt: skip
+    }
 
 
 def _text(value: object) -> str:

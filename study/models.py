@@ -79,9 +79,12 @@ class Models:
                 if model is None or not model.ready:
                     continue  # its state was damaged meanwhile: the next start sees to it
                 version = self._client.create_model_version(
-                    name, f"models:/{model.id}", run_id=run, model_id=model.id,
+                    name,
+                    f"models:/{model.id}",
+                    run_id=run,
+                    model_id=model.id,
                     tags={"study.key": key, **tags},
-                )  # fmt: skip
+                )
             if rank == 0:
                 self._client.set_registered_model_alias(name, CHAMPION, version.version)
 

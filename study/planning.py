@@ -36,9 +36,12 @@ class Draft:
     """
 
     def __init__(
-        self, plan: Plan, spaces: Sequence[Space], listed: Sequence[PlannedTrial],
+        self,
+        plan: Plan,
+        spaces: Sequence[Space],
+        listed: Sequence[PlannedTrial],
         left_out: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plan = replace(plan, trials=())
         self.left_out = dict(left_out or {})
         self.spaces = {space.name: space for space in spaces}
@@ -63,9 +66,11 @@ class Draft:
         if trial.stopped:
             own = {number: cut(recipe, trial.epochs) for number, recipe in own.items()}
         trial = replace(
-            trial, ends=tuple(recipe.keys[-1] for recipe in own.values()), epochs=len(own[numbers[0]].epochs),
+            trial,
+            ends=tuple(recipe.keys[-1] for recipe in own.values()),
+            epochs=len(own[numbers[0]].epochs),
             seeds=tuple(recipe.seeds for recipe in own.values()),
-        )  # fmt: skip
+        )
         self._trials[trial.name] = trial
         for number, recipe in own.items():
             self.recipes[trial.name, number] = recipe
@@ -121,9 +126,13 @@ class Draft:
         assert space.search is not None
         label = f"champion {point.label}"
         champion = replace(
-            point, row=label, label=label, champion_of=point.label, first_replicate=FRESH,
+            point,
+            row=label,
+            label=label,
+            champion_of=point.label,
+            first_replicate=FRESH,
             measure=space.search.reported[0],
-        )  # fmt: skip
+        )
         return self.append(champion, space.search.fresh)
 
     def through(self, key: str) -> list[Replicate]:
@@ -198,9 +207,10 @@ def draft(
         if spaces and space.work != spaces[0].work:
             raise Refusal("space", reference, "a run of its own would do: it is trained by other code than the others")
         for option, given in (
-            ("--trials", request.trials), ("--objectives", ", ".join(request.objectives)),
+            ("--trials", request.trials),
+            ("--objectives", ", ".join(request.objectives)),
             ("--early-stop", request.early_stop),
-        ):  # fmt: skip
+        ):
             if given and space.search is None:
                 raise Refusal(option, given, f"it is for an open search, and {space.name} lists its trials")
         if CROSSED in request.vary and space.search is not None:
@@ -329,10 +339,19 @@ def _check_vary(trial: PlannedTrial, vary: Sequence[str]) -> None:
 def _planned_trial(space: str, trial: Trial, measure: str) -> PlannedTrial:
     """A trial as planned, not resolved yet; `measure` stands in for its own."""
     return PlannedTrial(
-        space=space, label=trial.label, row=trial.row, column=trial.column, config=trial.config, axes=trial.axes,
-        paper=trial.paper, paper_of=trial.paper_of, epochs=0, ends=(), measure=trial.measure or measure,
+        space=space,
+        label=trial.label,
+        row=trial.row,
+        column=trial.column,
+        config=trial.config,
+        axes=trial.axes,
+        paper=trial.paper,
+        paper_of=trial.paper_of,
+        epochs=0,
+        ends=(),
+        measure=trial.measure or measure,
         provenance=trial.provenance,
-    )  # fmt: skip
+    )
 
 
 def _planned_space(
@@ -345,10 +364,17 @@ def _planned_space(
         base = tuple(space.work.resolve(own.base, number, machine).keys[-1] for number in numbers)
         search = PlannedSearch(own.trials, own.seed, own.fresh, own.reported, base, early_stop)
     return PlannedSpace(
-        name=space.name, title=space.title, evidence=space.evidence, objectives=space.objectives,
-        contrasts=space.contrasts, domain=space.domain, file=where,
-        file_digest=hashlib.sha256(path.read_bytes()).hexdigest(), search=search, paper_columns=space.paper_columns,
-    )  # fmt: skip
+        name=space.name,
+        title=space.title,
+        evidence=space.evidence,
+        objectives=space.objectives,
+        contrasts=space.contrasts,
+        domain=space.domain,
+        file=where,
+        file_digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        search=search,
+        paper_columns=space.paper_columns,
+    )
 
 
 def commit() -> str:

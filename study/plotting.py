@@ -16,11 +16,24 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 RC: dict[str, Any] = {
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 8, "xtick.labelsize": 8,
-    "ytick.labelsize": 8, "figure.titlesize": 8, "figure.labelsize": 8, "legend.frameon": False, "axes.grid": True,
-    "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.2, "lines.markersize": 4,
-    "grid.linewidth": 0.4, "grid.alpha": 0.5, "font.family": "DejaVu Sans",
-}  # fmt: skip
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "figure.titlesize": 8,
+    "figure.labelsize": 8,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "grid.linewidth": 0.4,
+    "grid.alpha": 0.5,
+    "font.family": "DejaVu Sans",
+}
 
 Curves = Mapping[int, Sequence[float | None]]  # by replicate, one value an epoch
 
@@ -36,9 +49,15 @@ def style(number: int) -> dict[str, Any]:
 
 
 def curves(
-    name: str, title: str, caption: str, series: Mapping[str, Curves], *,
-    y: str, x: str = "epoch", marks: Mapping[str, float] | None = None,
-) -> Figure | None:  # fmt: skip
+    name: str,
+    title: str,
+    caption: str,
+    series: Mapping[str, Curves],
+    *,
+    y: str,
+    x: str = "epoch",
+    marks: Mapping[str, float] | None = None,
+) -> Figure | None:
     """Curves by epoch: of each series the mean over replicates, with a band of ± std where there are several.
 
     Args:
@@ -54,17 +73,25 @@ def curves(
 
 
 def panels(
-    name: str, title: str, caption: str, sets: Mapping[str, Mapping[str, Curves]], *,
-    y: str, x: str = "epoch", marks: Mapping[str, float] | None = None,
-) -> Figure | None:  # fmt: skip
+    name: str,
+    title: str,
+    caption: str,
+    sets: Mapping[str, Mapping[str, Curves]],
+    *,
+    y: str,
+    x: str = "epoch",
+    marks: Mapping[str, float] | None = None,
+) -> Figure | None:
     """The same with a panel for each of several sets of series, by its title; two in a row, axes and legend shared.
 
     A series has one style in all panels, by its place among the names of all sets.
     """
     means = {
-        (panel, label): points for panel, series in sets.items() for label, runs in series.items()
+        (panel, label): points
+        for panel, series in sets.items()
+        for label, runs in series.items()
         if (points := _by_epoch(runs))
-    }  # fmt: skip
+    }
     if not means:
         return None
     shown = list(dict.fromkeys(panel for panel, _ in means))

@@ -39,9 +39,15 @@ class Points:
     """
 
     def __init__(
-        self, draft: Draft, store: Store, projection: Projection, given_up: dict[Replicate, dict[str, Any]],
-        stored: set[str], planned: Sequence[Stage], say: Callable[[str], None],
-    ) -> None:  # fmt: skip
+        self,
+        draft: Draft,
+        store: Store,
+        projection: Projection,
+        given_up: dict[Replicate, dict[str, Any]],
+        stored: set[str],
+        planned: Sequence[Stage],
+        say: Callable[[str], None],
+    ) -> None:
         self._draft, self._store, self._projection = draft, store, projection
         self._given_up, self._stored, self._say = given_up, stored, say
         self._planned = {stage.key: stage for stage in planned}

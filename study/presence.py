@@ -42,9 +42,14 @@ class Start:
     """
 
     def __init__(
-        self, store: Store, run: str, generation: int, epochs_done: int, epochs_done_before: int,
+        self,
+        store: Store,
+        run: str,
+        generation: int,
+        epochs_done: int,
+        epochs_done_before: int,
         say: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store, self._run, self._say = store, run, say
         refuse_second(store, run)
         before = starts(store, run)
@@ -58,11 +63,19 @@ class Start:
             (int(name.partition(".")[0]) for name in store.records(f"runs/{run}/starts")), default=-1
         )
         self.record: Record = {
-            "number": self._number, "generation": generation, "started": now(), "ended": None,
-            "outcome": "running", "host": platform.node(),
-            "pid": os.getpid(), "token": secrets.token_hex(8), "epochs_done": epochs_done, "epochs_trained": 0,
-            "training": 0, "behind": "its last start was cut off before MLflow and Optuna showed everything",
-        }  # fmt: skip
+            "number": self._number,
+            "generation": generation,
+            "started": now(),
+            "ended": None,
+            "outcome": "running",
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "token": secrets.token_hex(8),
+            "epochs_done": epochs_done,
+            "epochs_trained": 0,
+            "training": 0,
+            "behind": "its last start was cut off before MLflow and Optuna showed everything",
+        }
         self._write()
         self._ended, self._warned, self._superseded = threading.Event(), False, False
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -155,10 +168,11 @@ def refuse_second(store: Store, run: str) -> None:
     if before and alive(before[-1]):
         last = before[-1]
         raise Refusal(
-            "run", run,
+            "run",
+            run,
             f"process {last['pid']} on {last['host']} trains it since {last['started'][:19]}: "
             f"wait for it, or `study stop {run}`",
-        )  # fmt: skip
+        )
 
 
 def request_stop(store: Store, run: str, at_once: bool) -> Record:

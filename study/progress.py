@@ -84,6 +84,10 @@ def _bar() -> Bar:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
-        BarColumn(), MofNCompleteColumn(), TextColumn("epochs"), TimeRemainingColumn(),
-        TextColumn("{task.description}"), console=Console(stderr=True),
-    )  # fmt: skip
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+    )

@@ -141,9 +141,11 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def table_json(table: Table) -> dict[str, Any]:
     """A table for JSON: text as it is, a measured entry with its values by replicate and the paper's figure."""
     return {
-        "title": table.title, "head": list(table.head),
-        "rows": [[_cell_json(cell) for cell in row] for row in table.rows], "notes": notes(table),
-    }  # fmt: skip
+        "title": table.title,
+        "head": list(table.head),
+        "rows": [[_cell_json(cell) for cell in row] for row in table.rows],
+        "notes": notes(table),
+    }
 
 
 def _cell_json(cell: str | Cell | None) -> str | Mapping[str, Any] | None:
@@ -151,18 +153,22 @@ def _cell_json(cell: str | Cell | None) -> str | Mapping[str, Any] | None:
         return cell
     printed, statistic = cell.printed, cell.statistic
     return {
-        **({"mean": cell.mean, "std": cell.std} if statistic is None else {"statistic": statistic.value}), "n": cell.n,
+        **({"mean": cell.mean, "std": cell.std} if statistic is None else {"statistic": statistic.value}),
+        "n": cell.n,
         **({"values": dict(cell.values)} if statistic is None else {}),
         **({"paper": printed.value, "provenance": printed.provenance, "paper_of": printed.of} if printed else {}),
-    }  # fmt: skip
+    }
 
 
 def figure_json(figure: Figure) -> dict[str, Any]:
     """A figure for JSON: what it says, and its data."""
     return {
-        "name": figure.name, "title": figure.title, "caption": figure.caption, "head": list(figure.head),
+        "name": figure.name,
+        "title": figure.title,
+        "caption": figure.caption,
+        "head": list(figure.head),
         "rows": [[_plain(value) for value in row] for row in figure.rows],
-    }  # fmt: skip
+    }
 
 
 def _plain(value: Any) -> str | float | int | None:

@@ -120,32 +120,42 @@ class Report:
     def render(self, form: str) -> str:
         """The report in one of `FORMATS`."""
         forms = {
-            "table": self.table, "markdown": self.markdown, "csv": self.csv, "json": self.json, "html": self.html,
-        }  # fmt: skip
+            "table": self.table,
+            "markdown": self.markdown,
+            "csv": self.csv,
+            "json": self.json,
+            "html": self.html,
+        }
         return forms[form]()
 
     def json(self) -> str:
         """One object: study, run, a row a trial, differences, searches, tables and figures, and what made it."""
         record = {
-            "study": "+".join(results.space.name for results in self._results), "run": self.plan.run,
+            "study": "+".join(results.space.name for results in self._results),
+            "run": self.plan.run,
             "rows": [_row(result) for results in self._results for result in results],
             "differences": [
                 {"space": results.space.name, **each.to_json()}
-                for results in self._results for each in results.hypotheses()
+                for results in self._results
+                for each in results.hypotheses()
             ],
             "searches": [searched.to_json() for searched in self.searches.values()],
             "tables": [
                 {"space": section.space.name, **render.table_json(table)}
-                for section in self.sections for table in section.tables
+                for section in self.sections
+                for table in section.tables
             ],
             "figures": [
                 {"space": section.space.name, "file": f"{section.file(figure)}.png", **render.figure_json(figure)}
-                for section in self.sections for figure in section.figures
+                for section in self.sections
+                for figure in section.figures
             ],
             "notices": {section.space.name: section.notices for section in self.sections},
-            "commit": self.plan.commit, "versions": dict(self.plan.versions), "device": self.plan.machine.device,
+            "commit": self.plan.commit,
+            "versions": dict(self.plan.versions),
+            "device": self.plan.machine.device,
             "hardware": self._hardware(),
-        }  # fmt: skip
+        }
         return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
 
     def csv(self) -> str:
@@ -182,10 +192,11 @@ class Report:
         sections = []
         for section in self.sections:
             body = "".join(
-                page.table_html(each) if isinstance(each, Table)
+                page.table_html(each)
+                if isinstance(each, Table)
                 else page.figure_html(each, self.pictures, f"{section.file(each)}.png")
                 for each in section.exhibits
-            )  # fmt: skip
+            )
             sections.append((section.space.title, section.notices, body))
         return page.page(self.plan.run, sections, self._made_by())
 
@@ -198,16 +209,20 @@ class Report:
         """The pictures, and beside each the data that it draws (CSV)."""
         data = {
             f"{section.file(figure)}.csv": render.figure_csv(figure)
-            for section in self.sections for figure in section.figures
-        }  # fmt: skip
+            for section in self.sections
+            for figure in section.figures
+        }
         return {**self.pictures, **data}
 
     def files(self) -> dict[str, bytes | str]:
         """What MLflow keeps of the report."""
         return {
-            "report.html": self.html(), "report.md": self.markdown(pictures=True), "report.csv": self.csv(),
-            "report.json": self.json(), **self.pictures,
-        }  # fmt: skip
+            "report.html": self.html(),
+            "report.md": self.markdown(pictures=True),
+            "report.csv": self.csv(),
+            "report.json": self.json(),
+            **self.pictures,
+        }
 
     def _hardware(self) -> list[str]:
         trained = (result.hardware for results in self._results for result in results)
@@ -249,10 +264,11 @@ def _notices(results: Results) -> list[str]:
     """What a reader must know first: data and protocol not the paper's, how far they carry, and what is missing."""
     space, found = results.space, []
     other = {
-        result.trial.column for result in results
+        result.trial.column
+        for result in results
         if (space.paper_columns and result.trial.column not in space.paper_columns)
         or (result.trial.paper_of and result.trial.paper_of != result.trial.column)
-    }  # fmt: skip
+    }
     if other:
         columns = "; ".join(column for column in results.columns if column in other)
         label = f" Evidence: {space.evidence}." if space.evidence and not results.plan.request.short else ""
@@ -274,14 +290,22 @@ def _row(result: Result) -> dict[str, Any]:
     part = trial.measure.partition("/")[0]
     shots = {shot: mean(list(result.last(f"{part}/{shot}").values())) for shot in grids.SHOTS}
     return {
-        "space": trial.space, "trial": trial.label, **trial.axes, "measure": trial.measure,
-        "mean": mean(list(values.values())), "std": std(list(values.values())), "n": len(values),
-        "values": list(values.values()), "replicates": list(values),
+        "space": trial.space,
+        "trial": trial.label,
+        **trial.axes,
+        "measure": trial.measure,
+        "mean": mean(list(values.values())),
+        "std": std(list(values.values())),
+        "n": len(values),
+        "values": list(values.values()),
+        "replicates": list(values),
         "seeds": [seeds for number, seeds in zip(trial.by_replicate, trial.seeds, strict=False) if number in values],
-        "paper": trial.paper, "paper_of": trial.paper_of,
-        "provenance": trial.provenance, "best_epoch_mean": mean(list(best.values())),
+        "paper": trial.paper,
+        "paper_of": trial.paper_of,
+        "provenance": trial.provenance,
+        "best_epoch_mean": mean(list(best.values())),
         **{shot: value for shot, value in shots.items() if value is not None},
-    }  # fmt: skip
+    }
 
 
 def _searched(plan: Plan, results: Results) -> Searched:

@@ -177,13 +177,19 @@ class Status:
         else:
             outcome = history[-1]["outcome"]
         return cls(
-            run=plan.run, study=plan.study, complete=len(complete), running=running, failed=len(failed),
-            waiting=rest - running, epochs_needed=plan.epochs_needed,
+            run=plan.run,
+            study=plan.study,
+            complete=len(complete),
+            running=running,
+            failed=len(failed),
+            waiting=rest - running,
+            epochs_needed=plan.epochs_needed,
             epochs_trained=sum(each["epochs_trained"] for each in history),
             epochs_trained_now=history[-1]["epochs_trained"] if history else 0,
             outcome="complete" if not rest and not failed else outcome,
-            bytes=sum(stored[end] for end in {replicates[replicate] for replicate in complete}), behind=behind,
-        )  # fmt: skip
+            bytes=sum(stored[end] for end in {replicates[replicate] for replicate in complete}),
+            behind=behind,
+        )
 
 
 def _unasked(plan: Plan, space: PlannedSpace) -> int:

@@ -68,9 +68,11 @@ class Search:
 
     def _open(self, space: PlannedSpace) -> optuna.Study:
         study = optuna.create_study(
-            study_name=self.study_name(space), storage=self._storage, directions=["maximize"] * len(space.objectives),
+            study_name=self.study_name(space),
+            storage=self._storage,
+            directions=["maximize"] * len(space.objectives),
             load_if_exists=True,
-        )  # fmt: skip
+        )
         if "run" not in study.user_attrs:
             study.set_user_attr("space", space.name)
             study.set_user_attr(
@@ -94,9 +96,11 @@ class Search:
     def _add(self, space: PlannedSpace, label: str, parameters: Mapping[str, Any], more: Mapping[str, Any]) -> None:
         """Add a running trial, whole or not at all: Optuna's own `ask` writes its parameters one by one."""
         running = optuna.trial.create_trial(
-            state=TrialState.RUNNING, params=dict(parameters), distributions=_distributions(space),
+            state=TrialState.RUNNING,
+            params=dict(parameters),
+            distributions=_distributions(space),
             user_attrs={"trial": label, **more},
-        )  # fmt: skip
+        )
         found = self._find(space, running) if (space.name, label) in self._unanswered else None
         self._unanswered.add((space.name, label))
         number = found or self._storage.create_new_trial(self._studies[space.name]._study_id, running)

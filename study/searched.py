@@ -25,9 +25,12 @@ class Searched:
     """
 
     def __init__(
-        self, space: PlannedSpace, results: Sequence[Result], values: Sequence[Sequence[float] | None],
+        self,
+        space: PlannedSpace,
+        results: Sequence[Result],
+        values: Sequence[Sequence[float] | None],
         reported: Mapping[str, Mapping[str, Sequence[float]]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.space, self._reported = space, reported
         self.stopped = sum(each.trial.stopped for each in results)
         pairs = zip(results, values, strict=True)
@@ -114,23 +117,36 @@ class Searched:
         """The search in a report's JSON."""
         assert self.space.search is not None
         return {
-            "space": self.space.name, "objectives": list(self.space.objectives), "trials": self.space.search.trials,
-            "planned": self.planned, "ended": len(self.points), "stopped": self.stopped,
+            "space": self.space.name,
+            "objectives": list(self.space.objectives),
+            "trials": self.space.search.trials,
+            "planned": self.planned,
+            "ended": len(self.points),
+            "stopped": self.stopped,
             "best": [trial.label for trial in self.front()],
             "points": [
-                {"trial": row.trial.label, **{name: row.trial.axes[name] for name in self.space.domain},
-                 "values": list(own)}
+                {
+                    "trial": row.trial.label,
+                    **{name: row.trial.axes[name] for name in self.space.domain},
+                    "values": list(own),
+                }
                 for row, own in self.points
             ],
             "champions": [
-                {"trial": row.trial.label, "champion_of": row.trial.champion_of, "n": len(row.trial.ends),
-                 **{name: {"mean": mean(values), "std": std(values), "values": list(values)}
-                    for name, values in self._reported[row.trial.label].items()}}
+                {
+                    "trial": row.trial.label,
+                    "champion_of": row.trial.champion_of,
+                    "n": len(row.trial.ends),
+                    **{
+                        name: {"mean": mean(values), "std": std(values), "values": list(values)}
+                        for name, values in self._reported[row.trial.label].items()
+                    },
+                }
                 for row, _ in self.champions
             ],
             "importances": self.importances,
             "history": [{"trial": label, "best": best} for label, best, _ in self.history()],
-        }  # fmt: skip
+        }
 
     def _figure(self) -> Figure:
         """The optimisation history and the importances."""

@@ -41,8 +41,12 @@ BATCH = 990  # metrics a call; MLflow takes 1,000 entities, of which some are ta
 CLASSES = 100  # with more of them, each one's accuracy is in the store alone
 DESCRIBED, FAILED_BECAUSE, FINISHED = "study.described", "study.failed_because", "study.finished"
 _AWAY = (
-    "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED",
-)  # fmt: skip
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "REQUEST_LIMIT_EXCEEDED",
+    "DEADLINE_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+)
 
 
 class Tracker:
@@ -85,9 +89,11 @@ class Tracker:
         plan = self._plan
         if self._parent is None:
             tags = {
-                "study.kind": "run", "study.run": plan.run, "study.generation": str(plan.generation),
+                "study.kind": "run",
+                "study.run": plan.run,
+                "study.generation": str(plan.generation),
                 "mlflow.note.content": self._note(),
-            }  # fmt: skip
+            }
             self._parent = self._client.create_run(
                 self._experiment, start_time=self._created, tags=tags, run_name=plan.run
             )
@@ -104,10 +110,13 @@ class Tracker:
         assert self._parent is not None
         plan, run_id = self._plan, self._parent.info.run_id
         tags = {
-            "study": plan.study, "replicates": plan.replicates, "trials": len(plan.trials), "commit": plan.commit,
+            "study": plan.study,
+            "replicates": plan.replicates,
+            "trials": len(plan.trials),
+            "commit": plan.commit,
             "epochs_needed": plan.epochs_needed,
             **{f"version.{name}": version for name, version in plan.versions.items()},
-        }  # fmt: skip
+        }
         self._client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
         self._client.log_dict(run_id, plan.to_json(), "plan.json")
 
@@ -120,9 +129,10 @@ class Tracker:
         """Whether the plan, as it is now, has been finished before: nothing is left to show."""
         parent = self._parent
         return (
-            parent is not None and parent.info.status == "FINISHED"
+            parent is not None
+            and parent.info.status == "FINISHED"
             and parent.data.tags.get(FINISHED) == self._plan.content
-        )  # fmt: skip
+        )
 
     def is_complete(self, trial: PlannedTrial, number: int) -> bool:
         """Whether a replicate's run holds everything already."""
@@ -266,10 +276,14 @@ class Tracker:
     def _create(self, trial: PlannedTrial, number: int) -> _Child:
         assert self._parent is not None
         tags = {
-            "mlflow.parentRunId": self._parent.info.run_id, "study.kind": "replicate", "study.run": self._plan.run,
-            "study.space": trial.space, "study.trial": trial.name, "study.replicate": str(number),
+            "mlflow.parentRunId": self._parent.info.run_id,
+            "study.kind": "replicate",
+            "study.run": self._plan.run,
+            "study.space": trial.space,
+            "study.trial": trial.name,
+            "study.replicate": str(number),
             "study.generation": str(self._plan.generation),
-        }  # fmt: skip
+        }
         name = (trial.name, number)
         run = self._find_child(name) if name in self._unanswered else None
         if run is None:

@@ -41,9 +41,11 @@ def serve(uri: str, artifacts: Path, host: str, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--default-artifact-root", artifacts.as_uri()]
     environment = {
-        **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password, and others see arguments
-    }  # fmt: skip
+    }
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server must not stay behind
     process = subprocess.Popen(command, env=environment, stdout=STDERR)
     try:

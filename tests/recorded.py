@@ -17,17 +17,35 @@ CONTRASTS = (Contrast("IB⇒CR", "IB⇒IB"),)
 
 
 def cell(
-    first: str, switch: str, dataset: str = "digits", paper: float | None = None, paper_of: str = "",
-    replicates: int = 3, measure: str = "test/top1", provenance: str = "", **axes: Any,
-) -> PlannedTrial:  # fmt: skip
+    first: str,
+    switch: str,
+    dataset: str = "digits",
+    paper: float | None = None,
+    paper_of: str = "",
+    replicates: int = 3,
+    measure: str = "test/top1",
+    provenance: str = "",
+    **axes: Any,
+) -> PlannedTrial:
     """A cell of Table 9; its states are called after it and the replicate's number."""
     row = f"{first}⇒{switch}"
     axes = {"dataset": dataset, "imbalance": 50.0, "first": first, "switch": switch, "S": 1, **axes}
     ends = tuple(f"{row} {dataset} {number}" for number in range(replicates))
     return PlannedTrial(
-        "table9", f"{row} ({dataset})", row, dataset, {"dataset": dataset}, axes, paper, paper_of, 200, ends, measure,
-        provenance=provenance, seeds=tuple(drawn(number, number, number) for number in range(replicates)),
-    )  # fmt: skip
+        "table9",
+        f"{row} ({dataset})",
+        row,
+        dataset,
+        {"dataset": dataset},
+        axes,
+        paper,
+        paper_of,
+        200,
+        ends,
+        measure,
+        provenance=provenance,
+        seeds=tuple(drawn(number, number, number) for number in range(replicates)),
+    )
 
 
 def drawn(split: int, subset: int, seed: int) -> dict[str, str]:
@@ -50,15 +68,29 @@ def plan(trials: list[PlannedTrial], names: tuple[str, ...] = ("table9",), file:
     fields = {"contrasts": CONTRASTS, "evidence": "same question", **changes}
     spaces = tuple(
         PlannedSpace(
-            name=name, title=f"{name}: a title", objectives=("test/top1",), domain={}, file=file, file_digest="",
+            name=name,
+            title=f"{name}: a title",
+            objectives=("test/top1",),
+            domain={},
+            file=file,
+            file_digest="",
             **fields,
         )
         for name in names
-    )  # fmt: skip
+    )
     return Plan(
-        run="r-0", request=Request(), machine=Machine("cpu", 1), resources=Resources(), replicates=3, spaces=spaces,
-        trials=tuple(trials), sources={}, epochs_needed=0, commit="c0", versions={"a": "1"},
-    )  # fmt: skip
+        run="r-0",
+        request=Request(),
+        machine=Machine("cpu", 1),
+        resources=Resources(),
+        replicates=3,
+        spaces=spaces,
+        trials=tuple(trials),
+        sources={},
+        epochs_needed=0,
+        commit="c0",
+        versions={"a": "1"},
+    )
 
 
 def header(*measures: dict[str, Any]) -> dict[str, Any]:

@@ -116,8 +116,9 @@ def test_a_measurement_that_fails_or_has_no_time_left_loses_no_other(step: Modul
 
     record = Record(tmp_path / "result.json", {"n": 2})
     assert alternate({"one": lambda: 1.0, "broken": lambda: 1 / 0, "two": lambda: 2.0}, 2, record) == {
-        "one": [1.0, 1.0], "two": [2.0, 2.0],
-    }  # fmt: skip
+        "one": [1.0, 1.0],
+        "two": [2.0, 2.0],
+    }
     record.result["three"] = record.take("three", lambda: 3)
     record._end = 0
     assert record.take("four", lambda: 4) is None
@@ -137,9 +138,11 @@ def test_the_call_for_a_gpu_runs_without_one_and_says_what_it_left_out(tmp_path:
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert [(name, part["exit"]) for name, part in found["parts"].items()] == [("card", 0), ("step", 0)]
     assert found["skipped"] == {
-        "recorded steps": "no CUDA device", "mps": "no CUDA device", "step_mps": "MPS does not run",
+        "recorded steps": "no CUDA device",
+        "mps": "no CUDA device",
+        "step_mps": "MPS does not run",
         "cifar": "no --data-dir",
-    }  # fmt: skip
+    }
     assert found["parts"]["step"]["skipped"]["recorded steps"] == "no CUDA device"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.json", "logs.tgz", "step.json"]
 
@@ -152,9 +155,11 @@ def test_a_part_that_fails_or_finds_no_time_stops_no_other(tmp_path: Path, monke
         return gpu.Kind(lambda part: part.run(sys.executable, "-c", program), limit)
 
     acts = {
-        "broken": kind("exit(3)", 30), "slow": kind("import time; time.sleep(60)", 2), "late": kind("", 1),
+        "broken": kind("exit(3)", 30),
+        "slow": kind("import time; time.sleep(60)", 2),
+        "late": kind("", 1),
         "good": kind("print(1)", 30),
-    }  # fmt: skip
+    }
     monkeypatch.setattr(gpu, "PARTS", acts)
     monkeypatch.setattr(gpu, "LEAST", 1.5)
     (tmp_path / "logs").mkdir()

@@ -45,6 +45,17 @@ def test_what_plans_and_names_states_is_free_of_torch() -> None:
     pure = ("config", "datasets", "methods", "protocol", "recipe")
     for name in pure:
         assert imported(ROOT / "trainables" / f"{name}.py") <= {
-            "__future__", "ast", "collections", "dataclasses", "functools", "hashlib", "importlib", "json", "math",
-            "pathlib", "study", "trainables", "typing",
-        }, name  # fmt: skip
+            "__future__",
+            "ast",
+            "collections",
+            "dataclasses",
+            "functools",
+            "hashlib",
+            "importlib",
+            "json",
+            "math",
+            "pathlib",
+            "study",
+            "trainables",
+            "typing",
+        }, name

@@ -132,10 +132,15 @@ class Config:
         self._require("dataset", isinstance(self.dataset, str), "a name would do")
         facts(self.dataset)
         for field, choices in (
-            ("backbone", BACKBONES), ("loss", LOSSES), ("precision", PRECISIONS),
-            ("retrains", ("classifier", "scale")), ("retrain_schedule", ("step", "cosine")),
-            ("fixed_batch_norm", ("train", "frozen")), ("protocol", PROTOCOLS), ("smoothing_share", ("others", "all")),
-        ):  # fmt: skip
+            ("backbone", BACKBONES),
+            ("loss", LOSSES),
+            ("precision", PRECISIONS),
+            ("retrains", ("classifier", "scale")),
+            ("retrain_schedule", ("step", "cosine")),
+            ("fixed_batch_norm", ("train", "frozen")),
+            ("protocol", PROTOCOLS),
+            ("smoothing_share", ("others", "all")),
+        ):
             self._require(field, getattr(self, field) in choices, f"one of {', '.join(choices)} would do")
         for field, some in (("measures", ("fit", "events")), ("varies", SEEDS)):
             value = getattr(self, field)
@@ -143,18 +148,32 @@ class Config:
             self._require(field, good, f"some of {', '.join(some)} would do")
             object.__setattr__(self, field, tuple(each for each in some if each in value))
         for field, low in (
-            ("epochs", 1), ("batch_size", 1), ("warmup", 0), ("S", 0), ("retrain_epochs", 1), ("retrain_batch", 0),
-        ):  # fmt: skip
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("warmup", 0),
+            ("S", 0),
+            ("retrain_epochs", 1),
+            ("retrain_batch", 0),
+        ):
             self._require(field, _is_int(getattr(self, field), low), f"a whole number ≥ {low} would do")
         for field in SEEDS:
             value = getattr(self, field)
             self._require(field, _is_int(value, 0) and value < 1 << 32, "a whole number from 0 to 2³² - 1 would do")
         for field, least, limit in (
-            ("imbalance", 1.0, math.inf), ("lr", 0.0, math.inf), ("gamma", 0.0, math.inf), ("momentum", 0.0, 1.0),
-            ("weight_decay", 0.0, math.inf), ("focal_gamma", 0.0, math.inf), ("max_margin", 0.0, math.inf),
-            ("tau", -math.inf, math.inf), ("beta", 0.0, 1.0), ("switch_beta", 0.0, 1.0), ("mixup", 0.0, math.inf),
-            ("retrain_lr", 0.0, math.inf), ("retrain_weight_decay", 0.0, math.inf),
-        ):  # fmt: skip
+            ("imbalance", 1.0, math.inf),
+            ("lr", 0.0, math.inf),
+            ("gamma", 0.0, math.inf),
+            ("momentum", 0.0, 1.0),
+            ("weight_decay", 0.0, math.inf),
+            ("focal_gamma", 0.0, math.inf),
+            ("max_margin", 0.0, math.inf),
+            ("tau", -math.inf, math.inf),
+            ("beta", 0.0, 1.0),
+            ("switch_beta", 0.0, 1.0),
+            ("mixup", 0.0, math.inf),
+            ("retrain_lr", 0.0, math.inf),
+            ("retrain_weight_decay", 0.0, math.inf),
+        ):
             value = number(getattr(self, field))
             above = (f" ≥ {least:g}" if least > -math.inf else "") + (f" and < {limit:g}" if limit < math.inf else "")
             self._require(field, math.isfinite(value) and least <= value < limit, f"a finite number{above} would do")
@@ -179,10 +198,11 @@ class Config:
         if known.natural is None:
             counts = known.counts(self.imbalance)
             self._require(
-                "imbalance", counts[-1] >= 1,
+                "imbalance",
+                counts[-1] >= 1,
                 f"{self.dataset} has at most {counts[0]} training images a class: "
                 f"at most {counts[0]} would leave one to the smallest",
-            )  # fmt: skip
+            )
         else:
             own = f"{known.natural:g}, its own, would do: {self.dataset} is long-tailed by nature"
             self._require("imbalance", self.imbalance == known.natural, own)
@@ -195,9 +215,10 @@ class Config:
         stones = self.milestones
         good = isinstance(stones, (list, tuple)) and all(_is_int(m, 0) for m in stones)
         self._require(
-            "milestones", good and list(stones) == sorted(set(stones)) and all(m < self.epochs for m in stones),
+            "milestones",
+            good and list(stones) == sorted(set(stones)) and all(m < self.epochs for m in stones),
             f"increasing whole numbers below epochs = {self.epochs} would do",
-        )  # fmt: skip
+        )
         object.__setattr__(self, "milestones", tuple(stones))
         if self.warmup_from is not None:
             share = number(self.warmup_from)
@@ -227,9 +248,10 @@ class Config:
             room = self.epochs - 1 - fixed
             remedy = f"at most {room} would do" if room >= 0 else "more epochs or an earlier milestone would do"
             raise Refusal(
-                "S", self.S,
+                "S",
+                self.S,
                 f"the last sampler would start at epoch {fixed + self.S}, beyond the {self.epochs} epochs: {remedy}",
-            )  # fmt: skip
+            )
 
     def _check_parts(self) -> None:
         """What goes together."""
@@ -242,9 +264,14 @@ class Config:
         scaled = self.retrain is not None and self.retrains == "scale"
         self._require("retrains", not scaled or self.head in ("linear", "rare"), linear)
         for field, plain in (
-            ("then", ()), ("retrain", None), ("mixup", 0.0), ("joint", True), ("reinitialise", False),
-            ("switch_beta", 0.0), ("switch", self.first),
-        ):  # fmt: skip
+            ("then", ()),
+            ("retrain", None),
+            ("mixup", 0.0),
+            ("joint", True),
+            ("reinitialise", False),
+            ("switch_beta", 0.0),
+            ("switch", self.first),
+        ):
             good = not self.bilateral or getattr(self, field) == plain
             self._require(field, good, f"{plain!r} would do: a bilateral network has no switch and one stage")
         self._require(

@@ -86,10 +86,17 @@ class LongTailed:
     """
 
     def __init__(
-        self, facts: Dataset, counts: NDArray[np.int64], train: NDArray[np.uint8], test: NDArray[np.uint8],
-        test_labels: NDArray[np.int64], in_val: NDArray[np.bool_], crop: int, device: torch.device,
+        self,
+        facts: Dataset,
+        counts: NDArray[np.int64],
+        train: NDArray[np.uint8],
+        test: NDArray[np.uint8],
+        test_labels: NDArray[np.int64],
+        in_val: NDArray[np.bool_],
+        crop: int,
+        device: torch.device,
         ranks: Ranks = ALONE,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.facts, self.counts, self.crop, self.device, self._own = facts, counts, crop, device, ranks.own
         self.shots = facts.split(counts.tolist())
         padded = np.pad(train, ((0, 0), (0, 0), (crop, crop), (crop, crop)))
@@ -193,9 +200,15 @@ def _files(dataset: str, device: str, root: Path | None, workers: int, ranks: Ra
 
 @lru_cache(maxsize=4)
 def _long_tailed(
-    dataset: str, imbalance: float, split_seed: int, subset_seed: int, crop: int, device: str, root: Path | None,
+    dataset: str,
+    imbalance: float,
+    split_seed: int,
+    subset_seed: int,
+    crop: int,
+    device: str,
+    root: Path | None,
     ranks: Ranks,
-) -> LongTailed:  # fmt: skip
+) -> LongTailed:
     """The long-tailed version of a balanced data set.
 
     Args:

@@ -107,10 +107,21 @@ _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 def _files(classes: int, largest: int, natural: float, lists: Lists | None, fingerprint: str) -> Dataset:
     """Files of images with the statistics of ImageNet and its size, at Liu et al.'s thresholds (2019)."""
     return Dataset(
-        classes=classes, largest=largest, channels=3, side=224, scale=255, mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225), crop=0, flip=True, many=100, few=20, fingerprint=fingerprint, natural=natural,
+        classes=classes,
+        largest=largest,
+        channels=3,
+        side=224,
+        scale=255,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        crop=0,
+        flip=True,
+        many=100,
+        few=20,
+        fingerprint=fingerprint,
+        natural=natural,
         lists=lists,
-    )  # fmt: skip
+    )
 
 
 def _listed(classes: int, largest: int, smallest: int, lists: Lists) -> Dataset:
@@ -120,18 +131,50 @@ def _listed(classes: int, largest: int, smallest: int, lists: Lists) -> Dataset:
 
 DATASETS = {
     "digits": Dataset(
-        classes=10, largest=124, channels=1, side=8, scale=16, mean=(0.3053,), std=(0.3761,), crop=1, flip=False,
-        many=40, few=10, fingerprint="sha256:87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826",
+        classes=10,
+        largest=124,
+        channels=1,
+        side=8,
+        scale=16,
+        mean=(0.3053,),
+        std=(0.3761,),
+        crop=1,
+        flip=False,
+        many=40,
+        few=10,
+        fingerprint="sha256:87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826",
         drawn=("split", "subset"),
     ),
     # The fingerprints of CIFAR are the MD5 sums of the official archives; torchvision checks each file's own.
     "cifar10": Dataset(
-        classes=10, largest=5000, channels=3, side=32, scale=255, mean=_CIFAR_MEAN, std=_CIFAR_STD, crop=4, flip=True,
-        many=100, few=20, fingerprint="md5:c58f30108f718f92721af3b95e74349a", drawn=("subset",),
+        classes=10,
+        largest=5000,
+        channels=3,
+        side=32,
+        scale=255,
+        mean=_CIFAR_MEAN,
+        std=_CIFAR_STD,
+        crop=4,
+        flip=True,
+        many=100,
+        few=20,
+        fingerprint="md5:c58f30108f718f92721af3b95e74349a",
+        drawn=("subset",),
     ),
     "cifar100": Dataset(
-        classes=100, largest=500, channels=3, side=32, scale=255, mean=_CIFAR_MEAN, std=_CIFAR_STD, crop=4, flip=True,
-        many=100, few=20, fingerprint="md5:eb9058c3a382ffc7106e4002c42a8d85", drawn=("subset",),
+        classes=100,
+        largest=500,
+        channels=3,
+        side=32,
+        scale=255,
+        mean=_CIFAR_MEAN,
+        std=_CIFAR_STD,
+        crop=4,
+        flip=True,
+        many=100,
+        few=20,
+        fingerprint="md5:eb9058c3a382ffc7106e4002c42a8d85",
+        drawn=("subset",),
     ),
     # Transforms and statistics as in the code of Kang et al. (2020); Places-LT as it is there, with the jitter.
     "imagenet-lt": replace(_listed(1000, 1280, 5, Lists("ImageNet_LT", 115_846, 20_000, 50_000)), jitter=0.4),
@@ -139,10 +182,12 @@ DATASETS = {
     # Its val list, three images a class, is what papers report; for selection, one training image is held out of each
     # class that has ten or more.
     "inaturalist2018": replace(
-        _listed(8142, 1000, 2, Lists("iNaturalist18", 437_513, 24_426, 0)), mean=(0.466, 0.471, 0.380),
-        std=(0.195, 0.194, 0.192), selection="train",
+        _listed(8142, 1000, 2, Lists("iNaturalist18", 437_513, 24_426, 0)),
+        mean=(0.466, 0.471, 0.380),
+        std=(0.195, 0.194, 0.192),
+        selection="train",
     ),
-}  # fmt: skip
+}
 
 FOLDER = "folder:"
 

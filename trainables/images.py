@@ -102,10 +102,15 @@ class _Feed:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(_PRELOADED)
         self._loader = DataLoader(
-            batches, batch_size=None, sampler=self._requests, num_workers=workers, pin_memory=pinned,
-            persistent_workers=workers > 0, multiprocessing_context=context,
+            batches,
+            batch_size=None,
+            sampler=self._requests,
+            num_workers=workers,
+            pin_memory=pinned,
+            persistent_workers=workers > 0,
+            multiprocessing_context=context,
             generator=torch.Generator(),  # of seeds that nothing uses: without it the process's own would move on
-        )  # fmt: skip
+        )
 
     def answer(self, requests: list[Request]) -> Iterator[Tensor | Refusal]:
         """The batches of the requests, in their order. What is left of a pass that was broken off is dropped.

@@ -56,9 +56,12 @@ class Tally:
 
 
 def summary(
-    prefix: str, by_class: NDArray[np.float64], by_bin: NDArray[np.float64], shots: Mapping[str, Sequence[int]],
+    prefix: str,
+    by_class: NDArray[np.float64],
+    by_bin: NDArray[np.float64],
+    shots: Mapping[str, Sequence[int]],
     listed: bool = True,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The fixed set of measures of one part.
 
     `loss`: mean cross-entropy. `top1`: percent of images. `many`, `medium`, `few`: mean over the classes of the split

@@ -25,9 +25,15 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, H, W) → the same."""
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum or 0.0,
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum or 0.0,
             self.eps,
-        )  # fmt: skip
+        )
 
 
 class Block(nn.Module):

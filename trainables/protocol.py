@@ -42,9 +42,16 @@ def base(dataset: str, imbalance: float | None = None) -> Config:
     if natural is not None:
         lr, batch_size, weight_decay = (0.05, 512, 1e-4) if dataset == "inaturalist2018" else (0.2, 256, 5e-4)
         return Config(
-            dataset=dataset, imbalance=natural if imbalance is None else imbalance, backbone="resnet50", epochs=90,
-            milestones=(60, 80), warmup=0, lr=lr, batch_size=batch_size, weight_decay=weight_decay,
-        )  # fmt: skip
+            dataset=dataset,
+            imbalance=natural if imbalance is None else imbalance,
+            backbone="resnet50",
+            epochs=90,
+            milestones=(60, 80),
+            warmup=0,
+            lr=lr,
+            batch_size=batch_size,
+            weight_decay=weight_decay,
+        )
     config = Config(dataset=dataset, imbalance=50.0 if imbalance is None else imbalance)
     return replace(config, backbone="resnet8", epochs=100, milestones=(50,)) if dataset == "digits" else config
 
@@ -190,9 +197,15 @@ def class_counts(config: Config) -> tuple[int, ...]:
 
 
 def trial(
-    config: Config, row: str, axes: Mapping[str, str | int | float],
-    paper: Mapping[tuple[str, float], float] | None = None, *, provenance: str = "", measure: str = "", least: int = 1,
-) -> Trial:  # fmt: skip
+    config: Config,
+    row: str,
+    axes: Mapping[str, str | int | float],
+    paper: Mapping[tuple[str, float], float] | None = None,
+    *,
+    provenance: str = "",
+    measure: str = "",
+    least: int = 1,
+) -> Trial:
     """A configuration as a trial, beside the paper's figure for its column.
 
     Args:
@@ -250,7 +263,9 @@ def against(trials: Sequence[Trial], better: str, *worse: str, measure: str = ""
     rows = {(str(each.axes["method"]), each.column): each.row for each in trials}
     columns = dict.fromkeys(each.column for each in trials)
     pairs = dict.fromkeys(
-        (rows[better, column], rows[method, column]) for method in worse for column in columns
+        (rows[better, column], rows[method, column])
+        for method in worse
+        for column in columns
         if (better, column) in rows and (method, column) in rows
-    )  # fmt: skip
+    )
     return tuple(Contrast(better=one, worse=other, measure=measure) for one, other in pairs)

@@ -113,9 +113,12 @@ def join(ranks: Ranks, device: str, place: Callable[[], Any]) -> None:
         store.set(str(ranks.rank), "here")
         store.wait([str(rank) for rank in range(ranks.size)], JOINING)  # gloo itself would wait for as long as a batch
         distributed.init_process_group(
-            "nccl" if device == "cuda" else "gloo", store=store, rank=ranks.rank, world_size=ranks.size,
+            "nccl" if device == "cuda" else "gloo",
+            store=store,
+            rank=ranks.rank,
+            world_size=ranks.size,
             timeout=PATIENCE,
-        )  # fmt: skip
+        )
 
     _together(act)
 

@@ -109,8 +109,15 @@ class Epoch:
 
 
 _NUMBERS = (
-    "lr", "momentum", "weight_decay", "sampler", "mixup", "bilateral", "loss_args", "effective_number",
-)  # fmt: skip
+    "lr",
+    "momentum",
+    "weight_decay",
+    "sampler",
+    "mixup",
+    "bilateral",
+    "loss_args",
+    "effective_number",
+)
 _CHOICES = {
     "loss": LOSSES,
     "trains": ("all", "classifier", "scale"),
@@ -224,9 +231,16 @@ def source_files() -> dict[str, str]:
 
 
 _NO_PART_OF_A_STATE = (
-    "analysis.py", "config.py", "exponents.py", "export.py", "methods.py", "protocol.py", "schedule.py", "sources.py",
+    "analysis.py",
+    "config.py",
+    "exponents.py",
+    "export.py",
+    "methods.py",
+    "protocol.py",
+    "schedule.py",
+    "sources.py",
     "work.py",
-)  # fmt: skip
+)
 
 
 def _code(path: Path) -> str:

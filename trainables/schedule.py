@@ -20,15 +20,26 @@ def epochs(config: Config) -> tuple[Epoch, ...]:
     """
     known = facts(config.dataset)
     plain = Epoch(
-        lr=config.lr, batch_size=config.batch_size, drop_last=config.drop_last, crop=known.crop, flip=known.flip,
-        loss=config.loss, loss_args=_loss_args(config), momentum=config.momentum, nesterov=config.nesterov,
-        weight_decay=config.weight_decay, decay_bias=config.head != "rare", measures=config.measures,
-    )  # fmt: skip
+        lr=config.lr,
+        batch_size=config.batch_size,
+        drop_last=config.drop_last,
+        crop=known.crop,
+        flip=known.flip,
+        loss=config.loss,
+        loss_args=_loss_args(config),
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+        decay_bias=config.head != "rare",
+        measures=config.measures,
+    )
     before = replace(plain, effective_number=config.beta, mixup=config.mixup)
     after = replace(
-        plain, effective_number=config.switch_beta or config.beta, trains="all" if config.joint else "classifier",
+        plain,
+        effective_number=config.switch_beta or config.beta,
+        trains="all" if config.joint else "classifier",
         batch_norm="train" if config.joint else config.fixed_batch_norm,
-    )  # fmt: skip
+    )
     made = []
     for index, sampler in enumerate(_samplers(config)):
         instruction = before if index < config.last_first or config.bilateral else after
@@ -61,10 +72,16 @@ def _second_stage(config: Config, plain: Epoch) -> list[Epoch]:
     if config.retrain is None:
         return []
     instruction = replace(
-        plain, sampler=resolve_sampler(config.retrain), replacement=config.replacement, trains=config.retrains,
-        loss="cross_entropy", loss_args=(), weight_decay=config.retrain_weight_decay,
-        batch_size=config.retrain_batch or config.batch_size, batch_norm=config.fixed_batch_norm,
-    )  # fmt: skip
+        plain,
+        sampler=resolve_sampler(config.retrain),
+        replacement=config.replacement,
+        trains=config.retrains,
+        loss="cross_entropy",
+        loss_args=(),
+        weight_decay=config.retrain_weight_decay,
+        batch_size=config.retrain_batch or config.batch_size,
+        batch_norm=config.fixed_batch_norm,
+    )
     found = [replace(instruction, lr=_second_lr(config, index)) for index in range(config.retrain_epochs)]
     found[0] = replace(found[0], reinitialise=config.retrains, fresh_optimizer=True)
     return found

@@ -26,23 +26,39 @@ Settings = Mapping[str, Any]
 
 # kaidic/LDAM-DRW, cifar_train.py: re-weighted from epoch 160.
 _LDAM: Settings = {
-    "epochs": 200, "milestones": (160, 180), "gamma": 0.01, "warmup": 5, "batch_size": 128, "lr": 0.1,
-    "weight_decay": 2e-4, "switch_epoch": 160,
-}  # fmt: skip
+    "epochs": 200,
+    "milestones": (160, 180),
+    "gamma": 0.01,
+    "warmup": 5,
+    "batch_size": 128,
+    "lr": 0.1,
+    "weight_decay": 2e-4,
+    "switch_epoch": 160,
+}
 
 # megvii-research/BBN, and zhangyongshun/BagofTricks-LT, which is built on it: lib/utils/utils.py, lr_scheduler.py,
 # main/train.py, and the samplers of lib/dataset.
 _BBN_CODE: Settings = {"nesterov": True, "drop_last": True, "replacement": True}
 _BBN_CIFAR_CODE: Settings = {
-    **_BBN_CODE, "epochs": 200, "gamma": 0.01, "warmup": 5, "warmup_from": 1 / 3, "batch_size": 128,
-    "lr": 0.1, "weight_decay": 2e-4,
-}  # fmt: skip
+    **_BBN_CODE,
+    "epochs": 200,
+    "gamma": 0.01,
+    "warmup": 5,
+    "warmup_from": 1 / 3,
+    "batch_size": 128,
+    "lr": 0.1,
+    "weight_decay": 2e-4,
+}
 
 # BagofTricks-LT, configs/cao_cifar/baseline, two_stage/drs/balance and two_stage/classifier_balance.
 _BOT: Settings = {**_BBN_CIFAR_CODE, "milestones": (160, 180)}
 _BOT_TWO_STAGES: Settings = {
-    **_BOT, "retrain_epochs": 30, "retrain_lr": 0.1, "retrain_weight_decay": 5e-4, "retrain_schedule": "step",
-}  # fmt: skip
+    **_BOT,
+    "retrain_epochs": 30,
+    "retrain_lr": 0.1,
+    "retrain_weight_decay": 5e-4,
+    "retrain_schedule": "step",
+}
 
 _CIFAR: Mapping[str, Settings] = {
     **dict.fromkeys(("Cross Entropy", "Focal", "CE-DRW", "LDAM-DRW"), _LDAM),
@@ -59,14 +75,24 @@ _INATURALIST: Mapping[str, Settings] = {
     "BBN": {**_BBN_LARGE, "epochs": 90, "milestones": (60, 80), "alpha_epochs": 100},
     # richardaecn/class-balanced-loss, tpu/run_inat2018.sh and resnet_main.py: lr 0.4 for 256 images, so 1.6 for 1024.
     "CB-Focal": {
-        "loss": "sigmoid_focal", "beta": 0.999, "focal_gamma": 0.5, "epochs": 90, "milestones": (30, 60, 80),
-        "gamma": 0.1, "warmup": 5, "batch_size": 1024, "lr": 1.6, "weight_decay": 1e-4, "nesterov": True,
+        "loss": "sigmoid_focal",
+        "beta": 0.999,
+        "focal_gamma": 0.5,
+        "epochs": 90,
+        "milestones": (30, 60, 80),
+        "gamma": 0.1,
+        "warmup": 5,
+        "batch_size": 1024,
+        "lr": 1.6,
+        "weight_decay": 1e-4,
+        "nesterov": True,
         "drop_last": True,
     },
-}  # fmt: skip
+}
 _INATURALIST_LONG: Mapping[str, Settings] = {
-    **_INATURALIST, "BBN": {**_BBN_LARGE, "epochs": 180, "milestones": (120, 160), "alpha_epochs": 200},
-}  # fmt: skip
+    **_INATURALIST,
+    "BBN": {**_BBN_LARGE, "epochs": 180, "milestones": (120, 160), "alpha_epochs": 200},
+}
 
 # facebookresearch/classifier-balancing, config/ImageNet_LT, iNaturalist18 and Places_LT: cls_crt.yaml and cls_lws.yaml.
 _SECOND_STAGES: Mapping[str, Settings] = {

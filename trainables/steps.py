@@ -31,9 +31,17 @@ Batch = tuple[Tensor, Tensor]  # images (B, channels, side, side), labels (B,)
 def kind(epoch: Epoch) -> Epoch:
     """What a step depends on by itself: the instruction without what fills its tensors or is done before it."""
     return replace(
-        epoch, lr=0.0, sampler=1.0, replacement=False, drop_last=False, measures=(), fresh_optimizer=False,
-        reinitialise="nothing", mixup=float(bool(epoch.mixup)), bilateral=None if epoch.bilateral is None else 0.5,
-    )  # fmt: skip
+        epoch,
+        lr=0.0,
+        sampler=1.0,
+        replacement=False,
+        drop_last=False,
+        measures=(),
+        fresh_optimizer=False,
+        reinitialise="nothing",
+        mixup=float(bool(epoch.mixup)),
+        bilateral=None if epoch.bilateral is None else 0.5,
+    )
 
 
 class Steps:
@@ -169,10 +177,15 @@ class Steps:
                 sgd(
                     [self._parameters[name] for name in names],
                     [gradients[name] for name in names],  # type: ignore[misc]
-                    [self._learner.momentum[name] for name in names], weight_decay=weight_decay,
-                    momentum=self._kind.momentum, lr=self._lr, dampening=0.0, nesterov=self._kind.nesterov,
-                    maximize=False, fused=True,  # the others read the lr back to the host at every step
-                )  # fmt: skip
+                    [self._learner.momentum[name] for name in names],
+                    weight_decay=weight_decay,
+                    momentum=self._kind.momentum,
+                    lr=self._lr,
+                    dampening=0.0,
+                    nesterov=self._kind.nesterov,
+                    maximize=False,
+                    fused=True,  # the others read the lr back to the host at every step
+                )
 
 
 def steps_for(learner: Learner, data: Data, epoch: Epoch, trained: Sequence[str]) -> Steps:

@@ -136,9 +136,13 @@ class StageTrainable(Trainable):
             return
         key = self.stage.keys[self.position - 1]
         header = {
-            "key": key, "epochs": self.stage.start + self.position, "measures": self.measures,
-            "wall_seconds": self.wall_seconds, "provenance": self.provenance, "origin": self.stage.origin,
-        }  # fmt: skip
+            "key": key,
+            "epochs": self.stage.start + self.position,
+            "measures": self.measures,
+            "wall_seconds": self.wall_seconds,
+            "provenance": self.provenance,
+            "origin": self.stage.origin,
+        }
         self.store.save(key, header, save_tensors(self.team.learner.state()))
         self.saved, self.saved_at, self.saved_time = key, self.position, time.monotonic()
 
@@ -195,11 +199,15 @@ def _memory_message(error: Exception) -> str:
 # What torch has no class for, in the words of the CUDA libraries.
 _BROKEN = ("_STATUS_EXECUTION_FAILED", "_STATUS_MAPPING_ERROR", "_STATUS_INTERNAL_ERROR")
 _NO_MEMORY = (
-    "_ALLOCATION_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED",
+    "_ALLOCATION_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_NOT_INITIALIZED",  # what cuBLAS says when a full GPU has no room for its handle
-    "cudaErrorMemoryAllocation", "CUDA error: out of memory", "CUDA out of memory",
+    "cudaErrorMemoryAllocation",
+    "CUDA error: out of memory",
+    "CUDA out of memory",
     "DefaultCPUAllocator: can't allocate memory",
-)  # fmt: skip
+)
 
 
 def _says(error: BaseException, words: Sequence[str]) -> bool:
@@ -236,9 +244,11 @@ def _failure(error: Exception) -> dict[str, Any]:
     memory = _memory_message(error)
     elsewhere = isinstance(error, (OSError, ImportError, MemoryError, Refusal)) or bool(memory)
     return {
-        "reason": memory or _one_line(error), "traceback": traceback.format_exc(),
-        "for_good": not elsewhere, "damaged": error.key if isinstance(error, Damaged) else "",
-    }  # fmt: skip
+        "reason": memory or _one_line(error),
+        "traceback": traceback.format_exc(),
+        "for_good": not elsewhere,
+        "damaged": error.key if isinstance(error, Damaged) else "",
+    }
 
 
 def _one_line(error: Exception) -> str:

@@ -21,8 +21,14 @@ from typing import Any
 from measuring import HERE, environment
 
 ROOT = HERE.parents[1]
-THEIRS = ("STUDY_HOME", "STUDY_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "CUDA_MPS_PIPE_DIRECTORY",
-          "CUDA_MPS_LOG_DIRECTORY")  # fmt: skip
+THEIRS = (
+    "STUDY_HOME",
+    "STUDY_DATA",
+    "MLFLOW_TRACKING_URI",
+    "RAY_ADDRESS",
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "CUDA_MPS_LOG_DIRECTORY",
+)
 
 TINY = """
 from dataclasses import replace
@@ -95,10 +101,15 @@ class Call:
         """Write how each part ended."""
         command = shlex.join(["python", "tests/benchmarks/gpu.py", *sys.argv[1:]])
         found = {
-            "command": command, "budget": self.asked.budget, "seconds_left": round(self.left(), 1),
-            "device": self.device, "mps": bool(self.served), "parts": self.parts, "skipped": self.skipped,
+            "command": command,
+            "budget": self.asked.budget,
+            "seconds_left": round(self.left(), 1),
+            "device": self.device,
+            "mps": bool(self.served),
+            "parts": self.parts,
+            "skipped": self.skipped,
             **self.measured_on,
-        }  # fmt: skip
+        }
         fresh = self.out / "gpu.json.new"
         fresh.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         fresh.replace(self.out / "gpu.json")
@@ -115,9 +126,13 @@ class Part:
         own = {name: value for name, value in os.environ.items() if name not in THEIRS}
         paths = [*filter(None, [own.get("PYTHONPATH")]), str(ROOT)]
         self.environment = {
-            **own, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1",
-            "MLFLOW_DISABLE_TELEMETRY": "true", **(call.served if served else {}),
-        }  # fmt: skip
+            **own,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            **(call.served if served else {}),
+        }
 
     @property
     def cuda(self) -> bool:
@@ -138,9 +153,14 @@ class Part:
             log.write(f"\n$ {shlex.join(map(str, command))}\n".encode())
             log.flush()
             return subprocess.Popen(
-                command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=log,
+                command,
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     def run(self, *command: str, into: Path | None = None) -> float:
         """Seconds of a command; it fails if the command does, or if the part's limit comes first."""

@@ -52,9 +52,13 @@ def ray_alone(space: str, workers: int) -> None:
     draft = planning.draft([space], Request(), 3, Machine("cpu", 1), Resources())
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, cluster.connected(Resources()):
         execute.execute(
-            tree.stages(list(draft.recipes.values()), set()), execute.Job("alone", folder, ""),
-            Resources(workers=workers), Kept, execute.Drain(), Silent(),
-        )  # fmt: skip
+            tree.stages(list(draft.recipes.values()), set()),
+            execute.Job("alone", folder, ""),
+            Resources(workers=workers),
+            Kept,
+            execute.Drain(),
+            Silent(),
+        )
         ends = {recipe.keys[-1] for recipe in draft.recipes.values()}
         assert ends <= set(os.listdir(folder))
 

@@ -46,13 +46,14 @@ def epochs(images: int, repeats: int) -> dict[str, Any]:
     found = alternate({side: lambda act=act: seconds(act) for side, act in sides.items()}, repeats)
     default = precision(CIFAR, MACHINE)
     return {
-        "images": len(pictures), "default_precision": default,
+        "images": len(pictures),
+        "default_precision": default,
         "seconds": {side: spread(values) for side, values in found.items()},
         "ratios": {
             **{f"{kind} / {kind}": ratio(found[f"eager {kind}"], found[f"ours {kind}"]) for kind in ("fp32", "bf16")},
             "eager fp32 / ours default": ratio(found["eager fp32"], found[f"ours {default}"]),
         },
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -39,10 +39,13 @@ def main() -> None:
         (status,) = json.loads(study("status", "--json"))
         report = study("report", status["run"], "--format", "markdown")
     found = {
-        "what": "study " + " ".join(COMMAND), "n": 1, "wall_seconds": round(seconds, 1),
+        "what": "study " + " ".join(COMMAND),
+        "n": 1,
+        "wall_seconds": round(seconds, 1),
         **{name: status[name] for name in ("outcome", "complete", "epochs_needed", "epochs_trained")},
-        "command": "python tests/benchmarks/everything.py --out RESULT --report REPORT", **environment(),
-    }  # fmt: skip
+        "command": "python tests/benchmarks/everything.py --out RESULT --report REPORT",
+        **environment(),
+    }
     options.out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     made = f"By `{found['what']}` on {found['hardware']}, commit {found['commit']}, {found['date']}.\n\n"
     options.report.write_text(made + report, encoding="utf-8")

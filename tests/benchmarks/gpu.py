@@ -205,10 +205,15 @@ class Kind:
 
 
 PARTS = {
-    "card": Kind(card, 45), "tests": Kind(tests, 90), "step": Kind(step, 210), "step_mps": Kind(step_mps, 75, True),
-    "table9": Kind(table9, 90, True), "kill": Kind(kill, 90, True), "search": Kind(search, 90, True),
+    "card": Kind(card, 45),
+    "tests": Kind(tests, 90),
+    "step": Kind(step, 210),
+    "step_mps": Kind(step_mps, 75, True),
+    "table9": Kind(table9, 90, True),
+    "kill": Kind(kill, 90, True),
+    "search": Kind(search, 90, True),
     "cifar": Kind(cifar, 3600, True),
-}  # fmt: skip
+}
 
 
 # The call

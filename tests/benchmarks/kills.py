@@ -74,9 +74,13 @@ def study(*arguments: str, home: Path) -> subprocess.Popen[str]:
     theirs = ("MLFLOW_TRACKING_URI", "STUDY_HOME")
     environment = {name: value for name, value in os.environ.items() if name not in theirs}
     return subprocess.Popen(
-        [sys.executable, "-m", "study", *arguments, "--home", str(home)], env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "study", *arguments, "--home", str(home)],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def disturb(space: str, home: Path, kills: int, draw: random.Random, patient: bool = False) -> list[Kill]:
@@ -270,11 +274,15 @@ def main() -> None:
             kills += [{"run": len(rounds), **asdict(kill)} for kill in own]
             rounds.append(
                 {
-                    "kills": len(own), "starts": len(records), "epochs_needed": needed, "epochs_trained": trained,
-                    "epochs_lost_by_start": lost, "equal": found == expected,
+                    "kills": len(own),
+                    "starts": len(records),
+                    "epochs_needed": needed,
+                    "epochs_trained": trained,
+                    "epochs_lost_by_start": lost,
+                    "equal": found == expected,
                     **dict(zip(("lost", "doubled"), difference(expected, found), strict=True)),
                 }
-            )  # fmt: skip
+            )
             print(json.dumps(rounds[-1]), flush=True)
     print(f"{'run':>4} {'start':>5} {'killed':8} {'after s':>8} {'epochs unsaved':>15} {'went on after s':>16}")
     for kill in kills:

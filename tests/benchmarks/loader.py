@@ -88,10 +88,12 @@ def main() -> None:
     }
     measured = alternate(sides, asked.repeats)
     result = {
-        "unit": "images/s; ratio: ours / peer", "n": asked.repeats, "images": len(pictures),
+        "unit": "images/s; ratio: ours / peer",
+        "n": asked.repeats,
+        "images": len(pictures),
         "images_per_second": {name: spread([len(pictures) / each for each in own]) for name, own in measured.items()},
         "ratios": {name: ratio(own, measured["ours"]) for name, own in measured.items() if name != "ours"},
-    }  # fmt: skip
+    }
     write(asked.out, result)
 
 

@@ -23,8 +23,10 @@ from trainables.steps import Steps, steps_for
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 SWITCHES: dict[str, dict[str, bool]] = {
-    "fp32": {}, "tf32": {"matmul_tf32": True, "cudnn_tf32": True}, "bf16": {},
-}  # fmt: skip
+    "fp32": {},
+    "tf32": {"matmul_tf32": True, "cudnn_tf32": True},
+    "bf16": {},
+}
 PUBLIC = {"cudnn_tf32": True, "benchmark": True}  # PyTorch's defaults, and cudnn.benchmark, as in LDAM-DRW's code
 
 
@@ -35,9 +37,14 @@ def network(config: Config) -> nn.Module:
 
 
 def eager_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[tuple[Tensor, Tensor]], bf16: bool,
-    memory_format: torch.memory_format = torch.contiguous_format, device: str = "cpu", read: bool = True,
-) -> tuple[float, float]:  # fmt: skip
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    bf16: bool,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    device: str = "cpu",
+    read: bool = True,
+) -> tuple[float, float]:
     """An epoch as the public trainers write it; returns the mean loss and the accuracy in percent.
 
     They read both back from the device at every batch; without `read`, at the end.
@@ -63,9 +70,13 @@ def eager_epoch(
 
 
 def eager(
-    config: Config, batches: Iterable[tuple[Tensor, Tensor]], bf16: bool, layout: str = "contiguous",
-    device: str = "cpu", best: bool = False,
-) -> Callable[[], object]:  # fmt: skip
+    config: Config,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    bf16: bool,
+    layout: str = "contiguous",
+    device: str = "cpu",
+    best: bool = False,
+) -> Callable[[], object]:
     """Each call is an epoch of the same network; the best one has PyTorch's fused SGD and reads back nothing."""
     model = network(config).to(device, memory_format=FORMATS[layout])
     fused = True if best else None
@@ -146,9 +157,11 @@ def arithmetic(
 ) -> Iterator[None]:
     """PyTorch's switches for a while. They are the whole process's, and making a learner sets some of them."""
     wanted = (
-        (torch.backends.cuda.matmul, "allow_tf32", matmul_tf32), (torch.backends.cudnn, "allow_tf32", cudnn_tf32),
-        (torch.backends.cudnn, "benchmark", benchmark), (torch.backends.cudnn, "deterministic", deterministic),
-    )  # fmt: skip
+        (torch.backends.cuda.matmul, "allow_tf32", matmul_tf32),
+        (torch.backends.cudnn, "allow_tf32", cudnn_tf32),
+        (torch.backends.cudnn, "benchmark", benchmark),
+        (torch.backends.cudnn, "deterministic", deterministic),
+    )
     before = [getattr(where, name) for where, name, _ in wanted]
     try:
         for where, name, value in wanted:

@@ -56,18 +56,24 @@ def gpu() -> dict[str, Any]:
 
     device = torch.cuda.get_device_properties(0)
     return {
-        "name": torch.cuda.get_device_name(), "memory_MiB": device.total_memory >> 20,
-        "processors": device.multi_processor_count, "driver": _driver(), "cuda": torch.version.cuda,
+        "name": torch.cuda.get_device_name(),
+        "memory_MiB": device.total_memory >> 20,
+        "processors": device.multi_processor_count,
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-    }  # fmt: skip
+    }
 
 
 def _driver() -> str:
     try:
         said = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True,
-            timeout=20, check=False,
-        )  # fmt: skip
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return said.stdout.partition("\n")[0].strip() or "unknown"
@@ -131,9 +137,11 @@ def seconds(act: Callable[[], object], times: int = 1) -> float:
 
 
 def alternate(
-    sides: Mapping[str, Callable[[], _T]], repeats: int, record: Record | None = None,
+    sides: Mapping[str, Callable[[], _T]],
+    repeats: int,
+    record: Record | None = None,
     found: dict[str, list[_T]] | None = None,
-) -> dict[str, list[_T]]:  # fmt: skip
+) -> dict[str, list[_T]]:
     """Measure each side so many times, in turn; whoever came first in one round comes last in the next.
 
     With a record, a side that fails is left out, no round but the first begins when no time is left, and what there is

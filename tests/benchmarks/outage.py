@@ -30,9 +30,11 @@ def serve(home: Path, port: int) -> subprocess.Popen[bytes]:
     words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", *words],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         with suppress(OSError):
@@ -81,10 +83,18 @@ def main() -> None:
         lost, doubled = kills.difference(expected, found)
         said = [line for line in output.splitlines() if "MLflow is" in line]
     result = {
-        "command": " ".join(["python", *sys.argv]), "seconds_away": asked.seconds, "epochs_before": at,
-        "epochs_trained_meanwhile": during, "ended_meanwhile": ended, "said": said, "metrics_compared": metrics,
-        "equal": found == expected, "lost": lost, "doubled": doubled, **environment(),
-    }  # fmt: skip
+        "command": " ".join(["python", *sys.argv]),
+        "seconds_away": asked.seconds,
+        "epochs_before": at,
+        "epochs_trained_meanwhile": during,
+        "ended_meanwhile": ended,
+        "said": said,
+        "metrics_compared": metrics,
+        "equal": found == expected,
+        "lost": lost,
+        "doubled": doubled,
+        **environment(),
+    }
     print(json.dumps(result, indent=1, ensure_ascii=False))
     if asked.out:
         asked.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -171,10 +171,18 @@ def main():
         "black": -digits.facts.mean[0] / digits.facts.std[0],
     }
     config = {
-        "first": tune.grid_search(list(EXPONENTS)), "switch": tune.grid_search(list(EXPONENTS)), "S": 1,
-        "epochs": options.epochs, "milestone": options.epochs // 2, "warmup": 5, "batch_size": 64, "lr": 0.1,
-        "momentum": 0.9, "weight_decay": 2e-4, "seed": 0,
-    }  # fmt: skip
+        "first": tune.grid_search(list(EXPONENTS)),
+        "switch": tune.grid_search(list(EXPONENTS)),
+        "S": 1,
+        "epochs": options.epochs,
+        "milestone": options.epochs // 2,
+        "warmup": 5,
+        "batch_size": 64,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 2e-4,
+        "seed": 0,
+    }
     loaded = process_seconds()
     ray.init(address="local", include_dashboard=False)
     connected = process_seconds()
@@ -196,20 +204,25 @@ def main():
     def per_epoch(name):
         return sum(metrics[name] for metrics in last) / (len(last) * options.epochs)
 
-    print(json.dumps({
-        "wall_seconds": ended,
-        "import_seconds": imported,
-        "data_seconds": loaded - imported,
-        "ray_init_seconds": connected - loaded,
-        "fit_seconds": fitted - connected,
-        "mlflow_seconds_in_driver": mlflow.seconds,
-        "shutdown_seconds": ended - fitted,
-        "train_seconds_an_epoch": per_epoch("train_seconds"),
-        "evaluate_seconds_an_epoch": per_epoch("evaluate_seconds"),
-        "report_seconds_an_epoch": per_epoch("report_seconds"),
-        "epochs_trained": len(last) * options.epochs,
-        "top1": {f"{m['config']['first']}⇒{m['config']['switch']}": round(m["top1"], 4) for m in last},
-    }, ensure_ascii=False))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "wall_seconds": ended,
+                "import_seconds": imported,
+                "data_seconds": loaded - imported,
+                "ray_init_seconds": connected - loaded,
+                "fit_seconds": fitted - connected,
+                "mlflow_seconds_in_driver": mlflow.seconds,
+                "shutdown_seconds": ended - fitted,
+                "train_seconds_an_epoch": per_epoch("train_seconds"),
+                "evaluate_seconds_an_epoch": per_epoch("evaluate_seconds"),
+                "report_seconds_an_epoch": per_epoch("report_seconds"),
+                "epochs_trained": len(last) * options.epochs,
+                "top1": {f"{m['config']['first']}⇒{m['config']['switch']}": round(m["top1"], 4) for m in last},
+            },
+            ensure_ascii=False,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -93,9 +93,10 @@ def epoch(found: Json) -> Iterator[Row]:
     seconds, default = own["seconds"], own["default_precision"]
     what = f"an epoch of ResNet-32, {own['images']:,} images of CIFAR's size, one thread: eager"
     for theirs, ours, target, name in (
-        ("fp32", "fp32", 1, "fp32 / fp32"), ("bf16", "bf16", 1, "bf16 / bf16"),
+        ("fp32", "fp32", 1, "fp32 / fp32"),
+        ("bf16", "bf16", 1, "bf16 / bf16"),
         ("fp32", default, 2, "eager fp32 / ours default"),
-    ):  # fmt: skip
+    ):
         ratio = own["ratios"][name]
         times = f"{between(seconds[f'eager {theirs}'])} against {between(seconds[f'ours {ours}'])} s"
         by = f"ours by default ({ours})" if target == 2 else f"ours in {ours}"
@@ -201,9 +202,14 @@ def kills(found: Json) -> Iterator[Row]:
     ends = "; ".join(
         f"{victim} {number(median(seconds))} s"
         for victim in ("driver", "worker", "raylet")
-        if (seconds := [k["seconds_to_go_on"] for k in found["kills"]
-                        if k["victim"] == victim and k["seconds_to_go_on"] is not None])
-    )  # fmt: skip
+        if (
+            seconds := [
+                k["seconds_to_go_on"]
+                for k in found["kills"]
+                if k["victim"] == victim and k["seconds_to_go_on"] is not None
+            ]
+        )
+    )
     yield (
         "SIGKILLs at random moments over driver, worker and raylet of small runs: report, MLflow and Optuna as if none",
         f"0 lost, 0 doubled, {'met' if not lost and not doubled else '**missed**'}",
@@ -230,9 +236,21 @@ def everything(found: Json) -> Iterator[Row]:
 
 
 SECTIONS: tuple[Callable[[Json], Iterator[Row]], ...] = (
-    table, table_favoured, sampler, loader, epoch, step, step_gpu, scale, tracking, cost_table9, trainable_forms,
-    kills, outage, everything,
-)  # fmt: skip
+    table,
+    table_favoured,
+    sampler,
+    loader,
+    epoch,
+    step,
+    step_gpu,
+    scale,
+    tracking,
+    cost_table9,
+    trainable_forms,
+    kills,
+    outage,
+    everything,
+)
 
 
 def lines() -> Iterator[str]:

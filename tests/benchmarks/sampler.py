@@ -126,12 +126,15 @@ def compare(counts: NDArray[np.int64], q: float, epochs: int, repeats: int) -> I
             return seconds(lambda: sum(1 for _ in peer), epochs) * total / len(peer)
 
         found = alternate({"ours": ours, "peer": theirs}, repeats)
-        yield name, {
-            "replacement": replacement,
-            "ours_ms": spread([1000 * each for each in found["ours"]]),
-            "peer_ms": spread([1000 * each for each in found["peer"]]),
-            "ratio": ratio(found["peer"], found["ours"]),
-        }  # fmt: skip
+        yield (
+            name,
+            {
+                "replacement": replacement,
+                "ours_ms": spread([1000 * each for each in found["ours"]]),
+                "peer_ms": spread([1000 * each for each in found["peer"]]),
+                "ratio": ratio(found["peer"], found["ours"]),
+            },
+        )
 
 
 def main() -> None:

@@ -59,8 +59,12 @@ def header(key: str, measures: list[dict[str, float]]) -> dict[str, Any]:
     part = {"from_epoch": 0, "run": "nothing", "host": "here", "device_model": "none"}
     seconds_each = [0.0] * len(measures)
     return {
-        "key": key, "epochs": len(measures), "measures": measures, "wall_seconds": seconds_each, "provenance": [part],
-    }  # fmt: skip
+        "key": key,
+        "epochs": len(measures),
+        "measures": measures,
+        "wall_seconds": seconds_each,
+        "provenance": [part],
+    }
 
 
 def resolve(config: Json, _replicate: int, _machine: Machine) -> Resolved:
@@ -75,9 +79,14 @@ def exporter(_config: Json) -> Any:
 
 
 WORK = Work(
-    resolve=resolve, sources=dict, prepare=lambda *_: None, trainable=lambda: Nothing,
-    parameters=lambda config, *_: dict(config), exporter=exporter, wants_gpu=lambda _: False,
-)  # fmt: skip
+    resolve=resolve,
+    sources=dict,
+    prepare=lambda *_: None,
+    trainable=lambda: Nothing,
+    parameters=lambda config, *_: dict(config),
+    exporter=exporter,
+    wants_gpu=lambda _: False,
+)
 
 
 def draft(count: int, epochs: int = 1) -> planning.Draft:
@@ -90,9 +99,17 @@ def draft(count: int, epochs: int = 1) -> planning.Draft:
         for p in points
     ]
     plan = Plan(
-        "nothing", Request(), Machine("cpu", 1), Resources(), 1, (planned,), (), {}, 0,
+        "nothing",
+        Request(),
+        Machine("cpu", 1),
+        Resources(),
+        1,
+        (planned,),
+        (),
+        {},
+        0,
         created="2026-01-01T00:00:00+00:00",
-    )  # fmt: skip
+    )
     return planning.Draft(plan, [space], listed)
 
 

@@ -35,9 +35,12 @@ def theorem1(request: Request) -> Space:
 def _short(space: Space) -> Space:
     trials = tuple(
         replace(
-            trial, config=replace(Config.from_json(trial.config), **SHORT).to_json(), paper=None, paper_of="",
+            trial,
+            config=replace(Config.from_json(trial.config), **SHORT).to_json(),
+            paper=None,
+            paper_of="",
             column=f"{trial.column}, 12 epochs of eight layers",
         )
         for trial in space.trials
-    )  # fmt: skip
+    )
     return replace(space, name=f"short-{space.name}", title=f"{space.title}, shortened", trials=trials)

@@ -126,9 +126,7 @@ def peers(config: Config, data: LongTailed) -> dict[str, Callable[[], Side]]:
         act = eager(config, batches, kind == "bf16", layout, device, best=True)
         return Side(act, len(batches), device, {**SWITCHES[kind], "benchmark": True})
 
-    return {
-        f"eager {kind} {layout}": partial(make, kind, layout) for kind in kinds(device) for layout in FORMATS
-    }  # fmt: skip
+    return {f"eager {kind} {layout}": partial(make, kind, layout) for kind in kinds(device) for layout in FORMATS}
 
 
 def ours_by_mode(config: Config, data: LongTailed, whole: LongTailed | None) -> dict[str, Callable[[], Side]]:
@@ -157,9 +155,14 @@ def warm(sides: Mapping[str, Side], small: Mapping[str, Callable[[], Side]], rec
 
 
 def one_network(
-    result: dict[str, Any], config: Config, count: int, repeats: int, device: str, record: Record,
+    result: dict[str, Any],
+    config: Config,
+    count: int,
+    repeats: int,
+    device: str,
+    record: Record,
     public: Side | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Milliseconds a step, into `result`: ours in every mode, the eager one's ways, and the public trainer's."""
 
     def factories(steps: int, whole: LongTailed | None = None) -> dict[str, Callable[[], Side]]:
@@ -189,10 +192,12 @@ def compared(found: Mapping[str, list[float]], config: Config, device: str) -> d
     by = {"ratios": chosen["ours"], "best_ratios": chosen["best_ours"]}
     against = [peer for peer in (quickest("eager"), "public trainer") if peer in found]
     return {
-        "default_precision": kind, "best_eager": quickest("eager"), **chosen,
+        "default_precision": kind,
+        "best_eager": quickest("eager"),
+        **chosen,
         "ms": {name: spread(values) for name, values in found.items()},
         **{name: {p: ratio(found[p], found[side]) for p in against if side in found} for name, side in by.items()},
-    }  # fmt: skip
+    }
 
 
 def trainer(count: int, device: str) -> Side:
@@ -251,9 +256,14 @@ def at_once(students: list[Student], count: int, repeats: int, device: str, **sw
 
 
 def processes(
-    found: dict[str, Any], kind: str, count: int, device: str, sizes: tuple[int, ...] = (1, 2, 4, 8),
-    window: float = 2.5, limit: float = 120.0,
-) -> dict[str, Any]:  # fmt: skip
+    found: dict[str, Any],
+    kind: str,
+    count: int,
+    device: str,
+    sizes: tuple[int, ...] = (1, 2, 4, 8),
+    window: float = 2.5,
+    limit: float = 120.0,
+) -> dict[str, Any]:
     """Milliseconds for one step of one network while so many processes train one each, eager and recorded: `found`."""
     command = [sys.executable, __file__, "--worker", kind, "--device", device, "--steps", str(count)]
     running = [
@@ -368,8 +378,9 @@ def floors(device: str) -> dict[str, dict[str, float]]:
         found[kind] = {
             "arithmetic": shortened(1000 * flops / rate),
             "memory": shortened(1000 * PASSES * elements * TYPES[kind].itemsize / bandwidth),
-            "tflops": shortened(rate / 1e12), "gb_per_s": shortened(bandwidth / 1e9),
-        }  # fmt: skip
+            "tflops": shortened(rate / 1e12),
+            "gb_per_s": shortened(bandwidth / 1e9),
+        }
     return found
 
 
@@ -463,9 +474,10 @@ def main() -> int:
     parser = arguments(__doc__, "step", repeats=3)
     parser.add_argument("parts", nargs="*", metavar="PART", default=list(PARTS), help=", ".join(PARTS))
     parser.add_argument(
-        "--steps", type=at_least_one,
+        "--steps",
+        type=at_least_one,
         help="of one measurement: on a CPU 12, of digits 20 times more; on a GPU 60, of recorded ones always 219",
-    )  # fmt: skip
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="ResNet-32 compiled inside its recording, too")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which nothing new begins")

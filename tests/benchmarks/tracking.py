@@ -29,13 +29,23 @@ from scale import draft, header
 from study import tracking
 
 NAMES = (
-    "train/loss", "train/top1", "lr",
-    *(f"{part}/{m}" for part in ("test", "val", "holdout")
-      for m in ("loss", "top1", "worst", "ece", "many", "medium", "few")),
-    *(f"{read_out}/{m}" for read_out in ("adjusted", "tau_normalised")
-      for m in ("tau", "top1", "many", "medium", "few", "worst")),
-    "fit/loss", "fit/top1", "fit/worst",
-)  # fmt: skip
+    "train/loss",
+    "train/top1",
+    "lr",
+    *(
+        f"{part}/{m}"
+        for part in ("test", "val", "holdout")
+        for m in ("loss", "top1", "worst", "ece", "many", "medium", "few")
+    ),
+    *(
+        f"{read_out}/{m}"
+        for read_out in ("adjusted", "tau_normalised")
+        for m in ("tau", "top1", "many", "medium", "few", "worst")
+    ),
+    "fit/loss",
+    "fit/top1",
+    "fit/worst",
+)
 
 
 def measures(epochs: int) -> list[dict[str, float]]:
@@ -86,9 +96,11 @@ def tracker(folder: Path, trials: int, found: list[dict[str, float]]) -> Callabl
 
 
 def measured(
-    side: Callable[[Path, int, list[dict[str, float]]], Callable[[], None]], curves: tuple[str, ...], trials: int,
+    side: Callable[[Path, int, list[dict[str, float]]], Callable[[], None]],
+    curves: tuple[str, ...],
+    trials: int,
     epochs: int,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """CPU and wall seconds a trial in this process, and how many rows there are a trial."""
     with tempfile.TemporaryDirectory() as name:
         folder, tracking.CURVES = Path(name), curves
@@ -122,11 +134,15 @@ def main() -> None:
         return [each[what] for each in found[side]]
 
     result = {
-        "unit": "s of the driver a trial; ratio: callback / ours", "n": asked.repeats, "trials": asked.trials,
-        "epochs": asked.epochs, "metrics": len(NAMES),
+        "unit": "s of the driver a trial; ratio: callback / ours",
+        "n": asked.repeats,
+        "trials": asked.trials,
+        "epochs": asked.epochs,
+        "metrics": len(NAMES),
         "sides": {
             side: {
-                "rows": values(side, "rows")[0], "wall_seconds": spread(values(side, "wall_seconds")),
+                "rows": values(side, "rows")[0],
+                "wall_seconds": spread(values(side, "wall_seconds")),
                 "cpu_seconds": spread(values(side, "cpu_seconds")),
             }
             for side in sides
@@ -136,7 +152,7 @@ def main() -> None:
             for side in ("ours", "ours, all rows")
             for kind in ("wall", "cpu")
         },
-    }  # fmt: skip
+    }
     write(asked.out, result)
 
 

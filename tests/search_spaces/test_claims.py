@@ -34,9 +34,12 @@ def cell(trial):
 def test_the_trials_are_those_of_the_tables():
     own = by_place("claims", paper=True)
     for part, name in (
-        ("Table 6", "table6"), ("Table 7", "table7"), ("Table 9", "table9"), ("Table 11", "table11"),
+        ("Table 6", "table6"),
+        ("Table 7", "table7"),
+        ("Table 9", "table9"),
+        ("Table 11", "table11"),
         ("Figure 1", "figure1"),
-    ):  # fmt: skip
+    ):
         for (row, column), trial in by_place(name, paper=True).items():
             again = own.pop((f"{part}: {row}", column))
             assert (again.config, again.paper, again.paper_of) == (trial.config, trial.paper, trial.paper_of)
@@ -64,8 +67,13 @@ def test_the_paper_s_own_figures_support_its_claims_but_for_what_it_says_itself(
     found = results("claims", flat(lambda trial: trial.paper), replicates=5, paper=True)
     verdicts = {str(row[0]): row[1:] for row in tables(found, paper=True)[0].rows}
     assert verdicts["instance-balanced is the best first sampler"] == [
-        "36", "-0.3 to +21.8", "-0.3 to +21.8", "35", "1", "0",
-    ]  # fmt: skip
+        "36",
+        "-0.3 to +21.8",
+        "-0.3 to +21.8",
+        "35",
+        "1",
+        "0",
+    ]
     assert verdicts["switching to class-reversed improves every first sampler"][0] == "16", "two are its exceptions"
     assert verdicts["switching on from CR to CB drops"][3:] == ["1", "0", "0"]
     assert verdicts["with a switch, re-training the classifier changes nothing"][2] == "-0.5 to +0.2"
@@ -110,10 +118,12 @@ def test_efficiency_is_counted_from_the_switch():
 @pytest.mark.parametrize(
     ("device", "gpus", "seconds", "unit"),
     [
-        ("cpu", 0.0, 0.5, "CPU seconds"), ("cuda", 1.0, 0.5, "GPU seconds"), ("cuda", 0.25, 0.125, "GPU seconds"),
+        ("cpu", 0.0, 0.5, "CPU seconds"),
+        ("cuda", 1.0, 0.5, "GPU seconds"),
+        ("cuda", 0.25, 0.125, "GPU seconds"),
         ("cuda", 2.0, 0.5, "GPU seconds"),
     ],
-)  # fmt: skip
+)
 def test_stages_that_share_a_gpu_share_its_seconds(device, gpus, seconds, unit):
     found = results("claims", flat(lambda trial: 50.0), replicates=1)
     found.plan = replace(found.plan, machine=Machine(device, 1), resources=Resources(gpus=gpus))

@@ -18,9 +18,7 @@ def last_states(name, *, only=lambda trial: True):
 
 def by_class(trial, replicate):
     """After epoch e the class of rank j is at 10 j + e / 100 percent."""
-    return [
-        {"fit/class_accuracy": [10.0 * rank + epoch / 100 for rank in range(10)]} for epoch in range(trial.epochs)
-    ]  # fmt: skip
+    return [{"fit/class_accuracy": [10.0 * rank + epoch / 100 for rank in range(10)]} for epoch in range(trial.epochs)]
 
 
 def test_the_classes_are_the_paper_s_four_and_likewise_of_a_hundred():
@@ -60,8 +58,11 @@ def test_a_panel_has_the_curves_of_its_row(name):
     rows = {tuple(row[:3]): row[4] for row in figure.rows}
     assert {panel for panel, *_ in rows} == set(found.rows)
     assert {series for _, series, _ in rows} == {
-        "class 0 (124 images)", "class 1 (80 images)", "class 7 (5 images)", "class 9 (2 images)",
-    }  # fmt: skip
+        "class 0 (124 images)",
+        "class 1 (80 images)",
+        "class 7 (5 images)",
+        "class 9 (2 images)",
+    }
     assert rows[found.rows[1], "class 7 (5 images)", 100] == pytest.approx(70.99)
     assert figure.png().startswith(b"\x89PNG")
 

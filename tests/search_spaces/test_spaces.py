@@ -137,7 +137,7 @@ def last_state(name: str, row: str) -> str:
         [("table1", "CE-DRS"), ("table9", "IB⇒CB")],
         [("table1", "Balanced softmax"), ("table1", "Logit adjustment (τ = 1)")],
     ],
-)  # fmt: skip
+)
 def test_what_two_tables_share_is_one_stored_state(places: list[tuple[str, str]]) -> None:
     assert len({last_state(name, row) for name, row in places}) == 1
 
@@ -184,8 +184,10 @@ def test_methods_are_compared_under_the_recipe_that_each_column_has() -> None:
         for row, column in (("A", "x"), ("B", "x"), ("A", "y"), ("B (source)", "y"), ("C", "z"), ("A", "z"))
     ]
     assert protocol.against(trials, "A", "B", "C") == (
-        Contrast("A", "B"), Contrast("A", "B (source)"), Contrast("A", "C"),
-    )  # fmt: skip
+        Contrast("A", "B"),
+        Contrast("A", "B (source)"),
+        Contrast("A", "C"),
+    )
 
 
 def test_on_digits_the_paper_s_figure_is_labelled_as_another_data_set() -> None:
@@ -216,8 +218,10 @@ def test_the_search_runs_over_both_exponents_and_every_switch_epoch_of_its_data(
     space = search()
     assert space.trials == ()
     assert space.domain == {
-        "first_q": Real(-2.0, 2.0, step=0.5), "switch_q": Real(-2.0, 2.0), "S": Integer(0, 49),
-    }  # fmt: skip
+        "first_q": Real(-2.0, 2.0, step=0.5),
+        "switch_q": Real(-2.0, 2.0),
+        "S": Integer(0, 49),
+    }
     assert search(data=("cifar10",), paper=True).domain["S"] == Integer(0, 99)
     assert space.search is not None
     assert (space.search.trials, space.search.fresh, space.search.reported) == (50, 3, ("test/top1", "holdout/top1"))

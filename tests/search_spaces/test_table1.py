@@ -40,8 +40,10 @@ def test_on_digits_only_the_column_at_if_50_has_figures_and_says_whose():
     assert list(table.head[1:]) == ["digits-LT IF 50", "digits-LT IF 20", "digits-LT IF 10"]
     for row in table.rows[:2]:
         assert [None if cell.printed is None else cell.printed.of for cell in row[1:]] == [
-            "cifar10-LT IF 50", None, None,
-        ]  # fmt: skip
+            "cifar10-LT IF 50",
+            None,
+            None,
+        ]
 
 
 def test_read_outs_stand_apart_beside_the_cross_entropy_networks_on_the_same_half():
@@ -51,8 +53,10 @@ def test_read_outs_stand_apart_beside_the_cross_entropy_networks_on_the_same_hal
     trained, read_outs = tables(results("table1", last))
     shown = {row[0]: str(row[1]) for row in read_outs.rows}
     assert shown == {
-        "Cross Entropy": "5.5 ± 0.7", "τ-normalised": "60.5 ± 0.7", "Post-hoc logit adjustment": "50.5 ± 0.7",
-    }  # fmt: skip
+        "Cross Entropy": "5.5 ± 0.7",
+        "τ-normalised": "60.5 ± 0.7",
+        "Post-hoc logit adjustment": "50.5 ± 0.7",
+    }
     assert {row[0] for row in trained.rows} & shown.keys() == {"Cross Entropy"}
     assert dict(row[:2] for row in trained.rows)["Cross Entropy"].values == {0: 10.0, 1: 11.0}
     assert trained.notes[0] == "In % after the last epoch (test/top1)."

@@ -6,10 +6,19 @@ from study.space import Machine
 from trainables.work import WORK
 
 PAPER = [
-    ["IB", "", "", 76.3], ["IB", "X", "", 77.9], ["IB", "", "X", 77.7], ["IB", "X", "X", 78.9],
-    ["CB", "", "", 81.9], ["CB", "X", "", 81.9], ["CB", "", "X", 81.8], ["CB", "X", "X", 81.9],
-    ["CR", "", "", 81.4], ["CR", "X", "", 82.9], ["CR", "", "X", 81.6], ["CR", "X", "X", 82.4],
-]  # fmt: skip
+    ["IB", "", "", 76.3],
+    ["IB", "X", "", 77.9],
+    ["IB", "", "X", 77.7],
+    ["IB", "X", "X", 78.9],
+    ["CB", "", "", 81.9],
+    ["CB", "X", "", 81.9],
+    ["CB", "", "X", 81.8],
+    ["CB", "X", "X", 81.9],
+    ["CR", "", "", 81.4],
+    ["CR", "X", "", 82.9],
+    ["CR", "", "X", 81.6],
+    ["CR", "X", "X", 82.4],
+]
 
 
 def test_it_is_the_paper_s_table_with_its_crosses_and_figures():

@@ -6,9 +6,13 @@ from study.space import Machine
 from trainables.work import WORK
 
 PAPER = {
-    ("Standard", "IB"): 77.7, ("Standard", "CB"): 80.7, ("Standard", "CR"): 82.2,
-    ("Our", "IB"): 77.0, ("Our", "CB"): 81.4, ("Our", "CR"): 82.6,
-}  # fmt: skip
+    ("Standard", "IB"): 77.7,
+    ("Standard", "CB"): 80.7,
+    ("Standard", "CR"): 82.2,
+    ("Our", "IB"): 77.0,
+    ("Our", "CB"): 81.4,
+    ("Our", "CR"): 82.6,
+}
 CPU = Machine("cpu", 1)
 
 

@@ -9,10 +9,12 @@ from study.refusal import Refusal
 from trainables.config import Config
 
 PAPER = {
-    "Cross Entropy (IB only)": [0.779, 0.049, 0.168, 0.217], "Cross Entropy (CR only)": [0.763, 0.056, 0.183, 0.239],
-    "Decouple-cRT": [0.807, 0.037, 0.148, 0.185], "BBN": [0.822, 0.032, 0.146, 0.178],
+    "Cross Entropy (IB only)": [0.779, 0.049, 0.168, 0.217],
+    "Cross Entropy (CR only)": [0.763, 0.056, 0.183, 0.239],
+    "Decouple-cRT": [0.807, 0.037, 0.148, 0.185],
+    "BBN": [0.822, 0.032, 0.146, 0.178],
     "Ours (S = 1)": [0.829, 0.029, 0.142, 0.171],
-}  # fmt: skip
+}
 
 
 def test_the_paper_s_figures():

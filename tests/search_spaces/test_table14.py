@@ -6,8 +6,12 @@ from study.space import Machine
 from trainables.work import WORK
 
 PAPER = {
-    "stage-wise": [77.9, 82.9], "0.1": [75.5, 77.7], "0.02": [76.1, 78.3], "0.01": [75.0, 77.7], "0.001": [65.9, 66.1],
-}  # fmt: skip
+    "stage-wise": [77.9, 82.9],
+    "0.1": [75.5, 77.7],
+    "0.02": [76.1, 78.3],
+    "0.01": [75.0, 77.7],
+    "0.001": [65.9, 66.1],
+}
 CPU = Machine("cpu", 1)
 
 

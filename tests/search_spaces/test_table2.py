@@ -13,11 +13,18 @@ SHORT, LONG = "inaturalist2018, resnet50, 90 epochs", "inaturalist2018, resnet50
 @pytest.mark.parametrize(
     ("row", "short", "long"),
     [
-        ("Cross Entropy", 57.2, None), ("CE-DRW", 63.7, None), ("CE-DRS", 63.6, None), ("CB-Focal", 61.1, None),
-        ("LDAM-DRW", 68.0, None), ("Decouple-cRT", 65.2, 67.6), ("Decouple-LWS", 65.9, 69.5), ("BBN", 66.3, 69.6),
-        ("Ours (S = 1)", 66.7, 70.4), ("Ours (S = 10 / S = 40)", 66.8, 70.0),
+        ("Cross Entropy", 57.2, None),
+        ("CE-DRW", 63.7, None),
+        ("CE-DRS", 63.6, None),
+        ("CB-Focal", 61.1, None),
+        ("LDAM-DRW", 68.0, None),
+        ("Decouple-cRT", 65.2, 67.6),
+        ("Decouple-LWS", 65.9, 69.5),
+        ("BBN", 66.3, 69.6),
+        ("Ours (S = 1)", 66.7, 70.4),
+        ("Ours (S = 10 / S = 40)", 66.8, 70.0),
     ],
-)  # fmt: skip
+)
 def test_the_paper_s_figures(row, short, long):
     trials = by_place("table2", paper=True)
     assert (trials[row, SHORT].paper, trials[row, SHORT].paper_of) == (short, SHORT)
@@ -28,10 +35,12 @@ def test_the_paper_s_figures(row, short, long):
 @pytest.mark.parametrize(
     ("row", "column", "instance_balanced", "class_reversed"),
     [
-        ("Ours (S = 1)", SHORT, 81, 9), ("Ours (S = 1)", LONG, 161, 39),
-        ("Ours (S = 10 / S = 40)", SHORT, 90, 10), ("Ours (S = 10 / S = 40)", LONG, 200, 10),
+        ("Ours (S = 1)", SHORT, 81, 9),
+        ("Ours (S = 1)", LONG, 161, 39),
+        ("Ours (S = 10 / S = 40)", SHORT, 90, 10),
+        ("Ours (S = 10 / S = 40)", LONG, 200, 10),
     ],
-)  # fmt: skip
+)
 def test_the_epochs_under_each_sampler(row, column, instance_balanced, class_reversed):
     config = Config.from_json(by_place("table2", paper=True)[row, column].config)
     assert (config.last_first, config.epochs - config.last_first) == (instance_balanced, class_reversed)
@@ -41,8 +50,9 @@ def test_the_epochs_under_each_sampler(row, column, instance_balanced, class_rev
 def test_digits_stand_in_with_their_own_lengths_beside_the_paper_s_columns():
     trials = by_place("table2")
     assert {(trial.column, trial.paper_of) for trial in trials.values()} == {
-        ("digits-LT IF 50, resnet8, 100 epochs", SHORT), ("digits-LT IF 50, resnet8, 200 epochs", LONG),
-    }  # fmt: skip
+        ("digits-LT IF 50, resnet8, 100 epochs", SHORT),
+        ("digits-LT IF 50, resnet8, 200 epochs", LONG),
+    }
     configs = [Config.from_json(trial.config) for trial in trials.values() if trial.row == "BBN"]
     assert [(config.epochs, config.milestones) for config in configs] == [(100, (50,)), (200, (100,))]
     assert ("Ours (S = 50 / S = 100)", "digits-LT IF 50, resnet8, 200 epochs") in trials
@@ -102,8 +112,14 @@ def test_the_source_recipe_has_its_source_s_constants(row, column, constants):
 def test_under_the_source_recipe_rows_without_a_source_say_so():
     rows = [row for row, column in by_place("table2", paper=True, options={"recipe": "source"}) if column == SHORT]
     assert rows == [
-        "Cross Entropy (common: no source recipe)", "CE-DRW (common: no source recipe)",
-        "CE-DRS (common: no source recipe)", "CB-Focal (source)", "LDAM-DRW (common: no source recipe)",
-        "Decouple-cRT (second stage: source)", "Decouple-LWS (second stage: source)", "BBN (source)", "Ours (S = 1)",
+        "Cross Entropy (common: no source recipe)",
+        "CE-DRW (common: no source recipe)",
+        "CE-DRS (common: no source recipe)",
+        "CB-Focal (source)",
+        "LDAM-DRW (common: no source recipe)",
+        "Decouple-cRT (second stage: source)",
+        "Decouple-LWS (second stage: source)",
+        "BBN (source)",
+        "Ours (S = 1)",
         "Ours (S = 10 / S = 40)",
-    ]  # fmt: skip
+    ]

@@ -11,10 +11,14 @@ RESNET, RESNEXT = "imagenet-lt, resnet50", "imagenet-lt, resnext50"
 @pytest.mark.parametrize(
     ("row", "figures", "provenance"),
     [
-        ("Cross Entropy", (41.6, 44.4), "†"), ("Decouple-cRT", (47.3, 49.5), "†"), ("Decouple-LWS", (47.7, 49.9), "†"),
-        ("BBN", (45.9, 47.1), "*"), ("Ours (S = 1)", (47.9, 49.2), ""), ("Ours (S = 10)", (48.2, 49.3), ""),
+        ("Cross Entropy", (41.6, 44.4), "†"),
+        ("Decouple-cRT", (47.3, 49.5), "†"),
+        ("Decouple-LWS", (47.7, 49.9), "†"),
+        ("BBN", (45.9, 47.1), "*"),
+        ("Ours (S = 1)", (47.9, 49.2), ""),
+        ("Ours (S = 10)", (48.2, 49.3), ""),
     ],
-)  # fmt: skip
+)
 def test_the_paper_s_figures(row, figures, provenance):
     trials = by_place("table3", paper=True)
     assert tuple(trials[row, column].paper for column in (RESNET, RESNEXT)) == figures

@@ -3,9 +3,12 @@
 from untrained import nothing, results, space, tables
 
 PAPER = {
-    "Cross Entropy": [68.2, 39.7, 9.9, 40.7], "Decouple-cRT": [58.1, 40.3, 18.0, 40.1],
-    "Decouple-LWS": [59.5, 40.7, 17.4, 40.2], "BBN": [54.5, 51.0, 16.7, 42.6], "Ours (S = 1)": [57.1, 48.1, 26.5, 44.7],
-}  # fmt: skip
+    "Cross Entropy": [68.2, 39.7, 9.9, 40.7],
+    "Decouple-cRT": [58.1, 40.3, 18.0, 40.1],
+    "Decouple-LWS": [59.5, 40.7, 17.4, 40.2],
+    "BBN": [54.5, 51.0, 16.7, 42.6],
+    "Ours (S = 1)": [57.1, 48.1, 26.5, 44.7],
+}
 
 
 def printed(table):

@@ -19,8 +19,12 @@ def test_the_paper_s_figures(S, cifar10, cifar100):
 def test_the_digits_have_their_own_values_of_s_and_no_figure_where_the_paper_has_none():
     trials = by_place("table6")
     assert {row: trial.paper for (row, _), trial in trials.items()} == {
-        "S = 0": 82.6, "S = 1": 82.9, "S = 5": 82.9, "S = 10": 82.8, "S = 25": None,
-    }  # fmt: skip
+        "S = 0": 82.6,
+        "S = 1": 82.9,
+        "S = 5": 82.9,
+        "S = 10": 82.8,
+        "S = 25": None,
+    }
 
 
 @pytest.mark.parametrize(("paper", "last"), [(False, "S = 25"), (True, "S = 50")])

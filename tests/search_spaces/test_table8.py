@@ -70,9 +70,7 @@ def test_events_are_averaged_image_by_image_before_the_covariance(seed, runs):
             points.append((learned, forgotten))
         first += n
         centre = [sum(point[axis] for point in points) / n for axis in (0, 1)]
-        c = [
-            [sum((p[a] - centre[a]) * (p[b] - centre[b]) for p in points) / n for b in (0, 1)] for a in (0, 1)
-        ]  # fmt: skip
+        c = [[sum((p[a] - centre[a]) * (p[b] - centre[b]) for p in points) / n for b in (0, 1)] for a in (0, 1)]
         norm = sum(c[a][b] ** 2 for a in (0, 1) for b in (0, 1)) ** 0.5
         row = [rank, n, *centre, c[0][0], c[0][1], c[1][1], norm, norm / n]
         assert figure.rows[rank] == pytest.approx(row, abs=1e-9)

@@ -9,17 +9,26 @@ from trainables.protocol import CIFAR, column_name
 def test_the_paper_s_figures_row_by_row():
     trials = by_place("table9", paper=True)
     printed = {
-        "IB⇒IB": [73.1, 77.9, 86.4, 40.7, 44.9, 57.2], "IB⇒CR": [79.7, 82.9, 88.4, 44.7, 49.5, 59.5],
-        "CB⇒IB": [66.5, 73.8, 86.7, 33.3, 37.1, 55.0], "CR⇒CB": [64.2, 72.7, 86.3, 24.7, 29.2, 52.5],
-    }  # fmt: skip
+        "IB⇒IB": [73.1, 77.9, 86.4, 40.7, 44.9, 57.2],
+        "IB⇒CR": [79.7, 82.9, 88.4, 44.7, 49.5, 59.5],
+        "CB⇒IB": [66.5, 73.8, 86.7, 33.3, 37.1, 55.0],
+        "CR⇒CB": [64.2, 72.7, 86.3, 24.7, 29.2, 52.5],
+    }
     for row, figures in printed.items():
         assert [trials[row, column_name(*place)].paper for place in CIFAR] == figures
 
 
 def test_the_adjusted_read_out_stands_beside_every_cell():
-    (table,) = tables(results("table9", lambda trial, replicate: {
-        "test/top1": 50.0, "holdout/top1": 51.0 + replicate, "adjusted/top1": 60.0,
-    }))  # fmt: skip
+    (table,) = tables(
+        results(
+            "table9",
+            lambda trial, replicate: {
+                "test/top1": 50.0,
+                "holdout/top1": 51.0 + replicate,
+                "adjusted/top1": 60.0,
+            },
+        )
+    )
     assert list(table.head) == ["", "digits-LT IF 50", "holdout half", "holdout half, logits adjusted"]
     assert [str(cell) for cell in table.rows[0][1:]] == ["50.0 ± 0.0", "51.5 ± 0.7", "60.0 ± 0.0"]
     assert any("chosen on the other half of the test images, val" in note for note in table.notes)

@@ -35,9 +35,13 @@ def numbered(trial: PlannedTrial, replicate: int) -> dict[str, float]:
 
 
 def results(
-    name: str, last: Last = numbered, *, replicates: int = 2,
-    observed: Observed | Callable[[PlannedTrial], Observed] | None = None, **request: Any,
-) -> Results:  # fmt: skip
+    name: str,
+    last: Last = numbered,
+    *,
+    replicates: int = 2,
+    observed: Observed | Callable[[PlannedTrial], Observed] | None = None,
+    **request: Any,
+) -> Results:
     """What a view is given of a run in which every trial ended with these measures.
 
     Args:

@@ -43,9 +43,11 @@ OWN = """
 
 
 VALUES = [
-    {"first_q": 0.0, "switch_q": 0.3, "S": 1}, {"first_q": 0.0, "switch_q": -1.0, "S": 1},
-    {"first_q": 1.0, "switch_q": -0.7, "S": 9}, {"first_q": 0.0, "switch_q": 0.3, "S": 20},
-]  # fmt: skip
+    {"first_q": 0.0, "switch_q": 0.3, "S": 1},
+    {"first_q": 0.0, "switch_q": -1.0, "S": 1},
+    {"first_q": 1.0, "switch_q": -0.7, "S": 9},
+    {"first_q": 0.0, "switch_q": 0.3, "S": 20},
+]
 
 
 schedules = st.fixed_dictionaries(

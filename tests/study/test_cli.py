@@ -80,9 +80,13 @@ def test_a_plan_settles_the_arithmetic(study: Study) -> None:
     ],
 )
 def test_a_plan_uses_the_gpu_of_this_machine_for_what_needs_one(
-    study: Study, gpus: Callable[..., None], arguments: list[str], capability: tuple[int, int] | None, device: str,
+    study: Study,
+    gpus: Callable[..., None],
+    arguments: list[str],
+    capability: tuple[int, int] | None,
+    device: str,
     precision: list[str],
-) -> None:  # fmt: skip
+) -> None:
     gpus(capability)
     told = parsed(study("run", "table9", *arguments, "--dry-run", "--json"))
     assert (told["device"], told["precision"]) == (device, precision)
@@ -285,8 +289,11 @@ def test_list_names_every_space_with_its_cost(study: Study) -> None:
     assert listed["table9"]["short"] == {"epochs_needed": 144, "epochs_naive": 270, "runs": 1}
     assert listed["table8"]["digits"] == {"epochs_needed": 1000, "epochs_naive": 1000, "runs": 10}
     assert {name for name, each in listed.items() if each["digits"]["runs"] > 1} == {
-        "table8", "table13", "figure3", "figure4",
-    }  # fmt: skip
+        "table8",
+        "table13",
+        "figure3",
+        "figure4",
+    }
     lines = study("list").stdout.splitlines()
     assert lines[0].endswith("on digits, with --short, with --paper:")
     costs = {line.split()[0]: cost.strip() for line, cost in zip(lines[1::2], lines[2::2], strict=False)}

@@ -101,9 +101,7 @@ def test_holm_is_closed_testing_by_bonferroni(p):
 
 def lasts(values):
     """What `differences` takes, of {(row, column): {measure: [a value a replicate]}}."""
-    return {
-        place: lambda measure, own=own: dict(enumerate(own.get(measure, ()))) for place, own in values.items()
-    }  # fmt: skip
+    return {place: lambda measure, own=own: dict(enumerate(own.get(measure, ()))) for place, own in values.items()}
 
 
 def test_hypotheses_are_measured_in_each_column_and_adjusted_over_all_of_them():
@@ -133,9 +131,13 @@ def test_a_hypothesis_is_not_about_its_exceptions_which_holm_leaves_out():
 
 
 def test_a_hypothesis_may_be_of_another_measure_than_the_rows_show():
-    values = {(row, "digits"): {"": [50.0, 50.0], "test/few": few} for row, few in (
-        ("IB⇒CR", [30.0, 34.0]), ("IB⇒IB", [10.0, 12.0]),
-    )}  # fmt: skip
+    values = {
+        (row, "digits"): {"": [50.0, 50.0], "test/few": few}
+        for row, few in (
+            ("IB⇒CR", [30.0, 34.0]),
+            ("IB⇒IB", [10.0, 12.0]),
+        )
+    }
     (found,) = differences([replace(CONTRAST, measure="test/few")], lasts(values))
     assert found.estimate.mean == 21.0
 
@@ -226,9 +228,10 @@ def test_the_front_is_what_no_other_point_beats(values):
     named = [(trial(f"#{number}", replicates=1), own) for number, own in enumerate(values)]
     distinct = list(dict.fromkeys(values))
     unbeaten = [
-        own for own in distinct
+        own
+        for own in distinct
         if not any(all(a >= b for a, b in zip(other, own, strict=True)) for other in distinct if other != own)
-    ]  # fmt: skip
+    ]
     unbeaten.sort(key=lambda own: -own[0])
     assert [point.row for point in front(named)] == [f"#{values.index(own)}" for own in unbeaten]
     if values and len(values[0]) == 1:

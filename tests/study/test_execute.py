@@ -140,9 +140,12 @@ def test_every_stage_is_trained_once_and_after_its_parent_in_a_few_processes(tra
 
 def test_the_longest_remaining_path_comes_first(train):
     stages = [
-        stage("trunk", remaining=5), stage("other", remaining=3), stage("alone"),
-        stage("long", "trunk", 4), stage("short", "trunk", 2),
-    ]  # fmt: skip
+        stage("trunk", remaining=5),
+        stage("other", remaining=3),
+        stage("alone"),
+        stage("long", "trunk", 4),
+        stage("short", "trunk", 2),
+    ]
     _, log = train(*stages, workers=1)
     assert [key for what, key, _ in log if what == "begin"] == ["trunk", "long", "other", "short", "alone"]
 
@@ -150,19 +153,31 @@ def test_the_longest_remaining_path_comes_first(train):
 @pytest.mark.slow  # each lost process costs two seconds for another
 def test_what_fails_takes_its_descendants_with_it_and_nothing_else(train):
     stages = [
-        stage("raises", remaining=3, do="raise"), stage("below", "raises", 2), stage("further", "below"),
-        stage("dies", remaining=3, do="die"), stage("orphan", "dies", 2),
-        stage("full", remaining=3, do="find the disk full"), stage("unread", "full", 2),
+        stage("raises", remaining=3, do="raise"),
+        stage("below", "raises", 2),
+        stage("further", "below"),
+        stage("dies", remaining=3, do="die"),
+        stage("orphan", "dies", 2),
+        stage("full", remaining=3, do="find the disk full"),
+        stage("unread", "full", 2),
         stage("parts", remaining=3, do="lose another"),
-        stage("recovers", remaining=3, do="die once"), stage("child", "recovers", 2),
-        stage("sound", remaining=3), stage("another", "sound", 2),
-    ]  # fmt: skip
+        stage("recovers", remaining=3, do="die once"),
+        stage("child", "recovers", 2),
+        stage("sound", remaining=3),
+        stage("another", "sound", 2),
+    ]
     events, log = train(*stages)
     begun = [key for what, key, _ in log if what == "begin"]
     assert {key: begun.count(key) for key in begun} == {
-        "raises": 1, "full": 1, "dies": LOST_ATTEMPTS, "parts": LOST_ATTEMPTS, "recovers": 2, "child": 1, "sound": 1,
+        "raises": 1,
+        "full": 1,
+        "dies": LOST_ATTEMPTS,
+        "parts": LOST_ATTEMPTS,
+        "recovers": 2,
+        "child": 1,
+        "sound": 1,
         "another": 1,
-    }  # fmt: skip
+    }
     assert sorted(events.states) == ["another", "child", "recovers", "sound"]
     assert sorted(events.failures) == [
         ("dies", Failure("its process was lost 3 times")),

@@ -13,12 +13,17 @@ def shown(table):
 
 def test_a_grid_is_rows_by_columns_and_may_have_further_measures_beside_each():
     trials = [cell("IB", "CR"), cell("IB", "IB"), cell("IB", "CR", dataset="cifar10")]
-    states = {end: header({"test/top1": 80.0 + n, "adjusted/top1": 70.0 + n, "adjusted/tau": 0.5})
-              for trial in trials for n, end in enumerate(trial.ends)}  # fmt: skip
+    states = {
+        end: header({"test/top1": 80.0 + n, "adjusted/top1": 70.0 + n, "adjusted/tau": 0.5})
+        for trial in trials
+        for n, end in enumerate(trial.ends)
+    }
     found = results(trials, states)
     assert shown(grids.grid(found, corner="Method")) == [
-        ["Method", "digits", "cifar10"], ["IB⇒CR", "81.0 ± 1.0", "81.0 ± 1.0"], ["IB⇒IB", "81.0 ± 1.0", None],
-    ]  # fmt: skip
+        ["Method", "digits", "cifar10"],
+        ["IB⇒CR", "81.0 ± 1.0", "81.0 ± 1.0"],
+        ["IB⇒IB", "81.0 ± 1.0", None],
+    ]
     beside = grids.grid(found, beside={"adjusted": "adjusted/top1", "τ": "adjusted/tau"})
     assert shown(beside)[:2] == [
         ["", "digits", "adjusted", "τ", "cifar10", "adjusted", "τ"],
@@ -73,9 +78,10 @@ def test_by_shot_has_a_dash_for_a_split_without_classes_and_the_paper_s_figures_
     found = results(trials, {trials[0].ends[0]: top1(80.0, many=90.0, few=10.0)})
     table = grids.by_shot(found, "digits", lambda trial: (1.0, 2.0, float(trial.paper)))
     assert shown(table) == [
-        ["Method", "Many-shot", "Medium-shot", "Few-shot", "All"], ["IB⇒CR", "90.0", "–", "10.0", "80.0"],
+        ["Method", "Many-shot", "Medium-shot", "Few-shot", "All"],
+        ["IB⇒CR", "90.0", "–", "10.0", "80.0"],
         ["IB⇒IB", "–", "–", "–", "–"],
-    ]  # fmt: skip
+    ]
     assert [entry.printed for entry in table.rows[0][1:]] == [
         Printed(figure, of="cifar10") for figure in (1.0, 2.0, 82.9, 82.9)
     ]
@@ -83,9 +89,14 @@ def test_by_shot_has_a_dash_for_a_split_without_classes_and_the_paper_s_figures_
 
 
 def test_a_printed_row_stands_in_each_column_beside_the_paper_s_own():
-    trials = [cell("IB", "CR", paper=82.9, paper_of=of, dataset=name) for name, of in (
-        ("digits", "cifar10"), ("cifar10", "cifar10"), ("other", ""),
-    )]  # fmt: skip
+    trials = [
+        cell("IB", "CR", paper=82.9, paper_of=of, dataset=name)
+        for name, of in (
+            ("digits", "cifar10"),
+            ("cifar10", "cifar10"),
+            ("other", ""),
+        )
+    ]
     name, *row = grids.printed_row(results(trials, {}), "OLTR", {"cifar10": 37.7}, "†")
     assert name == "OLTR"
     assert [entry.printed for entry in row] == [Printed(37.7, "†", "cifar10"), Printed(37.7, "†"), None]
@@ -130,28 +141,43 @@ def test_hypotheses_say_what_was_measured_and_decided():
         ["hypothesis", "column", "n", "points", "95 % interval", "p", "verdict"],
         ["IB⇒CR − IB⇒IB", "digits", "6", "+2.5", "+0.6 to +4.5", "0.021", "supported"],
         ["IB⇒CR − IB⇒IB", "cifar10", "1", "-2.5", "–", "–", "n < 5: not tested"],
-        ["S = 10 − S = 1, test/few within ± 1", "digits", "6", "+0.1", "-0.5 to +0.7", "–",
-         "supported: equivalent within ± 1"],
-    ]  # fmt: skip
+        [
+            "S = 10 − S = 1, test/few within ± 1",
+            "digits",
+            "6",
+            "+0.1",
+            "-0.5 to +0.7",
+            "–",
+            "supported: equivalent within ± 1",
+        ],
+    ]
     assert grids.hypotheses([]) is None
 
 
 def test_claims_in_words_come_first():
-    found = [Difference(Contrast("a", "b", claim="IB is the best first sampler"), "digits", Estimate(1, 1.0)),
-             Difference(CONTRAST, "digits", Estimate(1, 1.0))]  # fmt: skip
+    found = [
+        Difference(Contrast("a", "b", claim="IB is the best first sampler"), "digits", Estimate(1, 1.0)),
+        Difference(CONTRAST, "digits", Estimate(1, 1.0)),
+    ]
     table = grids.hypotheses(found)
     assert [row[:2] for row in shown(table)] == [
-        ["claim", "hypothesis"], ["IB is the best first sampler", "a − b"], ["", "IB⇒CR − IB⇒IB"],
-    ]  # fmt: skip
+        ["claim", "hypothesis"],
+        ["IB is the best first sampler", "a − b"],
+        ["", "IB⇒CR − IB⇒IB"],
+    ]
 
 
 def test_differences_from_the_paper_are_those_on_its_own_data():
     own, other = Printed(80.0, "†"), Printed(80.0, of="cifar10")
-    table = Table("Table 1", ["", "cifar10", "digits", "few"], [
-        ["CE", Cell({0: 81.0, 1: 83.0}, own), Cell({0: 81.0}, other), Cell({0: 9.0})],
-        ["Focal", Cell({}, own), Cell({0: 81.0}, other), None],
-        ["BBN", Cell({4: 79.5}, own, digits=2), "text", None],
-    ])  # fmt: skip
+    table = Table(
+        "Table 1",
+        ["", "cifar10", "digits", "few"],
+        [
+            ["CE", Cell({0: 81.0, 1: 83.0}, own), Cell({0: 81.0}, other), Cell({0: 9.0})],
+            ["Focal", Cell({}, own), Cell({0: 81.0}, other), None],
+            ["BBN", Cell({4: 79.5}, own, digits=2), "text", None],
+        ],
+    )
     found = grids.from_paper(table)
     assert found.title == "Table 1: difference from the paper"
     assert shown(found) == [["", "cifar10"], ["CE", "+2.0 [-10.7, +14.7]"], ["BBN", "-0.50"]]

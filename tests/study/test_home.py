@@ -31,10 +31,21 @@ def everything(folder):
 @pytest.mark.parametrize(
     "path",
     [
-        "", "home\0", "x" * 256, "a/" + "x" * 256, "a/" * 3000, "FILE", "FILE/home", "FILE/a/b",
-        "~no_such_user_anywhere/home", "\ud800", "a?b", "100%", "{home}",
+        "",
+        "home\0",
+        "x" * 256,
+        "a/" + "x" * 256,
+        "a/" * 3000,
+        "FILE",
+        "FILE/home",
+        "FILE/a/b",
+        "~no_such_user_anywhere/home",
+        "\ud800",
+        "a?b",
+        "100%",
+        "{home}",
     ],
-)  # fmt: skip
+)
 def test_a_path_that_no_folder_can_have_is_refused_and_nothing_made(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").touch()

@@ -101,8 +101,10 @@ def test_links_lead_to_the_views_of_an_experiment():
     }
     tags |= mlflow_views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters)
     experiment = {
-        "experiment_id": "7", "name": "mine", "tags": [{"key": key, "value": value} for key, value in tags.items()],
-    }  # fmt: skip
+        "experiment_id": "7",
+        "name": "mine",
+        "tags": [{"key": key, "value": value} for key, value in tags.items()],
+    }
     ((name, link),) = mlflow_views.links("http://127.0.0.1:5000", experiment).items()
     page, _, query = link.partition("?")
     assert (name, page) == ("table9 by combination", "http://127.0.0.1:5000/#/experiments/7/runs")

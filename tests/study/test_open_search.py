@@ -108,9 +108,7 @@ def test_the_champion_is_trained_under_fresh_replicates_and_registered(
     (_, home, _), _, report = grown
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     best = f"champion {report['best'][0]}"
-    children = client.search_runs(
-        [client.get_experiment_by_name("mine").experiment_id], f"params.trial = '{best}'"
-    )  # fmt: skip
+    children = client.search_runs([client.get_experiment_by_name("mine").experiment_id], f"params.trial = '{best}'")
     assert sorted(int(child.data.params["replicate"]) for child in children) == [1000, 1001]
     assert {child.data.params["champion_of"] for child in children} == {report["best"][0]}
     assert {child.info.status for child in children} == {"FINISHED"}
@@ -185,10 +183,17 @@ def test_optunas_own_dashboard_shows_the_study(grown: tuple[Searched, dict[str, 
     def get(path: str) -> dict[str, Any]:
         answered: list[str] = []
         environment = {
-            "REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "", "SERVER_NAME": "127.0.0.1",
-            "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.input": io.BytesIO(),
-            "wsgi.errors": io.StringIO(), "wsgi.url_scheme": "http", "HTTP_CONTENT_TYPE": "application/json",
-        }  # fmt: skip
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": path,
+            "QUERY_STRING": "",
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "wsgi.input": io.BytesIO(),
+            "wsgi.errors": io.StringIO(),
+            "wsgi.url_scheme": "http",
+            "HTTP_CONTENT_TYPE": "application/json",
+        }
         body = b"".join(application(environment, lambda status, *_: answered.append(status)))
         assert answered == ["200 OK"]
         return json.loads(body)

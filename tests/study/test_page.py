@@ -37,10 +37,11 @@ def checked(html):
 
 
 TABLE = Table(
-    "Table 3: a < b", ["Method", "ResNet-50", "what"],
+    "Table 3: a < b",
+    ["Method", "ResNet-50", "what"],
     [["CE & co", Cell({0: 41.0, 1: 43.0}, Printed(41.6, "†")), "words"], ["OLTR", Cell(printed=Printed(37.7)), None]],
     ["<script>alert(1)</script>"],
-)  # fmt: skip
+)
 
 
 def test_a_table_has_a_caption_scopes_and_nothing_unescaped():
@@ -48,10 +49,23 @@ def test_a_table_has_a_caption_scopes_and_nothing_unescaped():
     assert {"table", "caption", "thead", "tbody", "th", "td"} <= set(found.seen)
     assert "script" not in found.seen
     assert [w for w in found.words if w] == [
-        "Table 3: a < b", "Method", "ResNet-50", "paper", "what", "CE & co", "42.0 ± 1.4", "41.6†", "words",
-        "OLTR", "–", "37.7", "–", "<script>alert(1)</script>", "Mean ± std over n = 2 replicates.",
+        "Table 3: a < b",
+        "Method",
+        "ResNet-50",
+        "paper",
+        "what",
+        "CE & co",
+        "42.0 ± 1.4",
+        "41.6†",
+        "words",
+        "OLTR",
+        "–",
+        "37.7",
+        "–",
+        "<script>alert(1)</script>",
+        "Mean ± std over n = 2 replicates.",
         "Paper: n = 1 or unstated; † copied by the paper from its source.",
-    ]  # fmt: skip
+    ]
     assert table_html(TABLE).count('scope="col"') == 4
     assert table_html(TABLE).count('scope="row"') == 2
 

@@ -89,19 +89,25 @@ def test_a_name_by_default_says_what_is_run(small_space):
     assert run.startswith("small-")
     assert draft(space).plan.run == run
     others = [
-        draft(space, replicates=3), draft(space, machine=Machine("cpu", 2)), draft(space, machine=Machine("cuda", 1)),
-        draft(space, request=Request(imbalance=(10.0,))), draft(small_space(cells=MORE)),
-    ]  # fmt: skip
+        draft(space, replicates=3),
+        draft(space, machine=Machine("cpu", 2)),
+        draft(space, machine=Machine("cuda", 1)),
+        draft(space, request=Request(imbalance=(10.0,))),
+        draft(small_space(cells=MORE)),
+    ]
     assert len({run, *(other.plan.run for other in others)}) == 6
 
 
 @pytest.mark.parametrize(
     ("references", "data", "wanted"),
     [
-        (["table9"], (), False), (["table9"], ("cifar10",), True), (["table9"], ("digits", "cifar10"), True),
-        (["table9", "sampler_search"], (), False), (["sampler_search"], ("cifar10",), True),
+        (["table9"], (), False),
+        (["table9"], ("cifar10",), True),
+        (["table9"], ("digits", "cifar10"), True),
+        (["table9", "sampler_search"], (), False),
+        (["sampler_search"], ("cifar10",), True),
     ],
-)  # fmt: skip
+)
 def test_a_run_wants_a_gpu_if_any_of_its_configurations_does(references, data, wanted):
     assert planning.wants_gpu(references, Request(data=data)) == wanted
 

@@ -77,12 +77,17 @@ class Searching:
         work = Work(resolve, None, None, None, None, None, None)
         space = Space("mini", "a title", (), {"x": Integer(0, 99)}, work, objectives=objectives, search=search)
         self.space = PlannedSpace(
-            "mini", "a title", "", objectives, (), space.domain, "mini", "",
+            "mini",
+            "a title",
+            "",
+            objectives,
+            (),
+            space.domain,
+            "mini",
+            "",
             PlannedSearch(trials, 0, 2, ("test/top1",), ("base",), early_stop),
-        )  # fmt: skip
-        plan = Plan(
-            "mine", Request(early_stop=early_stop), Machine("cpu", 1), Resources(), 1, (self.space,), (), {}, 0
-        )  # fmt: skip
+        )
+        plan = Plan("mine", Request(early_stop=early_stop), Machine("cpu", 1), Resources(), 1, (self.space,), (), {}, 0)
         self.draft = Draft(replace(plan, **changes), [space], ())
         self.store = Store(lambda x: 80.0 - abs(x - 2))
         self.projection, self.given_up, self.trained = Projection(suggestions, late), {}, []
@@ -124,7 +129,7 @@ def test_points_are_asked_for_one_by_one_and_the_best_is_trained_again_under_fre
 def test_a_plan_is_stored_with_a_point_before_the_point_is_trained():
     search = Searching()
     stages = search.points.more(1, idle=True)
-    (_, stored), = search.store.records  # fmt: skip
+    ((_, stored),) = search.store.records
     assert [trial["label"] for trial in stored["trials"]] == ["#0"]
     assert [stage.key for stage in stages] == ["r0/2", "r0/6 0"]
 

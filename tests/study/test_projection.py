@@ -49,9 +49,12 @@ def top1(key):
 def header(resolved, epochs):
     measures = [{"lr": 0.1, "test/top1": top1(key), "test/class_accuracy": []} for key in resolved.keys[1 : epochs + 1]]
     return {
-        "key": resolved.keys[epochs], "epochs": epochs, "measures": measures, "wall_seconds": [1.0] * epochs,
+        "key": resolved.keys[epochs],
+        "epochs": epochs,
+        "measures": measures,
+        "wall_seconds": [1.0] * epochs,
         "provenance": [{"from_epoch": 0, "run": "mine", "host": "one"}],
-    }  # fmt: skip
+    }
 
 
 class Run:
@@ -64,32 +67,52 @@ class Run:
             (f"table9/IB⇒{switch} (digits)", seed): recipe(switch, seed) for switch in SAMPLERS for seed in range(2)
         }
         self.work = Work(
-            lambda config, seed, _machine: recipe(config["switch"], seed), None, None, None,
-            lambda _config, _number, _machine: {}, exporter, None,
-        )  # fmt: skip
+            lambda config, seed, _machine: recipe(config["switch"], seed),
+            None,
+            None,
+            None,
+            lambda _config, _number, _machine: {},
+            exporter,
+            None,
+        )
         made = [Trial(f"IB⇒{switch}", "digits", {"switch": switch}, {"switch": switch}) for switch in SAMPLERS]
         self.space = Space("table9", "a title", tuple(made), DOMAIN, self.work)
         trials = tuple(
             PlannedTrial(
-                "table9", trial.label, trial.row, "digits", trial.config, trial.axes, None, "", 3,
-                tuple(recipe(trial.axes["switch"], seed).keys[-1] for seed in range(2)), "test/top1",
+                "table9",
+                trial.label,
+                trial.row,
+                "digits",
+                trial.config,
+                trial.axes,
+                None,
+                "",
+                3,
+                tuple(recipe(trial.axes["switch"], seed).keys[-1] for seed in range(2)),
+                "test/top1",
             )
             for trial in made
-        )  # fmt: skip
+        )
         space = PlannedSpace("table9", "a title", "", ("test/top1",), (), DOMAIN, "table9", "")
         self.plan = Plan(
-            f"run-{next(names)}", Request(), Machine("cpu", 1), Resources(), 2, (space,), trials, {}, 8,
+            f"run-{next(names)}",
+            Request(),
+            Machine("cpu", 1),
+            Resources(),
+            2,
+            (space,),
+            trials,
+            {},
+            8,
             created="2020-02-02T02:02:02.020+00:00",
-        )  # fmt: skip
+        )
 
     def draft(self):
         return Draft(replace(self.plan, epochs_needed=0), [self.space], self.plan.trials)
 
     def driver(self):
         """A new driver's projection."""
-        return Projection(
-            self.draft(), self.store, self.uri, self.place / "artifacts", self.storage, self.said.append
-        )  # fmt: skip
+        return Projection(self.draft(), self.store, self.uri, self.place / "artifacts", self.storage, self.said.append)
 
     def train(self, *replicates, epochs=3):
         """Store the states of some replicates where stages end; returns their names in order."""
@@ -255,8 +278,9 @@ def test_after_an_outage_of_mlflow_the_same_start_catches_up(run, monkeypatch, m
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
     assert set(run.said) == {
-        "MLflow is behind (the server is away): training goes on", "MLflow is back, and catches up",
-    }  # fmt: skip
+        "MLflow is behind (the server is away): training goes on",
+        "MLflow is back, and catches up",
+    }
 
 
 @pytest.mark.parametrize("method", ["__init__", "tell"])

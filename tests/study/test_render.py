@@ -23,16 +23,24 @@ TABLE = Table(
 )
 
 words = st.text('ab0|<,"\n⇒', max_size=6)
-entries = st.none() | words | st.builds(
-    Cell, st.dictionaries(st.integers(0, 3), st.floats(-9, 9), max_size=3),
-    st.none() | st.builds(Printed, st.floats(-9, 9), st.sampled_from(["", "†", "*"]), st.sampled_from(["", "cifar10"])),
-)  # fmt: skip
+entries = (
+    st.none()
+    | words
+    | st.builds(
+        Cell,
+        st.dictionaries(st.integers(0, 3), st.floats(-9, 9), max_size=3),
+        st.none()
+        | st.builds(Printed, st.floats(-9, 9), st.sampled_from(["", "†", "*"]), st.sampled_from(["", "cifar10"])),
+    )
+)
 tables = st.integers(1, 4).flatmap(
     lambda width: st.builds(
-        Table, words, st.lists(words, min_size=width, max_size=width),
+        Table,
+        words,
+        st.lists(words, min_size=width, max_size=width),
         st.lists(st.lists(entries, min_size=width, max_size=width), max_size=4),
     )
-)  # fmt: skip
+)
 
 
 def test_the_paper_s_figures_stand_in_a_column_beside_ours():
@@ -113,10 +121,13 @@ def test_csv_has_a_line_a_value_and_one_for_what_is_printed_or_said_alone():
     lines = list(csv.DictReader(io.StringIO(render.table_csv([("table3", TABLE)]))))
     names = ("row", "replicate", "n", "value", "text", "paper", "provenance")
     assert [tuple(line[name] for name in names) for line in lines] == [
-        ("CE", "0", "2", "41.0", "", "41.6", "†"), ("CE", "2", "2", "43.0", "", "41.6", "†"),
-        ("CE", "", "", "", "one stage", "", ""), ("OLTR", "", "", "", "", "37.7", "†"),
-        ("BBN", "0", "1", "45.0", "", "45.9", "*"), ("BBN", "", "", "", "a | b", "", ""),
-    ]  # fmt: skip
+        ("CE", "0", "2", "41.0", "", "41.6", "†"),
+        ("CE", "2", "2", "43.0", "", "41.6", "†"),
+        ("CE", "", "", "", "one stage", "", ""),
+        ("OLTR", "", "", "", "", "37.7", "†"),
+        ("BBN", "0", "1", "45.0", "", "45.9", "*"),
+        ("BBN", "", "", "", "a | b", "", ""),
+    ]
     assert {(line["space"], line["table"]) for line in lines} == {("table3", TABLE.title)}
     assert [(line["column"], line["first"]) for line in lines[:3]] == [
         ("ResNet-50", "IB"),
@@ -127,10 +138,19 @@ def test_csv_has_a_line_a_value_and_one_for_what_is_printed_or_said_alone():
 
 def test_json_has_the_values_by_replicate_beside_the_paper_s_figure():
     record = render.table_json(TABLE)
-    assert record["rows"][0] == ["CE", {
-        "mean": 42.0, "std": pytest.approx(2**0.5), "n": 2, "values": {0: 41.0, 2: 43.0},
-        "paper": 41.6, "provenance": "†", "paper_of": "",
-    }, "one stage"]  # fmt: skip
+    assert record["rows"][0] == [
+        "CE",
+        {
+            "mean": 42.0,
+            "std": pytest.approx(2**0.5),
+            "n": 2,
+            "values": {0: 41.0, 2: 43.0},
+            "paper": 41.6,
+            "provenance": "†",
+            "paper_of": "",
+        },
+        "one stage",
+    ]
     assert record["rows"][3] == ["Ours", {"mean": None, "std": None, "n": 0, "values": {}}, None]
 
 
@@ -147,8 +167,10 @@ def test_a_row_that_several_columns_name_is_called_by_all_of_them():
     rows = [["IB", way, cross, Cell({0: 1.0})] for way, cross in (("CB", "X"), ("CB", ""), ("CR", None))]
     lines = csv.DictReader(io.StringIO(render.table_csv([("table11", Table("t", ["a", "b", "c", "d"], rows, (), 3))])))
     assert [(line["row"], line["column"]) for line in lines] == [
-        ("IB, CB, X", "d"), ("IB, CB, –", "d"), ("IB, CR, –", "d"),
-    ]  # fmt: skip
+        ("IB, CB, X", "d"),
+        ("IB, CB, –", "d"),
+        ("IB, CR, –", "d"),
+    ]
 
 
 def test_a_figure_s_data_are_csv_and_json():
@@ -157,6 +179,9 @@ def test_a_figure_s_data_are_csv_and_json():
     assert render.figure_csv(figure).splitlines() == ["series,epoch,mean,std", "IB,1,0.5,", "IB,2,nan,x"]
     record = json.loads(json.dumps(render.figure_json(figure), allow_nan=False))
     assert record == {
-        "name": "figure1", "title": "t", "caption": "c", "head": ["series", "epoch", "mean", "std"],
+        "name": "figure1",
+        "title": "t",
+        "caption": "c",
+        "head": ["series", "epoch", "mean", "std"],
         "rows": [["IB", 1, 0.5, None], ["IB", 2, None, "x"]],
-    }  # fmt: skip
+    }

@@ -55,16 +55,19 @@ def test_json_is_one_object_with_a_row_a_trial():
     assert row["paper"] is None
     assert [(each["better"], each["worse"], each["mean"]) for each in record["differences"]] == [("IB⇒CR", "IB⇒IB", 0)]
     assert [(table["space"], table["title"]) for table in record["tables"]] == [
-        ("table9", "table9: a title"), ("table9", "Hypotheses, set down before the run"),
-    ]  # fmt: skip
+        ("table9", "table9: a title"),
+        ("table9", "Hypotheses, set down before the run"),
+    ]
     (figure,) = record["figures"]
     assert (figure["space"], figure["file"], len(figure["rows"])) == ("table9", "table9-combinations.png", 9)
 
 
 def test_a_row_is_of_what_its_own_trial_measures_and_of_the_replicates_that_are_there():
     trial = cell("IB", "CR", replicates=3, measure="tau_normalised/top1", paper=80.0, paper_of="digits", provenance="*")
-    states = {trial.ends[0]: header({"tau_normalised/top1": 60.0, "tau_normalised/few": 3.0, "test/top1": 1.0}),
-              trial.ends[2]: header({"tau_normalised/top1": 62.0, "test/few": 9.0})}  # fmt: skip
+    states = {
+        trial.ends[0]: header({"tau_normalised/top1": 60.0, "tau_normalised/few": 3.0, "test/top1": 1.0}),
+        trial.ends[2]: header({"tau_normalised/top1": 62.0, "test/few": 9.0}),
+    }
     (row,) = json.loads(report_of([trial], states).json())["rows"]
     assert (row["values"], row["few"], row["measure"]) == ([60.0, 62.0], 3.0, "tau_normalised/top1")
     assert (row["paper"], row["paper_of"], row["provenance"]) == (80.0, "digits", "*")
@@ -81,11 +84,15 @@ def test_csv_has_a_line_a_replicate_with_its_trial_s_axes_and_the_paper_s_figure
     text = report_of(trials, states, contrasts=()).csv()
     lines = [line for line in csv.DictReader(io.StringIO(text)) if line["column"] == "digits"]
     assert [(line["space"], line["row"], line["replicate"], float(line["value"])) for line in lines] == [
-        ("table9", "IB⇒CR", "0", 81.0), ("table9", "IB⇒CR", "2", 82.0), ("table9", "IB⇒IB", "1", 70.0),
-    ]  # fmt: skip
+        ("table9", "IB⇒CR", "0", 81.0),
+        ("table9", "IB⇒CR", "2", 82.0),
+        ("table9", "IB⇒IB", "1", 70.0),
+    ]
     assert [(line["first"], line["switch"], line["S"], line["then"]) for line in lines] == [
-        ("IB", "CR", "1", ""), ("IB", "CR", "1", ""), ("IB", "IB", "1", "5 CB, then CR"),
-    ]  # fmt: skip
+        ("IB", "CR", "1", ""),
+        ("IB", "CR", "1", ""),
+        ("IB", "IB", "1", "5 CB, then CR"),
+    ]
     figures = [(line["paper"], line["provenance"], line["paper_of"]) for line in lines]
     assert figures == [("82.9", "†", "cifar10")] * 2 + [("", "", "")]
     best = [line for line in csv.DictReader(io.StringIO(text)) if line["column"].startswith("best epoch")]
@@ -144,8 +151,9 @@ def test_columns_that_vary_other_things_are_told_apart():
     trials = [*nine(), *(replace(trial, seeds=PUBLISHED) for trial in nine(dataset="cifar10"))]
     (section,) = report_of(trials).sections
     assert section.notices == [
-        f"digits: {VARY}", "cifar10: 3 replicates vary training seed (0 to 2); all have subset 0 (published).",
-    ]  # fmt: skip
+        f"digits: {VARY}",
+        "cifar10: 3 replicates vary training seed (0 to 2); all have subset 0 (published).",
+    ]
     assert json.loads(report_of(trials).json())["notices"] == {"table9": section.notices}
 
 
@@ -187,8 +195,9 @@ def own_data(replicates=4, pairs=True):
     trials = [crossed(trial) for trial in trials] if pairs else trials
     states = {
         end: top1(50.0 + row + number * (number + row))
-        for row, trial in enumerate(trials) for number, end in enumerate(trial.ends)
-    }  # fmt: skip
+        for row, trial in enumerate(trials)
+        for number, end in enumerate(trial.ends)
+    }
     return trials, states
 
 
@@ -209,8 +218,9 @@ def test_crossed_replicates_have_their_spread_taken_apart_in_place_of_hypotheses
 
     (section,) = report_of(*own_data(pairs=False)).sections
     assert [each.title for each in section.tables][1:] == [
-        "table9: a title: difference from the paper", "Hypotheses, set down before the run",
-    ]  # fmt: skip
+        "table9: a title: difference from the paper",
+        "Hypotheses, set down before the run",
+    ]
     assert NOT_INDEPENDENT not in section.notices
 
 
@@ -376,8 +386,9 @@ def test_figures_are_written_where_one_asks_for_them(home, tmp_path):
     shown = call_study("report", "r-0", "--figures", str(tmp_path / "a" / "b"), home=home).stdout
     assert "IB⇒CR" in shown
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {
-        "table9-combinations.png", "table9-combinations.csv",
-    }  # fmt: skip
+        "table9-combinations.png",
+        "table9-combinations.csv",
+    }
     assert size_of((tmp_path / "a" / "b" / "table9-combinations.png").read_bytes()) == (700, 480)
     (tmp_path / "file").touch()
     refused = call_study("report", "r-0", "--figures", str(tmp_path / "file"), home=home, code=2)
@@ -408,18 +419,35 @@ def search_space(objectives=("val/top1",), trials=8):
 def point(number, q=0.0, S=1, stopped=False, **changes):
     label = f"#{number}"
     trial = PlannedTrial(
-        "find", label, label, "digits", {"q": q, "S": S}, {"dataset": "digits", "q": q, "S": S}, None, "", 200,
-        (f"{label} 0",), "val/top1", stopped=stopped, seeds=(drawn(0, 0, 0),),
-    )  # fmt: skip
+        "find",
+        label,
+        label,
+        "digits",
+        {"q": q, "S": S},
+        {"dataset": "digits", "q": q, "S": S},
+        None,
+        "",
+        200,
+        (f"{label} 0",),
+        "val/top1",
+        stopped=stopped,
+        seeds=(drawn(0, 0, 0),),
+    )
     return replace(trial, **changes)
 
 
 def champion_of(trial):
     label = f"champion {trial.label}"
     return replace(
-        trial, label=label, row=label, ends=tuple(f"{label} {n}" for n in range(3)), measure="test/top1",
-        champion_of=trial.label, first_replicate=1000, seeds=tuple(drawn(0, 0, 1000 + n) for n in range(3)),
-    )  # fmt: skip
+        trial,
+        label=label,
+        row=label,
+        ends=tuple(f"{label} {n}" for n in range(3)),
+        measure="test/top1",
+        champion_of=trial.label,
+        first_replicate=1000,
+        seeds=tuple(drawn(0, 0, 1000 + n) for n in range(3)),
+    )
 
 
 def measured(**measures):
@@ -433,8 +461,9 @@ def searched(values, objectives=("val/top1",), champions=(), stopped=(), trials=
     points = [point(n, q=min(-1.5 + 0.3 * n, 2.0), S=min(7 * n, 49), stopped=n in stopped) for n in range(len(values))]
     states = {
         p.ends[0]: measured(val=dict(zip(names, own, strict=True)) | {"top1": own[0]})
-        for p, own in zip(points, values, strict=True) if own is not None
-    }  # fmt: skip
+        for p, own in zip(points, values, strict=True)
+        if own is not None
+    }
     crowned = [champion_of(points[n]) for n in champions]
     for each in crowned:
         for n, end in enumerate(each.ends):
@@ -523,8 +552,10 @@ def test_a_champion_s_measures_are_in_json_and_its_value_is_that_of_all_test_ima
     assert champion["holdout/top1"]["mean"] == 62.0
     assert [each["trial"] for each in search["points"]] == ["#0", "#1"]
     assert [(row["trial"], row["values"]) for row in record["rows"]] == [
-        ("#0", [70.0]), ("#1", [90.0]), ("champion #1", [80.0, 81.0, 82.0]),
-    ]  # fmt: skip
+        ("#0", [70.0]),
+        ("#1", [90.0]),
+        ("champion #1", [80.0, 81.0, 82.0]),
+    ]
 
 
 pairs = st.lists(st.none() | st.tuples(*[st.integers(0, 5).map(float)] * 2), min_size=1, max_size=6)
@@ -539,9 +570,10 @@ def test_with_two_objectives_the_best_are_the_pareto_front(values):
         (record,) = json.loads(report.json())["searches"]
     ended = {f"#{n}": own for n, own in enumerate(values) if own is not None}
     best = {
-        own for own in ended.values()
+        own
+        for own in ended.values()
         if not any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in ended.values())
-    }  # fmt: skip
+    }
     assert {ended[label] for label in record["best"]} == best
     assert len(record["best"]) == len(best)
     assert {each["trial"]: tuple(each["values"]) for each in record["points"]} == ended

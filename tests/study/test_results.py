@@ -90,8 +90,10 @@ def test_the_paper_s_figure_stands_beside_the_trial_s_own_measure_only(paper, pa
     trial = cell("IB", "CR", paper=paper, paper_of=paper_of, provenance=provenance)
     found = results([trial], {trial.ends[0]: top1(81.0, few=3.0)})
     assert [found.cell("IB⇒CR", "digits", measure).printed for measure in ("", "test/top1", "test/few")] == [
-        printed, printed, None,
-    ]  # fmt: skip
+        printed,
+        printed,
+        None,
+    ]
     assert found.cell("IB⇒CR", "digits", "test/few").values == {0: 3.0}
 
 

@@ -22,16 +22,23 @@ from study.store import Store
 def plan(run, spaces=("table9",), created="2020-01-01T00:00:00.000+00:00", replicates=2):
     trials = tuple(
         PlannedTrial(
-            space, f"{row} (digits)", row, "digits", {}, {}, None, "", 3,
-            tuple(f"{space}{row}{number}" for number in range(replicates)), "test/top1",
+            space,
+            f"{row} (digits)",
+            row,
+            "digits",
+            {},
+            {},
+            None,
+            "",
+            3,
+            tuple(f"{space}{row}{number}" for number in range(replicates)),
+            "test/top1",
         )
         for space in spaces
         for row in ("a", "b")
-    )  # fmt: skip
+    )
     planned = tuple(PlannedSpace(space, space, "", ("test/top1",), (), {}, space, "") for space in spaces)
-    return Plan(
-        run, Request(), Machine("cpu", 1), Resources(), replicates, planned, trials, {}, 12, created=created
-    )  # fmt: skip
+    return Plan(run, Request(), Machine("cpu", 1), Resources(), replicates, planned, trials, {}, 12, created=created)
 
 
 @pytest.fixture
@@ -43,9 +50,11 @@ def store(tmp_path):
 def several(store):
     """Runs of one space and of two, the oldest last by name."""
     for name, spaces, year in (
-        ("zebra", ("table9",), 2020), ("mine", ("table9",), 2022), ("minor", ("table6", "table7"), 2021),
+        ("zebra", ("table9",), 2020),
+        ("mine", ("table9",), 2022),
+        ("minor", ("table6", "table7"), 2021),
         ("table7", ("table6",), 2019),
-    ):  # fmt: skip
+    ):
         runs.save_plan(store, plan(name, spaces, f"{year}-01-01T00:00:00.000+00:00"))
     store.write_record("runs/torn/starts/00000.json", {})  # a run whose plan was never written
     return store
@@ -140,10 +149,20 @@ def started(store, **record):
     """A start of a driver on this host that is still there, unless the record says otherwise."""
     number = len(presence.starts(store, "mine"))
     whole = {
-        "number": number, "started": ago(9), "ended": None, "outcome": "running", "host": platform.node(),
-        "pid": os.getpid(), "token": "t", "generation": 0, "epochs_done": 0, "epochs_trained": 0, "training": 0,
-        "seen": ago(1), "behind": "",
-    }  # fmt: skip
+        "number": number,
+        "started": ago(9),
+        "ended": None,
+        "outcome": "running",
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "token": "t",
+        "generation": 0,
+        "epochs_done": 0,
+        "epochs_trained": 0,
+        "training": 0,
+        "seen": ago(1),
+        "behind": "",
+    }
     store.write_record(f"runs/mine/starts/{number:05d}.json", {**whole, **record})
 
 

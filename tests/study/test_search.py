@@ -149,8 +149,11 @@ def test_opening_again_adds_nothing_and_takes_up_what_runs(storage):
     for trial in CELLS:
         again.tell(trial, [70.0])
     assert [(t.state.name, t.value) for t in recorded(storage, again)] == [
-        ("COMPLETE", 81.5), ("FAIL", None), ("COMPLETE", 70.0), ("COMPLETE", 70.0),
-    ]  # fmt: skip
+        ("COMPLETE", 81.5),
+        ("FAIL", None),
+        ("COMPLETE", 70.0),
+        ("COMPLETE", 70.0),
+    ]
 
 
 def test_a_grown_plan_keeps_its_history(storage):
@@ -229,10 +232,16 @@ def test_a_driver_killed_while_it_retries_is_taken_up(storage, monkeypatch):
 # Points of an open search
 
 SPACE = PlannedSpace(
-    "search", "a title", "", ("val/top1",), (),
-    {"first": Real(-2.0, 2.0, 0.5), "q": Real(-2.0, 2.0), "S": Integer(0, 9)}, "search", "",
+    "search",
+    "a title",
+    "",
+    ("val/top1",),
+    (),
+    {"first": Real(-2.0, 2.0, 0.5), "q": Real(-2.0, 2.0), "S": Integer(0, 9)},
+    "search",
+    "",
     PlannedSearch(20, 0, 3, ("test/top1",), ("base",)),
-)  # fmt: skip
+)
 
 
 def open_plan(seed=0, objectives=("val/top1",), **changes):
@@ -241,9 +250,7 @@ def open_plan(seed=0, objectives=("val/top1",), **changes):
 
 
 def point(label, values, ends=("end",), stopped=False):
-    return PlannedTrial(
-        "search", label, label, "digits", {}, values, None, "", 20, ends, "val/top1", stopped=stopped
-    )  # fmt: skip
+    return PlannedTrial("search", label, label, "digits", {}, values, None, "", 20, ends, "val/top1", stopped=stopped)
 
 
 def measured(values):
@@ -312,9 +319,14 @@ def test_a_search_that_grows_from_10_to_20_is_one_of_20(storage, undisturbed):
 
 
 WRITES = (
-    "create_new_study", "_create_new_trial", "set_study_user_attr", "_set_trial_param", "set_trial_state_values",
-    "set_trial_user_attr", "set_trial_system_attr",
-)  # fmt: skip
+    "create_new_study",
+    "_create_new_trial",
+    "set_study_user_attr",
+    "_set_trial_param",
+    "set_trial_state_values",
+    "set_trial_user_attr",
+    "set_trial_system_attr",
+)
 
 
 class Mortal:
@@ -440,8 +452,10 @@ def test_points_that_failed_count_but_are_not_suggested_from(storage):
     search.retry(failed)
     search.tell(failed, [71.5])
     assert [(trial.user_attrs["trial"], trial.state.name) for trial in recorded(storage, search)] == [
-        ("#0", "FAIL"), ("#1", "RUNNING"), ("#0", "COMPLETE"),
-    ]  # fmt: skip
+        ("#0", "FAIL"),
+        ("#1", "RUNNING"),
+        ("#0", "COMPLETE"),
+    ]
 
 
 def test_points_of_a_plan_are_told_to_a_database_that_does_not_know_them(storage):
@@ -450,8 +464,10 @@ def test_points_of_a_plan_are_told_to_a_database_that_does_not_know_them(storage
     for each in points:
         search.tell(each, [71.5])
     assert [(trial.user_attrs["trial"], trial.state.name) for trial in recorded(storage, search)] == [
-        ("#0", "COMPLETE"), ("#1", "COMPLETE"), ("#2", "COMPLETE"),
-    ]  # fmt: skip
+        ("#0", "COMPLETE"),
+        ("#1", "COMPLETE"),
+        ("#2", "COMPLETE"),
+    ]
 
 
 @pytest.mark.parametrize("other", [{"run": "another"}, {"generation": 1}])

@@ -115,7 +115,9 @@ def records(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
         found_tags = {name: value for name, value in each.data.tags.items() if name.startswith("study.")}
         unlike = {"study.finished", "study.run"}  # the plan has the run's name
         kept = {
-            "status": each.info.status, "params": each.data.params, "name": each.data.tags.get("study.trial", ""),
+            "status": each.info.status,
+            "params": each.data.params,
+            "name": each.data.tags.get("study.trial", ""),
             "tags": {name: value for name, value in found_tags.items() if name not in unlike},
             "files": {path: mlflow.artifacts.load_text(f"{each.info.artifact_uri}/{path}") for path in files},
             "models": len(each.outputs.model_outputs if each.outputs else ()),
@@ -123,7 +125,7 @@ def records(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
                 name: [(m.step, m.timestamp, m.value) for m in client.get_metric_history(each.info.run_id, name)]
                 for name in each.data.metrics
             },
-        }  # fmt: skip
+        }
         kept["files"].pop("plan.json", None)
         name = f"{kept['name']} {kept['tags'].get('study.replicate', '')}"
         assert name not in found, "doubled"

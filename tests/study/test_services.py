@@ -252,11 +252,20 @@ def test_a_port_that_is_none_is_refused(url):
 @pytest.mark.parametrize(
     "url",
     [
-        "", "optuna.db", "sqlite:///optuna.db", "sqlite:////folder/optuna.db", "/folder/mlruns", "file:///mlruns",
-        "databricks", "databricks://profile", "postgresql:///optuna", "postgresql://me@/optuna?host=/run/postgresql",
-        "sqlite:////folder/me:key@home/optuna.db", "/folder/key=1/optuna.db",
+        "",
+        "optuna.db",
+        "sqlite:///optuna.db",
+        "sqlite:////folder/optuna.db",
+        "/folder/mlruns",
+        "file:///mlruns",
+        "databricks",
+        "databricks://profile",
+        "postgresql:///optuna",
+        "postgresql://me@/optuna?host=/run/postgresql",
+        "sqlite:////folder/me:key@home/optuna.db",
+        "/folder/key=1/optuna.db",
     ],
-)  # fmt: skip
+)
 def test_a_file_or_a_local_socket_names_no_server(url):
     assert reachable(url) == ""
     assert without_password(url) == url
@@ -268,10 +277,18 @@ def test_a_file_or_a_local_socket_names_no_server(url):
 @pytest.mark.parametrize(
     "uri",
     [
-        "http://host", "https://host:5000/path", "HTTP://host", "http://[::1]:5000", "http://me:secret@host",
-        "databricks", "databricks://profile", "sqlite:///mlflow.db", "sqlite:///a b.db", "sqlite+pysqlite:///mlflow.db",
+        "http://host",
+        "https://host:5000/path",
+        "HTTP://host",
+        "http://[::1]:5000",
+        "http://me:secret@host",
+        "databricks",
+        "databricks://profile",
+        "sqlite:///mlflow.db",
+        "sqlite:///a b.db",
+        "sqlite+pysqlite:///mlflow.db",
     ],
-)  # fmt: skip
+)
 def test_what_mlflow_can_use_is_taken(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_tracking("--tracking-uri", uri)
@@ -292,13 +309,32 @@ def test_plain_files_are_refused_with_what_would_do(uri):
 @pytest.mark.parametrize(
     "uri",
     [
-        "localhost:5000", "ftp://host", "postgres://me:secret@host/x", "s3://key:secret@bucket", "redis://host", "uc",
-        "http://", "http:///path", "http://host:port", "http://host:99999", "http:host", "http://[::1", "http://a b",
-        "sqlite", "sqlite:", "sqlite:mlflow.db", "sqlite:/mlflow.db", "sqlite://mlflow.db", "sqlite://folder/mlflow.db",
-        "sqlite+no_such_driver:///x.db", "mssql+no_such_driver://me:secret@host/x", "postgresql+asyncpg://host/x",
-        "postgresql://me:p@host:secret@x/db", "postgresql+psycopg2+x://host/x",
+        "localhost:5000",
+        "ftp://host",
+        "postgres://me:secret@host/x",
+        "s3://key:secret@bucket",
+        "redis://host",
+        "uc",
+        "http://",
+        "http:///path",
+        "http://host:port",
+        "http://host:99999",
+        "http:host",
+        "http://[::1",
+        "http://a b",
+        "sqlite",
+        "sqlite:",
+        "sqlite:mlflow.db",
+        "sqlite:/mlflow.db",
+        "sqlite://mlflow.db",
+        "sqlite://folder/mlflow.db",
+        "sqlite+no_such_driver:///x.db",
+        "mssql+no_such_driver://me:secret@host/x",
+        "postgresql+asyncpg://host/x",
+        "postgresql://me:p@host:secret@x/db",
+        "postgresql+psycopg2+x://host/x",
     ],
-)  # fmt: skip
+)
 def test_what_mlflow_cannot_use_is_refused(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refusal(check_tracking, "--tracking-uri", uri)
@@ -308,12 +344,27 @@ def test_what_mlflow_cannot_use_is_refused(uri, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "url",
     [
-        "", "optuna.db", "optuna.log", "journal.log", "file:///optuna.db", "redis://host:6379", "rediss://host/0",
-        "http://host", "grpc://host:13000", "sqlite//x", "oracle://me:secret@host/x", "mssql://me:secret@host/x",
-        "postgresql+no_such_driver://me:secret@host/x", "postgresql://me:p@host:secret@x/db", "sqlite:///{x}.db",
-        "sqlite:///{}.db", "sqlite:///{.db", "sqlite:///{SCHEMA_VERSION.x}.db", "sqlite:///a}b.db",
+        "",
+        "optuna.db",
+        "optuna.log",
+        "journal.log",
+        "file:///optuna.db",
+        "redis://host:6379",
+        "rediss://host/0",
+        "http://host",
+        "grpc://host:13000",
+        "sqlite//x",
+        "oracle://me:secret@host/x",
+        "mssql://me:secret@host/x",
+        "postgresql+no_such_driver://me:secret@host/x",
+        "postgresql://me:p@host:secret@x/db",
+        "sqlite:///{x}.db",
+        "sqlite:///{}.db",
+        "sqlite:///{.db",
+        "sqlite:///{SCHEMA_VERSION.x}.db",
+        "sqlite:///a}b.db",
     ],
-)  # fmt: skip
+)
 def test_what_optuna_cannot_use_is_refused(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refusal(check_storage, "--storage", url)
@@ -443,10 +494,24 @@ def test_the_address_of_a_cluster_that_listens_is_taken(address, listening):
 @pytest.mark.parametrize(
     "address",
     [
-        "nonsense", "host:", "host:notaport", "host:0", "host:99999", "host:-1", ":6379", "ray://host", "ray://",
-        "http://127.0.0.1:6379", "127.0.0.1:6379/x", "a b:6379", "AUTO", "::1:6379", "127.0.0.1:6379\n", "host:٣",
+        "nonsense",
+        "host:",
+        "host:notaport",
+        "host:0",
+        "host:99999",
+        "host:-1",
+        ":6379",
+        "ray://host",
+        "ray://",
+        "http://127.0.0.1:6379",
+        "127.0.0.1:6379/x",
+        "a b:6379",
+        "AUTO",
+        "::1:6379",
+        "127.0.0.1:6379\n",
+        "host:٣",
     ],
-)  # fmt: skip
+)
 def test_an_address_that_is_none_is_refused(address):
     with quick(0.5), pytest.raises(Refusal, match="HOST:PORT") as refused:
         check_address(address)

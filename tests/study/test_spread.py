@@ -19,9 +19,10 @@ def cells(*switches, replicates=4, **options):
 def states_of(trials, *values):
     """The states of trials whose replicates measured these values."""
     return {
-        end: top1(value) for trial, own in zip(trials, values, strict=True)
+        end: top1(value)
+        for trial, own in zip(trials, values, strict=True)
         for end, value in zip(trial.ends, own, strict=False)
-    }  # fmt: skip
+    }
 
 
 def shown(*values, **options):

@@ -590,8 +590,9 @@ def test_a_bucket_holds_no_markers_and_nothing_is_made_by_reading(s3):
     store.write_record(PLAN, {"run": "r"})
     with urlopen(address, timeout=10) as listing:
         assert sorted(re.findall(rb"<Key>(.*?)</Key>", listing.read())) == [
-            b"marks/below/runs/r/plan.json", b"marks/below/states/ab/ab12",
-        ]  # fmt: skip
+            b"marks/below/runs/r/plan.json",
+            b"marks/below/states/ab/ab12",
+        ]
 
 
 class credentials_required:  # noqa: N801

@@ -52,16 +52,22 @@ def header(epochs, key="IB⇒CR 0"):
     """A state's, after so many epochs; the first two were inherited from another run."""
     measures = [
         {
-            "lr": 0.1 / (n + 1), "train/loss": 2.0 - n / 9, "test/top1": 50.0 + n, "calibration": n / 7,
+            "lr": 0.1 / (n + 1),
+            "train/loss": 2.0 - n / 9,
+            "test/top1": 50.0 + n,
+            "calibration": n / 7,
             "test/class_accuracy": [n, 2 * n],
         }
         for n in range(epochs)
-    ]  # fmt: skip
+    ]
     provenance = [{"from_epoch": 0, "run": "other", "host": "one"}, {"from_epoch": 2, "run": "mine", "host": "two"}]
     return {
-        "key": key if epochs == EPOCHS else f"{key}/{epochs}", "epochs": epochs, "measures": measures,
-        "wall_seconds": [1.25] * epochs, "provenance": provenance if epochs > 2 else provenance[:1],
-    }  # fmt: skip
+        "key": key if epochs == EPOCHS else f"{key}/{epochs}",
+        "epochs": epochs,
+        "measures": measures,
+        "wall_seconds": [1.25] * epochs,
+        "provenance": provenance if epochs > 2 else provenance[:1],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +83,19 @@ class Run:
         self.place, self.uri = place, f"sqlite:///{place / 'mlflow.db'}"
         space = PlannedSpace("table9", "Table 9: a title", "", ("test/top1",), (), {}, "table9", "")
         self.plan = Plan(
-            f"run-{next(names)}", Request(), Machine("cpu", 1), Resources(), 2, (space,), CELLS, {}, 20,
-            created="2020-02-02T02:02:02.020+00:00", commit="c0", versions={"torch": "2"},
-        )  # fmt: skip
+            f"run-{next(names)}",
+            Request(),
+            Machine("cpu", 1),
+            Resources(),
+            2,
+            (space,),
+            CELLS,
+            {},
+            20,
+            created="2020-02-02T02:02:02.020+00:00",
+            commit="c0",
+            versions={"torch": "2"},
+        )
         self.client = MlflowClient(self.uri)
 
     def driver(self):
@@ -160,22 +176,38 @@ def test_an_epochs_curves_are_a_step_and_the_rest_is_written_at_the_end(referenc
     assert found["calibration"] == [(EPOCHS - 1, at[-1], (EPOCHS - 1) / 7)]
     assert [found[f"test/class/{rank:04d}"] for rank in (0, 1)] == [[(4, at[-1], 4.0)], [(4, at[-1], 8.0)]]
     assert found.keys() == {
-        "lr", "train/loss", "test/top1", "calibration", "test/class/0000", "test/class/0001",
-    }  # fmt: skip
+        "lr",
+        "train/loss",
+        "test/top1",
+        "calibration",
+        "test/class/0000",
+        "test/class/0001",
+    }
 
 
 def test_a_replicate_says_what_it_is(reference):
     child, parent = reference.only(), reference.only("run")
     assert child.info.run_name == "IB⇒CR (digits) r0"
     assert child.data.params == {
-        "space": "table9", "trial": "IB⇒CR (digits)", "replicate": "0", "first": "IB", "switch": "CR", "seed": "0",
-        "lr": "0.1", "milestones": "[1, 2]",
-    }  # fmt: skip
+        "space": "table9",
+        "trial": "IB⇒CR (digits)",
+        "replicate": "0",
+        "first": "IB",
+        "switch": "CR",
+        "seed": "0",
+        "lr": "0.1",
+        "milestones": "[1, 2]",
+    }
     assert {
-        "mlflow.parentRunId": parent.info.run_id, "study.run": reference.plan.run, "study.space": "table9",
-        "study.trial": "table9/IB⇒CR (digits)", "study.replicate": "0", "study.key": "IB⇒CR 0", "study.epochs": "5",
+        "mlflow.parentRunId": parent.info.run_id,
+        "study.run": reference.plan.run,
+        "study.space": "table9",
+        "study.trial": "table9/IB⇒CR (digits)",
+        "study.replicate": "0",
+        "study.key": "IB⇒CR 0",
+        "study.epochs": "5",
         "study.provenance": "epochs 0-1 by other on one; epochs 2-4 by mine on two",
-    }.items() <= child.data.tags.items()  # fmt: skip
+    }.items() <= child.data.tags.items()
     assert (child.info.status, child.info.end_time) == ("FINISHED", child.info.start_time + EPOCHS * 1250)
     assert reference.models() == [b"payload 5"]
 
@@ -216,10 +248,21 @@ def test_a_state_on_the_way_leaves_the_replicate_running_without_a_model(run):
 
 MODEL_WRITES = ("create_logged_model", "log_model_artifacts", "log_outputs", "finalize_logged_model")
 KILLS = (
-    "creating the parent", "its parameters", "its tags", "the plan", "creating the child", "the child's parameters",
-    "the model", "its files", "whose output it is", "that it is whole", "first batch", "second batch", "last batch",
+    "creating the parent",
+    "its parameters",
+    "its tags",
+    "the plan",
+    "creating the child",
+    "the child's parameters",
+    "the model",
+    "its files",
+    "whose output it is",
+    "that it is whole",
+    "first batch",
+    "second batch",
+    "last batch",
     "the end time",
-)  # fmt: skip
+)
 
 
 def killed_at(monkeypatch, call):
@@ -289,8 +332,10 @@ def test_the_report_is_kept_and_a_finished_run_is_closed(run):
     parent = run.only("run")
     assert mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/report.md") == "| IB⇒CR |"
     assert {file.path for file in run.client.list_artifacts(parent.info.run_id)} == {
-        "plan.json", "report.md", "combinations.png",
-    }  # fmt: skip
+        "plan.json",
+        "report.md",
+        "combinations.png",
+    }
     assert run.driver().is_closed()
     assert run.only("run").info.status == "FINISHED"
 
@@ -303,9 +348,19 @@ def test_an_interrupted_run_is_opened_again(run):
 
 
 WRITES = (
-    "create_experiment", "create_run", "log_batch", "log_dict", "log_text", "log_artifact", "set_tag", "set_terminated",
-    "create_registered_model", "create_model_version", "set_registered_model_alias", *MODEL_WRITES,
-)  # fmt: skip
+    "create_experiment",
+    "create_run",
+    "log_batch",
+    "log_dict",
+    "log_text",
+    "log_artifact",
+    "set_tag",
+    "set_terminated",
+    "create_registered_model",
+    "create_model_version",
+    "set_registered_model_alias",
+    *MODEL_WRITES,
+)
 
 
 def unreliable(monkeypatch, when):
@@ -360,8 +415,10 @@ def test_whatever_call_meets_an_outage_nothing_is_lost_or_doubled(run, reference
     parent = run.only("run")
     assert (parent.info.status, run.only().info.status) == ("FINISHED", "FINISHED")
     assert {file.path for file in run.client.list_artifacts(parent.info.run_id)} == {
-        "plan.json", "report.md", "combinations.png",
-    }  # fmt: skip
+        "plan.json",
+        "report.md",
+        "combinations.png",
+    }
     (version,) = run.versions()
     assert version.aliases == ["champion"]
 

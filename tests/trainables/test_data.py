@@ -319,10 +319,13 @@ def test_the_balanced_cifar10_begins_each_class_with_the_long_tailed_images(cifa
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
-@pytest.mark.parametrize("ask", [
-    lambda dataset, root: loaded(dataset, root=root),
-    lambda dataset, root: prepare(dataset, root, download=False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda dataset, root: loaded(dataset, root=root),
+        lambda dataset, root: prepare(dataset, root, download=False),
+    ],
+)
 def test_missing_files_are_refused_in_one_line_that_says_how_to_get_them(dataset, ask, tmp_path, capsys):
     with pytest.raises(Refusal) as refused:
         ask(dataset, tmp_path)

@@ -161,5 +161,6 @@ def test_without_events_nothing_is_observed_of_training_images():
     student = learner()
     evaluate(student, digits(), replace(EPOCH, measures=("fit",)))
     assert {name for name in student.state() if name.startswith("observed.")} == {
-        "observed.predictions", "observed.test_labels",
-    }  # fmt: skip
+        "observed.predictions",
+        "observed.test_labels",
+    }

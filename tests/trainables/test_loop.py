@@ -104,9 +104,14 @@ def slow_epoch(network, data, images, epoch, seed):
     groups = [{"params": [p for p in trained if all(p is not bias for bias in spared)]}]
     groups += [{"params": spared, "weight_decay": 0.0}] if spared else []
     sgd = torch.optim.SGD(
-        groups, lr=epoch.lr, momentum=epoch.momentum, nesterov=epoch.nesterov, weight_decay=epoch.weight_decay,
-        foreach=False, fused=False,
-    )  # fmt: skip
+        groups,
+        lr=epoch.lr,
+        momentum=epoch.momentum,
+        nesterov=epoch.nesterov,
+        weight_decay=epoch.weight_decay,
+        foreach=False,
+        fused=False,
+    )
     network.train()
     for part in network.modules():
         if isinstance(part, torch.nn.BatchNorm2d):

@@ -53,10 +53,14 @@ def test_so_has_every_network(backbone):
 
 def test_epochs_that_differ_in_what_fills_tensors_share_a_recording_a_batch_size():
     recipe = [
-        EPOCH, replace(EPOCH, lr=0.1, sampler=-1.0), replace(EPOCH, sampler=0.0, replacement=True, drop_last=True),
-        replace(EPOCH, sampler=(0.0, *range(1, 10)), measures=("fit",)), replace(EPOCH, fresh_optimizer=True),
-        replace(EPOCH, reinitialise="classifier"), EPOCH,
-    ]  # fmt: skip
+        EPOCH,
+        replace(EPOCH, lr=0.1, sampler=-1.0),
+        replace(EPOCH, sampler=0.0, replacement=True, drop_last=True),
+        replace(EPOCH, sampler=(0.0, *range(1, 10)), measures=("fit",)),
+        replace(EPOCH, fresh_optimizer=True),
+        replace(EPOCH, reinitialise="classifier"),
+        EPOCH,
+    ]
     student = recording_learner()
     assert train(student, recipe) == train(learner(), recipe)
     assert len(student.steps) == 1
@@ -72,12 +76,20 @@ def test_shares_that_are_drawn_anew_in_every_step_are_no_part_of_a_recording(kin
 @pytest.mark.parametrize(
     "other",
     [
-        {"momentum": 0.5}, {"nesterov": True}, {"weight_decay": 0.1}, {"decay_bias": False}, {"flip": True},
-        {"batch_size": 50}, {"loss": "focal", "loss_args": (1.0,)}, {"effective_number": 0.9}, {"mixup": 1.0},
-        {"trains": "classifier"}, {"batch_norm": "frozen"},
+        {"momentum": 0.5},
+        {"nesterov": True},
+        {"weight_decay": 0.1},
+        {"decay_bias": False},
+        {"flip": True},
+        {"batch_size": 50},
+        {"loss": "focal", "loss_args": (1.0,)},
+        {"effective_number": 0.9},
+        {"mixup": 1.0},
+        {"trains": "classifier"},
+        {"batch_norm": "frozen"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_epochs_that_differ_in_the_step_itself_have_recordings_of_their_own(other):
     recipe = [EPOCH, replace(EPOCH, **other), EPOCH, replace(EPOCH, **other)]
     student = recording_learner()

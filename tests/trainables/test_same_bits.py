@@ -17,9 +17,15 @@ from trainables.trainable import StageTrainable
 
 EPOCHS = 7
 PAPER = Config(
-    dataset="digits", backbone="resnet8", epochs=EPOCHS, milestones=(3,), warmup=2, S=1, retrain_epochs=2,
+    dataset="digits",
+    backbone="resnet8",
+    epochs=EPOCHS,
+    milestones=(3,),
+    warmup=2,
+    S=1,
+    retrain_epochs=2,
     measures=("events",),
-)  # fmt: skip
+)
 
 
 def resolved(config: Config) -> Resolved:

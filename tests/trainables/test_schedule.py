@@ -131,9 +131,13 @@ def test_the_lr_falls_at_every_milestone():
 
 def test_each_setting_of_a_configuration_reaches_every_epoch():
     settings = {
-        "batch_size": 32, "momentum": 0.5, "nesterov": True, "drop_last": True, "replacement": True,
+        "batch_size": 32,
+        "momentum": 0.5,
+        "nesterov": True,
+        "drop_last": True,
+        "replacement": True,
         "measures": ("fit", "events"),
-    }  # fmt: skip
+    }
     made = epochs(Config(first="CB", weight_decay=1e-3, retrain="CB", retrain_weight_decay=1e-3, **settings))
     assert len(made) == 230
     for epoch in made:

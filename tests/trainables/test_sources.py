@@ -24,9 +24,16 @@ BBN_90 = {**BBN_CODE, "batch_size": 128, "alpha_epochs": 100}
 BBN_180 = {**BBN_CODE, "batch_size": 128, "alpha_epochs": 200, "epochs": 180}
 # richardaecn/class-balanced-loss: tpu/run_inat2018.sh; tpu/models/official/resnet/resnet_main.py
 CBL = {
-    "loss": "sigmoid_focal", "beta": 0.999, "focal_gamma": 0.5, "batch_size": 1024, "lr": 0.4 * 1024 / 256,
-    "milestones": [30, 60, 80], "warmup": 5, "nesterov": True, "drop_last": True,
-}  # fmt: skip
+    "loss": "sigmoid_focal",
+    "beta": 0.999,
+    "focal_gamma": 0.5,
+    "batch_size": 1024,
+    "lr": 0.4 * 1024 / 256,
+    "milestones": [30, 60, 80],
+    "warmup": 5,
+    "nesterov": True,
+    "drop_last": True,
+}
 # facebookresearch/classifier-balancing: config/ImageNet_LT and iNaturalist18, cls_crt.yaml and cls_lws.yaml
 KB = {"retrain_lr": 0.2, "retrain_batch": 512, "retrain_schedule": "cosine"}
 # the same, config/Places_LT
@@ -83,7 +90,7 @@ def test_a_source_recipe_has_its_source_s_constants_and_is_common_otherwise(meth
         *[(method, CIFAR) for method in (methods.balanced_softmax, methods.mixup_switching)],
         *[(method, CIFAR) for method in (methods.tau_normalised, methods.post_hoc, methods.label_aware_smoothing)],
     ],
-)  # fmt: skip
+)
 def test_without_a_source_for_the_data_there_is_no_source_recipe(method, made):
     assert source(method(made)) is None
 

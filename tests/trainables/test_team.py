@@ -101,11 +101,17 @@ NODES = [
 @pytest.mark.parametrize(
     ("cpus", "gpus", "ranks", "expected"),
     [
-        (1.0, 1.0, 1, 13), (1.0, 0.25, 1, 3), (1.0, 2.0, 2, 13),
-        (20.0, 1.0, 1, 20), (2.0, 0.01, 1, 2), (0.5, 0.01, 1, 1),
-        (1.0, 0.0, 1, 1), (6.0, 0.0, 2, 3), (1.0, 0.0, 2, 1),
+        (1.0, 1.0, 1, 13),
+        (1.0, 0.25, 1, 3),
+        (1.0, 2.0, 2, 13),
+        (20.0, 1.0, 1, 20),
+        (2.0, 0.01, 1, 2),
+        (0.5, 0.01, 1, 1),
+        (1.0, 0.0, 1, 1),
+        (6.0, 0.0, 2, 3),
+        (1.0, 0.0, 2, 1),
     ],
-)  # fmt: skip
+)
 def test_images_are_decoded_by_a_gpu_s_share_of_its_machine_s_cpus(
     monkeypatch: pytest.MonkeyPatch, cpus: float, gpus: float, ranks: int, expected: int
 ) -> None:

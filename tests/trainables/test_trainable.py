@@ -168,8 +168,11 @@ def test_a_lost_gpu_is_a_lost_process_and_another_one_goes_on(
     made = failing(error)
     told = made.step()
     assert told == {
-        "position": 1, "saved": "", "done": False, "lost": f"{type(error).__name__}: {str(error).splitlines()[0]}",
-    }  # fmt: skip
+        "position": 1,
+        "saved": "",
+        "done": False,
+        "lost": f"{type(error).__name__}: {str(error).splitlines()[0]}",
+    }
     with pytest.raises(type(error)):  # Tune is to see that it failed, and to begin again in another process
         made.step()
     made.cleanup()
