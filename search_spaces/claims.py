@@ -19,13 +19,13 @@ from dataclasses import replace
 from functools import cache
 
 from search_spaces import figure1, table6, table7, table9, table11
-from study.compare import Difference, paired
-from study.exhibits import NOTHING, Cell, Figure, Table
-from study.results import Result, Results
+from search_spaces.shared.protocol import CIFAR, DATA_DOMAIN, about, class_counts, column_names
+from study.report.exhibits import NOTHING, Cell, Figure, Table
+from study.report.results import Result, Results
+from study.report.statistics import Difference, paired
 from study.space import Choice, Contrast, Request, Space, Trial
 from trainables.config import Config
 from trainables.exponents import SAMPLERS
-from trainables.protocol import CIFAR, DATA_DOMAIN, about, class_counts, column_names
 from trainables.work import WORK
 
 PARTS: Mapping[str, Callable[[Request], Space]] = {
@@ -189,7 +189,7 @@ def epochs_needed(result: Result, switch: int) -> dict[int, int]:
     """Epochs since the switch until a replicate's test accuracy is within half a point of its highest since then."""
     import numpy as np
 
-    from trainables.analysis import epochs_to_within
+    from search_spaces.shared.analysis import epochs_to_within
 
     curves = {r: np.asarray(curve, dtype=float) for r, curve in result.curve("test/top1").items()}
     return {r: epochs_to_within(curve, switch, POINTS) for r, curve in curves.items()}

@@ -12,14 +12,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from study.exhibits import Figure
-from study.plotting import curves, slug, style
-from study.results import Results
+from search_spaces.shared.protocol import (
+    DATA_DOMAIN,
+    MAIN,
+    RECIPE,
+    bases,
+    class_counts,
+    column_names,
+    trial,
+    under_recipe,
+)
+from study.report.exhibits import Figure
+from study.report.plotting import curves, slug, style
+from study.report.results import Results
 from study.space import Request, Space
 from trainables import methods
 from trainables.config import Config
 from trainables.exponents import SAMPLERS
-from trainables.protocol import DATA_DOMAIN, MAIN, RECIPE, bases, class_counts, column_names, trial, under_recipe
 from trainables.work import WORK
 
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from study.exhibits import Figure
-from study.plotting import panels, slug
-from study.results import Results
+from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column_names, trial
+from study.report.exhibits import Figure
+from study.report.plotting import panels, slug
+from study.report.results import Results
 from study.space import Choice, Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column_names, trial
 from trainables.work import WORK
 
 PROCEDURES: Mapping[str, methods.Method] = {"standard": methods.cross_entropy, "ours": methods.switching}

@@ -14,15 +14,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from search_spaces import table8
-from study.exhibits import Figure
-from study.plotting import PALETTE, slug
-from study.results import Result, Results
+from search_spaces.shared.protocol import class_counts
+from study.report.exhibits import Figure
+from study.report.plotting import PALETTE, slug
+from study.report.results import Result, Results
 from study.space import Request, Space
 from trainables.config import Config
-from trainables.protocol import class_counts
 
 if TYPE_CHECKING:
-    from trainables.analysis import Floats
+    from search_spaces.shared.analysis import Floats
 
 PANELS = 10  # of more classes, so many at equal distances
 

@@ -14,16 +14,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from search_spaces import figure3, table8
-from study.exhibits import NOTHING, Figure, Table
-from study.refusal import Refusal
-from study.results import Results
+from search_spaces.shared.protocol import class_counts
+from study.errors import Refusal
+from study.report.exhibits import NOTHING, Figure, Table
+from study.report.results import Results
 from study.space import Request, Space
 from trainables.config import Config
-from trainables.datasets import facts
-from trainables.protocol import class_counts
+from trainables.data.datasets import facts
 
 if TYPE_CHECKING:
-    from trainables.analysis import Floats
+    from search_spaces.shared.analysis import Floats
 
 BALANCED = "Cross Entropy, balanced set"
 
@@ -48,7 +48,7 @@ def view(results: Results) -> list[Table | Figure]:
     """Of each data set: the long-tailed set's images under balanced training, and their regularity under both."""
     import numpy as np
 
-    from trainables.analysis import regularity
+    from search_spaces.shared.analysis import regularity
 
     shown: list[Table | Figure] = []
     for column in results.columns:

@@ -10,9 +10,9 @@ paper's claims: smaller rates converge faster down to 0.01, and 0.001 is too sma
 from dataclasses import replace
 
 from search_spaces import figure2, table14
+from search_spaces.shared.protocol import class_counts
 from study.space import Request, Space
 from trainables.config import Config
-from trainables.protocol import class_counts
 
 
 def space(request: Request) -> Space:

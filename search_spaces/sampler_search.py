@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from study.refusal import Refusal
+from search_spaces.shared.protocol import bases, trial
+from study.errors import Refusal
 from study.space import Integer, OpenSearch, Real, Request, Space, Trial
-from trainables.datasets import facts
-from trainables.protocol import bases, trial
+from trainables.data.datasets import facts
 from trainables.work import WORK
 
 TRIALS = 50

@@ -12,14 +12,7 @@ not have: τ-normalisation, post-hoc and in-training logit adjustment, balanced 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from study.exhibits import Figure, Table
-from study.grids import at_edges, grid, printed_row
-from study.refusal import Refusal
-from study.results import Results
-from study.space import Choice, Request, Space
-from trainables import methods
-from trainables.config import Config
-from trainables.protocol import (
+from search_spaces.shared.protocol import (
     CIFAR,
     DATA_DOMAIN,
     READ_OUT_TAUS,
@@ -30,6 +23,13 @@ from trainables.protocol import (
     trial,
     under_recipe,
 )
+from study.errors import Refusal
+from study.report.exhibits import Figure, Table
+from study.report.grids import at_edges, grid, printed_row
+from study.report.results import Results
+from study.space import Choice, Request, Space
+from trainables import methods
+from trainables.config import Config
 from trainables.work import WORK
 
 DIGITS = (50.0, 20.0, 10.0)

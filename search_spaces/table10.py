@@ -18,14 +18,14 @@ import math
 from pathlib import Path
 
 from search_spaces import table8
-from study.exhibits import Figure, Table
-from study.grids import grid
-from study.refusal import Refusal
-from study.results import Results
+from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column, column_names, trial
+from study.errors import Refusal
+from study.report.exhibits import Figure, Table
+from study.report.grids import grid
+from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column, column_names, trial
 from trainables.work import WORK
 
 MEASURED = Path(__file__).parent / "results" / "table8-digits.json"

@@ -10,11 +10,11 @@ training is better; a classifier drawn anew helps only where the sampler is not 
 
 from dataclasses import replace
 
-from study.exhibits import Figure, Table
-from study.results import Results
+from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
+from study.report.exhibits import Figure, Table
+from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
 from trainables.exponents import SAMPLERS
-from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
 from trainables.work import WORK
 
 # By the switching sampler, then as `WAYS`.

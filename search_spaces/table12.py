@@ -10,12 +10,12 @@ under CB are cRT. The paper's claim: our features are better (under IB slightly 
 
 from dataclasses import replace
 
-from study.exhibits import Figure, Table
-from study.results import Results
+from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
+from study.report.exhibits import Figure, Table
+from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
 from trainables import methods
 from trainables.exponents import SAMPLERS
-from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
 from trainables.work import WORK
 
 # The training behind the features, and the figures as `SAMPLERS`.

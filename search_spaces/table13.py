@@ -12,14 +12,14 @@ The paper's claim: ours has the highest accuracy and the lowest total error.
 
 from dataclasses import replace
 
-from study.compare import mean
-from study.exhibits import Cell, Figure, Printed, Statistic, Table
-from study.refusal import Refusal
-from study.results import Result, Results
+from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, against, bases, column_names, trial
+from study.errors import Refusal
+from study.report.exhibits import Cell, Figure, Printed, Statistic, Table
+from study.report.results import Result, Results
+from study.report.statistics import mean
 from study.space import CROSSED, Choice, Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.protocol import DATA_DOMAIN, MAIN, against, bases, column_names, trial
 from trainables.work import WORK
 
 RUNS = 10
@@ -87,7 +87,7 @@ def view(results: Results) -> list[Table | Figure]:
 
 def _cells(result: Result, figures: tuple[float, ...]) -> list[Cell]:
     """Accuracy, bias², variance and total error, beside the paper's figures if those are of the trial's column."""
-    from trainables.analysis import kohavi_wolpert
+    from search_spaces.shared.analysis import kohavi_wolpert
 
     accuracy = {number: value / 100 for number, value in result.last().items()}
     error = mean(list(accuracy.values()))

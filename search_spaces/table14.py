@@ -10,12 +10,12 @@ paper's claims: ours is better at every rate, and the stage-wise one is the best
 
 from dataclasses import replace
 
-from study.exhibits import Figure, Table
-from study.results import Results
+from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
+from study.report.exhibits import Figure, Table
+from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
 from trainables.work import WORK
 
 STAGE_WISE = "stage-wise"

@@ -12,10 +12,7 @@ prints one figure are trained for 90 epochs only.
 
 from dataclasses import replace
 
-from study.space import Choice, Integer, Request, Space
-from trainables import methods
-from trainables.config import Config
-from trainables.protocol import (
+from search_spaces.shared.protocol import (
     DATA_DOMAIN,
     RECIPE,
     after_the_standard_procedure,
@@ -26,6 +23,9 @@ from trainables.protocol import (
     trial,
     under_recipe,
 )
+from study.space import Choice, Integer, Request, Space
+from trainables import methods
+from trainables.config import Config
 from trainables.work import WORK
 
 COLUMN = ("inaturalist2018", 500.0)

@@ -11,13 +11,7 @@ OLTR (Liu et al., 2019) stands beside as the paper prints it.
 
 from dataclasses import replace
 
-from study.exhibits import Figure, Table
-from study.grids import grid, printed_row
-from study.results import Results
-from study.space import Choice, Request, Space
-from trainables import methods
-from trainables.config import BACKBONES, Config
-from trainables.protocol import (
+from search_spaces.shared.protocol import (
     DATA_DOMAIN,
     RECIPE,
     after_the_standard_procedure,
@@ -28,6 +22,12 @@ from trainables.protocol import (
     trial,
     under_recipe,
 )
+from study.report.exhibits import Figure, Table
+from study.report.grids import grid, printed_row
+from study.report.results import Results
+from study.space import Choice, Request, Space
+from trainables import methods
+from trainables.config import BACKBONES, Config
 from trainables.work import WORK
 
 COLUMN = ("imagenet-lt", 256.0)

@@ -11,14 +11,14 @@ mean over its classes; in the paper, those of BBN make 41.9 for all and those of
 
 from collections.abc import Sequence
 
-from study.exhibits import Figure, Table
-from study.grids import by_shot
-from study.results import Results
+from search_spaces.shared.protocol import DATA_DOMAIN, RECIPE, against, bases, column_names, trial, under_recipe
+from study.report.exhibits import Figure, Table
+from study.report.grids import by_shot
+from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space, Trial
 from trainables import methods
 from trainables.config import Config
-from trainables.datasets import facts
-from trainables.protocol import DATA_DOMAIN, RECIPE, against, bases, column_names, trial, under_recipe
+from trainables.data.datasets import facts
 from trainables.work import WORK
 
 COLUMN = ("cifar100", 100.0)

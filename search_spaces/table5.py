@@ -10,12 +10,12 @@ Paper: Table 5 (4.1). Evidence on digits: mechanics only; what stands in for wha
 from dataclasses import replace
 
 from search_spaces import table3, table4
-from study.exhibits import Figure, Table
-from study.grids import by_shot
-from study.plan import PlannedTrial
-from study.results import Results
+from search_spaces.shared.protocol import column_names
+from study.plan.stored import PlannedTrial
+from study.report.exhibits import Figure, Table
+from study.report.grids import by_shot
+from study.report.results import Results
 from study.space import Request, Space
-from trainables.protocol import column_names
 
 # Many, medium and few with a ResNet-50, and with a ResNeXt-50.
 PAPER = {

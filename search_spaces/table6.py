@@ -11,8 +11,8 @@ S = 1.
 
 from dataclasses import replace
 
+from search_spaces.shared.protocol import DATA_DOMAIN, about, bases, column_names, trial
 from study.space import Contrast, Integer, Request, Space
-from trainables.protocol import DATA_DOMAIN, about, bases, column_names, trial
 from trainables.work import WORK
 
 OFFSETS = (0, 1, 5, 10, 50)

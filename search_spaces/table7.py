@@ -9,11 +9,11 @@ middle sampler, the rest under the last. The paper's claims: CB first changes no
 
 from dataclasses import replace
 
-from study.exhibits import Figure, Table
-from study.grids import grid
-from study.results import Results
+from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
+from study.report.exhibits import Figure, Table
+from study.report.grids import grid
+from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
-from trainables.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
 from trainables.work import WORK
 
 SCHEDULES: dict[str, tuple[str, tuple[tuple[int, str], ...], float]] = {

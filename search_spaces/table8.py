@@ -19,17 +19,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from study.exhibits import NOTHING, Figure, Table
-from study.plotting import slug, style
-from study.results import Result, Results
+from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column_name, column_names, trial
+from study.report.exhibits import NOTHING, Figure, Table
+from study.report.plotting import slug, style
+from study.report.results import Result, Results
 from study.space import Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column_name, column_names, trial
 from trainables.work import WORK
 
 if TYPE_CHECKING:
-    from trainables.analysis import Floats, Regularity
+    from search_spaces.shared.analysis import Floats, Regularity
 
 CARDINALITY = (5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100)
 F_NORM = (85.7341, 44.3574, 296.3582, 397.6501, 267.5524, 447.2937, 253.5138, 355.5270, 279.5059, 363.4100)
@@ -75,7 +75,7 @@ def view(results: Results) -> list[Table | Figure | None]:
     """Of each data set: its classes, the correlations with their cardinality, and irregularity by cardinality."""
     import numpy as np
 
-    from trainables.analysis import regularity
+    from search_spaces.shared.analysis import regularity
 
     shown: list[Table | Figure | None] = []
     for result in results:
@@ -109,7 +109,7 @@ def _correlations(result: Result, own: Regularity | None, paper: str) -> Table:
     """Pearson's coefficient of cardinality with the irregularity, and with what it is a quotient of."""
     import numpy as np
 
-    from trainables.analysis import pearson
+    from search_spaces.shared.analysis import pearson
 
     n = np.asarray(CARDINALITY, dtype=float)
     printed = [pearson(n, np.asarray(column)) for column in (IRREGULARITY, 1 / n, F_NORM)]

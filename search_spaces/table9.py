@@ -13,13 +13,13 @@ first sampler, and CR improves every first sampler (except CR itself on CIFAR-10
 
 from dataclasses import replace
 
-from study.exhibits import Figure, Table
-from study.grids import at_edges, grid
-from study.plotting import heat_maps
-from study.results import Results
+from search_spaces.shared.protocol import CIFAR, DATA_DOMAIN, READ_OUT_TAUS, bases, column_names, short_name, trial
+from study.report.exhibits import Figure, Table
+from study.report.grids import at_edges, grid
+from study.report.plotting import heat_maps
+from study.report.results import Results
 from study.space import Choice, Contrast, Integer, Request, Space
 from trainables.exponents import SAMPLERS
-from trainables.protocol import CIFAR, DATA_DOMAIN, READ_OUT_TAUS, bases, column_names, short_name, trial
 from trainables.work import WORK
 
 # By the columns of `CIFAR`.

@@ -19,16 +19,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from search_spaces import figure2
-from study.compare import estimate
-from study.exhibits import Cell, Figure, Table
-from study.plotting import curves, slug
-from study.results import Results
+from search_spaces.shared.protocol import class_counts
+from study.report.exhibits import Cell, Figure, Table
+from study.report.plotting import curves, slug
+from study.report.results import Results
+from study.report.statistics import estimate
 from study.space import Request, Space
 from trainables.config import Config
-from trainables.protocol import class_counts
 
 if TYPE_CHECKING:
-    from trainables.analysis import Bound, Floats
+    from search_spaces.shared.analysis import Bound, Floats
 
 GAP = "Q̂ + L_S(θ_IB) − L(θ_CR)"
 
@@ -49,7 +49,7 @@ def bounds(results: Results, column: str) -> dict[int, Bound]:
     """Section 3.3's terms of each replicate that has both branches."""
     import numpy as np
 
-    from trainables.analysis import bound
+    from search_spaces.shared.analysis import bound
 
     standard, general = (results[row, column] for row in ("standard", "ours"))
     config = Config.from_json(general.trial.config)
@@ -65,7 +65,7 @@ def bounds(results: Results, column: str) -> dict[int, Bound]:
 def _of(results: Results, column: str) -> list[Table | Figure | None]:
     import numpy as np
 
-    from trainables.analysis import confidence_factor
+    from search_spaces.shared.analysis import confidence_factor
 
     config = Config.from_json(results["ours", column].trial.config)
     counts, found = np.asarray(class_counts(config)), bounds(results, column)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from study.refusal import Refusal
+from study.errors import Refusal, StudyError, one_line
 from study.space import Request, Space
 
 SpaceFunction = Callable[[Request], Space]
@@ -52,7 +52,7 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
     """
     try:
         space: object = function(request)
-    except Refusal:
+    except StudyError:
         raise
     except (Exception, SystemExit) as error:
         file = getattr(getattr(function, "__code__", None), "co_filename", "")
@@ -67,7 +67,7 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
 
 def said(error: BaseException, file: str) -> str:
     """An error with the last line of the user's file that it passed; a syntax error's text has its own."""
-    said = f"{type(error).__name__}: {error}"
+    said = one_line(error, named=True)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return said if isinstance(error, SyntaxError) or not lines else f"{said} ({Path(file).name}, line {lines[-1]})"
 

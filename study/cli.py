@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
-from study.follower import first_line
-from study.home import Home, has_gpu
-from study.refusal import Damaged, Refusal
+from study.errors import Away, Damaged, Refusal, one_line
+from study.home import Home
+from study.machine import has_gpu
 from study.space import CROSSED
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -72,10 +72,10 @@ def _services(function: Function) -> Function:
 
 
 def _run_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    from study import runs
+    from study.store import records
 
     try:
-        plans = runs.all_plans(Home(os.environ.get("STUDY_HOME", "./studies"), None).existing_store())
+        plans = records.all_plans(Home(os.environ.get("STUDY_HOME", "./studies"), None).existing_store())
     except Refusal:
         return []
     return [plan.run for plan in plans if plan.run.startswith(incomplete)]
@@ -104,9 +104,10 @@ def cli() -> None:
 def list_spaces(as_json: bool) -> None:
     """List the spaces: what each reproduces and what it costs, with and without shared prefixes."""
     from study import catalog
-    from study.plan import Resources
-    from study.planning import draft
-    from study.space import Machine, Request
+    from study.machine import Machine
+    from study.plan.drafting import draft
+    from study.plan.stored import Resources
+    from study.space import Request
 
     scales = {"digits": Request(), "short": Request(short=True), "paper": Request(paper=True)}
     found = []
@@ -291,8 +292,9 @@ def run(
     Python file with a function space(request). Running again takes up where the last start ended; under the --name of
     a run, with more replicates, data or points, it trains what is new.
     """
-    from study import launch, planning
-    from study.plan import Resources
+    from study import launch, preview
+    from study.plan import drafting
+    from study.plan.stored import Resources
     from study.space import Request
 
     if cpus_per_trial <= 0 or not math.isfinite(cpus_per_trial):
@@ -315,7 +317,7 @@ def run(
         kinds,
     )
     if gpus_per_trial is None:
-        gpus_per_trial = float(not address and has_gpu() and planning.wants_gpu(spaces, request))
+        gpus_per_trial = float(not address and has_gpu() and drafting.wants_gpu(spaces, request))
     elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
         raise Refusal("--gpus-per-trial", gpus_per_trial, "must be 0 to 1, or a whole number from 2 on")
     ranks = ranks_per_trial or max(1, int(gpus_per_trial))
@@ -328,7 +330,7 @@ def run(
     resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder, gpu_steps)
     wish = launch.Wish(spaces, request, seeds, resources, name, precision, ranks)
     if dry_run:
-        launch.print_plan(wish, place, retrain, as_json)
+        preview.print_plan(wish, place, retrain, as_json)
         return
     services = (tracking_uri, storage)
     sys.exit(launch.run(wish, place, services, download=download, retrain=retrain, as_json=as_json))
@@ -375,13 +377,13 @@ def resume(
 @click.option("--now", "at_once", is_flag=True, help="Do not let workers end their epoch.")
 def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
     """Ask the driver of a RUN to stop, wherever it is: workers end their epoch and save."""
-    from study import presence, runs
+    from study.store import records, starts
 
     place = Home(home, store)
     opened = place.existing_store(run)
-    name = runs.find(opened, run)[0].run
-    asked = presence.request_stop(opened, name, at_once)
-    click.echo(f"asked process {asked['pid']} on {asked['host']} to stop", err=True)
+    name = records.find(opened, run)[0].run
+    asked = starts.request_stop(opened, name, at_once)
+    click.echo(f"asked process {asked.pid} on {asked.host} to stop", err=True)
     click.echo(f"\nNext: study status {name}{place.options()} · study resume {name}{place.options()}", err=True)
 
 
@@ -395,7 +397,7 @@ def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would go.")
 def clean(run: str | None, home: str, store: str | None, grace: float, forget: bool, dry_run: bool) -> None:
     """Drop tensors that no run's plan reaches any more, of all runs or of one RUN; measures stay for reports."""
-    from study import cleaning, presence, runs
+    from study.store import cleaning, records, starts
 
     if not math.isfinite(grace):
         raise Refusal("--grace", grace, "a finite number of hours would do")
@@ -404,9 +406,9 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
     place = Home(home, store)
     place.existing_store(run)
     opened = place.store()
-    plan = runs.find(opened, run)[0] if run is not None else None
+    plan = records.find(opened, run)[0] if run is not None else None
     if plan is not None and forget:
-        presence.refuse_second(opened, plan.run)
+        starts.refuse_second(opened, plan.run)
     forgotten = {plan.run} if plan is not None and forget else set()
     gone = cleaning.clean_runs(opened, plan.run if plan else None, forgotten, grace * 3600, dry_run)
     would = "would be " if dry_run else ""
@@ -426,27 +428,27 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
     """Say how far a RUN is, or every run: from the store alone."""
     from dataclasses import asdict
 
-    from study import runs
+    from study.store import records, status
 
     place = Home(home, store)
     opened = place.existing_store(run)
-    plans = runs.all_plans(opened) if run is None else [runs.find(opened, run)[0]]
+    plans = records.all_plans(opened) if run is None else [records.find(opened, run)[0]]
     sizes = opened.sizes()
-    found = [runs.Status.of(opened, plan, sizes) for plan in plans]
+    found = [status.Status.of(opened, plan, sizes) for plan in plans]
     if as_json:
-        records = [asdict(each) for each in found]
-        click.echo(json.dumps(records[0] if run is not None else records, indent=2, ensure_ascii=False))
+        plain = [asdict(each) for each in found]
+        click.echo(json.dumps(plain[0] if run is not None else plain, indent=2, ensure_ascii=False))
         return
     for each in found:
         counts = ", ".join(f"{getattr(each, kind)} {kind}" for kind in ("complete", "running", "failed", "waiting"))
         click.echo(f"{each.run}  {each.outcome}\n  replicates: {counts}")
         click.echo(f"  epochs: {each.epochs_trained} trained, {each.epochs_needed} needed")
         click.echo(f"  final states: {_size(each.bytes)}")
-        for name, failure in runs.failures(opened, each.run).items():
-            click.echo(f"  failed: {name[0]} r{name[1]}: {failure['reason']}")
+        for name, failure in records.failures(opened, each.run).items():
+            click.echo(f"  failed: {name[0]} r{name[1]}: {failure.reason}")
         if each.behind:
             click.echo(f"  records: {each.behind}")
-    for reason in runs.damaged_plans(opened) if run is None else ():
+    for reason in records.damaged_plans(opened) if run is None else ():
         click.echo(f"damaged: {reason}")
     click.echo(f"store: {len(sizes)} states, {_size(sum(sizes.values()))}")
     if found:
@@ -473,11 +475,11 @@ def report(run: str, home: str, store: str | None, form: str, figures: str | Non
 
     RUN may also name one space of a run. What has not been trained yet is shown as –.
     """
-    from study import runs
-    from study.report import Report
+    from study.report.report import Report
+    from study.store import records
 
     opened = Home(home, store).existing_store(run)
-    made = Report.of(opened, *runs.find(opened, run))
+    made = Report.of(opened, *records.find(opened, run))
     if figures is not None:
         folder = Path(figures).expanduser()
         try:
@@ -485,7 +487,7 @@ def report(run: str, home: str, store: str | None, form: str, figures: str | Non
             for name, content in made.figures().items():
                 (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         except OSError as error:
-            remedy = f"a folder that can be written would do ({first_line(error)})"
+            remedy = f"a folder that can be written would do ({one_line(error)})"
             raise Refusal("--figures", figures, remedy) from error
     click.echo(made.render(form).rstrip("\n"))
 
@@ -498,7 +500,7 @@ def report(run: str, home: str, store: str | None, form: str, figures: str | Non
 def ui(home: str, store: str | None, tracking_uri: str | None, host: str, port: int) -> None:
     """Open MLflow's own UI on this home, on loopback; Ctrl-C ends it."""
     from study import services
-    from study.ui import serve
+    from study.tracking.ui import serve
 
     place = Home(home, store)
     uri = place.tracking_uri(place.chosen(tracking_uri, None)[0])
@@ -521,7 +523,7 @@ def _options(given: Sequence[str]) -> dict[str, str]:
             try:
                 value = Path(value[1:]).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise Refusal("-o", each, f"a text file that can be read would do ({first_line(error)})") from error
+                raise Refusal("-o", each, f"a text file that can be read would do ({one_line(error)})") from error
         found[name] = value
     return found
 
@@ -538,8 +540,8 @@ def main() -> None:
     except (Refusal, Damaged) as refusal:
         click.echo(f"study: {refusal}", err=True)
         code = 2
-    except OSError as error:  # a disk that is full, a store that went away: no fault of the program
-        click.echo(f"study: {first_line(error)}; what was saved stays, and `study resume` goes on", err=True)
+    except (OSError, Away) as error:  # a disk that is full, a store that went away: no fault of the program
+        click.echo(f"study: {one_line(error)}; what was saved stays, and `study resume` goes on", err=True)
         code = 1
     except click.ClickException as error:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "study"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.refusal import Refusal
+from study.errors import Refusal
 
 if TYPE_CHECKING:
-    from study.store import Store
+    from study.store.states import Store
 
 
 class Home:
@@ -32,14 +31,21 @@ class Home:
             raise Refusal("--home", path, "a folder whose path has no ?, %, { or } would do")
         self.store_url = store or str(self.path / "store")
 
-    def make(self) -> Store:
-        """Make the folder and the store; refused, leaving nothing behind, if either cannot be written."""
+    def make(self, store: Store | None = None) -> Store:
+        """Make the folder and the store; refused, leaving nothing behind, if either cannot be written.
+
+        Args:
+            store: as it is open already.
+        """
         missing: list[Path] = []
         try:
             missing += (folder for folder in (self.path, *self.path.parents) if not folder.exists())
             self._make_folder()
-            return self.store()
-        except (OSError, ValueError) as error:
+            if store is None:
+                return self.store()
+            store.require_writable()
+            return store
+        except (OSError, ValueError, Refusal) as error:
             for folder in missing:
                 with suppress(OSError, ValueError):  # it was not made, or another program uses it
                     folder.rmdir()
@@ -55,13 +61,13 @@ class Home:
 
     def store(self) -> Store:
         """The store, made if need be."""
-        from study.store import Store
+        from study.store.states import Store
 
         return Store(self.store_url)
 
     def existing_store(self, called: str | None = None) -> Store:
         """The store for a verb that reads: it makes none. `called` is the run that the user asked for."""
-        from study.store import Store
+        from study.store.states import Store
 
         if "://" not in self.store_url and not _is_folder(self.store_url):
             place = self.path if self.store_url == str(self.path / "store") else self.store_url
@@ -69,6 +75,13 @@ class Home:
             option = "--home" if place == self.path else "--store"
             raise Refusal(option, str(place), remedy) if called is None else Refusal("run", called, remedy)
         return Store(self.store_url, create=False)
+
+    def store_if_any(self) -> Store | None:
+        """The store, if it is there and can be read."""
+        try:
+            return self.existing_store()
+        except Refusal:
+            return None
 
     @staticmethod
     def chosen(tracking_uri: str | None, storage: str | None) -> tuple[str, str]:
@@ -121,46 +134,3 @@ def _is_folder(path: str) -> bool:
 def _refused(path: str, error: Exception) -> Refusal:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return Refusal("--home", path, f"a folder that can be written would do ({reason})")
-
-
-def has_bf16() -> bool:
-    """Whether this machine's CPU has instructions for bf16, as Linux tells."""
-    described = Path("/proc/cpuinfo")
-    flags = described.read_text(encoding="utf-8").split() if described.is_file() else []
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU that may be used."""
-    return bool(gpus())
-
-
-def gpus_have_bf16() -> bool:
-    """Whether this machine has GPUs, and all of them have arithmetic for bf16: compute capability 8.0."""
-    found = gpus()
-    return bool(found) and min(found) >= (8, 0)
-
-
-def gpus() -> tuple[tuple[int, int], ...]:
-    """The compute capability of each NVIDIA GPU that may be used, without the seconds that importing torch takes.
-
-    The driver's library says it: it heeds CUDA_VISIBLE_DEVICES, and is there in containers and under WSL2, too, which
-    have no /dev/nvidia0. It creates no CUDA context. Child processes are started by exec, so they can use the GPUs.
-    """
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:  # there is no driver
-        return ()
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return ()
-    found = []
-    for device in range(count.value):
-        major, minor = ctypes.c_int(), ctypes.c_int()  # 0 if the driver does not say
-        driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
-        driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
-        found.append((major.value, minor.value))
-    return tuple(found)
-
-
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of the driver's CUdevice_attribute

@@ -6,7 +6,6 @@ import ipaddress
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from study.errors import Refusal, one_line
 from study.masking import without_password
-from study.refusal import Refusal
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -28,7 +27,6 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 _TRACKING = "http://HOST:PORT, databricks, or a database such as sqlite:////folder/mlflow.db would do"
 _STORAGE = "a database such as sqlite:////folder/optuna.db or postgresql://USER@HOST/NAME would do"
 _LONGEST = 504  # bytes of a file's name: more, and SQLite cannot open its journal
-_ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", re.ASCII)
 
 
 def reachable(url: str) -> str:
@@ -45,10 +43,10 @@ def require(*options: tuple[str, str]) -> None:
 
 
 def _reasons(urls: Sequence[str]) -> list[str]:
-    return _within([lambda url=url: _ask(url) for url in urls])  # type: ignore[misc]
+    return within([lambda url=url: _ask(url) for url in urls])  # type: ignore[misc]
 
 
-def _within(questions: Sequence[Callable[[], str]]) -> list[str]:
+def within(questions: Sequence[Callable[[], str]]) -> list[str]:
     """The answers, asked in threads that may stay behind: a name's look-up takes no timeout."""
     answers = [f"no answer within {TOTAL:g} s"] * len(questions)
 
@@ -103,7 +101,13 @@ def _ask_http(parts: SplitResult) -> str:
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(reason, ssl.SSLError) and "ALERT" in (reason.reason or ""):  # it wants a client's certificate
             return ""
-        return "it does not speak HTTP" if isinstance(error, HTTPException) else _first(reason)
+        return (
+            "it does not speak HTTP"
+            if isinstance(error, HTTPException)
+            else one_line(reason)
+            if isinstance(reason, BaseException)
+            else reason
+        )
     return ""
 
 
@@ -121,22 +125,19 @@ def _ask_database(url: str) -> str:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        return _first(error)
+        return one_line(error)
     if not parsed.host:  # a local socket
         return ""
-    return _ask_port(parsed.host, parsed.port or _PORTS[parsed.get_backend_name()])
+    return ask_port(parsed.host, parsed.port or _PORTS[parsed.get_backend_name()])
 
 
-def _ask_port(host: str, port: int) -> str:
+def ask_port(host: str, port: int) -> str:
+    """Why nothing answers at a port; "" if something does."""
     try:
         with socket.create_connection((host, port), timeout=SECONDS):
             return ""
     except (OSError, OverflowError, UnicodeError) as error:
-        return _first(error)
-
-
-def _first(error: object) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return one_line(error)
 
 
 def check_tracking(option: str, uri: str, made: Path | None = None) -> None:
@@ -220,7 +221,7 @@ def _check_database(option: str, url: str, made: Path | None, remedy: str) -> No
             f"its driver is not installed: with the Python module {error.name} it would do",
         ) from error
     except SQLAlchemyError as error:
-        raise refused(_first(error)) from error
+        raise refused(one_line(error)) from error
     if dialect.is_async:
         raise refused(f"{dialect.driver} is for asynchronous programs")
     reason = _sqlite_reason(parsed, made) if dialect.name == "sqlite" else ""
@@ -248,7 +249,7 @@ def _sqlite_reason(url: URL, made: Path | None) -> str:
         if not path.parent.is_dir():
             return f"there is no folder {path.parent}"
     except (OSError, ValueError) as error:
-        return _first(error)
+        return one_line(error)
     return "" if os.access(path.parent, os.W_OK) else f"{path.parent} cannot be written"
 
 
@@ -258,48 +259,3 @@ def _file_reason(path: Path, driver: str) -> str:
     if driver == "pysqlite" and begin not in (b"", b"SQLite format 3\0"):
         return "the file is no SQLite database"
     return "" if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) else "it cannot be written"
-
-
-def check_address(address: str, option: str = "--address") -> None:
-    """Refuse the address of a Ray cluster that is malformed or does not answer; does not import Ray."""
-    if address in ("", "local"):
-        return
-    if address == "auto":
-        _check_auto(option)
-        return
-    found = _ADDRESS.fullmatch(address)
-    if found is None or not 0 < int(found[1]) < 1 << 16:
-        raise Refusal(option, address, "auto, local, HOST:PORT or ray://HOST:PORT would do")
-    parts = urlsplit("//" + address.removeprefix("ray://"))
-    (reason,) = _within([lambda: _ask_port(parts.hostname or "", int(found[1]))])
-    if reason:
-        raise Refusal(option, address, f"a Ray cluster that answers within {SECONDS:g} s would do ({reason})")
-
-
-def _check_auto(option: str) -> None:
-    """What Ray does with ``auto``: the environment's address, else a node here, else the one that was last begun."""
-    named = os.environ.get("RAY_ADDRESS", "")
-    if named and named != "auto":
-        check_address(named, "RAY_ADDRESS")
-        return
-    if any(b"raylet" in line.partition(b"\0")[0].rpartition(b"/")[2] for line in _command_lines()):
-        return
-    folder = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR")) or "/tmp"  # noqa: S108
-    try:
-        last = (Path(folder) / "ray" / "ray_current_cluster").read_text().strip()
-    except (OSError, ValueError):
-        last = ""
-    if last and _ADDRESS.fullmatch(last):
-        check_address(last, f"{option} auto")
-    elif sys.platform == "linux":
-        raise Refusal(option, "auto", "no Ray cluster runs on this machine: HOST:PORT, or `ray start --head`, would do")
-
-
-def _command_lines() -> list[bytes]:
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_bytes())
-        except OSError:  # it has ended
-            continue
-    return lines

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.refusal import Refusal
+from study.errors import Refusal
+from study.machine import Machine
 
 if TYPE_CHECKING:
-    from study.exhibits import Figure, Table
-    from study.results import Results
+    from study.report.exhibits import Figure, Table
+    from study.report.results import Results
 
 Json = Mapping[str, Any]
 
@@ -44,25 +45,6 @@ class Request:
     options: Mapping[str, str] = field(default_factory=dict)
     short: bool = False
     vary: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The arithmetic, settled when the plan is made; it is part of every state's name.
-
-    Attributes:
-        device: cpu or cuda.
-        threads: CPU threads of each process that trains.
-        precision: fp32, tf32, bf16, or auto, fp32 or bf16, whichever of them is faster for a network.
-        bf16: whether its processors have arithmetic for bf16; without it bf16 is slower.
-        ranks: processes that train one replicate together, each on its share of every batch.
-    """
-
-    device: str
-    threads: int
-    precision: str = "auto"
-    bf16: bool = False
-    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -235,7 +217,7 @@ class Space:
         paper_columns: the names of the columns that are on the paper's own data, whether these trials have them or not;
             of all others the report says that they are not. Empty for a space that reproduces nothing of the paper.
         view: what its report shows, from recorded results alone; None for a table of rows by columns. See
-            `study.results`, which has an example.
+            `study.report.results`, which has an example.
     """
 
     name: str

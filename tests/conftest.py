@@ -63,8 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_ray() -> Iterator[None]:
     """A Ray on this machine for all tests that train in this process."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    from study import cluster
-    from study.plan import Resources
+    from study.execution import cluster
+    from study.plan.stored import Resources
 
     with cluster.connected(Resources()):
         yield
@@ -116,7 +116,7 @@ def small_space(tmp_path: Path) -> Callable[..., str]:
 def call_study(*arguments: str, home: Path, code: int = 0) -> Result:
     """The command `study` in this process on a home, with the exit code that is expected."""
     from study.cli import cli
-    from study.refusal import Refusal
+    from study.errors import Refusal
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(home))

@@ -7,9 +7,10 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
-from study.results import Results
-from study.space import Contrast, Machine, Request
+from study.machine import Machine
+from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
+from study.report.results import Results
+from study.space import Contrast, Request
 
 SAMPLERS = ("IB", "CB", "CR")
 PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2))  # of a subset and a seed, in order

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from study.refusal import Refusal
-from trainables.datasets import facts
+from study.errors import Refusal
+from trainables.data.datasets import facts
 from trainables.exponents import Sampler, number, resolve_sampler, sampler_name
 from trainables.recipe import LOSSES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from study.refusal import Refusal
+from study.errors import Refusal
 
 SAMPLERS = {"IB": 1.0, "CB": 0.0, "CR": -1.0}
 

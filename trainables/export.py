@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from trainables.config import Config
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 from trainables.networks import build
 
 

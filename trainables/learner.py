@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 from trainables.networks import BatchNorm, Bilateral, Network, add_scale, build, initialise, remove_scale
 from trainables.ranks import ALONE, Ranks
 from trainables.recipe import Epoch, Origin

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from trainables.config import Config
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 from trainables.exponents import Sampler
 
 Method = Callable[[Config], Config]

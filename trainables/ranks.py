@@ -23,7 +23,7 @@ PATIENCE = timedelta(minutes=10)  # for the slowest rank, such as one that decod
 JOINING = timedelta(minutes=1)  # all of them have started by then
 
 
-class RankLost(OSError):
+class RankLost(Exception):
     """Another rank is gone; what it raised, if it did, is the reason."""
 
 

@@ -23,11 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.datasets import facts
-
 if TYPE_CHECKING:  # a worker that takes up an origin has no need of configurations: they are no source of its states
-    from study.space import Machine
-    from trainables.config import Config
+    pass
 
 LOSSES = ("cross_entropy", "focal", "sigmoid_focal", "ldam", "logit_adjusted", "label_aware_smoothing")
 
@@ -176,38 +173,6 @@ class Recipe:
         return tuple(names)
 
 
-def origin(config: Config, machine: Machine) -> Origin:
-    """The origin of a configuration on a kind of machine."""
-    known = facts(config.dataset)
-    return Origin(
-        dataset=config.dataset,
-        fingerprint=known.fingerprint,
-        imbalance=config.imbalance,
-        split_seed=config.split_seed if "split" in known.drawn else 0,
-        subset_seed=config.subset_seed if "subset" in known.drawn else 0,
-        backbone=config.backbone,
-        head=config.head,
-        seed=config.seed,
-        precision=precision(config, machine),
-        device=machine.device,
-        threads=machine.threads,
-        ranks=machine.ranks,
-        **settled(),
-    )
-
-
-def precision(config: Config, machine: Machine) -> str:
-    """fp32, tf32 or bf16: as the configuration says, or else the machine; of auto, what is faster of fp32 and bf16.
-
-    That is bf16 on a machine that has arithmetic for it, but fp32 on digits: on images of 8 × 8 bf16 makes the steps of
-    the eight-layer network no shorter (tests/benchmarks/results/epoch.json), and so digits are trained alike anywhere.
-    """
-    asked = machine.precision if config.precision == "auto" else config.precision
-    if asked == "auto":
-        return "bf16" if machine.bf16 and config.dataset != "digits" else "fp32"
-    return asked
-
-
 @lru_cache(maxsize=1)
 def settled() -> dict[str, str]:
     """The parts of an origin that this installation decides: a worker must have them as the plan does."""
@@ -226,17 +191,17 @@ def source_files() -> dict[str, str]:
     Left out is what only chooses recipes or reads states, so that a better export retrains nothing: a recipe is in
     the keys itself.
     """
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return {path.name: _digest(_code(path)) for path in files if path.name not in _NO_PART_OF_A_STATE}
+    folder = Path(__file__).parent
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+    return {name: _digest(_code(folder / name)) for name in names if name not in _NO_PART_OF_A_STATE}
 
 
 _NO_PART_OF_A_STATE = (
-    "analysis.py",
     "config.py",
     "exponents.py",
     "export.py",
     "methods.py",
-    "protocol.py",
+    "origins.py",
     "schedule.py",
     "sources.py",
     "work.py",

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from trainables.config import Config
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 from trainables.exponents import resolve_sampler
 from trainables.recipe import Epoch
 

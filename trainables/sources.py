@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from trainables.config import Config
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 
 Settings = Mapping[str, Any]
 

@@ -15,9 +15,10 @@ import torch
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from study.execute import Job
+from study.errors import one_line
+from study.execution.job import Job
 from trainables import loop, ranks
-from trainables.data import load
+from trainables.data.loading import load
 from trainables.learner import Learner
 from trainables.ranks import RankLost, Ranks
 from trainables.recipe import Epoch, Origin
@@ -69,7 +70,7 @@ class Member:
             Diverged: in every rank alike.
             RankLost: if another rank is gone.
         """
-        data = load(self.learner.origin, epoch, Path(self._job.data_dir), self._decoders, self._ranks)
+        data = load(self.learner.origin, epoch, Path(self._job.resources.data_dir), self._decoders, self._ranks)
         measures: dict[str, Any] = loop.train_epoch(self.learner, data, epoch, index)
         return measures | loop.evaluate(self.learner, data, epoch)
 
@@ -79,12 +80,12 @@ class Member:
 
         What comes out does not depend on it.
         """
-        own = max(1, int(self._job.cpus / self._ranks.size))
-        if not self._job.gpus or not ray.is_initialized():
+        own = max(1, int(self._job.resources.cpus / self._ranks.size))
+        if not self._job.resources.gpus or not ray.is_initialized():
             return own
         here = ray.get_runtime_context().get_node_id()
         machine: dict[str, float] = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here), {})
-        share = self._job.gpus / self._ranks.size / max(1.0, machine.get("GPU", 0.0))
+        share = self._job.resources.gpus / self._ranks.size / max(1.0, machine.get("GPU", 0.0))
         return max(own, int(share * machine.get("CPU", 0.0) + 1e-6))
 
 
@@ -98,8 +99,8 @@ class Team:
             group = get_current_placement_group()
             for rank in range(1, size):
                 other = ray.remote(Member).options(
-                    num_cpus=job.cpus / size,
-                    num_gpus=job.gpus / size,
+                    num_cpus=job.resources.cpus / size,
+                    num_gpus=job.resources.gpus / size,
                     scheduling_strategy=PlacementGroupSchedulingStrategy(group, rank) if group else "DEFAULT",
                 )
                 self._others.append(other.remote(job, Ranks(rank, size)))
@@ -114,7 +115,7 @@ class Team:
             ray.get([other.__ray_ready__.remote() for other in self._others])
         except ray.exceptions.RayError as error:
             self.close()
-            raise RankLost(f"a process that trains with this one did not start: {_first_line(error)}") from error
+            raise RankLost(f"a process that trains with this one did not start: {one_line(error)}") from error
 
     @property
     def learner(self) -> Learner:
@@ -174,7 +175,7 @@ class Team:
 
 
 def _recorded(job: Job) -> bool:
-    return (AUTO_STEPS if job.gpu_steps == "auto" else job.gpu_steps) == "recorded"
+    return (AUTO_STEPS if job.resources.gpu_steps == "auto" else job.resources.gpu_steps) == "recorded"
 
 
 def _cause(error: Exception, answers: list[Any]) -> Exception:
@@ -186,9 +187,5 @@ def _cause(error: Exception, answers: list[Any]) -> Exception:
             if not isinstance(raised.cause, RankLost):
                 return raised.cause  # type: ignore[no-any-return]
         except ray.exceptions.RayError as lost:
-            error = RankLost(f"a process that trains with this one was lost: {_first_line(lost)}")
+            error = RankLost(f"a process that trains with this one was lost: {one_line(lost)}")
     return error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

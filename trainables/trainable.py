@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
 
-from study.execute import Job
-from study.refusal import Damaged, Refusal
-from study.store import Store
+from study.errors import Damaged, Refusal, StudyError, one_line
+from study.execution.job import Job
+from study.store.states import Store
 from trainables.recipe import Epoch, Origin, settled
 
 if TYPE_CHECKING:  # the driver names this class and has no need of the seconds that importing torch takes
@@ -28,9 +28,9 @@ SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whicheve
 class StageTrainable(Trainable):
     """Trains one stage; an actor executes many, one after the other.
 
-    Its configuration is ``stage``, a `study.tree.Stage`, and ``saved``, the last state that a lost attempt at it
+    Its configuration is ``stage``, a `study.plan.tree.Stage`, and ``saved``, the last state that a lost attempt at it
     saved, or "". Each report holds ``position`` (epochs done of the stage), ``saved`` (the newest state in the store,
-    or ""), ``done``, and, if it failed, ``failure``, the fields of a `study.tree.Failure`. So a trial that Tune
+    or ""), ``done``, and, if it failed, ``failure``, the fields of a `study.plan.tree.Failure`. So a trial that Tune
     itself counts as failed has lost a process: another rank's, or this one, by itself or because its GPU serves it no
     more; of the first and the last ``lost`` says why.
 
@@ -70,7 +70,12 @@ class StageTrainable(Trainable):
             self._disband()
             if _is_lost(error):
                 self.lost = error
-                return {"position": self.position, "saved": self.saved, "done": False, "lost": _one_line(error)}
+                return {
+                    "position": self.position,
+                    "saved": self.saved,
+                    "done": False,
+                    "lost": one_line(error, named=True),
+                }
             failure = {"failure": _failure(error)}
         ended = self.position == len(self.stage.keys)
         return {"position": self.position, "saved": self.saved, "done": bool(failure) or ended, **failure}
@@ -82,7 +87,7 @@ class StageTrainable(Trainable):
 
     def _save_what_is_done(self) -> None:
         if self.training and self.position:
-            with suppress(OSError):  # what cannot be saved now is trained again
+            with suppress(StudyError):  # what cannot be saved now is trained again
                 self._save()
 
     def _disband(self) -> None:
@@ -240,19 +245,12 @@ def _what_was_there(text: str) -> str:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    """What a `study.tree.Failure` says of it: a full disk, a lost file or too little memory is not the training's."""
+    """What a `Failure` says of it: a full disk, a lost file or too little memory is not the training's."""
     memory = _memory_message(error)
-    elsewhere = isinstance(error, (OSError, ImportError, MemoryError, Refusal)) or bool(memory)
+    elsewhere = isinstance(error, (OSError, ImportError, MemoryError, StudyError)) or bool(memory)
     return {
-        "reason": memory or _one_line(error),
+        "reason": memory or one_line(error, named=True),
         "traceback": traceback.format_exc(),
         "for_good": not elsewhere,
         "damaged": error.key if isinstance(error, Damaged) else "",
     }
-
-
-def _one_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    if isinstance(error, Refusal):
-        return text[0]
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

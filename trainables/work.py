@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.refusal import Refusal
-from study.space import Json, Machine, Resolved, Work
+from study.errors import Refusal
+from study.machine import Machine
+from study.space import Json, Resolved, Work
 from trainables.config import Config
 from trainables.exponents import resolve_sampler, sampler_name
-from trainables.recipe import Recipe, origin, precision, source_files
+from trainables.origins import origin, precision
+from trainables.recipe import Recipe, source_files
 from trainables.schedule import epochs
 
 
@@ -40,10 +42,10 @@ def prepare(configs: Sequence[Json], data_dir: Path, download: bool) -> None:
     """See that every data set of the configurations is on disk; digits are part of scikit-learn."""
     wanted = sorted({config["dataset"] for config in configs} - {"digits"})
     if wanted:
-        from trainables import data
+        from trainables.data import loading
 
         for dataset in wanted:
-            data.prepare(dataset, data_dir, download)
+            loading.prepare(dataset, data_dir, download)
 
 
 def trainable() -> type:

@@ -22,10 +22,13 @@ from measuring import alternate, arguments, seconds, spread, undisturbed, write
 from ray import cloudpickle
 from trainable_forms import Silent
 
-from study import cluster, execute, planning, tree
-from study.plan import Resources
-from study.space import Json, Machine, Request
-from study.store import Store
+from study.execution import cluster, tune
+from study.execution.job import Job
+from study.machine import Machine
+from study.plan import drafting, tree
+from study.plan.stored import Resources
+from study.space import Json, Request
+from study.store.states import Store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have this file on their path
 
@@ -49,14 +52,13 @@ def ray_alone(space: str, workers: int) -> None:
             trainables.trainable.Store = InMemory
             super()._begin()
 
-    draft = planning.draft([space], Request(), 3, Machine("cpu", 1), Resources())
+    draft = drafting.draft([space], Request(), 3, Machine("cpu", 1), Resources())
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, cluster.connected(Resources()):
-        execute.execute(
+        tune.execute(
             tree.stages(list(draft.recipes.values()), set()),
-            execute.Job("alone", folder, ""),
-            Resources(workers=workers),
+            Job("alone", folder, Resources(workers=workers)),
             Kept,
-            execute.Drain(),
+            tune.Drain(),
             Silent(),
         )
         ends = {recipe.keys[-1] for recipe in draft.recipes.values()}

@@ -20,10 +20,9 @@ from loops import eager, ours
 from measuring import alternate, arguments, ratio, seconds, spread, write
 from torch.utils.data import DataLoader
 
-from study.home import has_bf16
-from study.space import Machine
+from study.machine import Machine, has_bf16
 from trainables.config import Config
-from trainables.recipe import precision
+from trainables.origins import precision
 from trainables.samplers import Purpose, generator
 
 MACHINE = Machine("cpu", 1, bf16=has_bf16())

@@ -43,7 +43,7 @@ from pathlib import Path
 from budgeted import Call, Failed, Part, Skipped, end, mps, watched
 from measuring import HERE
 
-from study.home import gpus, gpus_have_bf16, has_gpu
+from study.machine import gpus, gpus_have_bf16, has_gpu
 
 RESERVE = 10  # seconds of the budget: for what ends the call
 LEAST = 15  # seconds that a part is begun with

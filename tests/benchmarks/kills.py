@@ -181,14 +181,15 @@ def epochs_trained(home: Path) -> int:
 
 def epochs_unsaved(home: Path) -> int:
     """Epochs that the latest start has trained, as recorded, and that no state of the store holds."""
-    from study import driver, runs
-    from study.growth import redraft
-    from study.store import Store
+    from study.execution import driver
+    from study.plan.growth import redraft
+    from study.store import records
+    from study.store.states import Store
 
     if not (home / "store").is_dir():
         return 0
     store = Store(str(home / "store"), create=False)
-    plan, records = runs.load_plan(store, RUN), starts(home)
+    plan, records = records.load_plan(store, RUN), starts(home)
     if plan is None or not records:
         return 0
     done = driver._done(redraft(plan).recipes.values(), store.keys())

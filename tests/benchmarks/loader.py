@@ -19,8 +19,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from trainables.data import LongTailed
-from trainables.datasets import facts
+from trainables.data.datasets import facts
+from trainables.data.loading import LongTailed
 from trainables.recipe import Epoch
 
 CIFAR = facts("cifar10")

@@ -13,12 +13,12 @@ import torch
 from loader import EPOCH
 from torch import Tensor, nn
 
-from study.space import Machine
+from study.machine import Machine
 from trainables.config import Config
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 from trainables.loop import Learner, train_epoch
 from trainables.networks import build
-from trainables.recipe import origin
+from trainables.origins import origin
 from trainables.steps import Steps, steps_for
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from study.planning import commit
+from study.plan.drafting import commit
 
 HERE = Path(__file__).parent
 

@@ -26,11 +26,11 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision.transforms import v2
 
-from study.space import Machine
-from trainables.data import load
+from search_spaces.shared.protocol import base
+from study.machine import Machine
+from trainables.data.loading import load
 from trainables.networks import build
-from trainables.protocol import base
-from trainables.recipe import origin
+from trainables.origins import origin
 from trainables.schedule import epochs
 
 EXPONENTS = {"IB": 1.0, "CB": 0.0, "CR": -1.0}

@@ -28,7 +28,7 @@ from measuring import alternate, arguments, ratio, seconds, spread, write
 from numpy.typing import NDArray
 from torch.utils.data import Sampler, WeightedRandomSampler
 
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 from trainables.samplers import Purpose, class_probabilities, epoch_order, generator
 
 SAMPLERS = {"CB": 0.0, "CR": -1.0}

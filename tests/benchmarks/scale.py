@@ -25,12 +25,16 @@ from measuring import alternate, arguments, at_least_one, seconds, shortened, sp
 from ray import cloudpickle, tune
 from ray.tune import Trainable
 
-from study import cluster, driver, execute, planning, runs
+from study.execution import cluster, driver
+from study.execution.job import Job
+from study.execution.projection import Services
 from study.home import Home
-from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
-from study.space import Integer, Json, Machine, Request, Resolved, Space, Work
+from study.machine import Machine
+from study.plan.draft import Draft
+from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
+from study.space import Integer, Json, Request, Resolved, Space, Work
 from study.space import Trial as Point
-from study.store import Store
+from study.store.states import Store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have this file on their path
 
@@ -40,7 +44,7 @@ ONCE = 1000  # counts above it are measured once
 class Nothing(Trainable):
     """A stage that does nothing but save what it was given."""
 
-    def setup(self, config: dict[str, Any], job: execute.Job) -> None:
+    def setup(self, config: dict[str, Any], job: Job) -> None:
         self.store = Store(job.store)
         self.reset_config(config)
 
@@ -89,7 +93,7 @@ WORK = Work(
 )
 
 
-def draft(count: int, epochs: int = 1) -> planning.Draft:
+def draft(count: int, epochs: int = 1) -> Draft:
     """So many trials of one replicate whose training does nothing."""
     points = [Point(f"{n}", "nothing", {"number": n, "epochs": epochs}, {"number": n}) for n in range(count)]
     space = Space("nothing", "Nothing", tuple(points), {"number": Integer(0, count)}, WORK)
@@ -110,7 +114,7 @@ def draft(count: int, epochs: int = 1) -> planning.Draft:
         0,
         created="2026-01-01T00:00:00+00:00",
     )
-    return planning.Draft(plan, [space], listed)
+    return Draft(plan, [space], listed)
 
 
 def through_us(count: int) -> None:
@@ -119,9 +123,8 @@ def through_us(count: int) -> None:
         home = Home(folder, None)
         store = home.make()
         planned = draft(count)
-        runs.save_plan(store, planned.plan)
-        services = driver.Services(home.tracking_uri(""), home.artifacts, home.storage(""))
-        code = driver.start(planned, store, services, Resources(workers=2), [], lambda: None)
+        services = Services(home.tracking_uri(""), home.artifacts, home.storage(""))
+        code = driver.start(planned, None, store, services, Resources(workers=2), lambda: None)
         assert code == driver.COMPLETE
         assert len(store.keys()) == count
 

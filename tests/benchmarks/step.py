@@ -47,13 +47,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torch.utils.flop_counter import FlopCounterMode
 
-from study.home import gpus_have_bf16, has_bf16
-from study.space import Machine
+from search_spaces.shared.protocol import base
+from study.machine import Machine, gpus_have_bf16, has_bf16
 from trainables.config import Config
-from trainables.data import LongTailed
-from trainables.datasets import facts
-from trainables.protocol import base
-from trainables.recipe import precision
+from trainables.data.datasets import facts
+from trainables.data.loading import LongTailed
+from trainables.origins import precision
 from trainables.team import AUTO_STEPS
 
 CIFAR = Config()

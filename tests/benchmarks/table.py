@@ -25,8 +25,8 @@ from typing import Any
 
 from measuring import HERE, alternate, arguments, ratio, spread, undisturbed, write
 
-from study import runs
-from study.store import Store
+from study.store import records
+from study.store.states import Store
 
 STUDY = (sys.executable, "-m", "study")
 SEEDS = ("--seeds", "1")
@@ -56,8 +56,8 @@ def ours(home: str, space: str) -> dict[str, Any]:
     assert status["outcome"] == "complete", status
     report = json.loads(command(*STUDY, "report", plan["run"], "--home", home, "--format", "json"))
     store = Store(f"{home}/store")
-    headers = [store.header(end) for trial in runs.find(store, plan["run"])[0].trials for end in trial.ends]
-    start = runs.starts(store, plan["run"])[0]
+    headers = [store.header(end) for trial in records.find(store, plan["run"])[0].trials for end in trial.ends]
+    start = records.starts(store, plan["run"])[0]
     started, ended = (datetime.fromisoformat(start[name]) for name in ("started", "ended"))
     found["where"] = {
         "epochs_naive": plan["epochs_naive"],

@@ -26,7 +26,7 @@ from measuring import alternate, arguments, ratio, spread, write
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from scale import draft, header
 
-from study import tracking
+from study.tracking import runs
 
 NAMES = (
     "train/loss",
@@ -83,7 +83,7 @@ def callback(folder: Path, trials: int, found: list[dict[str, float]]) -> Callab
 def tracker(folder: Path, trials: int, found: list[dict[str, float]]) -> Callable[[], None]:
     """Ours, set up."""
     planned = draft(trials, len(found))
-    ours = tracking.Tracker(planned, f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
+    ours = runs.Tracker(planned, f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
     ours.begin()
 
     def log() -> None:
@@ -103,7 +103,7 @@ def measured(
 ) -> dict[str, float]:
     """CPU and wall seconds a trial in this process, and how many rows there are a trial."""
     with tempfile.TemporaryDirectory() as name:
-        folder, tracking.CURVES = Path(name), curves
+        folder, runs.CURVES = Path(name), curves
         log = side(folder, trials, measures(epochs))
         wall, cpu = time.perf_counter(), time.process_time()
         log()
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     asked = parser.parse_args()
     assert len(NAMES) == 39
-    few, every = tracking.CURVES, ("",)
+    few, every = runs.CURVES, ("",)
     sides: dict[str, Callable[[], dict[str, Any]]] = {
         "callback": lambda: measured(callback, few, asked.trials, asked.epochs),
         "ours": lambda: measured(tracker, few, asked.trials, asked.epochs),

@@ -13,15 +13,16 @@ from typing import Any
 
 from measuring import alternate, arguments, at_least_one, spread, write
 
-from study import cluster, execute
-from study.plan import Resources
-from study.tree import Failure, Stage
+from study.execution import cluster, tune
+from study.execution.job import Job
+from study.plan.stored import Resources
+from study.plan.tree import Failure, Stage
 
 
-class Form(execute.tune.Trainable):
+class Form(tune.tune.Trainable):
     """A stage that does nothing, as a class."""
 
-    def setup(self, config: dict[str, Any], job: execute.Job) -> None:
+    def setup(self, config: dict[str, Any], job: Job) -> None:
         self.key = config["stage"].key
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -32,9 +33,9 @@ class Form(execute.tune.Trainable):
         return {"position": 1, "saved": self.key, "done": True}
 
 
-def function(config: dict[str, Any], job: execute.Job) -> None:
+def function(config: dict[str, Any], job: Job) -> None:
     """The same as a function."""
-    execute.tune.report({"position": 1, "saved": config["stage"].key, "done": True})
+    tune.tune.report({"position": 1, "saved": config["stage"].key, "done": True})
 
 
 class Silent:
@@ -53,9 +54,9 @@ class Silent:
 def seconds(trainable: Any, count: int) -> float:
     """Wall seconds a stage."""
     stages = [Stage("", 0, (f"{number}",), ({},), {}, 1) for number in range(count)]
-    job = execute.Job("benchmark", "", "")
+    job = Job("benchmark", "", Resources(workers=2))
     began = time.perf_counter()
-    execute.execute(stages, job, Resources(workers=2), trainable, execute.Drain(), Silent())
+    tune.execute(stages, job, trainable, tune.Drain(), Silent())
     return (time.perf_counter() - began) / count
 
 

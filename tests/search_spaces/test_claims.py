@@ -8,8 +8,8 @@ import pytest
 from untrained import by_place, entry, nothing, results, space, tables
 
 from search_spaces import claims
-from study.plan import Resources
-from study.space import Machine
+from study.machine import Machine
+from study.plan.stored import Resources
 from trainables.config import Config
 from trainables.work import WORK
 

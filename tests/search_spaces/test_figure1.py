@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from untrained import nothing, results, space
 
-from study.refusal import Refusal
-from study.space import Machine
+from study.errors import Refusal
+from study.machine import Machine
 from trainables.work import WORK
 
 

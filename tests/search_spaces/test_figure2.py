@@ -6,7 +6,7 @@ import pytest
 from untrained import nothing, results, space
 
 from search_spaces import figure2
-from study.space import Machine
+from study.machine import Machine
 from trainables.work import WORK
 
 FIGURES = ["figure2", "figure5", "figure6", "figure7"]

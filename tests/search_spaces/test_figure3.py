@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from untrained import nothing, results, space, tables
 
-from study.exhibits import Figure
-from study.plotting import RC
-from study.refusal import Refusal
-from study.space import Machine
+from study.errors import Refusal
+from study.machine import Machine
+from study.report.exhibits import Figure
+from study.report.plotting import RC
 from trainables.config import Config
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 from trainables.recipe import Epoch, Origin
 from trainables.work import WORK
 
@@ -76,12 +76,12 @@ def test_figure_4_trains_on_the_whole_set_under_the_same_seeds():
 
 def test_the_first_images_of_each_class_of_the_balanced_set_are_the_long_tailed_set_s():
     """As the loop gets them, un-augmented."""
-    from trainables import data
+    from trainables.data import loading
 
     loaded = []
     for trial in space("figure4").trials:
         recipe = WORK.resolve(trial.config, 0, Machine("cpu", 1))
-        images = data.load(Origin.from_json(recipe.origin), Epoch.from_json(recipe.epochs[0]), None)
+        images = loading.load(Origin.from_json(recipe.origin), Epoch.from_json(recipe.epochs[0]), None)
         batches = list(images.fit_batches())
         loaded.append([np.concatenate([part.numpy() for part in parts]) for parts in zip(*batches, strict=True)])
     (few, labels), (all_images, all_labels) = loaded

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from study import catalog, tree
-from study.refusal import Refusal
-from study.space import Contrast, Integer, Machine, Real, Request, Resolved, Space, Trial
-from trainables import protocol
+from search_spaces.shared import protocol
+from study import catalog
+from study.errors import Refusal
+from study.machine import Machine
+from study.plan import tree
+from study.space import Contrast, Integer, Real, Request, Resolved, Space, Trial
 from trainables.config import Config
 from trainables.recipe import Epoch, Origin
 from trainables.work import WORK
@@ -90,7 +92,8 @@ def _turns(recipe: Resolved) -> list[int]:
 
 def test_every_kind_of_epoch_of_every_space_trains() -> None:
     """On digits; an instruction that several trials have, to the same kind of network, is trained once."""
-    from trainables import data, loop
+    from trainables import loop
+    from trainables.data import loading
 
     done: set[str] = set()
     for name in LISTED:
@@ -102,7 +105,7 @@ def test_every_kind_of_epoch_of_every_space_trains() -> None:
                 epoch = Epoch.from_json(recipe.epochs[index])
                 kind = f"{origin.backbone} {origin.head} {replace(epoch, lr=0.1, bilateral=epoch.bilateral and 0.5)}"
                 if kind not in done or epoch.reinitialise != "nothing":
-                    images = data.load(origin, epoch, None)
+                    images = loading.load(origin, epoch, None)
                     measures = loop.train_epoch(learner, images, epoch, index)
                     assert measures["lr"] == epoch.lr
                     assert loop.evaluate(learner, images, epoch)["test/top1"] >= 0
@@ -280,13 +283,14 @@ def test_a_search_is_on_one_data_set_at_one_imbalance_factor(request_: dict[str,
 
 
 def test_the_measures_that_a_search_speaks_of_are_measured() -> None:
-    from trainables import data, loop
+    from trainables import loop
+    from trainables.data import loading
 
     space = search(objectives=("top1", "many", "medium", "few", "worst"))
     assert space.search is not None
     recipe = space.work.resolve(space.search.base, 0, CPU)
     origin, epoch = Origin.from_json(recipe.origin), Epoch.from_json(recipe.epochs[0])
-    images = data.load(origin, epoch, None)
+    images = loading.load(origin, epoch, None)
     learner = loop.Learner(origin)
     loop.train_epoch(learner, images, epoch, 0)
     assert loop.evaluate(learner, images, epoch).keys() >= {*space.objectives, *space.search.reported}

@@ -3,9 +3,9 @@
 import pytest
 from untrained import by_place, entry, nothing, numbered, results, space, tables
 
-from study.refusal import Refusal
+from search_spaces.shared.protocol import CIFAR, column_name
+from study.errors import Refusal
 from study.space import Contrast
-from trainables.protocol import CIFAR, column_name
 
 COLUMNS = [column_name(*place) for place in CIFAR]
 

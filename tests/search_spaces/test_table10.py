@@ -7,10 +7,11 @@ import pytest
 from untrained import by_place, nothing, results, space, tables
 
 from search_spaces import table8, table10
-from study import render
-from study.exhibits import Figure
-from study.refusal import Refusal
-from study.space import Contrast, Machine
+from study.errors import Refusal
+from study.machine import Machine
+from study.report import render
+from study.report.exhibits import Figure
+from study.space import Contrast
 from trainables.config import Config
 from trainables.work import WORK
 

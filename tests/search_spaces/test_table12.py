@@ -2,7 +2,7 @@
 
 from untrained import by_place, nothing, results, tables
 
-from study.space import Machine
+from study.machine import Machine
 from trainables.work import WORK
 
 PAPER = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from untrained import by_place, entry, nothing, results, space, tables
 
-from study import render
-from study.refusal import Refusal
+from study.errors import Refusal
+from study.report import render
 from trainables.config import Config
 
 PAPER = {
@@ -92,7 +92,7 @@ def test_one_run_has_an_error_but_no_variance():
 
 
 def test_cr_only_is_table_9_s_corner():
-    from study.space import Machine
+    from study.machine import Machine
     from trainables.work import WORK
 
     nine, own = by_place("table9"), by_place("table13")

@@ -4,7 +4,7 @@ import pytest
 from untrained import by_place, space
 
 from trainables.config import Config
-from trainables.datasets import DATASETS
+from trainables.data.datasets import DATASETS
 from trainables.work import WORK
 
 SHORT, LONG = "inaturalist2018, resnet50, 90 epochs", "inaturalist2018, resnet50, 200 epochs"
@@ -78,7 +78,7 @@ def test_the_column_is_named_by_the_imbalance_factor_of_the_data_and_the_domain_
 
 
 def _machine():
-    from study.space import Machine
+    from study.machine import Machine
 
     return Machine("cpu", 1)
 

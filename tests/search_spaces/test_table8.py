@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from untrained import nothing, results, space, tables
 
 from search_spaces import table8
-from study.exhibits import Figure
-from study.refusal import Refusal
-from study.space import Machine
+from study.errors import Refusal
+from study.machine import Machine
+from study.report.exhibits import Figure
 from trainables.config import Config
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 from trainables.work import WORK
 
 COUNTS = facts("digits").counts(50.0)

@@ -2,8 +2,8 @@
 
 from untrained import by_place, nothing, results, space, tables
 
-from study.exhibits import Figure
-from trainables.protocol import CIFAR, column_name
+from search_spaces.shared.protocol import CIFAR, column_name
+from study.report.exhibits import Figure
 
 
 def test_the_paper_s_figures_row_by_row():

@@ -7,7 +7,7 @@ import pytest
 from untrained import entry, nothing, results, space, tables
 
 from search_spaces import theorem1
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 
 SINCE = 51  # m + S on digits
 COLUMN = "digits-LT IF 50"

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from study import catalog, planning
-from study.exhibits import Cell, Table
-from study.plan import PlannedTrial, Resources
-from study.results import Results
-from study.space import Machine, Request, Space
+from study import catalog
+from study.machine import Machine
+from study.plan import drafting
+from study.plan.stored import PlannedTrial, Resources
+from study.report.exhibits import Cell, Table
+from study.report.results import Results
+from study.space import Request, Space
 
 Last = Callable[[PlannedTrial, int], Mapping[str, Any] | list[dict[str, Any]] | None]
 Observed = Mapping[int, Mapping[str, Any]]
@@ -49,7 +51,7 @@ def results(
             ended.
         observed: by replicate, what the last states have observed of images; or such a function of a trial.
     """
-    plan = planning.draft([name], Request(**request), replicates, Machine("cpu", 1), Resources()).plan
+    plan = drafting.draft([name], Request(**request), replicates, Machine("cpu", 1), Resources()).plan
     states: dict[str, dict[str, Any]] = {}
     payloads: dict[str, bytes] = {}
     for trial in plan.trials:

@@ -4,9 +4,10 @@ import json
 
 from hypothesis import strategies as st
 
-from study import planning
-from study.plan import Plan, Resources
-from study.space import Machine, Request
+from study.machine import Machine
+from study.plan import drafting
+from study.plan.stored import Plan, Resources
+from study.space import Request
 
 CELLS = (("IB", "IB"), ("IB", "CR"))
 MORE = (("IB", "CR"), ("IB", "CB"), ("CR", "CB"))
@@ -14,7 +15,7 @@ CPU = Machine("cpu", 1)
 
 
 def draft(*references, replicates=2, request=None, machine=CPU):
-    return planning.draft(references, request or Request(), replicates, machine, Resources())
+    return drafting.draft(references, request or Request(), replicates, machine, Resources())
 
 
 def stored(drawn):

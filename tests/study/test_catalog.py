@@ -8,7 +8,7 @@ import pytest
 import search_spaces
 from search_spaces import table9
 from study import catalog
-from study.refusal import Refusal
+from study.errors import Refusal
 from study.space import Request, Space
 
 MINE = '''"""A user's own: two cells of Table 9."""
@@ -107,7 +107,7 @@ def test_a_missing_function_is_refused(mine, function):
     ("text", "why"),
     [
         ("pass\ndef space(request:\n    pass\n", "SyntaxError: '(' was never closed (broken.py, line 2)"),
-        ("pass\nimport sys\nsys.exit()\n", "SystemExit:  (broken.py, line 3)"),
+        ("pass\nimport sys\nsys.exit()\n", "SystemExit (broken.py, line 3)"),
         ("raise SystemExit('first\\nsecond')\n", "SystemExit: first second (broken.py, line 1)"),
         ("def deep():\n    open('/absent')\n\ndeep()\n", "'/absent' (broken.py, line 2)"),
         ("a = 1\0\n", "null bytes"),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from study.cleaning import Cleaned, clean
-from study.store import Store
+from study.store.cleaning import Cleaned, clean
+from study.store.states import Store
 
 DAY = 86_400.0
 

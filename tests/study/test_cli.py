@@ -15,11 +15,12 @@ import optuna
 import pytest
 from click.testing import Result
 
-from study import catalog, runs
-from study.home import has_bf16
-from study.plan import Plan
-from study.store import Store
-from study.tree import Stage
+from study import catalog
+from study.machine import has_bf16
+from study.plan.stored import Plan
+from study.plan.tree import Stage
+from study.store import records
+from study.store.states import Store
 
 Study = Callable[..., Result]
 
@@ -96,18 +97,19 @@ def test_a_plan_uses_the_gpu_of_this_machine_for_what_needs_one(
 def test_the_way_of_stepping_is_stored_and_is_no_part_of_the_work(
     study: Study, small_space: Callable[..., str], one_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from study import execute
+    from study.execution import tune
+    from study.execution.job import Job
 
-    told, train = [], execute.execute
+    told, train = [], tune.execute
 
-    def listen(stages: Sequence[Stage], job: execute.Job, *others: Any) -> None:
-        told.append(job.gpu_steps)
+    def listen(stages: Sequence[Stage], job: Job, *others: Any) -> None:
+        told.append(job.resources.gpu_steps)
         train(stages, job, *others)
 
-    monkeypatch.setattr(execute, "execute", listen)
+    monkeypatch.setattr(tune, "execute", listen)
 
     def stored() -> Plan:
-        return runs.find(Store(str(tmp_path / "home" / "store")), "mine")[0]
+        return records.find(Store(str(tmp_path / "home" / "store")), "mine")[0]
 
     space = small_space()
     study("run", space, "--seeds", "1", "--name", "mine", "--gpu-steps", "eager")
@@ -404,7 +406,7 @@ def test_a_run_is_reported_recorded_and_not_trained_twice(finished: Finished, mo
     _check_mlflow(folder / "home", report)
     _check_optuna(folder / "home", report)
 
-    from study import cluster
+    from study.execution import cluster
 
     def refuse(*_arguments: object) -> None:
         raise AssertionError("Ray was started with nothing to train")
@@ -593,10 +595,10 @@ def test_nobody_is_asked_to_stop_a_run_that_nobody_trains(finished: Finished) ->
 
 def test_a_run_that_a_driver_trains_is_not_trained_by_a_second_one(finished: Finished) -> None:
     study, folder, space = finished
-    from study import presence
+    from study.store import starts
 
     study("run", space, "--seeds", "1", "--name", "busy")
-    start = presence.Start(Store(str(folder / "home/store")), "busy", 0, 0, 0, lambda _: None)
+    start = starts.Start(Store(str(folder / "home/store")), "busy", 0, 0, 0, lambda _: None)
     try:
         for arguments in (
             ["run", space, "--seeds", "1", "--name", "busy"],

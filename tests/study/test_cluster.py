@@ -8,7 +8,7 @@ from itertools import count
 import psutil
 import pytest
 
-from study import cluster
+from study.execution import cluster
 
 
 @pytest.mark.parametrize("answer", ["dead", "silence"])

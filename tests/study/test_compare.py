@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_rel
 
-from study.compare import Difference, Estimate, differences, estimate, front, holm, mean, objectives, paired, std
-from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
-from study.refusal import Refusal
-from study.space import Contrast, Machine, Request
+from study.errors import Refusal
+from study.machine import Machine
+from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
+from study.report.statistics import Difference, Estimate, differences, estimate, holm, mean, paired, std
+from study.search.objectives import front, objectives
+from study.space import Contrast, Request
 
 few = settings(max_examples=60, deadline=None)
 seeds = st.integers(0, 2**32 - 1)

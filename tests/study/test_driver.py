@@ -16,9 +16,9 @@ from benchmarks import kills
 from click.testing import Result
 from conftest import s3_url
 
-from study import runs
-from study.growth import redraft
-from study.store import Store
+from study.plan.growth import redraft
+from study.store import records
+from study.store.states import Store
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,7 @@ def test_a_second_driver_is_refused_while_the_first_is_alive(space: str, home: P
 def test_any_number_of_workers_trains_the_minimum_to_the_same_report(
     workers: int, space: str, whole: Path, home: Path, command: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from study import tree
+    from study.plan import tree
 
     ordered = tree.stages
 
@@ -136,7 +136,7 @@ def test_damage_is_noticed_set_aside_and_trained_again(
 ) -> None:
     command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, home=home)
     store = Store(str(home / "store"))
-    draft = redraft(runs.find(store, kills.RUN)[0])
+    draft = redraft(records.find(store, kills.RUN)[0])
     draw = random.Random(seed := time.time_ns())
     print(f"seed {seed}")
     first, second, third = draw.sample(sorted({recipe.keys[-1] for recipe in draft.recipes.values()}), 3)
@@ -162,7 +162,7 @@ def test_what_cannot_be_saved_fails_alone_and_resume_finishes_it(
 ) -> None:
     # The folder of one state cannot be made: the save raises the OSError that a full disk raises.
     store = Store(str(whole / "store"))
-    recipe = redraft(runs.find(store, kills.RUN)[0]).recipes["small/CB⇒CR (digits-LT IF 50)", 1]
+    recipe = redraft(records.find(store, kills.RUN)[0]).recipes["small/CB⇒CR (digits-LT IF 50)", 1]
     others = {key[:2] for key in store.sizes() if key != recipe.keys[-1]}
     blocked = home / "store" / "states" / recipe.keys[-1][:2]
     assert blocked.name not in others, "another state lies in the same folder: change the space"

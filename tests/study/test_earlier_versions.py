@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from conftest import call_study
 
-from study.store import Store
+from study.store.states import Store
 
 Study = Callable[..., Result]
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from ray import cloudpickle
 from ray.tune import Trainable
 
-from study import execute
-from study.execute import LOST_ATTEMPTS, Drain, Job, StageSearcher, interruptible
-from study.plan import Resources
-from study.refusal import Refusal
-from study.tree import Failure, Stage, descendants
+from study.errors import Refusal
+from study.execution import tune
+from study.execution.job import Job
+from study.execution.tune import LOST_ATTEMPTS, Drain, StageSearcher, interruptible
+from study.plan.stored import Resources
+from study.plan.tree import Failure, Stage, descendants
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have the tests on their path
 
@@ -109,9 +110,8 @@ def train(one_ray, tmp_path):
     def call(*stages, workers=2, cpus=0.5, events=None):
         events = events or Recorder()
         log = tmp_path / "log"
-        job = Job("r", str(log), "")
-        resources = Resources(workers=workers, cpus=cpus)
-        execute.execute(stages, job, resources, Scripted, events.drain or Drain(), events)
+        job = Job("r", str(log), Resources(workers=workers, cpus=cpus))
+        tune.execute(stages, job, Scripted, events.drain or Drain(), events)
         return events, [tuple(line.split()) for line in log.read_text().splitlines()]
 
     return call

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.exhibits import Cell, Figure, Printed, Statistic, Table
+from study.report.exhibits import Cell, Figure, Printed, Statistic, Table
 
 values = st.dictionaries(st.integers(0, 9), st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=6)
 

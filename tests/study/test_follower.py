@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study import follower
-from study.follower import Follower, first_line
+from study.errors import one_line
+from study.execution import follower
+from study.execution.follower import Follower
 
 AWAY = "MLflow is behind (nobody answers): training goes on"
 BACK = "MLflow is back, and catches up"
@@ -197,4 +198,4 @@ def test_of_an_error_that_another_one_caused_the_cause_is_said():
 
 @pytest.mark.parametrize(("error", "line"), [(Away("one\ntwo"), "one"), (Away(" \n"), "Away"), (Away(), "Away")])
 def test_an_error_is_one_line(error, line):
-    assert first_line(error) == line
+    assert one_line(error) == line

@@ -1,9 +1,9 @@
 import pytest
 from recorded import all_of, cell, header, nine, results, top1
 
-from study import grids
-from study.compare import Difference, Estimate
-from study.exhibits import Cell, Figure, Printed, Statistic, Table
+from study.report import grids
+from study.report.exhibits import Cell, Figure, Printed, Statistic, Table
+from study.report.statistics import Difference, Estimate
 from study.space import Contrast
 
 

@@ -8,9 +8,10 @@ from drafts import CELLS, MORE, OWN, VALUES, beginnings, draft, schedules, searc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from study import growth, tree
-from study.refusal import Refusal
-from study.space import Integer, Machine, Request
+from study.errors import Refusal
+from study.machine import Machine
+from study.plan import growth, tree
+from study.space import Integer, Request
 
 
 def test_a_run_grows_past_what_a_trial_needs_at_least(small_space):

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.home import Home, gpus_have_bf16, has_bf16, has_gpu
-from study.home import gpus as found_gpus
-from study.refusal import Refusal
-from study.store import Store
+from study.errors import Refusal
+from study.home import Home
+from study.machine import gpus as found_gpus
+from study.machine import gpus_have_bf16, has_bf16, has_gpu
+from study.store.states import Store
 
 
 def refused(function, *arguments):

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from study.errors import Refusal
 from study.home import Home
 from study.launch import _home_of
-from study.plan import Plan, Resources
-from study.refusal import Refusal
-from study.space import Machine, Request
+from study.machine import Machine
+from study.plan.stored import Plan, Resources
+from study.space import Request
 
 PLAN = Plan("mine", Request(), Machine("cpu", 1), Resources(), 1, (), (), {}, 0)
 

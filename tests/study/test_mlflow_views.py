@@ -9,9 +9,10 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 
-from study import mlflow_views
-from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
-from study.space import Machine, Request
+from study.machine import Machine
+from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
+from study.space import Request
+from study.tracking import views
 
 TRIAL = PlannedTrial("table9", "", "", "digits", {}, {}, None, "", 5, ("end",), "test/top1")
 TABLE9 = PlannedSpace("table9", "Table 9: a title", "", ("test/top1",), (), {}, "table9", "")
@@ -45,35 +46,33 @@ def opened(tags):
 
 def test_it_averages_over_the_axis_that_tells_the_trials_apart():
     nine = [{"first": a, "switch": b, "combination": f"{a}⇒{b}", "S": 1} for a in "IBR" for b in "IBR"]
-    assert mlflow_views.grouping(("S", "first", "switch", "combination"), nine) == "combination"
-    assert mlflow_views.grouping(("combination", "S"), [{"combination": "IB⇒CR", "S": s} for s in (0, 1, 5)]) == "S"
+    assert views.grouping(("S", "first", "switch", "combination"), nine) == "combination"
+    assert views.grouping(("combination", "S"), [{"combination": "IB⇒CR", "S": s} for s in (0, 1, 5)]) == "S"
 
 
 def test_or_else_over_the_trials_themselves():
     two = [{"method": "focal"}, {"method": "BBN"}]
-    assert mlflow_views.grouping(("method",), two) == "method"
-    assert mlflow_views.grouping(("name",), two) == "trial"  # MLflow has no such parameter
-    assert (
-        mlflow_views.grouping(("method",), [*two, {"method": "BBN"}]) == "trial"
-    )  # it is not what tells the axis apart
-    assert mlflow_views.grouping(("method",), [*two, {}]) == "trial"  # not all have it
-    assert mlflow_views.grouping(("method",), two[:1]) == "trial"  # nothing to tell it from
-    assert mlflow_views.grouping((), []) == "trial"  # a search that has not begun
+    assert views.grouping(("method",), two) == "method"
+    assert views.grouping(("name",), two) == "trial"  # MLflow has no such parameter
+    assert views.grouping(("method",), [*two, {"method": "BBN"}]) == "trial"  # it is not what tells the axis apart
+    assert views.grouping(("method",), [*two, {}]) == "trial"  # not all have it
+    assert views.grouping(("method",), two[:1]) == "trial"  # nothing to tell it from
+    assert views.grouping((), []) == "trial"  # a search that has not begun
 
 
 def test_a_tag_holds_a_closed_row_and_a_curve_for_each_group():
-    key, name, state = opened(mlflow_views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters))
+    key, name, state = opened(views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters))
     assert (key, name) == ("mlflow.sharedViewState.table9", "table9 by combination")
     assert state["searchFilter"] == "tags.`study.space` = 'table9'"
     assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "combination"}]
     assert state["groupsExpanded"] == {"param.combination.IB⇒IB": False, "param.combination.IB⇒CR": False}
     assert state["selectedColumns"][0] == "metrics.`test/top1`"
-    assert [card["metricKey"] for card in state["compareRunCharts"]] == list(mlflow_views.MEASURES)
+    assert [card["metricKey"] for card in state["compareRunCharts"]] == list(views.MEASURES)
 
 
 def test_a_space_s_own_objective_comes_first_and_older_generations_are_left_out():
     spaces = (replace(TABLE9, objectives=("val/top1",)),)
-    _, _, state = opened(mlflow_views.tags(plan(spaces=spaces, generation=2), parameters))
+    _, _, state = opened(views.tags(plan(spaces=spaces, generation=2), parameters))
     assert state["selectedColumns"][:2] == ["metrics.`val/top1`", "metrics.`test/top1`"]
     assert state["searchFilter"] == "tags.`study.space` = 'table9' and tags.`study.generation` = '2'"
 
@@ -82,35 +81,35 @@ def test_a_space_s_own_objective_comes_first_and_older_generations_are_left_out(
 def test_the_tag_of_many_points_stays_far_below_mlflow_s_limit(points, closed):
     rng = np.random.default_rng(points)  # what does not repeat is hardly compressed
     many = [trial(f"#{n} {rng.bytes(8).hex()}") for n in range(points)]
-    tags = mlflow_views.tags(plan(*many), parameters)
-    assert max(map(len, tags.values())) < mlflow_views.LIMIT / 2
+    tags = views.tags(plan(*many), parameters)
+    assert max(map(len, tags.values())) < views.LIMIT / 2
     assert len(opened(tags)[2]["groupsExpanded"]) == closed
 
 
 def test_a_view_that_mlflow_would_refuse_is_left_out():
     rng = np.random.default_rng(0)
     spaces = (replace(TABLE9, name="wide", objectives=tuple(rng.bytes(99).hex() for _ in range(200))), TABLE9)
-    assert list(mlflow_views.tags(plan(spaces=spaces), parameters)) == [f"{mlflow_views.TAG}table9"]
+    assert list(views.tags(plan(spaces=spaces), parameters)) == [f"{views.TAG}table9"]
 
 
 def test_links_lead_to_the_views_of_an_experiment():
     tags = {
         "study.run": "mine",
-        f"{mlflow_views.TAG}old": "deflate;",
-        f"{mlflow_views.TAG}older": '{"searchFilter": ""}',
+        f"{views.TAG}old": "deflate;",
+        f"{views.TAG}older": '{"searchFilter": ""}',
     }
-    tags |= mlflow_views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters)
+    tags |= views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters)
     experiment = {
         "experiment_id": "7",
         "name": "mine",
         "tags": [{"key": key, "value": value} for key, value in tags.items()],
     }
-    ((name, link),) = mlflow_views.links("http://127.0.0.1:5000", experiment).items()
+    ((name, link),) = views.links("http://127.0.0.1:5000", experiment).items()
     page, _, query = link.partition("?")
     assert (name, page) == ("table9 by combination", "http://127.0.0.1:5000/#/experiments/7/runs")
     assert parse_qs(query) == {"workflowType": ["machine_learning"], "viewStateShareKey": ["table9"]}
 
 
 def test_an_experiment_without_views_is_linked_itself():
-    found = mlflow_views.links("http://127.0.0.1:5000/", {"experiment_id": "7", "name": "old"})
+    found = views.links("http://127.0.0.1:5000/", {"experiment_id": "7", "name": "old"})
     assert found == {"old": "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning"}

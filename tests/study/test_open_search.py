@@ -13,8 +13,8 @@ from click.testing import Result
 from conftest import MINI_SEARCH
 from mlflow import MlflowClient
 
-from study.runs import load_plan
-from study.store import Store
+from study.store.records import load_plan
+from study.store.states import Store
 
 pytestmark = pytest.mark.slow
 

@@ -2,8 +2,8 @@ import base64
 import re
 from html.parser import HTMLParser
 
-from study.exhibits import Cell, Figure, Printed, Table
-from study.page import figure_html, page, table_html
+from study.report.exhibits import Cell, Figure, Printed, Table
+from study.report.html import figure_html, page, table_html
 
 VOID = {"meta", "img", "link", "br", "hr"}
 

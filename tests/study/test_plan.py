@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.plan import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
-from study.refusal import Refusal
-from study.space import Choice, Contrast, Integer, Machine, OpenSearch, Real, Request, Space, Trial, Work
+from study.errors import Refusal
+from study.machine import Machine
+from study.plan.stored import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
+from study.space import Choice, Contrast, Integer, OpenSearch, Real, Request, Space, Trial, Work
 
 few = settings(max_examples=50, deadline=None)
 

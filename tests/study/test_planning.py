@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from drafts import CELLS, MORE, OWN, VALUES, beginnings, draft, searched, stored
 
-from study import growth, planning, tree
-from study.refusal import Refusal
-from study.space import Machine, Request
+from study.errors import Refusal
+from study.machine import Machine
+from study.plan import drafting, growth, tree
+from study.plan.draft import FRESH, cut
+from study.space import Request
 
 
 def test_every_replicate_of_every_trial_has_a_recipe_and_its_end_in_the_plan(small_space):
@@ -109,7 +111,7 @@ def test_a_name_by_default_says_what_is_run(small_space):
     ],
 )
 def test_a_run_wants_a_gpu_if_any_of_its_configurations_does(references, data, wanted):
-    assert planning.wants_gpu(references, Request(data=data)) == wanted
+    assert drafting.wants_gpu(references, Request(data=data)) == wanted
 
 
 def test_a_space_is_planned_once(small_space):
@@ -142,7 +144,7 @@ def test_what_is_trained_by_other_code_is_a_run_of_its_own(small_space):
 )
 def test_a_password_is_not_in_the_stored_plan(study, small_space, tmp_path, monkeypatch, option, url):
     monkeypatch.setattr("study.home.Home.check_services", lambda *_: None)
-    monkeypatch.setattr("study.driver.start", lambda *_, **__: 0)
+    monkeypatch.setattr("study.execution.driver.start", lambda *_, **__: 0)
     study("run", small_space(cells=CELLS), "--name", "mine", option, url)
     (record,) = (tmp_path / "home").rglob("plan.json")
     kept = json.loads(record.read_text())[option.removeprefix("--").replace("-", "_")]
@@ -176,7 +178,7 @@ def test_a_champion_is_the_point_again_under_seeds_that_no_point_saw():
     point = drawn.add_point(space, VALUES[0])
     champion = drawn.add_champion(space, point)
     assert (champion.label, champion.champion_of, champion.config) == ("champion #0", "#0", point.config)
-    assert list(champion.by_replicate) == [planning.FRESH, planning.FRESH + 1, planning.FRESH + 2]
+    assert list(champion.by_replicate) == [FRESH, FRESH + 1, FRESH + 2]
     assert champion.measure == "test/top1"
     assert len({*champion.ends, *point.ends}) == 4
     assert drawn.plan.points(space) == [point]
@@ -204,7 +206,7 @@ def test_a_point_with_a_rung_is_trained_to_it_and_judged():
     stopped = drawn.judge(point, stop=True)
     assert (stopped.stopped, stopped.rung, stopped.epochs) == (True, 0, point.rung)
     assert stopped.ends == (whole.keys[point.rung],)
-    assert drawn.recipes[point.name, 0] == planning.cut(whole, point.rung)
+    assert drawn.recipes[point.name, 0] == cut(whole, point.rung)
     assert drawn.find(point.name) == drawn.trial((point.name, 0)) == drawn.plan.trials[0] == stopped
     assert growth.grown(stored(drawn), searched(early_stop=3)).plan.trials == drawn.plan.trials
 

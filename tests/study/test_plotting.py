@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 from recorded import SAMPLERS, all_of, cell, nine, results
 
-from study import plotting
+from study.report import plotting
 
 few = settings(max_examples=20, deadline=None)
 curve = st.lists(st.none() | st.floats(0, 100), max_size=6)

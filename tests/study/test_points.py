@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from study import points
-from study.plan import Plan, PlannedSearch, PlannedSpace, Resources
-from study.planning import Draft
-from study.points import Points
-from study.space import Integer, Machine, OpenSearch, Request, Resolved, Space, Trial, Work
+from study.execution import points
+from study.execution.points import Points
+from study.machine import Machine
+from study.plan.draft import Draft
+from study.plan.stored import Plan, PlannedSearch, PlannedSpace, Resources
+from study.space import Integer, OpenSearch, Request, Resolved, Space, Trial, Work
 
 EPOCHS, SWITCH = 6, 2
 

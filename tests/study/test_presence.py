@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from study import presence
-from study.presence import FRESH_SECONDS, Start, alive, refuse_second, request_stop, starts
-from study.refusal import Refusal
-from study.store import Store
+from study.errors import Refusal
+from study.store.starts import FRESH_SECONDS, Start, alive, refuse_second, request_stop, starts
+from study.store.states import Store
 
 DRIVER = """
 import signal, sys, time
@@ -41,7 +40,7 @@ def store(tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(presence, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("study.store.starts.BEAT_SECONDS", 0.05)
 
 
 @pytest.fixture

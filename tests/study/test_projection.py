@@ -13,14 +13,15 @@ from conftest import exporter
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
-from study.planning import Draft
-from study.projection import Projection
-from study.search import Search
-from study.space import Choice, Machine, Request, Resolved, Space, Trial, Work
-from study.store import Store
-from study.tracking import Tracker
-from study.tree import Failure
+from study.execution.projection import Projection
+from study.machine import Machine
+from study.plan.draft import Draft
+from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
+from study.plan.tree import Failure
+from study.search.studies import Search
+from study.space import Choice, Request, Resolved, Space, Trial, Work
+from study.store.states import Store
+from study.tracking.runs import Tracker
 
 SAMPLERS = ("CB", "CR")
 DOMAIN = {"switch": Choice(SAMPLERS)}
@@ -189,8 +190,8 @@ def locked(*_arguments, **_options):
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch):
-    monkeypatch.setattr("study.follower.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("study.projection.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("study.execution.follower.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("study.execution.projection.PATIENCE_SECONDS", 0.1)
 
 
 def test_what_becomes_durable_is_shown_in_both(run):
@@ -270,7 +271,7 @@ def test_after_an_outage_of_mlflow_the_same_start_catches_up(run, monkeypatch, m
         return found
 
     monkeypatch.setattr(Tracker, method, now_and_then)
-    monkeypatch.setattr("study.projection.PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr("study.execution.projection.PATIENCE_SECONDS", 60.0)
     projection = run.driver()
     for key in run.train():
         projection.state(key)
@@ -311,7 +312,7 @@ def test_an_outage_of_optuna_is_one_warning_and_the_next_start_catches_up(run, m
 @pytest.mark.slow
 def test_a_locked_database_of_optuna_is_waited_for(run, tmp_path, monkeypatch):
     """By another program, for longer than SQLite waits, a second here; training goes on."""
-    monkeypatch.setattr("study.projection.PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr("study.execution.projection.PATIENCE_SECONDS", 60.0)
     path = tmp_path / "optuna.db"
     run.storage = f"sqlite:///{path}?timeout=1"
     projection = run.driver()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study import render
-from study.exhibits import Cell, Figure, Printed, Statistic, Table
+from study.report import render
+from study.report.exhibits import Cell, Figure, Printed, Statistic, Table
 
 TABLE = Table(
     "Table 3: top-1 in %",

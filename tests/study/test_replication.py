@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import cell, crossed
 
-from study.replication import Crossing, Parts, lines, parts
+from study.plan.replication import Crossing, Parts, lines, parts
 from trainables.config import Config
 
 few = settings(max_examples=100, deadline=None)

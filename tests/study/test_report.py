@@ -14,12 +14,12 @@ from recorded import all_of, cell, crossed, drawn, header, nine, plan, size_of, 
 from safetensors.numpy import save
 from scipy.stats import ttest_rel
 
-from study import runs
-from study.plan import PlannedSearch, PlannedSpace, PlannedTrial
-from study.report import FORMATS, Report
+from study.plan.stored import PlannedSearch, PlannedSpace, PlannedTrial
+from study.report.report import FORMATS, Report
+from study.report.spread import NOT_INDEPENDENT
 from study.space import Contrast, Integer, Real
-from study.spread import NOT_INDEPENDENT
-from study.store import Store
+from study.store import records
+from study.store.states import Store
 
 VARY = "3 replicates vary split (0 to 2), subset (0 to 2) and training seed (0 to 2)."
 PUBLISHED = tuple({"subset": "0 (published)", "training seed": str(number)} for number in range(3))
@@ -378,7 +378,7 @@ def home(tmp_path):
     trials = [replace(trial, ends=(f"{number:064x}",)) for number, trial in enumerate(trials)]
     for number, trial in enumerate(trials):
         store.save(trial.ends[0], {"key": trial.ends[0], **top1(50.0 + number)}, b"")
-    runs.save_plan(store, plan(trials, ("table7", "table9")))
+    records.save_plan(store, plan(trials, ("table7", "table9")))
     return tmp_path / "home"
 
 
@@ -566,7 +566,7 @@ pairs = st.lists(st.none() | st.tuples(*[st.integers(0, 5).map(float)] * 2), min
 def test_with_two_objectives_the_best_are_the_pareto_front(values):
     report = searched(values, objectives=("val/top1", "val/few"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("study.searched.Searched.importances", {})  # they take a second
+        patch.setattr("study.report.searched.Searched.importances", {})  # they take a second
         (record,) = json.loads(report.json())["searches"]
     ended = {f"#{n}": own for n, own in enumerate(values) if own is not None}
     best = {

@@ -3,9 +3,9 @@ import pytest
 from recorded import cell, header, nine, plan, results, top1
 from safetensors.numpy import save
 
-from study.compare import paired
-from study.exhibits import Printed
-from study.results import Results
+from study.report.exhibits import Printed
+from study.report.results import Results
+from study.report.statistics import paired
 
 
 def two_replicates(**measures):

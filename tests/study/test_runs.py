@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import presence, runs
-from study.plan import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
-from study.refusal import Damaged, Refusal
-from study.runs import Status
-from study.space import Machine, Request
-from study.store import Store
+from study.errors import Damaged, Refusal
+from study.machine import Machine
+from study.plan.stored import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
+from study.space import Request
+from study.store import records, starts
+from study.store.states import Store
+from study.store.status import Status
 
 
 def plan(run, spaces=("table9",), created="2020-01-01T00:00:00.000+00:00", replicates=2):
@@ -55,19 +56,19 @@ def several(store):
         ("minor", ("table6", "table7"), 2021),
         ("table7", ("table6",), 2019),
     ):
-        runs.save_plan(store, plan(name, spaces, f"{year}-01-01T00:00:00.000+00:00"))
+        records.save_plan(store, plan(name, spaces, f"{year}-01-01T00:00:00.000+00:00"))
     store.write_record("runs/torn/starts/00000.json", {})  # a run whose plan was never written
     return store
 
 
 def test_a_plan_is_kept(store):
-    runs.save_plan(store, plan("mine"))
-    assert runs.load_plan(store, "mine") == plan("mine")
-    assert runs.load_plan(store, "another") is None
+    records.save_plan(store, plan("mine"))
+    assert records.load_plan(store, "mine") == plan("mine")
+    assert records.load_plan(store, "another") is None
 
 
 def test_plans_are_listed_the_newest_last(several, store):
-    assert [each.run for each in runs.all_plans(several)] == ["table7", "zebra", "minor", "mine"]
+    assert [each.run for each in records.all_plans(several)] == ["table7", "zebra", "minor", "mine"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_plans_are_listed_the_newest_last(several, store):
     ],
 )
 def test_a_run_is_found_by_what_it_is_called(several, called, run, space):
-    found, one = runs.find(several, called)
+    found, one = records.find(several, called)
     assert (found.run, one) == (run, space)
 
 
@@ -93,29 +94,29 @@ def test_a_run_is_found_by_what_it_is_called(several, called, run, space):
 )
 def test_what_is_not_one_run_is_refused_with_those_there_are(several, called, reason):
     with pytest.raises(Refusal, match=f"run = '{called}': {reason}.*: table7, zebra, minor, mine"):
-        runs.find(several, called)
+        records.find(several, called)
 
 
 def test_without_runs_the_way_to_one_is_named(store):
     with pytest.raises(Refusal, match="none yet: `study run table9`"):
-        runs.find(store, "table9")
+        records.find(store, "table9")
 
 
 @pytest.mark.parametrize("name", ["a", "table9-0f3c", "table6+table7-1", "2024.01.01_try", "x" * 100])
 def test_a_name_that_can_be_a_folder_is_taken(name):
-    assert runs.check_name(name) == name
+    assert records.check_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "-x", "a/b", "../up", "a b", "a\n", "ü", "x" * 101])
 def test_a_name_that_cannot_be_a_folder_is_refused(name):
     with pytest.raises(Refusal, match=r"--name = .*: up to 100 letters"):
-        runs.check_name(name)
+        records.check_name(name)
 
 
 @given(name=st.text(max_size=12))
 def test_no_name_leaves_its_folder(name):
     try:
-        assert os.path.basename(runs.check_name(name)) == name not in (os.curdir, os.pardir)
+        assert os.path.basename(records.check_name(name)) == name not in (os.curdir, os.pardir)
     except Refusal as refused:
         assert "\n" not in str(refused)  # noqa: PT017
 
@@ -125,11 +126,11 @@ def test_failures_are_kept(store):
         (trial, number): {"trial": trial, "replicate": number, "reason": "Diverged", "traceback": "at\nline 1"}
         for trial, number in (("table9/a (digits)", 1), ("table9/b (digits)", 0))
     }
-    assert runs.failures(store, "mine") == {}
-    runs.save_failures(store, "mine", found)
-    assert runs.failures(store, "mine") == found
-    runs.save_failures(store, "mine", {})
-    assert runs.failures(store, "mine") == {}
+    assert records.failures(store, "mine") == {}
+    records.save_failures(store, "mine", found)
+    assert records.failures(store, "mine") == found
+    records.save_failures(store, "mine", {})
+    assert records.failures(store, "mine") == {}
 
 
 # Where a run stands: four replicates, two of table9/a and two of table9/b
@@ -147,7 +148,7 @@ def dead():
 
 def started(store, **record):
     """A start of a driver on this host that is still there, unless the record says otherwise."""
-    number = len(presence.starts(store, "mine"))
+    number = len(starts.starts(store, "mine"))
     whole = {
         "number": number,
         "started": ago(9),
@@ -175,7 +176,7 @@ def status(store, *stored):
 
 def fail(store, trial, number):
     name = f"table9/{trial} (digits)"
-    runs.save_failures(store, "mine", {(name, number): {"trial": name, "replicate": number, "reason": "Diverged"}})
+    records.save_failures(store, "mine", {(name, number): {"trial": name, "replicate": number, "reason": "Diverged"}})
 
 
 def ago(seconds):
@@ -255,33 +256,33 @@ def test_a_champion_is_no_point(store):
 
 
 def test_a_run_whose_states_were_let_go_of_is_forgotten_until_it_is_planned_again(store):
-    runs.save_plan(store, plan("mine"))
-    runs.forget(store, "mine")
-    assert runs.is_forgotten(store, "mine")
+    records.save_plan(store, plan("mine"))
+    records.forget(store, "mine")
+    assert records.is_forgotten(store, "mine")
     assert status(store)[0] == "forgotten"
-    runs.remember(store, "mine")
-    assert not runs.is_forgotten(store, "mine")
+    records.remember(store, "mine")
+    assert not records.is_forgotten(store, "mine")
     assert status(store)[0] == "planned"
 
 
 def test_a_damaged_plan_is_set_aside_by_who_can_make_it_again(store, tmp_path):
-    runs.save_plan(store, plan("mine"))
+    records.save_plan(store, plan("mine"))
     path = tmp_path / "store/runs/mine/plan.json"
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(Damaged):
-        runs.load_plan(store, "mine")
+        records.load_plan(store, "mine")
     said = []
-    assert runs.take_plan(store, "mine", said.append) is None
+    assert records.take_plan(store, "mine", said.append) is None
     assert len(said) == 1
     assert said[0].startswith("damaged: ")
-    assert runs.load_plan(store, "mine") is None
+    assert records.load_plan(store, "mine") is None
 
 
 def test_a_plan_that_cannot_be_read_is_named_and_hides_no_other(several, tmp_path):
     (tmp_path / "store" / "runs" / "mine" / "plan.json").write_text("{")
     several.write_record("runs/minor/plan.json", {"format": 1})
-    assert [each.run for each in runs.all_plans(several)] == ["table7", "zebra"]
-    damaged, other = runs.damaged_plans(several)
+    assert [each.run for each in records.all_plans(several)] == ["table7", "zebra"]
+    damaged, other = records.damaged_plans(several)
     assert "runs/mine/plan.json" in damaged
     assert "plan format" in other
 
@@ -297,9 +298,9 @@ def test_a_plan_that_cannot_be_read_is_named_and_hides_no_other(several, tmp_pat
     ],
 )
 def test_records_that_may_be_behind_are_said_so_even_if_all_is_trained(store, record, behind):
-    began = presence.Start(store, "mine", 0, 0, 0, print)
+    began = starts.Start(store, "mine", 0, 0, 0, print)
     began.end("complete", 0)
-    store.write_record("runs/mine/starts/00000.json", {**began.record, "seen": presence.now(), **record})
+    store.write_record("runs/mine/starts/00000.json", {**began.record, "seen": starts.now(), **record})
     everything = {end: 1 for trial in plan("mine").trials for end in trial.ends}
     found = Status.of(store, plan("mine"), everything)
     assert found.outcome == "complete"

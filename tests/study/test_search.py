@@ -8,10 +8,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from study.plan import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
-from study.refusal import Refusal
-from study.search import Search, open_storage
-from study.space import Choice, Integer, Machine, Real, Request
+from study.errors import Refusal
+from study.machine import Machine
+from study.plan.stored import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
+from study.search.studies import Search, open_storage
+from study.space import Choice, Integer, Real, Request
 
 RUN = "table9-0"
 DOMAIN = {"first": Choice(("IB", "CB", "CR")), "S": Integer(0, 100), "q": Real(-1.0, 1.0), "tau": Real(0.0, 1.0, 0.25)}

@@ -23,7 +23,7 @@ from click.testing import Result
 from conftest import exporter
 from test_projection import Run, close
 
-from study.store import Store
+from study.store.states import Store
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def test_a_server_gets_everything_and_is_not_needed_to_resume(
     import mlflow
     import numpy as np
 
-    monkeypatch.setattr("study.projection.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("study.execution.projection.PATIENCE_SECONDS", 1.0)
 
     address, process = server
     done = study("run", small_space(), "--seeds", "1", "--name", "mine", "--tracking-uri", address, "--json")
@@ -165,8 +165,8 @@ def goes_away_in_the_creation_of_a_run(monkeypatch: pytest.MonkeyPatch, go: Call
 def test_a_server_that_goes_away_in_the_middle_and_comes_back_lacks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("study.follower.RETRY_SECONDS", 0.2)
-    monkeypatch.setattr("study.projection.PATIENCE_SECONDS", 90.0)
+    monkeypatch.setattr("study.execution.follower.RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("study.execution.projection.PATIENCE_SECONDS", 90.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     report = {"report.md": "| IB⇒CR |"}
     store = Store(str(tmp_path / "store"))

@@ -15,16 +15,10 @@ from pathlib import Path
 import pytest
 
 from study import services
+from study.errors import Refusal
+from study.execution.address import check_address
 from study.masking import without_password
-from study.refusal import Refusal
-from study.services import (
-    check_address,
-    check_apart,
-    check_storage,
-    check_tracking,
-    reachable,
-    require,
-)
+from study.services import check_apart, check_storage, check_tracking, reachable, require
 
 
 @pytest.fixture
@@ -373,7 +367,7 @@ def test_what_optuna_cannot_use_is_refused(url, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("url", ["sqlite:///optuna.db", "sqlite+pysqlite:///optuna.db", "sqlite:///a{{b}}.db"])
 def test_what_optuna_can_use_is_taken(url, tmp_path, monkeypatch):
-    from study.search import open_storage
+    from study.search.studies import open_storage
 
     monkeypatch.chdir(tmp_path)
     check_storage("--storage", url)

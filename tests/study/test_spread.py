@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from recorded import all_of, cell, crossed, results, size_of, top1
 
-from study.spread import decomposition
+from study.report.spread import decomposition
 
 # By (subset, training seed): both add; or nothing but what each subset has with a seed of its own.
 ADDED, OWN = (50.0, 52.0, 54.0, 56.0), (60.0, 60.0, 60.0, 64.0)

@@ -17,8 +17,8 @@ from conftest import s3_url
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from study.refusal import Refusal
-from study.store import Damaged, Store
+from study.errors import Refusal
+from study.store.states import Damaged, Store
 
 few = settings(max_examples=20, deadline=None)
 
@@ -348,7 +348,9 @@ def test_a_state_that_json_cannot_hold_is_not_written(store):
 
 def test_a_file_is_durable_before_it_has_its_name(local, monkeypatch):
     synced = []
-    monkeypatch.setattr("study.store._sync", lambda path: synced.append((path.relative_to(local.url), files(local))))
+    monkeypatch.setattr(
+        "study.store.states._sync", lambda path: synced.append((path.relative_to(local.url), files(local)))
+    )
     local.save(KEY, HEADER, b"tensors")
     (first, seen), *folders = synced
     assert first.suffix == ".tmp"
@@ -619,7 +621,7 @@ def test_a_bucket_that_cannot_be_used_is_refused(s3, create):
 
 
 def test_a_server_that_is_away_or_mute_is_refused(s3, monkeypatch):
-    monkeypatch.setattr("study.store._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("study.store.states._ANSWER_SECONDS", 0.5)
     with socket.socket() as away:
         away.bind(("127.0.0.1", 0))
         assert "refused" in refusal(s3_url(f"127.0.0.1:{away.getsockname()[1]}", "folder"))

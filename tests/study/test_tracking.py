@@ -13,12 +13,13 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from study import tracking
-from study.plan import Plan, PlannedSpace, PlannedTrial, Resources
-from study.planning import Draft
-from study.refusal import Refusal
-from study.space import Machine, Request, Resolved, Space, Trial, Work
-from study.tracking import Tracker
+from study.errors import Refusal
+from study.machine import Machine
+from study.plan.draft import Draft
+from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
+from study.space import Request, Resolved, Space, Trial, Work
+from study.tracking import runs
+from study.tracking.runs import Tracker
 
 EPOCHS = 5
 names = count()
@@ -283,7 +284,7 @@ def killed_at(monkeypatch, call):
 
 @pytest.mark.parametrize("call", range(len(KILLS)), ids=KILLS)
 def test_a_driver_killed_while_it_writes_is_taken_up(run, reference, monkeypatch, call):
-    monkeypatch.setattr(tracking, "BATCH", 7)  # two epochs of three curves
+    monkeypatch.setattr("study.tracking.runs.BATCH", 7)  # two epochs of three curves
     with monkeypatch.context() as patch:
         killed_at(patch, call)
         with pytest.raises(Killed):
@@ -392,14 +393,14 @@ def patiently(task):
         try:
             return task()
         except MlflowException as error:
-            if not tracking.is_outage(error):
+            if not runs.is_outage(error):
                 raise
     raise AssertionError("it was never done")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_whatever_call_meets_an_outage_nothing_is_lost_or_doubled(run, reference, monkeypatch, when):
-    monkeypatch.setattr(tracking, "BATCH", 7)  # two epochs of three curves
+    monkeypatch.setattr("study.tracking.runs.BATCH", 7)  # two epochs of three curves
     champion = CELLS[0]
     with monkeypatch.context() as patch:
         unreliable(patch, when)

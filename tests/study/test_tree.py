@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study.plan.tree import branching, descendants, joints, missing, nodes, stages
 from study.space import Resolved
-from study.tree import branching, descendants, joints, missing, nodes, stages
 
 few = settings(max_examples=60, deadline=None)
 

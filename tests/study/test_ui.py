@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from study import ui
-from study.refusal import Refusal
+from study.errors import Refusal
+from study.tracking import ui
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -6,12 +6,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from study.space import Machine
-from trainables.data import load
+from search_spaces.shared.protocol import base
+from study.machine import Machine
+from trainables.data.loading import load
 from trainables.draws import draws
 from trainables.loop import Learner, evaluate, train_epoch
-from trainables.protocol import base
-from trainables.recipe import Epoch, origin
+from trainables.origins import origin
+from trainables.recipe import Epoch
 from trainables.steps import Steps
 
 CUDA = pytest.param(

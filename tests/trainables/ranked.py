@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from learning import SHORT
 
-from study.space import Machine
+from study.machine import Machine
 from trainables import ranks, steps
-from trainables.data import load
+from trainables.data.loading import load
 from trainables.loop import Learner, evaluate, train_epoch
 from trainables.losses import loss_of, normaliser_of
+from trainables.origins import origin
 from trainables.ranks import Ranks
-from trainables.recipe import Epoch, origin
+from trainables.recipe import Epoch
 
 SIZE = 2
 CONFIG = replace(SHORT, measures=("events",))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from trainables.analysis import (
+from search_spaces.shared.analysis import (
     bound,
     confidence_factor,
     epochs_to_within,
@@ -15,7 +15,7 @@ from trainables.analysis import (
     regularity,
     spearman,
 )
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 
 # Table 8 as it is printed: class, cardinality, F-norm, irregularity.
 TABLE_8 = np.array(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.refusal import Refusal
+from search_spaces.shared.protocol import base
+from study.errors import Refusal
 from trainables.config import SEEDS, Config, crossing
 from trainables.exponents import resolve_sampler, sampler_name
-from trainables.protocol import base
 from trainables.recipe import LOSSES
 
 WRONG = [

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from study.refusal import Refusal
-from study.space import Machine
-from trainables import data as data_module
+from study.errors import Refusal
+from study.machine import Machine
 from trainables.config import Config
-from trainables.data import LongTailed, load, prepare, subset
-from trainables.datasets import DATASETS, facts
-from trainables.recipe import Epoch, origin
+from trainables.data import loading as data_module
+from trainables.data.datasets import DATASETS, facts
+from trainables.data.loading import LongTailed, load, prepare, subset
+from trainables.origins import origin
+from trainables.recipe import Epoch
 
 UNPACK = Path(__file__).parents[3] / "shared/data/unpack.py"
 

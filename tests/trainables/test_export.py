@@ -11,7 +11,7 @@ import torch
 from learning import SHORT, digits, learner
 from mlflow.models import Model
 
-from trainables.datasets import facts
+from trainables.data.datasets import facts
 from trainables.export import Exporter, classifier
 from trainables.loop import train_epoch
 from trainables.methods import bbn, ldam_drw, lws

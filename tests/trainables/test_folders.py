@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.refusal import Refusal
-from trainables import folders
-from trainables.datasets import facts
-from trainables.lists import halves
+from study.errors import Refusal
+from trainables.data import folders
+from trainables.data.datasets import facts
+from trainables.data.lists import halves
 
 TRAIN, TEST = {"ant": 2, "bee": 5, "cat": 2}, {"ant": 4, "bee": 2, "cat": 3}
 

@@ -16,16 +16,17 @@ import torch
 from learning import EPOCH, SHORT, digits, learner, train
 from test_every_method import SETTINGS
 
-from study import tree
-from study.execute import Job
-from study.space import Machine
-from study.store import Store
-from trainables import data as data_module
+from study.execution.job import Job
+from study.machine import Machine
+from study.plan import tree
+from study.plan.stored import Resources
+from study.store.states import Store
 from trainables import methods, ranks, recording, work
+from trainables.data import loading as data_module
 from trainables.learner import Learner
 from trainables.loop import evaluate
+from trainables.origins import origin
 from trainables.ranks import Ranks
-from trainables.recipe import origin
 from trainables.schedule import epochs
 from trainables.steps import Steps
 from trainables.trainable import StageTrainable
@@ -159,7 +160,7 @@ def a_stage():
 
 def stage_in_a_process(folder, answers):
     made = StageTrainable.__new__(StageTrainable)
-    made.setup({"stage": a_stage(), "saved": ""}, job=Job("mine", folder, "", gpus=0.5, gpu_steps="recorded"))
+    made.setup({"stage": a_stage(), "saved": ""}, job=Job("mine", folder, Resources(gpus=0.5, gpu_steps="recorded")))
     while not (result := made.step())["done"]:
         pass
     answers.put(result)
@@ -188,7 +189,7 @@ from study.execute import Job
 from trainables.trainable import StageTrainable
 from test_gpu import a_stage
 made = StageTrainable.__new__(StageTrainable)
-made.setup({{"stage": a_stage(), "saved": ""}}, job=Job("mine", {folder!r}, "", gpus=1.0, gpu_steps="recorded"))
+made.setup({{"stage": a_stage(), "saved": ""}}, job=Job("mine", {folder!r}, Resources(gpus=1.0, gpu_steps="recorded")))
 from trainables import loop
 def wrong(learner, data, epoch, index):
     {fault}

@@ -9,17 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from study.refusal import Refusal
-from study.space import Machine
-from trainables import images as images_module
+from study.errors import Refusal
+from study.machine import Machine
 from trainables.config import Config
-from trainables.data import load
-from trainables.datasets import DATASETS, Lists, facts
-from trainables.folders import look
-from trainables.images import ImageFiles
+from trainables.data import images as images_module
+from trainables.data.dataset import Lists
+from trainables.data.datasets import DATASETS, facts
+from trainables.data.folders import look
+from trainables.data.images import ImageFiles
+from trainables.data.loading import load
 from trainables.loop import Learner, evaluate, train_epoch
+from trainables.origins import origin
 from trainables.ranks import Ranks
-from trainables.recipe import Epoch, origin
+from trainables.recipe import Epoch
 
 SIDE = 56
 EPOCH = Epoch(lr=0.1, crop=0, flip=True, batch_size=4)

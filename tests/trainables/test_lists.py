@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.refusal import Refusal
-from trainables import lists
-from trainables.data import prepare
-from trainables.datasets import DATASETS, Lists, facts
+from study.errors import Refusal
+from trainables.data import lists
+from trainables.data.dataset import Lists
+from trainables.data.datasets import DATASETS, facts
+from trainables.data.loading import prepare
 
 TINY = replace(DATASETS["imagenet-lt"], classes=3, largest=5, natural=2.5, lists=Lists("Tiny", 9, 4, 6))
 TRAIN = ["a/1 0", "b/1 2", "c/1 1", "b/2 2", "c/2 1", "b/3 2", "b/4 2", "a/2 0", "b/5 2"]

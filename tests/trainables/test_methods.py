@@ -2,11 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from study.space import Machine
+from search_spaces.shared.protocol import base
+from study.machine import Machine
 from trainables import methods
 from trainables.config import Config
-from trainables.protocol import base
-from trainables.recipe import Recipe, origin
+from trainables.origins import origin
+from trainables.recipe import Recipe
 from trainables.schedule import epochs
 
 CIFAR, IMAGENET, INATURALIST = base("cifar100", 100.0), base("imagenet-lt"), base("inaturalist2018")

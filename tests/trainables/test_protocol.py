@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from study.refusal import Refusal
+from search_spaces.shared.protocol import base, bases, column, shortened, trial, under_recipe, varied
+from study.errors import Refusal
 from study.space import Request
 from trainables import methods
 from trainables.config import SEEDS, Config
-from trainables.protocol import base, bases, column, shortened, trial, under_recipe, varied
 from trainables.schedule import epochs
 
 CIFAR_50 = (("cifar100", 100.0), ("cifar10", 50.0))

@@ -6,8 +6,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from search_spaces.shared.protocol import READ_OUT_TAUS
 from trainables.networks import Cosine, Linear, add_scale
-from trainables.protocol import READ_OUT_TAUS
 from trainables.readouts import ADJUSTED, NORMALISED, ReadOuts
 
 HOLDOUT, VAL = 0, 1

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.refusal import Refusal
-from study.space import Machine
+from search_spaces.shared.protocol import base
+from study.errors import Refusal
+from study.machine import Machine
 from trainables import recipe
 from trainables.config import Config
-from trainables.protocol import base
-from trainables.recipe import LOSSES, Epoch, Origin, Recipe, origin, source_files
+from trainables.origins import origin
+from trainables.recipe import LOSSES, Epoch, Origin, Recipe, source_files
 from trainables.schedule import epochs
 from trainables.work import resolve
 

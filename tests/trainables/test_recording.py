@@ -10,11 +10,11 @@ import torch
 from learning import EPOCH, SHORT, digits, learner, train
 from test_every_method import SETTINGS
 
-from study.space import Machine
+from study.machine import Machine
 from trainables import loop, recording, steps
-from trainables.data import load
+from trainables.data.loading import load
 from trainables.learner import Learner
-from trainables.recipe import origin
+from trainables.origins import origin
 from trainables.recording import WARM, Replayed
 from trainables.schedule import epochs
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from study import tree
-from study.execute import Job
-from study.space import Machine, Resolved
-from study.store import Store
+from study.execution.job import Job
+from study.machine import Machine
+from study.plan import tree
+from study.plan.stored import Resources
+from study.space import Resolved
+from study.store.states import Store
 from trainables import methods, work
 from trainables.config import Config
 from trainables.trainable import StageTrainable
@@ -38,7 +40,7 @@ def recipe(first: str, switch: str) -> Resolved:
 
 def train(stages: list[tree.Stage], folder: Path) -> Store:
     """Each stage by an actor of its own, in this process."""
-    job = Job("mine", str(folder), "")
+    job = Job("mine", str(folder), Resources())
     for stage in stages:
         actor = StageTrainable.__new__(StageTrainable)
         actor.setup({"stage": stage, "saved": ""}, job=job)

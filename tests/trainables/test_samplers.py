@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
 from trainables import samplers
-from trainables.datasets import DATASETS
+from trainables.data.datasets import DATASETS
 from trainables.samplers import Purpose, class_probabilities, epoch_order, generator
 
 CHANCE = 1e-7  # a right sampler fails a test about once in 1 / CHANCE runs

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.space import Machine
+from search_spaces.shared.protocol import after_the_standard_procedure, base
+from study.machine import Machine
 from trainables.config import Config
 from trainables.exponents import SAMPLERS
-from trainables.protocol import after_the_standard_procedure, base
-from trainables.recipe import Recipe, origin
+from trainables.origins import origin
+from trainables.recipe import Recipe
 from trainables.samplers import class_probabilities
 from trainables.schedule import epochs, learning_rate
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from test_methods import CIFAR, IMAGENET, INATURALIST, METHODS, changes
 
+from search_spaces.shared.protocol import base
 from trainables import methods
-from trainables.protocol import base
 from trainables.schedule import epochs
 from trainables.sources import source
 

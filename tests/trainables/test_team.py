@@ -11,17 +11,20 @@ import pytest
 import ray
 from learning import EPOCH, SHORT
 
-from study.execute import Job
-from study.refusal import Refusal
-from study.space import Machine
+from study.errors import Refusal
+from study.execution.job import Job
+from study.machine import Machine
+from study.plan.stored import Resources
 from trainables import ranks
 from trainables import team as teams
 from trainables.loop import Diverged
+from trainables.origins import origin
 from trainables.ranks import RankLost, Ranks
-from trainables.recipe import origin
 from trainables.team import AUTO_STEPS, Member, Team
 
-JOB = Job("mine", "", "nowhere", cpus=1.0, ranks=2)  # half a CPU each: the other one is for whatever else is running
+JOB = Job(
+    "mine", "", Resources(data_dir="nowhere", cpus=1.0), ranks=2
+)  # half a CPU each: the other one is for whatever else is running
 ORIGIN = origin(SHORT, Machine("cpu", 1, ranks=2))
 
 

@@ -10,11 +10,12 @@ import pytest
 import ray
 import torch
 
-from study import tree
-from study.execute import Job
-from study.space import Machine
-from study.store import Store
-from study.tree import Failure, Stage
+from study.execution.job import Job
+from study.machine import Machine
+from study.plan import tree
+from study.plan.stored import Resources
+from study.plan.tree import Failure, Stage
+from study.store.states import Store
 from trainables import trainable, work
 from trainables.config import Config
 from trainables.ranks import RankLost
@@ -27,7 +28,7 @@ CONFIG = Config(dataset="digits", backbone="resnet8", epochs=5, milestones=(2,),
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    return Job("mine", str(tmp_path / "store"), "")
+    return Job("mine", str(tmp_path / "store"), Resources())
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_a_lost_attempt_is_taken_up_where_it_saved(
     again = actor(job, stage, saved)
     assert again.step()["position"] == 4
     finish(again)
-    elsewhere = Job("other", str(tmp_path / "elsewhere"), "")
+    elsewhere = Job("other", str(tmp_path / "elsewhere"), Resources())
     finish(actor(elsewhere, stage))
     assert payload_and_measures(job, stage) == payload_and_measures(elsewhere, stage)
 
@@ -300,7 +301,7 @@ def test_two_processes_train_a_stage_and_take_it_up_with_the_same_bits(
     monkeypatch.setattr(trainable, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(trainable, "SLICE_SECONDS", 0.0)
     (stage,) = tree.stages([work.resolve(CONFIG, 0, Machine("cpu", 1, ranks=2))], set())
-    whole, parts = (Job("mine", str(tmp_path / name), "", ranks=2) for name in ("whole", "parts"))
+    whole, parts = (Job("mine", str(tmp_path / name), Resources(), ranks=2) for name in ("whole", "parts"))
     for job, breaks in ((whole, ()), (parts, (2, 3))):
         made = actor(job, stage)
         while not (result := made.step())["done"]:
@@ -317,7 +318,7 @@ def test_a_stage_that_loses_another_rank_counts_as_lost_and_is_taken_up_again(
 ) -> None:
     monkeypatch.setattr(trainable, "SLICE_SECONDS", 0.0)
     (stage,) = tree.stages([work.resolve(CONFIG, 0, Machine("cpu", 1, ranks=2))], set())
-    job = Job("mine", str(tmp_path), "", ranks=2)
+    job = Job("mine", str(tmp_path), Resources(), ranks=2)
     made = actor(job, stage)
     made.step()
     assert made.team is not None

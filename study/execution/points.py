@@ -1,0 +1,171 @@
+"""Open searches: Optuna suggests points, they are planned one by one, and the best is trained again."""
+
+from __future__ import annotations
+
+import queue
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from study.errors import Away, one_line
+from study.execution.ledger import Ledger
+from study.execution.projection import Projection
+from study.plan.draft import Draft, point_label
+from study.plan.stored import PlannedSpace, PlannedTrial
+from study.plan.tree import Failure, Stage
+from study.search.objectives import front, objectives
+from study.store import records
+from study.store.states import Store
+
+IDLE_SECONDS = 1.0  # to wait for a suggestion while nothing is trained
+JUDGED_AT_LEAST = 5  # points before one is stopped early
+
+
+class Points:
+    """What the open searches of a run train next.
+
+    A point is asked of Optuna when a worker has nothing to do, after Optuna has been told all results so far; so with
+    one worker a search that is killed and resumed suggests the points of one that is not. When the last point has
+    ended, the best (with several objectives, the Pareto front) is trained again under fresh replicates.
+
+    Args:
+        draft: the plan; it grows by each point, and is stored before the point is trained.
+        store: where the plan lies, and its states.
+        projection: asks Optuna.
+        ledger: what is stored, planned and given up.
+        say: says a line to the user.
+    """
+
+    def __init__(
+        self, draft: Draft, store: Store, projection: Projection, ledger: Ledger, say: Callable[[str], None]
+    ) -> None:
+        self._draft, self._store, self._projection, self._ledger = draft, store, projection, ledger
+        self._say = say
+        self._objectives: dict[tuple[str, ...], list[float]] = {}  # by a trial's ends: they never change
+        self._answers: queue.SimpleQueue[tuple[PlannedSpace, dict[str, Any]]] = queue.SimpleQueue()
+        self._asked: set[str] = set()
+        self._halted = False
+
+    def halt(self) -> None:
+        """A stage failed for another reason than its training: more points would fail as well."""
+        self._halted = True
+
+    def settled(self) -> bool:
+        """Whether no search has more to train than what is planned."""
+        return all(self._is_settled(space) for space in self._searches())
+
+    def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
+        """Stages of further points, or of champions; none yet; or None if there will be none."""
+        try:
+            return self._more(workers, idle)
+        except Away as error:  # what is being trained goes on
+            self._say(f"no more points are begun: the store cannot be used ({one_line(error)})")
+            self.halt()
+            return None
+
+    def _more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
+        if self._halted or self.settled():
+            return None
+        self._projection.check_suggestions()
+        for space in self._searches():
+            points = self._draft.plan.points(space)
+            for point in points:
+                if point.rung and all(self._rung_key(point, number) in self._ledger for number in point.by_replicate):
+                    return self._judge(space, point)
+            if len(points) < _total(space):
+                if space.name not in self._asked and sum(map(self._ledger.in_progress, points)) < workers:
+                    self._ask(space, point_label(len(points)))
+            elif not any(map(self._ledger.in_progress, points)):
+                for best in self._uncrowned(space):
+                    self._draft.add_champion(space, best)
+                    return self._begin(self._draft.plan.trials[-1])
+        try:
+            space, values = self._answers.get(timeout=IDLE_SECONDS if idle else 0.05)
+        except queue.Empty:
+            return []
+        self._asked.discard(space.name)
+        return self._begin(self._draft.add_point(space, values))
+
+    def champions(self) -> dict[str, list[PlannedTrial]]:
+        """By search: the champions, the best first, as far as they are trained."""
+        found: dict[str, list[PlannedTrial]] = {}
+        for space in self._searches():
+            if not self._halted and self._is_settled(space):
+                crowned = [self._champion_of(space, point) for point in front(self._values(space))]
+                found[space.name] = [c for c in crowned if c is not None and self._ledger.has_ended(c)]
+        return found
+
+    def _searches(self) -> list[PlannedSpace]:
+        return [space for space in self._draft.plan.spaces if space.search is not None]
+
+    def _is_settled(self, space: PlannedSpace) -> bool:
+        points = self._draft.plan.points(space)
+        return (
+            len(points) >= _total(space)
+            and not any(map(self._ledger.in_progress, points))
+            and not self._uncrowned(space)
+        )
+
+    def _ask(self, space: PlannedSpace, label: str) -> None:
+        self._asked.add(space.name)
+        self._projection.ask(space, label, lambda values: self._answers.put((space, values)))
+
+    def _begin(self, trial: PlannedTrial) -> list[Stage]:
+        """Store the plan with a new trial; its stages, which begin where the store or a planned stage ends."""
+        records.save_plan(self._store, self._draft.plan)
+        replicates = [(trial.name, number) for number in trial.by_replicate]
+        for replicate, given_up in self._ledger.doomed(replicates).items():
+            self._projection.failed(replicate, Failure(given_up.reason, for_good=True))
+        for replicate in replicates:
+            last = self._draft.to_train(replicate).keys[-1]
+            if last in self._ledger and replicate not in self._ledger.given_up:
+                self._projection.show(replicate, last)
+        return self._ledger.plan(replicates)
+
+    def _rung_key(self, point: PlannedTrial, number: int) -> str:
+        return self._draft.to_train((point.name, number)).keys[-1]
+
+    def _judge(self, space: PlannedSpace, point: PlannedTrial) -> list[Stage]:
+        """Stop a point that is below the median of those judged before it (Golovin et al., 2017), or let it go on.
+
+        They are compared at the same number of epochs since the last switch: before it, points with one first sampler
+        are the same, and after it all have had the new sampler for as long.
+        """
+        own = self._at_rung(space, point)
+        others = (other for other in self._draft.plan.points(space) if not other.rung)
+        judged = [value for other in others if (value := self._at_rung(space, other)) is not None]
+        assert own is not None
+        stop = len(judged) >= JUDGED_AT_LEAST and own < statistics.median(judged)
+        return self._begin(self._draft.judge(point, stop))
+
+    def _at_rung(self, space: PlannedSpace, point: PlannedTrial) -> float | None:
+        """A point's objective, mean over replicates, at its rung; None if it never comes or came there."""
+        values: list[float] = []
+        for number in point.by_replicate:
+            recipe = self._draft.recipes[point.name, number]
+            rung = recipe.joints[-1] + self._draft.plan.request.early_stop
+            if rung > len(recipe.epochs) or recipe.keys[rung] not in self._ledger:
+                return None
+            values.append(self._store.header(recipe.keys[rung])["measures"][-1][space.objectives[0]])
+        return sum(values) / len(values)
+
+    def _uncrowned(self, space: PlannedSpace) -> list[PlannedTrial]:
+        return [point for point in front(self._values(space)) if self._champion_of(space, point) is None]
+
+    def _champion_of(self, space: PlannedSpace, point: PlannedTrial) -> PlannedTrial | None:
+        """The champion that has a point's configuration, whichever point it was made for."""
+        trials = (trial for trial in self._draft.plan.trials if trial.space == space.name and trial.champion_of)
+        return next((trial for trial in trials if trial.config == point.config), None)
+
+    def _values(self, space: PlannedSpace) -> list[tuple[PlannedTrial, list[float]]]:
+        """The points that have ended at their full budget, with their objectives."""
+        points = [p for p in self._draft.plan.points(space) if self._ledger.has_ended(p) and not p.stopped]
+        for point in points:
+            if point.ends not in self._objectives:
+                self._objectives[point.ends] = objectives(self._draft.plan, point, self._store.header)
+        return [(point, self._objectives[point.ends]) for point in points]
+
+
+def _total(space: PlannedSpace) -> int:
+    assert space.search is not None
+    return space.search.trials

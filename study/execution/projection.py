@@ -1,0 +1,190 @@
+"""Optuna and MLflow follow the store, each in a thread of its own: training never waits for either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.errors import Away, Damaged, Refusal, one_line
+from study.execution.follower import Follower
+from study.execution.ledger import Ledger
+from study.masking import without_password
+from study.plan.draft import Draft, Replicate
+from study.plan.stored import PlannedSpace, PlannedTrial
+from study.plan.tree import Failure
+from study.search.objectives import objectives
+from study.store.states import Store
+
+if TYPE_CHECKING:
+    from study.search.studies import Search
+    from study.tracking.runs import Tracker
+
+PATIENCE_SECONDS = 20.0  # that a start waits at its end for a service that is away
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where a run's records go.
+
+    Attributes:
+        tracking_uri, artifacts: for MLflow; see `Tracker`.
+        storage: URL of Optuna's storage.
+    """
+
+    tracking_uri: str
+    artifacts: Path
+    storage: str
+
+
+class Projection:
+    """What the run's records show of the store.
+
+    Args:
+        draft: the plan, its work and recipes; it may grow meanwhile.
+        store: where states lie.
+        services: where the records go.
+        say: says a line to the user.
+    """
+
+    def __init__(self, draft: Draft, store: Store, services: Services, say: Callable[[str], None]) -> None:
+        from study.search import studies
+
+        self._draft, self._store = draft, store
+        self._search: Search
+        self._tracker: Tracker
+        self._optuna = Follower(
+            "Optuna", studies.is_outage, say, "what is planned is trained, what needs a suggestion waits"
+        )
+        self._mlflow = Follower("MLflow", _is_mlflow_outage, say, "training goes on")
+        self._optuna.put(partial(self._open_search, services.storage))
+        self._optuna.put(lambda: self._search.take_up())
+        self._mlflow.put(partial(self._open_tracker, services.tracking_uri, services.artifacts))
+
+    def check(self) -> None:
+        """Wait until Optuna and MLflow are open, or away; raises what their threads raised, such as a refusal."""
+        self._optuna.check(wait=True)
+        self._mlflow.check(wait=True)
+
+    def check_suggestions(self) -> None:
+        """Raise what Optuna's thread raised: without it there are no more points. MLflow's can wait until the end."""
+        self._optuna.check()
+
+    def state(self, key: str) -> None:
+        """A state has become durable: show it in every replicate that passes through it."""
+        for replicate in self._draft.through(key):
+            self.show(replicate, key)
+
+    def show(self, replicate: Replicate, key: str) -> None:
+        """Show a replicate up to a state that it passes through."""
+        trial = self._draft.trial(replicate)
+        self._mlflow.put(lambda: self._project(trial, replicate[1], key))
+        if key == trial.by_replicate[replicate[1]] and not trial.champion_of:
+            self._optuna.put(lambda: self._tell(trial))
+
+    def failed(self, replicate: Replicate, failure: Failure) -> None:
+        """A replicate was given up. Unless for good, its Optuna trial stays RUNNING, to be taken up again."""
+        trial = self._draft.trial(replicate)
+        if failure.for_good and not trial.champion_of:
+            self._optuna.put(lambda: self._search.fail(trial, failure.reason))
+        self._mlflow.put(lambda: self._tracker.fail(trial, replicate[1], failure.reason))
+
+    def retry(self, replicate: Replicate) -> None:
+        """A failed replicate is tried again, under a new Optuna trial."""
+        trial = self._draft.trial(replicate)
+        if not trial.champion_of:
+            self._optuna.put(lambda: self._search.retry(trial))
+
+    def ask(self, space: PlannedSpace, label: str, answer: Callable[[dict[str, Any]], None]) -> None:
+        """Let Optuna suggest a point, once it has been told all that is known so far; `answer` gets its values."""
+        self._optuna.put(lambda: answer(self._search.ask(space, label)))
+
+    def reconcile(self, ledger: Ledger) -> None:
+        """Show whatever of the store is not shown yet: at every start, finished trials and failures included."""
+        for replicate in self._draft.recipes:
+            deepest = ledger.deepest(replicate)
+            if deepest is not None:
+                self.show(replicate, deepest)
+        for replicate, given_up in ledger.given_up.items():
+            self.failed(replicate, Failure(given_up.reason, for_good=True))
+
+    def finish(
+        self, status: str, files: Callable[[], Mapping[str, bytes | str]], champions: Mapping[str, list[PlannedTrial]]
+    ) -> None:
+        """Log the report and end the parent run with a status.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            files: makes the report's files.
+            champions: of each search, the trials whose model is to be registered, the best first.
+        """
+        self._mlflow.put(lambda: self._finish(status, files, champions))
+
+    def close(self) -> str:
+        """Wait until everything is shown; returns what is behind, or "" if nothing is."""
+        behind = [("MLflow", self._close_mlflow()), ("Optuna", self._optuna.close(PATIENCE_SECONDS))]
+        return "; ".join(f"{service} is behind ({why})" for service, why in behind if why)
+
+    def _close_mlflow(self) -> str:
+        """Everything is trained and stored: what MLflow refuses is said, and no reason to end with an error."""
+        try:
+            return self._mlflow.close(PATIENCE_SECONDS)
+        except Exception as error:
+            if not type(error).__module__.startswith("mlflow."):
+                raise
+            return one_line(error)
+
+    def _open_search(self, storage: str) -> None:
+        from study.search.studies import Search, open_storage
+
+        self._search = Search(self._draft.plan, open_storage(storage))
+
+    def _open_tracker(self, uri: str, artifacts: Path) -> None:
+        from study.services import reachable
+        from study.tracking.runs import Tracker  # here, for MLflow takes seconds to import and this thread has them
+
+        away = reachable(uri)  # at once, where MLflow itself would try for a minute
+        if away:
+            raise Away(away)
+        try:
+            tracker = Tracker(self._draft, uri, artifacts)
+            if not tracker.is_closed():
+                tracker.begin()
+        except Exception as error:
+            if _is_mlflow_outage(error) or not type(error).__module__.startswith("mlflow."):
+                raise
+            raise Refusal("--tracking-uri", without_password(uri), f"MLflow refuses it: {one_line(error)}") from error
+        self._tracker = tracker
+
+    def _project(self, trial: PlannedTrial, number: int, key: str) -> None:
+        if not self._tracker.is_complete(trial, number):
+            with suppress(FileNotFoundError, Damaged):  # damaged since it was listed: the next start sees to it
+                header = self._store.header(key)
+                self._tracker.project(trial, number, header, lambda: self._store.load(key)[1])
+
+    def _tell(self, trial: PlannedTrial) -> None:
+        """Once every replicate has ended, tell Optuna the means of the objectives after the last epoch."""
+        if not self._search.is_told(trial):
+            with suppress(FileNotFoundError, Damaged):
+                self._search.tell(trial, objectives(self._draft.plan, trial, self._store.header))
+
+    def _finish(
+        self, status: str, files: Callable[[], Mapping[str, bytes | str]], champions: Mapping[str, list[PlannedTrial]]
+    ) -> None:
+        if not self._tracker.is_closed():
+            for space, trials in champions.items():
+                run = self._draft.plan.run
+                searches = sum(each.search is not None for each in self._draft.plan.spaces)
+                self._tracker.register(run if searches == 1 else f"{run}-{space}", trials)
+            self._tracker.finish(status, files())
+
+
+def _is_mlflow_outage(error: BaseException) -> bool:
+    if isinstance(error, (OSError, Away)):
+        return True
+    from study.tracking.runs import is_outage
+
+    return is_outage(error)

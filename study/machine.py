@@ -1,0 +1,69 @@
+"""The arithmetic of a run, and what this machine has for it."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The arithmetic, settled when the plan is made; it is part of every state's name.
+
+    Attributes:
+        device: cpu or cuda.
+        threads: CPU threads of each process that trains.
+        precision: fp32, tf32, bf16, or auto, fp32 or bf16, whichever of them is faster for a network.
+        bf16: whether its processors have arithmetic for bf16; without it bf16 is slower.
+        ranks: processes that train one replicate together, each on its share of every batch.
+    """
+
+    device: str
+    threads: int
+    precision: str = "auto"
+    bf16: bool = False
+    ranks: int = 1
+
+
+def has_bf16() -> bool:
+    """Whether this machine's CPU has instructions for bf16, as Linux tells."""
+    described = Path("/proc/cpuinfo")
+    flags = described.read_text(encoding="utf-8").split() if described.is_file() else []
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def has_gpu() -> bool:
+    """Whether this machine has an NVIDIA GPU that may be used."""
+    return bool(gpus())
+
+
+def gpus_have_bf16() -> bool:
+    """Whether this machine has GPUs, and all of them have arithmetic for bf16: compute capability 8.0."""
+    found = gpus()
+    return bool(found) and min(found) >= (8, 0)
+
+
+def gpus() -> tuple[tuple[int, int], ...]:
+    """The compute capability of each NVIDIA GPU that may be used, without the seconds that importing torch takes.
+
+    The driver's library says it: it heeds CUDA_VISIBLE_DEVICES, and is there in containers and under WSL2, too, which
+    have no /dev/nvidia0. It creates no CUDA context. Child processes are started by exec, so they can use the GPUs.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:  # there is no driver
+        return ()
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return ()
+    found = []
+    for device in range(count.value):
+        major, minor = ctypes.c_int(), ctypes.c_int()  # 0 if the driver does not say
+        driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
+        found.append((major.value, minor.value))
+    return tuple(found)
+
+
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of the driver's CUdevice_attribute

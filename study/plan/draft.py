@@ -1,0 +1,193 @@
+"""From spaces to a plan: every trial resolved, every replicate's states named, before anything is trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from study.errors import Refusal
+from study.plan import tree
+from study.plan.stored import Plan, PlannedSpace, PlannedTrial
+from study.space import Json, Resolved, Space, Trial, Work
+
+Replicate = tuple[str, int]  # a trial's name in its plan, and the replicate's number
+
+FRESH = 1000  # the number of a champion's first replicate: no point of a search has seen its seeds
+
+
+class Draft:
+    """A plan with what is derived from it: the work behind its spaces, and each replicate's recipe.
+
+    It grows by the points that an open search finds; in the driver's main thread only, others read.
+
+    Attributes:
+        left_out: of the spaces that `ALL` stands for, those that refuse what was asked for, with their reasons.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        spaces: Sequence[Space],
+        listed: Sequence[PlannedTrial],
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
+        self.plan = replace(plan, trials=())
+        self.left_out = dict(left_out or {})
+        self.spaces = {space.name: space for space in spaces}
+        self.work: Work = spaces[0].work
+        self.recipes: dict[Replicate, Resolved] = {}
+        self._trials: dict[str, PlannedTrial] = {}
+        self._through: dict[str, list[Replicate]] = {}
+        for trial in listed:
+            self.append(trial)
+
+    def append(self, trial: PlannedTrial, replicates: int | None = None) -> PlannedTrial:
+        """Plan a trial, under so many replicates, or as many as it has.
+
+        Raises:
+            Refusal: if the plan has a trial of this name.
+        """
+        if trial.name in self._trials:
+            raise Refusal("trial", trial.name, "a label that no other trial of the space has would do")
+        count = len(trial.ends) if replicates is None else replicates
+        numbers = range(trial.first_replicate, trial.first_replicate + count)
+        own = {number: self.work.resolve(trial.config, number, self.plan.machine) for number in numbers}
+        if trial.stopped:
+            own = {number: cut(recipe, trial.epochs) for number, recipe in own.items()}
+        trial = replace(
+            trial,
+            ends=tuple(recipe.keys[-1] for recipe in own.values()),
+            epochs=len(own[numbers[0]].epochs),
+            seeds=tuple(recipe.seeds for recipe in own.values()),
+        )
+        self._trials[trial.name] = trial
+        for number, recipe in own.items():
+            self.recipes[trial.name, number] = recipe
+            for key in recipe.keys[1:]:
+                self._through.setdefault(key, []).append((trial.name, number))
+        self.plan = replace(
+            self.plan, trials=(*self.plan.trials, trial), epochs_needed=self.plan.epochs_needed + self._new(own)
+        )
+        return trial
+
+    def _new(self, own: Mapping[int, Resolved]) -> int:
+        """How many states of these recipes, appended last, no recipe before passes through."""
+        keys = [key for recipe in own.values() for key in recipe.keys[1:]]
+        counts = Counter(keys)
+        return sum(len(self._through[key]) == count for key, count in counts.items())
+
+    def add_point(self, space: PlannedSpace, values: Mapping[str, Any]) -> PlannedTrial:
+        """Plan the next point of an open search."""
+        search = self.spaces[space.name].search
+        assert search is not None
+        label = point_label(len(self.plan.points(space)))
+        point = replace(planned_trial(space.name, search.point(values), space.objectives[0]), row=label, label=label)
+        if self.plan.request.early_stop:
+            recipe = self.work.resolve(point.config, 0, self.plan.machine)
+            rung = recipe.joints[-1] + self.plan.request.early_stop
+            point = replace(point, rung=rung if rung < len(recipe.epochs) else 0)
+        return self.append(point, self.plan.replicates)
+
+    def judge(self, point: PlannedTrial, stop: bool) -> PlannedTrial:
+        """Let a point that has come to its rung go on, or end there."""
+        judged = replace(point, rung=0, stopped=stop)
+        if stop:
+            own = {}
+            for number in point.by_replicate:
+                whole = self.recipes[point.name, number]
+                own[number] = cut(whole, point.rung)
+                for key in whole.keys[point.rung + 1 :]:
+                    self._through[key].remove((point.name, number))
+            judged = replace(judged, epochs=point.rung, ends=tuple(recipe.keys[-1] for recipe in own.values()))
+            self.recipes.update({(point.name, number): recipe for number, recipe in own.items()})
+        self._trials[point.name] = judged
+        trials = tuple(judged if trial.name == point.name else trial for trial in self.plan.trials)
+        self.plan = replace(self.plan, trials=trials, epochs_needed=len(tree.nodes(self.recipes.values())))
+        return judged
+
+    def to_train(self, replicate: Replicate) -> Resolved:
+        """A replicate's recipe, as far as it is to be trained before the point is judged."""
+        recipe, rung = self.recipes[replicate], self._trials[replicate[0]].rung
+        return cut(recipe, rung) if rung else recipe
+
+    def add_champion(self, space: PlannedSpace, point: PlannedTrial) -> PlannedTrial:
+        """Plan a point once more, under fresh replicates."""
+        assert space.search is not None
+        label = f"champion {point.label}"
+        champion = replace(
+            point,
+            row=label,
+            label=label,
+            champion_of=point.label,
+            first_replicate=FRESH,
+            measure=space.search.reported[0],
+        )
+        return self.append(champion, space.search.fresh)
+
+    def through(self, key: str) -> list[Replicate]:
+        """The replicates that pass through a state."""
+        return self._through.get(key, [])
+
+    def trial(self, replicate: Replicate) -> PlannedTrial:
+        """A replicate's trial."""
+        return self._trials[replicate[0]]
+
+    def find(self, name: str) -> PlannedTrial | None:
+        """The trial of this name, if it is planned."""
+        return self._trials.get(name)
+
+    def expected(self, space: PlannedSpace) -> list[PlannedTrial]:
+        """Stand-ins for the points and the champions that an open search is going to plan."""
+        search = self.spaces[space.name].search
+        assert search is not None
+
+        def standing_in(first: int, count: int, champion_of: str) -> PlannedTrial:
+            own = [self.work.resolve(search.base, first + n, self.plan.machine) for n in range(count)]
+            ends, seeds = tuple(each.keys[-1] for each in own), tuple(each.seeds for each in own)
+            stub = Trial(row="", column="", config=search.base, axes={})
+            planned = planned_trial(space.name, stub, space.objectives[0])
+            return replace(planned, ends=ends, seeds=seeds, champion_of=champion_of, first_replicate=first)
+
+        return [standing_in(0, self.plan.replicates, ""), standing_in(FRESH, search.fresh, "#0")]
+
+    @property
+    def bases(self) -> list[Json]:
+        """The configurations that stand for all points of its open searches."""
+        return [space.search.base for space in self.spaces.values() if space.search is not None]
+
+    @property
+    def joints(self) -> set[str]:
+        """The states that the plan's open searches keep for points to come."""
+        searched = {space.name for space in self.plan.spaces if space.search is not None}
+        return tree.joints(r for (name, _), r in self.recipes.items() if self._trials[name].space in searched)
+
+
+def cut(recipe: Resolved, epochs: int) -> Resolved:
+    """The first epochs of a recipe."""
+    joints = tuple(number for number in recipe.joints if number < epochs)
+    return replace(recipe, epochs=recipe.epochs[:epochs], keys=recipe.keys[: epochs + 1], joints=joints)
+
+
+def point_label(number: int) -> str:
+    """What an open search's point is called."""
+    return f"#{number}"
+
+
+def planned_trial(space: str, trial: Trial, measure: str) -> PlannedTrial:
+    """A trial as planned, not resolved yet; `measure` stands in for its own."""
+    return PlannedTrial(
+        space=space,
+        label=trial.label,
+        row=trial.row,
+        column=trial.column,
+        config=trial.config,
+        axes=trial.axes,
+        paper=trial.paper,
+        paper_of=trial.paper_of,
+        epochs=0,
+        ends=(),
+        measure=trial.measure or measure,
+        provenance=trial.provenance,
+    )

@@ -1,0 +1,158 @@
+"""A run goes on: its plan drawn again, grown to what is asked for now, or begun anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from study.errors import Refusal
+from study.machine import Machine
+from study.plan.draft import Draft
+from study.plan.drafting import draft
+from study.plan.stored import Plan, PlannedSpace, PlannedTrial
+
+
+def redraft(plan: Plan) -> Draft:
+    """A stored plan with what is derived from it.
+
+    Raises:
+        Refusal: if it would now be another, naming the sources that changed or the trials that differ.
+    """
+    return grown(plan, drawn_again(plan))
+
+
+def drawn_again(plan: Plan) -> Draft:
+    """What the spaces of a stored plan make of its request now."""
+    spaces = [space.file for space in plan.spaces]
+    return draft(spaces, plan.request, plan.replicates, plan.machine, plan.resources)
+
+
+def grown(before: Plan, drawn: Draft) -> Draft:
+    """A run's plan, grown to what has been drawn now: what it holds stays as it is.
+
+    Raises:
+        Refusal: if that is not a superset of it, showing the difference.
+    """
+    now = drawn.plan
+    changed = sorted(
+        n for n in before.sources.keys() | now.sources.keys() if before.sources.get(n) != now.sources.get(n)
+    )
+    if changed:
+        raise Refusal(
+            "sources",
+            ", ".join(changed),
+            f"they changed since run {before.run} was planned, so its states would be others: "
+            "check out what it was planned with, or start it anew with --retrain",
+        )
+    lost, other = _lost(before, drawn)
+    remedy = (
+        "at least what it has, or another --name, would do; if its data or its space's file have changed, --retrain "
+        "begins it anew"
+    )
+    if other:
+        differs = _other_machine(before.machine, now.machine)
+        others = (_other_seeds(trial, drawn.find(trial.name)) for trial in before.trials)
+        if before.request.vary != now.request.vary and (any(others) or any(space.search for space in now.spaces)):
+            differs.append(f"{_vary(now)} instead of {_vary(before)}")
+        remedy = "must be the same, or have another --name" if differs else remedy
+        lost += differs or other
+    if lost:
+        shown = "; ".join(lost[:3]) + (f"; and {len(lost) - 3} more" if len(lost) > 3 else "")
+        raise Refusal("run", before.run, f"it can only grow, and this is not a superset of it: {shown}: {remedy}")
+    drawn.plan = replace(
+        drawn.plan,
+        run=before.run,
+        created=before.created,
+        generation=before.generation,
+        tracking_uri=before.tracking_uri,
+        storage=before.storage,
+        home=before.home,
+    )
+    return drawn
+
+
+def _lost(before: Plan, drawn: Draft) -> tuple[list[str], list[str]]:
+    """What of a plan is not in what has been drawn, and what is there but other work; its points are taken over."""
+    now = drawn.plan
+    lost: list[str] = []
+    other: list[str] = []
+    if before.replicates > now.replicates:
+        lost.append(f"{now.replicates} replicates instead of {before.replicates}")
+    here = {space.name: space for space in now.spaces}
+    for space in before.spaces:
+        again = here.get(space.name)
+        if again is None:
+            lost.append(f"no {space.name}")
+        elif space.objectives != again.objectives:
+            lost.append(
+                f"{', '.join(again.objectives)} as objectives of {space.name}, not {', '.join(space.objectives)}"
+            )
+        elif space.domain != again.domain:
+            lost.append(_other_domain(space, again))
+        elif space.search and again.search and space.search.early_stop != again.search.early_stop:
+            lost.append(f"--early-stop {again.search.early_stop} instead of {space.search.early_stop}")
+        elif space.search and again.search and len(before.points(space)) > again.search.trials:
+            lost.append(f"{again.search.trials} trials of {space.name}, which has {len(before.points(space))}")
+        elif space.search and again.search and again.search.base[: len(space.search.base)] != space.search.base:
+            other.append(f"other work in {space.name}")
+    if lost or other:
+        return lost, other
+    for trial in before.trials:
+        if before.space(trial.space).search is not None:
+            drawn.append(trial, None if trial.champion_of else now.replicates)
+        again_trial = drawn.find(trial.name)
+        if again_trial is None:
+            lost.append(f"no {trial.name}")
+        elif again_trial.ends[: len(trial.ends)] != trial.ends:
+            versions = [n for n, v in before.versions.items() if now.versions.get(n) != v and n in ("torch", "numpy")]
+            other.append(f"other work in {trial.name}" + (f" (another {' and '.join(versions)})" if versions else ""))
+    return lost, other
+
+
+def _other_machine(before: Machine, now: Machine) -> list[str]:
+    """What differs in how work was settled, in the words of the options that say it."""
+    found = []
+    if now.device != before.device:
+        found.append(f"{now.device} instead of {before.device} (--gpus-per-trial)")
+    if now.threads != before.threads:
+        found.append(f"{now.threads} threads a rank instead of {before.threads} (--cpus-per-trial)")
+    if now.ranks != before.ranks:
+        found.append(f"--ranks-per-trial {now.ranks} instead of {before.ranks}")
+    if now.precision != before.precision:
+        found.append(f"--precision {now.precision} instead of {before.precision}")
+    elif now.bf16 != before.bf16 and now.precision == "auto":
+        found.append(f"--precision auto, which was {'bf16' if before.bf16 else 'fp32'} where the run was planned")
+    return found
+
+
+def _other_seeds(trial: PlannedTrial, again: PlannedTrial | None) -> bool:
+    return again is not None and again.seeds[: len(trial.seeds)] != trial.seeds
+
+
+def _vary(plan: Plan) -> str:
+    return f"--vary {', '.join(plan.request.vary)}" if plan.request.vary else "without --vary"
+
+
+def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:
+    """Which dimension differs: Optuna mixes no trials of different ones."""
+    names = [*space.domain, *(name for name in again.domain if name not in space.domain)]
+    name = next(each for each in names if space.domain.get(each) != again.domain.get(each))
+    return f"dimension {name} of {space.name} is {again.domain.get(name)} and was {space.domain.get(name)}"
+
+
+def begun_anew(before: Plan, drawn: Draft) -> Draft:
+    """A run begun once more under its name, for its sources have changed: what was recorded stays as history.
+
+    Raises:
+        Refusal: if nothing has changed.
+    """
+    if before.sources == drawn.plan.sources and before.digest == drawn.plan.digest:
+        raise Refusal("--retrain", before.run, "must be left out: nothing has changed that its states depend on")
+    drawn.plan = replace(
+        drawn.plan,
+        run=before.run,
+        generation=before.generation + 1,
+        tracking_uri=before.tracking_uri,
+        storage=before.storage,
+        home=before.home,
+    )
+    return drawn

@@ -1,0 +1,91 @@
+"""What a run would do, printed; it trains nothing and writes nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from study.home import Home
+from study.launch import Wish, say_left_out
+from study.plan import replication, tree
+from study.plan.draft import Draft
+from study.plan.growth import begun_anew, grown
+from study.store import records
+
+
+def print_plan(wish: Wish, place: Home, retrain: bool, as_json: bool) -> None:
+    """Print what a run would do. Reads the store if there is one; writes nothing."""
+    drawn, stored = wish.draft(), set[str]()
+    say_left_out(drawn)
+    store = place.store_if_any()
+    if store is not None:
+        stored = store.keys()
+        before = records.load_plan(store, drawn.plan.run)
+        if before is not None:
+            drawn = begun_anew(before, drawn) if retrain else grown(before, drawn)
+    plan, recipes = drawn.plan, list(drawn.recipes.values())
+    searches = {space.name: space.search.trials for space in plan.spaces if space.search is not None}
+    points = [drawn.work.resolve(config, 0, plan.machine) for config in drawn.bases]
+    precisions = {recipe.origin["precision"] for recipe in (*recipes, *points)}
+    record: dict[str, Any] = {
+        "study": plan.study,
+        "run": plan.run,
+        "trials": [
+            {
+                "trial": trial.name,
+                "config": trial.config,
+                "axes": trial.axes,
+                "replicates": list(trial.by_replicate),
+                "seeds": list(trial.seeds),
+                "epochs": trial.epochs,
+            }
+            for trial in plan.trials
+        ],
+        "spaces": {space.name: _cost(drawn, space.name) for space in plan.spaces},
+        "searches": searches,
+        "trials_total": len(recipes),
+        "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
+        "epochs_naive": sum(len(recipe.epochs) for recipe in recipes),
+        "epochs_needed": plan.epochs_needed,
+        "epochs_to_train": len(tree.missing(recipes, stored)),
+        "device": plan.machine.device,
+        "gpus": plan.resources.gpus,
+        "threads": plan.machine.threads,
+        "ranks": plan.machine.ranks,
+        "precision": sorted(precisions),
+        "left_out": drawn.left_out,
+    }
+    if as_json:
+        click.echo(json.dumps(record, indent=2, ensure_ascii=False))
+        return
+    for trial in plan.trials:
+        there = sum(end in stored for end in trial.ends)
+        click.echo(f"{trial.name:50} {len(trial.ends)} × {trial.epochs} epochs, {there} complete")
+    for space in plan.spaces:
+        own = [trial for trial in plan.trials if trial.space == space.name]
+        own += [] if space.search is None else drawn.expected(space)
+        for line in replication.lines(own, searched=space.search is not None):
+            click.echo(f"{space.name}: {line}")
+        if space.search is not None:
+            asked = len(plan.points(space))
+            dimensions = ", ".join(f"{name}: {dimension}" for name, dimension in space.domain.items())
+            click.echo(f"{space.name}: {searches[space.name]} points, {asked} of them planned, of {dimensions}")
+    if len(plan.spaces) > 1:
+        for name, cost in record["spaces"].items():
+            click.echo(f"{name}: {cost['epochs_naive']} epochs, {cost['epochs_needed']} after sharing prefixes")
+    click.echo(
+        f"run {plan.run}: {record['trials_total']} trainings ({record['trials_distinct']} distinct), "
+        f"{record['epochs_naive']} epochs, {record['epochs_needed']} after sharing prefixes, "
+        f"{record['epochs_to_train']} to train"
+    )
+    gpus = f", {plan.resources.gpus:g} GPUs a trial" if plan.resources.gpus else ""
+    click.echo(f"device {plan.machine.device}{gpus}, precision {', '.join(record['precision'])}")
+
+
+def _cost(drawn: Draft, space: str) -> dict[str, int]:
+    """What a space of a plan would cost by itself."""
+    own = [recipe for replicate, recipe in drawn.recipes.items() if drawn.trial(replicate).space == space]
+    naive = sum(len(recipe.epochs) for recipe in own)
+    return {"trainings": len(own), "epochs_naive": naive, "epochs_needed": len(tree.nodes(own))}

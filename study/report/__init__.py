@@ -1,0 +1,1 @@
+"""Tables, figures and statistics, from recorded results alone, in every format."""

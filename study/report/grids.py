@@ -1,0 +1,172 @@
+"""Ready-made tables for views: a measure in rows by columns, as most of the paper's tables are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from study.plan.stored import PlannedTrial
+from study.report.exhibits import NOTHING, Cell, Figure, Printed, Table
+from study.report.plotting import heat_maps
+from study.report.results import Result, Results
+from study.report.statistics import LEAST, Difference, estimate
+
+SHOTS = ("many", "medium", "few")
+BEST = "best epoch (selected on test)"
+
+
+def grid(
+    results: Results,
+    *,
+    rows: Sequence[str] | None = None,
+    beside: Mapping[str, str] | None = None,
+    corner: str = "",
+    notes: Sequence[str] = (),
+) -> Table:
+    """Rows by columns of each trial's own measure after the last epoch, beside the paper's figures.
+
+    Args:
+        results: of the space.
+        rows: those that are shown; None for all.
+        beside: further measures by their heading, such as ``{"adjusted": "adjusted/top1"}``, behind each column.
+        corner: the heading of the rows' names.
+        notes: see `Table`.
+    """
+    shown, more = results.rows if rows is None else rows, dict(beside or {})
+    head = [corner, *(name for column in results.columns for name in (column, *more))]
+    body = [
+        [row, *(results.cell(row, column, measure) for column in results.columns for measure in ("", *more.values()))]
+        for row in shown
+    ]
+    measured = _measures([result for result in results if result.trial.row in shown])
+    return Table(results.space.title, head, body, [measured, *notes])
+
+
+def at_edges(results: Results, measure: str, ends: tuple[float, float], rows: Sequence[str]) -> list[str]:
+    """A note on rows whose chosen value lies at an end of what it was chosen from: a better one may lie beyond.
+
+    Args:
+        results: of the space.
+        measure: the chosen value, such as ``adjusted/tau``.
+        ends: the least and the greatest that could be chosen.
+        rows: those that are shown.
+    """
+    found = []
+    for result in results:
+        values = list(result.last(measure).values()) if result.trial.row in rows else []
+        for end in ends:
+            count = values.count(end)
+            if count:
+                found.append(f"{result.trial.label}: {end:g} (in {count} of {len(values)} replicates)")
+    low, high = (f"{end:g}" for end in ends)
+    return [f"{measure} was chosen at an end of its range, {low} to {high}. {'; '.join(found)}."] if found else []
+
+
+def by_shot(
+    results: Results, column: str, figures: Callable[[PlannedTrial], Sequence[float]], notes: Sequence[str] = ()
+) -> Table:
+    """Many-, medium-, few-shot and overall accuracy of each row in one column; a split without classes is "–".
+
+    Args:
+        results: of the space.
+        column: which.
+        figures: the paper's by `SHOTS` of a trial that has one for all images.
+        notes: see `Table`.
+    """
+    rows: list[list[str | Cell]] = []
+    for result in (each for each in results if each.trial.column == column):
+        cells = [result.cell(f"test/{shot}") for shot in SHOTS]
+        if result.printed is not None:
+            printed = [Printed(figure, of=result.printed.of) for figure in figures(result.trial)]
+            cells = [replace(cell, printed=each) for cell, each in zip(cells, printed, strict=True)]
+        rows.append([result.trial.row, *cells, result.cell()])
+    head = ["Method", *(f"{shot.capitalize()}-shot" for shot in SHOTS), "All"]
+    return Table(f"{results.space.title}, {column}", head, rows, notes)
+
+
+def printed_row(results: Results, name: str, figures: Mapping[str, float], provenance: str) -> list[str | Cell | None]:
+    """A row that the paper prints and we do not train, under this name; its figures by the paper's column."""
+    row: list[str | Cell | None] = [name]
+    for column in results.columns:
+        beside = (each.trial.paper_of for each in results if each.trial.column == column)
+        of = next(filter(None, beside), "")
+        printed = Printed(figures[of], provenance, "" if of == column else of) if of in figures else None
+        row.append(Cell(printed=printed))
+    return row
+
+
+def default(results: Results) -> list[Table | Figure | None]:
+    """What a space without a view of its own shows: its grid, in one column also by shot; combinations as heat maps."""
+    table = grid(results)
+    if len(results.columns) == 1:
+        rows = [[*row, *_details(result)] for row, result in zip(table.rows, results, strict=True)]
+        table = Table(table.title, [*table.head, *SHOTS, BEST], rows, table.notes)
+    return [table, *heat_maps(results)]
+
+
+def _details(result: Result) -> list[Cell]:
+    """Accuracy by shot, on the images of the trial's own measure, and the best of its epochs."""
+    part = result.trial.measure.partition("/")[0]
+    return [*(result.cell(f"{part}/{shot}") for shot in SHOTS), Cell(result.best(), axes=result.trial.axes)]
+
+
+def _measures(results: Sequence[Result]) -> str:
+    """Which measure is shown, and where rows differ, of which."""
+    shown: dict[str, list[str]] = {}
+    for result in results:
+        shown.setdefault(result.trial.measure, []).append(result.trial.row)
+    if len(shown) < 2:
+        return f"In % after the last epoch ({next(iter(shown), 'no row')})."
+    first, *others = sorted(shown.items(), key=lambda each: -len(each[1]))
+    apart = "; ".join(f"{', '.join(dict.fromkeys(rows))}: {name}" for name, rows in others)
+    return f"In % after the last epoch ({first[0]}; {apart})."
+
+
+def hypotheses(found: Sequence[Difference]) -> Table | None:
+    """A space's hypotheses with what was measured of them; None without any."""
+    if not found:
+        return None
+    claims = any(each.contrast.claim for each in found)
+    rows = []
+    for each in found:
+        contrast, own = each.contrast, each.estimate
+        words = f"{contrast.better} − {contrast.worse}" + (f", {contrast.measure}" if contrast.measure else "")
+        words += "" if contrast.margin is None else f" within ± {contrast.margin:g}"
+        interval = NOTHING if own.low is None or own.high is None else f"{own.low:+.1f} to {own.high:+.1f}"
+        p = NOTHING if own.p is None else f"{own.p:.2g}"
+        claim = [contrast.claim] if claims else []
+        rows.append([*claim, words, each.column, str(own.n), f"{own.mean:+.1f}", interval, p, each.verdict])
+    head = [*(["claim"] if claims else []), "hypothesis", "column", "n", "points", "95 % interval", "p", "verdict"]
+    notes = [
+        "Differences are paired over n replicates, with t-intervals; p is two-sided, adjusted over the hypotheses of "
+        "this table but those of equivalence (Holm). Equivalence: the interval lies within the margin. Below "
+        f"n = {LEAST} nothing is tested."
+    ]
+    return Table("Hypotheses, set down before the run", head, rows, notes)
+
+
+def from_paper(table: Table) -> Table | None:
+    """A table of the same shape with the differences from the paper's figures, where they are on the same data.
+
+    None if none is.
+    """
+    columns = [number for number in range(len(table.head)) if any(_difference(row[number]) for row in table.rows)]
+    if not columns:
+        return None
+    names = range(table.labels)
+    rows = [
+        [*(row[number] for number in names), *(_difference(row[number]) for number in columns)]
+        for row in table.rows
+        if any(_difference(row[number]) for number in columns)
+    ]
+    notes = ["Mean over replicates minus the paper's figure, with a 95 % t-interval. Paper: n = 1 or unstated."]
+    head = [table.head[number] for number in (*names, *columns)]
+    return Table(f"{table.title}: difference from the paper", head, rows, notes, table.labels)
+
+
+def _difference(cell: str | Cell | None) -> str | None:
+    if not isinstance(cell, Cell) or cell.printed is None or cell.printed.of or not cell.printed.comparable:
+        return None
+    printed = cell.printed.value
+    found = estimate([value - printed for value in cell.values.values()])
+    return None if found is None else found.words(cell.digits)

@@ -1,0 +1,177 @@
+"""Tables and figures as text, Markdown, CSV and JSON: generic over whatever a view shows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from study.report.exhibits import NOTHING, Cell, Figure, Printed, Table
+
+PROVENANCE = {"†": "copied by the paper from its source", "*": "run again by the paper"}
+_HEAD_WIDTH = 14  # of a column in a terminal, in letters
+
+
+def flat(table: Table) -> tuple[list[str], list[list[str]]]:
+    """A table's head and rows as text, with a column of printed figures beside each column that has some."""
+    head: list[str] = []
+    body: list[list[str]] = [[] for _ in table.rows]
+    for number, name in enumerate(table.head):
+        cells = [row[number] for row in table.rows]
+        printed = [cell.printed if isinstance(cell, Cell) else None for cell in cells]
+        head.append(name)
+        for line, cell in zip(body, cells, strict=True):
+            line.append(NOTHING if cell is None else str(cell))
+        if any(printed):
+            head.append(_paper(printed))
+            for line, one in zip(body, printed, strict=True):
+                line.append(NOTHING if one is None else _figure(one, cells))
+    return head, body
+
+
+def _paper(printed: Iterable[Printed | None]) -> str:
+    others = list(dict.fromkeys(one.of for one in printed if one is not None and one.of))
+    return f"paper: {', '.join(others)} (other data or protocol)" if others else "paper"
+
+
+def _figure(printed: Printed, cells: Iterable[object]) -> str:
+    digits = max(cell.digits for cell in cells if isinstance(cell, Cell))
+    return f"{printed.value:.{digits}f}{printed.provenance}"
+
+
+def notes(table: Table) -> list[str]:
+    """What is said below a table: its own notes, n, and where printed figures are from."""
+    cells = [cell for row in table.rows for cell in row if isinstance(cell, Cell)]
+    counts = sorted({cell.n for cell in cells if cell.n})
+    found = list(table.notes)
+    if counts:
+        n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        found.append(f"Mean ± std over n = {n} replicates." if counts[-1] > 1 else "n = 1 replicate.")
+    printed = [cell.printed for cell in cells if cell.printed is not None]
+    if printed:
+        used = {mark for one in printed for mark in one.provenance}
+        legend = [f"{mark} {words}" for mark, words in PROVENANCE.items() if mark in used]
+        found.append(f"Paper: {'; '.join(['n = 1 or unstated', *legend])}.")
+    return found
+
+
+def text(table: Table, below: str = "") -> str:
+    """For a terminal, without colours, as wide as it is; without its title, if it stands below just that heading."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    out = io.StringIO()
+    console = Console(file=out, width=10_000, color_system=None, highlight=False)
+    head, body = flat(table)
+    title = None if table.title == below else Text(table.title)
+    grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="")
+    for number, name in enumerate(head):
+        heading = Text("\n".join(textwrap.wrap(name, _HEAD_WIDTH)))
+        grid.add_column(heading, justify="left" if is_words(line[number] for line in body) else "right")
+    for line in body:
+        grid.add_row(*map(Text, line))
+    console.print(grid)
+    for note in notes(table):
+        console.print(note, soft_wrap=True, markup=False)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).lstrip("\n") + "\n"
+
+
+def is_words(column: Iterable[str]) -> bool:
+    """Whether a column is read from the left: one of numbers, signs and dashes is not."""
+    return any(entry[:1].isalpha() for entry in column)
+
+
+def markdown(table: Table, below: str = "") -> str:
+    """A table of Markdown, with its title as a heading; without, if it stands below just that heading."""
+    head, body = flat(table)
+    rules = ["---" if is_words(line[number] for line in body) else "---:" for number in range(len(head))]
+    title = [] if table.title == below else [f"### {table.title}", ""]
+    lines = [*title, _line(head), _line(rules), *map(_line, body), ""]
+    return "\n".join([*lines, *(f"{note}  " for note in notes(table)), ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def table_csv(tables: Sequence[tuple[str, Table]]) -> str:
+    """Every entry of tables, by the name of their space, in one long table: a line a value, so a line a replicate.
+
+    A row is called by all the columns that name it; n counts the replicates behind an entry. A statistic over several
+    of them, text, and a printed figure without a value of ours have a line without a replicate.
+    """
+    cells = [cell for _, table in tables for row in table.rows for cell in row if isinstance(cell, Cell)]
+    axes = list(dict.fromkeys(name for cell in cells for name in cell.axes))
+    head = ["space", "table", "row", "column", *axes, "replicate", "n", "value"]
+    head += ["text", "paper", "provenance", "paper_of"]
+    lines = []
+    for space, table in tables:
+        for row in table.rows:
+            called = ", ".join(str(entry or NOTHING) for entry in row[: table.labels])
+            for name, entry in zip(table.head[table.labels :], row[table.labels :], strict=True):
+                cell = entry if isinstance(entry, Cell) else Cell()
+                own = [space, table.title, called, name, *(cell.axes.get(axis, "") for axis in axes)]
+                printed = [cell.printed.value, cell.printed.provenance, cell.printed.of] if cell.printed else [""] * 3
+                if cell.values:
+                    lines += [[*own, number, cell.n, value, "", *printed] for number, value in cell.values.items()]
+                elif cell.statistic is not None:
+                    lines.append([*own, "", cell.n, cell.statistic.value, "", *printed])
+                elif cell.printed or isinstance(entry, str):
+                    lines.append([*own, "", "", "", entry if isinstance(entry, str) else "", *printed])
+    return _csv(head, lines)
+
+
+def figure_csv(figure: Figure) -> str:
+    """The data that a figure draws."""
+    return _csv(figure.head, figure.rows)
+
+
+def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([head, *rows])
+    return out.getvalue()
+
+
+def table_json(table: Table) -> dict[str, Any]:
+    """A table for JSON: text as it is, a measured entry with its values by replicate and the paper's figure."""
+    return {
+        "title": table.title,
+        "head": list(table.head),
+        "rows": [[_cell_json(cell) for cell in row] for row in table.rows],
+        "notes": notes(table),
+    }
+
+
+def _cell_json(cell: str | Cell | None) -> str | Mapping[str, Any] | None:
+    if not isinstance(cell, Cell):
+        return cell
+    printed, statistic = cell.printed, cell.statistic
+    return {
+        **({"mean": cell.mean, "std": cell.std} if statistic is None else {"statistic": statistic.value}),
+        "n": cell.n,
+        **({"values": dict(cell.values)} if statistic is None else {}),
+        **({"paper": printed.value, "provenance": printed.provenance, "paper_of": printed.of} if printed else {}),
+    }
+
+
+def figure_json(figure: Figure) -> dict[str, Any]:
+    """A figure for JSON: what it says, and its data."""
+    return {
+        "name": figure.name,
+        "title": figure.title,
+        "caption": figure.caption,
+        "head": list(figure.head),
+        "rows": [[_plain(value) for value in row] for row in figure.rows],
+    }
+
+
+def _plain(value: Any) -> str | float | int | None:
+    """What JSON holds: NumPy's numbers are not, nor is what is not finite."""
+    plain: str | float | int | None = value.item() if hasattr(value, "item") else value
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain

@@ -1,0 +1,325 @@
+"""A run's report: each space's tables and figures, hypotheses and differences from the paper, in several formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from study import catalog
+from study.errors import Damaged, Refusal
+from study.plan import replication
+from study.plan.stored import Plan, PlannedSpace
+from study.report import grids, html, render, spread
+from study.report.exhibits import Figure, Table
+from study.report.results import Header, Payload, Result, Results, no_payload
+from study.report.searched import Searched
+from study.report.statistics import mean, std
+from study.search.objectives import objectives
+from study.space import Json
+from study.store.states import Store
+
+FORMATS = ("table", "markdown", "csv", "json", "html")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A space's part of a report.
+
+    Attributes:
+        space: which.
+        results: what was recorded of it.
+        notices: what a reader must know before its numbers.
+        exhibits: what is shown, in order: what its view gives, and behind the last table of that the differences from
+            the paper and the hypotheses.
+    """
+
+    space: PlannedSpace
+    results: Results
+    notices: list[str]
+    exhibits: list[Table | Figure]
+
+    def file(self, figure: Figure) -> str:
+        """A figure's file, without ending: unique in the run."""
+        own, name = self.space.name, figure.name
+        return name if name.startswith(own) else f"{own}-{name}"
+
+    @property
+    def tables(self) -> list[Table]:
+        """Those of the exhibits that are tables."""
+        return [each for each in self.exhibits if isinstance(each, Table)]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Those of the exhibits that are figures."""
+        return [each for each in self.exhibits if isinstance(each, Figure)]
+
+
+class Report:
+    """What is known of a run's result, from its plan and the store alone.
+
+    Args:
+        plan: the run's.
+        header: reads a state's header; None if it is not in the store.
+        space: only this space of the run.
+        payload: reads a state's tensors; None if they are not there.
+    """
+
+    def __init__(self, plan: Plan, header: Header, space: str | None = None, payload: Payload = no_payload) -> None:
+        self.plan = plan
+        self._results = [Results(plan, each, header, payload) for each in plan.spaces if space in (None, each.name)]
+
+    @classmethod
+    def of(cls, store: Store, plan: Plan, space: str | None = None) -> Report:
+        """The report of what a store holds: a state that it never held, or that is damaged, is not there."""
+        absent = (FileNotFoundError, NotADirectoryError, Damaged)
+
+        def header(key: str) -> Json | None:
+            try:
+                return store.measures(key)
+            except absent:
+                return None
+
+        def payload(key: str) -> bytes | None:
+            try:
+                return store.load(key)[1]
+            except absent:
+                return None
+
+        return cls(plan, header, space, payload)
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """A space after the other."""
+        return [self._section(results.space, results) for results in self._results]
+
+    @cached_property
+    def searches(self) -> dict[str, Searched]:
+        """The open searches, by the name of their space."""
+        open_ones = (results for results in self._results if results.space.search is not None)
+        return {results.space.name: _searched(self.plan, results) for results in open_ones}
+
+    def _section(self, space: PlannedSpace, results: Results) -> Section:
+        notices = replication.lines((result.trial for result in results), searched=space.search is not None)
+        if space.search is not None:
+            return Section(space, results, notices, self.searches[space.name].exhibits())
+        notices += _notices(results)
+        exhibits = _view(self.plan, space, results, notices)
+        tables = [each for each in exhibits if isinstance(each, Table)]
+        more: list[Table | Figure | None]
+        if results.crossed:
+            notices.append(spread.NOT_INDEPENDENT)
+            more = [*spread.decomposition(results)]
+            if not more:
+                notices.append("Where the spread comes from is shown once all pairs of a row have ended.")
+        else:
+            more = [*map(grids.from_paper, tables), grids.hypotheses(results.hypotheses())]
+        behind = 1 + max((number for number, each in enumerate(exhibits) if isinstance(each, Table)), default=-1)
+        exhibits[behind:behind] = [each for each in more if each is not None]
+        return Section(space, results, notices, exhibits)
+
+    def render(self, form: str) -> str:
+        """The report in one of `FORMATS`."""
+        forms = {
+            "table": self.table,
+            "markdown": self.markdown,
+            "csv": self.csv,
+            "json": self.json,
+            "html": self.html,
+        }
+        return forms[form]()
+
+    def json(self) -> str:
+        """One object: study, run, a row a trial, differences, searches, tables and figures, and what made it."""
+        record = {
+            "study": "+".join(results.space.name for results in self._results),
+            "run": self.plan.run,
+            "rows": [_row(result) for results in self._results for result in results],
+            "differences": [
+                {"space": results.space.name, **each.to_json()}
+                for results in self._results
+                for each in results.hypotheses()
+            ],
+            "searches": [searched.to_json() for searched in self.searches.values()],
+            "tables": [
+                {"space": section.space.name, **render.table_json(table)}
+                for section in self.sections
+                for table in section.tables
+            ],
+            "figures": [
+                {"space": section.space.name, "file": f"{section.file(figure)}.png", **render.figure_json(figure)}
+                for section in self.sections
+                for figure in section.figures
+            ],
+            "notices": {section.space.name: section.notices for section in self.sections},
+            "commit": self.plan.commit,
+            "versions": dict(self.plan.versions),
+            "device": self.plan.machine.device,
+            "hardware": self._hardware(),
+        }
+        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+
+    def csv(self) -> str:
+        """Every entry of every table: one line a value, so one line a replicate."""
+        return render.table_csv([(section.space.name, table) for section in self.sections for table in section.tables])
+
+    def markdown(self, pictures: bool = False) -> str:
+        """The tables and figures; with links to pictures, if those lie beside it."""
+        lines = [f"# {self.plan.run}", ""]
+        for section in self.sections:
+            lines += [f"## {section.space.title}", "", *(f"> {notice}\n" for notice in section.notices)]
+            for each in section.exhibits:
+                if isinstance(each, Table):
+                    lines.append(render.markdown(each, section.space.title))
+                else:
+                    link = [f"![{each.title}]({section.file(each)}.png)", ""] if pictures else []
+                    lines += [f"### {each.title}", "", *link, each.caption, ""]
+        return "\n".join([*lines, "---", "", *(f"{line}  " for line in self._made_by())]) + "\n"
+
+    def table(self) -> str:
+        """The same for a terminal, without colours."""
+        lines = []
+        for section in self.sections:
+            lines += [section.space.title, *section.notices, ""]
+            for each in section.exhibits:
+                if isinstance(each, Table):
+                    lines.append(render.text(each, section.space.title))
+                else:
+                    lines.append(f"Figure {section.file(each)}: {each.title}. {each.caption}\n")
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """One page with the pictures inside."""
+        sections = []
+        for section in self.sections:
+            body = "".join(
+                html.table_html(each)
+                if isinstance(each, Table)
+                else html.figure_html(each, self.pictures, f"{section.file(each)}.png")
+                for each in section.exhibits
+            )
+            sections.append((section.space.title, section.notices, body))
+        return html.page(self.plan.run, sections, self._made_by())
+
+    @cached_property
+    def pictures(self) -> dict[str, bytes]:
+        """The figures by the names of their files (PNG)."""
+        return {f"{section.file(figure)}.png": figure.png() for section in self.sections for figure in section.figures}
+
+    def figures(self) -> dict[str, bytes | str]:
+        """The pictures, and beside each the data that it draws (CSV)."""
+        data = {
+            f"{section.file(figure)}.csv": render.figure_csv(figure)
+            for section in self.sections
+            for figure in section.figures
+        }
+        return {**self.pictures, **data}
+
+    def files(self) -> dict[str, bytes | str]:
+        """What MLflow keeps of the report."""
+        return {
+            "report.html": self.html(),
+            "report.md": self.markdown(pictures=True),
+            "report.csv": self.csv(),
+            "report.json": self.json(),
+            **self.pictures,
+        }
+
+    def _hardware(self) -> list[str]:
+        trained = (result.hardware for results in self._results for result in results)
+        return sorted(frozenset[str]().union(*trained))
+
+    def _made_by(self) -> list[str]:
+        """What made the numbers: the command's run, commit, versions and hardware."""
+        plan = self.plan
+        versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
+        return [
+            f"Run {plan.run}, planned {plan.created}, commit {plan.commit or 'unknown'}; {versions}.",
+            f"Trained on {', '.join(self._hardware()) or 'nothing yet'} ({plan.machine.device}).",
+        ]
+
+
+def _view(plan: Plan, space: PlannedSpace, results: Results, notices: list[str]) -> list[Table | Figure]:
+    """What the space's own view shows; the default with a notice, if that is gone or raises."""
+    try:
+        shown = _own_view(plan, space, results) or grids.default(results)
+    except Refusal as refusal:
+        notices.append(f"The tables of {space.file} cannot be made, so here is the default one ({refusal}).")
+        shown = grids.default(results)
+    return [each for each in shown if each is not None]
+
+
+def _own_view(plan: Plan, space: PlannedSpace, results: Results) -> Sequence[Table | Figure | None] | None:
+    """What the view of the space's file gives, with the code that is there now; None if it has none."""
+    if not space.file:
+        return None
+    function, path = catalog.find(space.file)
+    view = catalog.call(function, space.file, plan.request).view
+    try:
+        return None if view is None else view(results)
+    except Exception as error:
+        raise Refusal("view", space.name, f"it raised {catalog.said(error, str(path))}") from error
+
+
+def _notices(results: Results) -> list[str]:
+    """What a reader must know first: data and protocol not the paper's, how far they carry, and what is missing."""
+    space, found = results.space, []
+    other = {
+        result.trial.column
+        for result in results
+        if (space.paper_columns and result.trial.column not in space.paper_columns)
+        or (result.trial.paper_of and result.trial.paper_of != result.trial.column)
+    }
+    if other:
+        columns = "; ".join(column for column in results.columns if column in other)
+        label = f" Evidence: {space.evidence}." if space.evidence and not results.plan.request.short else ""
+        found.append(f"Not the paper's data or protocol: {columns}.{label}")
+    wanted = sum(len(result.trial.ends) for result in results)
+    there = sum(len(result.headers) for result in results)
+    if there < wanted:
+        found.append(f"Incomplete: {there} of {wanted} replicates have ended.")
+    named = dict.fromkeys(row for contrast in space.contrasts for row in (contrast.better, contrast.worse))
+    strange = [row for row in named if row not in results.rows]
+    if strange and results.rows and not results.crossed:
+        found.append(f"Not tested: hypotheses that name rows which this run does not have: {'; '.join(strange)}.")
+    return found
+
+
+def _row(result: Result) -> dict[str, Any]:
+    """A trial in JSON: its axes, its values, and the paper's figure."""
+    trial, values, best = result.trial, result.last(), result.best()
+    part = trial.measure.partition("/")[0]
+    shots = {shot: mean(list(result.last(f"{part}/{shot}").values())) for shot in grids.SHOTS}
+    return {
+        "space": trial.space,
+        "trial": trial.label,
+        **trial.axes,
+        "measure": trial.measure,
+        "mean": mean(list(values.values())),
+        "std": std(list(values.values())),
+        "n": len(values),
+        "values": list(values.values()),
+        "replicates": list(values),
+        "seeds": [seeds for number, seeds in zip(trial.by_replicate, trial.seeds, strict=False) if number in values],
+        "paper": trial.paper,
+        "paper_of": trial.paper_of,
+        "provenance": trial.provenance,
+        "best_epoch_mean": mean(list(best.values())),
+        **{shot: value for shot, value in shots.items() if value is not None},
+    }
+
+
+def _searched(plan: Plan, results: Results) -> Searched:
+    """An open search's part; a point that has not ended has no values."""
+    space = results.space
+    assert space.search is not None
+    values: list[Sequence[float] | None] = []
+    reported: dict[str, dict[str, list[float]]] = {}
+    for result in results:
+        headers = {result.trial.by_replicate[number]: header for number, header in result.headers.items()}
+        values.append(objectives(plan, result.trial, headers.__getitem__) if result.complete else None)
+        if result.complete and result.trial.champion_of:
+            reported[result.trial.label] = {name: list(result.last(name).values()) for name in space.search.reported}
+    return Searched(space, list(results), values, reported)

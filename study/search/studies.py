@@ -1,0 +1,213 @@
+"""Optuna by its own ask and tell, on explicit storage: a table's cells and a search's points are enqueued trials."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from study.errors import Away, Refusal, one_line
+from study.masking import without_password
+from study.plan.stored import Plan, PlannedSpace, PlannedTrial, digest
+from study.space import Choice, Domain, Integer
+
+
+def open_storage(url: str) -> optuna.storages.BaseStorage:
+    """An Optuna storage, explicit always: two studies never meet in a default.
+
+    Raises:
+        Refusal: if the URL is malformed or its database cannot be opened.
+    """
+    import sqlalchemy.exc
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.storages.get_storage(url)
+    except (sqlalchemy.exc.ArgumentError, ImportError, LookupError, ValueError, RuntimeError) as error:
+        raise _refused(url, error) from error
+
+
+def _refused(url: str, error: Exception) -> Refusal:
+    remedy = f"an Optuna storage URL such as sqlite:///optuna.db would do ({one_line(error)})"
+    return Refusal("--storage", without_password(url), remedy)
+
+
+class Search:
+    """The Optuna studies of a run, one a space, and their trials.
+
+    A study's name carries the run and a digest of space, objectives and domain, but not of cells, replicates or
+    counts, so a run that grows keeps its history and two runs never merge. A trial is told once, at its full budget;
+    what Optuna has been told does not change when replicates are added.
+    """
+
+    def __init__(self, plan: Plan, storage: optuna.storages.BaseStorage) -> None:
+        self._plan, self._storage = plan, storage
+        self._studies = {space.name: self._open(space) for space in plan.spaces}
+        self._trials: dict[str, FrozenTrial] = {}
+        self._unanswered: set[tuple[str, str]] = set()  # labels whose trial was asked to be added
+
+    def study_name(self, space: PlannedSpace) -> str:
+        """The name of a space's study in the storage."""
+        domain = {name: repr(dimension) for name, dimension in space.domain.items()}
+        generation = f"-{self._plan.generation}" if self._plan.generation else ""
+        return f"{self._plan.run}/{space.name}-{digest([space.name, space.objectives, domain])}{generation}"
+
+    def _open(self, space: PlannedSpace) -> optuna.Study:
+        study = optuna.create_study(
+            study_name=self.study_name(space),
+            storage=self._storage,
+            directions=["maximize"] * len(space.objectives),
+            load_if_exists=True,
+        )
+        if "run" not in study.user_attrs:
+            study.set_user_attr("space", space.name)
+            study.set_user_attr(
+                "objectives", [f"mean over replicates of {name}, last epoch" for name in space.objectives]
+            )
+            study.set_user_attr("run", self._plan.run)
+        return study
+
+    def take_up(self) -> None:
+        """See that every trial of the plan has one of Optuna's; what an earlier driver added is found by its label."""
+        for space in self._plan.spaces:
+            for frozen in self._studies[space.name].get_trials(deepcopy=False):
+                if "trial" in frozen.user_attrs:  # others were enqueued by somebody else
+                    self._trials[f"{space.name}/{frozen.user_attrs['trial']}"] = frozen
+            distributions = _distributions(space)
+            for trial in self._plan.points(space):
+                if trial.name not in self._trials:
+                    parameters = {name: trial.axes[name] for name in distributions}
+                    self._add(space, trial.label, parameters, dict(trial.axes))
+
+    def _add(self, space: PlannedSpace, label: str, parameters: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+        """Add a running trial, whole or not at all: Optuna's own `ask` writes its parameters one by one."""
+        running = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=dict(parameters),
+            distributions=_distributions(space),
+            user_attrs={"trial": label, **more},
+        )
+        found = self._find(space, running) if (space.name, label) in self._unanswered else None
+        self._unanswered.add((space.name, label))
+        number = found or self._storage.create_new_trial(self._studies[space.name]._study_id, running)
+        self._trials[f"{space.name}/{label}"] = self._storage.get_trial(number)
+        self._unanswered.discard((space.name, label))
+
+    def _find(self, space: PlannedSpace, running: FrozenTrial) -> int | None:
+        """The id of a trial that was added, but whose answer an outage took away."""
+        trials = self._studies[space.name].get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        known = (running.user_attrs["trial"], running.user_attrs.get("retry_of"))
+        same = (t for t in trials if (t.user_attrs.get("trial"), t.user_attrs.get("retry_of")) == known)
+        return next((trial._trial_id for trial in same), None)
+
+    def ask(self, space: PlannedSpace, label: str) -> dict[str, Any]:
+        """The values of an open search's next point; the same again, if they were asked for before.
+
+        TPE (Bergstra et al., 2011) suggests them from what has been told so far, seeded by (the search's seed, the
+        number of trials). It does so in a copy of the study in memory, and the whole point is then added: a driver
+        killed on the way leaves nothing half suggested, and a resumed search goes the way of an undisturbed one.
+        """
+        assert space.search is not None
+        name = f"{space.name}/{label}"
+        if name not in self._trials:
+            study = self._studies[space.name]
+            history = study.get_trials(deepcopy=False)
+            copy = optuna.create_study(directions=study.directions, sampler=_sampler(space.search.seed, len(history)))
+            copy.add_trials([trial for trial in history if trial.params])
+            suggested = copy.ask(_distributions(space)).params
+            self._add(space, label, suggested, suggested)
+        return dict(self._trials[name].params)
+
+    def state(self, trial: PlannedTrial) -> TrialState:
+        """The state of a trial as this driver knows it."""
+        return self._trials[trial.name].state
+
+    def is_told(self, trial: PlannedTrial) -> bool:
+        """Whether a trial has its value."""
+        return self.state(trial) in (TrialState.COMPLETE, TrialState.PRUNED)
+
+    def tell(self, trial: PlannedTrial, values: Sequence[float]) -> None:
+        """Tell a trial's values at its full budget, once; what is not a number is a FAIL.
+
+        A trial that failed and has a value after all was tried again: it gets a new trial, if it has none yet.
+        """
+        if not all(map(math.isfinite, values)):
+            self.fail(trial, f"its value is {values}")
+        else:
+            self.retry(trial)
+            if not self.state(trial).is_finished():
+                with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another driver was first
+                    number = len(trial.ends)
+                    self._storage.set_trial_user_attr(self._trials[trial.name]._trial_id, "replicates", number)
+            if trial.stopped:
+                self._tell_stopped(trial, values[0])
+            else:
+                self._tell(trial, values, TrialState.COMPLETE)
+
+    def _tell_stopped(self, trial: PlannedTrial, value: float) -> None:
+        """Tell that a point was stopped early: its value stands at the epochs since the last switch."""
+        if not self.state(trial).is_finished():
+            step = self._plan.request.early_stop
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another driver was first
+                self._storage.set_trial_intermediate_value(self._trials[trial.name]._trial_id, step, value)
+        self._tell(trial, None, TrialState.PRUNED)
+
+    def fail(self, trial: PlannedTrial, reason: str) -> None:
+        """Tell that training raised, with the reason; once."""
+        if not self.state(trial).is_finished():
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another driver was first
+                self._storage.set_trial_user_attr(self._trials[trial.name]._trial_id, "failed_because", reason)
+        self._tell(trial, None, TrialState.FAIL)
+
+    def retry(self, trial: PlannedTrial) -> None:
+        """A new trial for one that failed, with ``retry_of``: Optuna's finished trials do not change."""
+        failed = self._trials[trial.name]
+        if failed.state != TrialState.FAIL:
+            return
+        more = {**trial.axes, "retry_of": failed.number}
+        self._add(self._plan.space(trial.space), trial.label, failed.params, more)
+
+    def _tell(self, trial: PlannedTrial, values: Sequence[float] | None, state: TrialState) -> None:
+        if not self.state(trial).is_finished():
+            study = self._studies[trial.space]
+            number = self._trials[trial.name].number
+            self._trials[trial.name] = study.tell(number, values, state=state, skip_if_finished=True)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a call failed because Optuna's database is away or locked, and not because of what was asked."""
+    import sqlalchemy.exc
+
+    away = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError, OSError, Away)
+    # Optuna's own error stands for whatever the database said, bad data included.
+    return isinstance(error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error, away)
+
+
+def _distributions(space: PlannedSpace) -> dict[str, BaseDistribution]:
+    return {name: distribution(domain) for name, domain in space.domain.items()}
+
+
+def _sampler(seed: int, trials: int) -> TPESampler:
+    drawn = hashlib.sha256(f"{seed}, {trials}".encode()).digest()
+    return TPESampler(seed=int.from_bytes(drawn[:4], "little"))
+
+
+def distribution(domain: Domain) -> BaseDistribution:
+    """A dimension as Optuna knows it."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.values)
+    if isinstance(domain, Integer):
+        return IntDistribution(domain.low, domain.high)
+    return FloatDistribution(domain.low, domain.high, step=domain.step)

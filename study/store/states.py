@@ -1,0 +1,437 @@
+"""States under content names, and the records beside them, on any file system that `pyarrow.fs` reaches.
+
+A state is one object: a header in JSON with the measures of every epoch so far, then a payload of bytes: tensors of the
+trainables, of which reports read those of single images. It is whole or absent: a file is written under a temporary
+name, synced and moved; an object of S3 or GCS appears when its upload is complete. A checksum over each part tells
+damage. ::
+
+    magic (8) | length of the header (8, little-endian) | SHA-256 of the header (32) | header | payload
+
+A record is JSON whose first entry, ``sha256``, is the checksum over its path and the text of the others.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+from pyarrow import fs
+
+from study.errors import Away, Damaged, Refusal, one_line
+from study.masking import without_password
+
+MAGIC = b"LTSTATE1"
+_PREFIX = len(MAGIC) + 8 + 32
+_FIRST = 1 << 16  # read at once; most headers fit
+_HEX = re.compile(r"[0-9a-f]+")
+_OBJECTS = ("s3", "gcs")  # a put is atomic; Azure's stream begins with an empty blob, so it is moved like a file
+_READERS = 4
+_ANSWER_SECONDS = 5.0
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+
+def _reaching(method: Callable[_P, _T]) -> Callable[_P, _T]:
+    """A method that raises `Away` where the file system fails; that something is absent is no failure."""
+
+    @wraps(method)
+    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(*args, **kwargs)
+        except FileNotFoundError:
+            raise
+        except NotADirectoryError as error:
+            raise FileNotFoundError(str(error)) from error
+        except OSError as error:
+            raise Away(one_line(error)) from error
+
+    return guarded
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as a listing shows it; its path is below the store's root."""
+
+    path: str
+    bytes: int
+    age_seconds: float
+
+
+class Store:
+    """A directory of states and records, shared by runs.
+
+    Args:
+        url: a path, or a URL that `pyarrow.fs.FileSystem.from_uri` takes, such as ``s3://bucket/folder``.
+        create: make the directory, and refuse one that cannot be written; without, nothing is made and reading does.
+
+    Attributes:
+        url: as workers need it.
+        shown: the same without passwords, as messages show it.
+
+    Raises:
+        Refusal: if it cannot be reached.
+
+    Every method raises `Away` if the file system fails: it is full, unplugged or unreachable.
+    """
+
+    def __init__(self, url: str, create: bool = True) -> None:
+        self.url, self.shown = url, without_password(url)
+        with self._refused("written" if create else "read"):
+            if "://" not in url:
+                self.url = self.shown = str(Path(url).expanduser().absolute())
+            self._base, self._path = _connect(self.url)
+            self._objects = self._base.type_name in _OBJECTS
+            self._local = Path(self._path) if isinstance(self._base, fs.LocalFileSystem) else None
+            if self._objects:
+                _check_bucket(self._base, self._path)
+            else:
+                _check_folder(self._base, self._path, create)
+        self._fs = fs.SubTreeFileSystem(self._path, self._base)
+
+    def require_writable(self) -> None:
+        """Refuse a store that was opened for reading and cannot be written."""
+        if not self._objects:
+            with self._refused("written"):
+                _check_folder(self._base, self._path, create=True)
+
+    @contextmanager
+    def _refused(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:  # a user who does not exist is a RuntimeError
+            reason = (str(error) or type(error).__name__).splitlines()[0].replace(self.url, self.shown)
+            remedy = f"a directory or URL that can be {done} would do ({reason})"
+            raise Refusal("--store", self.shown, remedy) from error
+
+    @_reaching
+    def save(self, key: str, header: Mapping[str, Any], payload: bytes) -> None:
+        """Write a state. A name always stands for the same content, so whoever comes last changes nothing."""
+        described = {**header, "payload_bytes": len(payload), "payload_sha256": hashlib.sha256(payload).hexdigest()}
+        head = json.dumps(described, separators=(",", ":"), allow_nan=False).encode()
+        prefix = MAGIC + len(head).to_bytes(8, "little") + hashlib.sha256(head).digest()
+        self._write(_state_path(key), prefix + head + payload)
+
+    @_reaching
+    def header(self, key: str) -> dict[str, Any]:
+        """A state's header, checked.
+
+        Raises:
+            FileNotFoundError: if there is no such state.
+            Damaged: if what is there was not written by `save`.
+        """
+
+        def read() -> bytes:
+            with self._fs.open_input_file(_state_path(key)) as file:
+                data: bytes = file.read(_FIRST)
+                missing = _head_end(data) - len(data)
+                return data + file.read(missing) if 0 < missing < 1 << 32 else data
+
+        return _certain(read, lambda data: _header(key, data))
+
+    @_reaching
+    def load(self, key: str) -> tuple[dict[str, Any], bytes]:
+        """A state's header and payload, checked; raises as `header` does."""
+        return _certain(lambda: self._read(_state_path(key)), lambda data: _state(key, data))
+
+    def keys(self) -> set[str]:
+        """The names of all states."""
+        return set(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of every state by its name; from a listing alone."""
+        return {key: stored.bytes for key, stored in self.states().items()}
+
+    def states(self) -> dict[str, Stored]:
+        """Every state by its name as a listing shows it: nothing is read."""
+        named = ((stored.path.rpartition("/")[2], stored) for stored in self.objects("states"))
+        return {key: stored for key, stored in named if _HEX.fullmatch(key) and stored.path == _state_path(key)}
+
+    @_reaching
+    def objects(self, folder: str = "") -> list[Stored]:
+        """Everything that lies in a folder and below, what killed writers left included."""
+        now = datetime.now(UTC)
+        return [
+            Stored(info.path, info.size or 0, (now - info.mtime).total_seconds() if info.mtime else 0.0)
+            for info in self._listed(folder, recursive=True)
+            if info.type == fs.FileType.File
+        ]
+
+    def verify(self, keys: Iterable[str]) -> dict[str, str]:
+        """Read states whole; those that are damaged, with the reason. One that vanished meanwhile is no damage."""
+
+        def damage(key: str) -> str:
+            try:
+                self.load(key)
+            except FileNotFoundError:
+                return ""
+            except Damaged as error:
+                return str(error)
+            return ""
+
+        names = list(keys)
+        with ThreadPoolExecutor(_READERS) as readers:
+            return {key: reason for key, reason in zip(names, readers.map(damage, names), strict=True) if reason}
+
+    @_reaching
+    def set_aside(self, key: str) -> str:
+        """Move a damaged state to the folder `damaged`, so that it is trained again.
+
+        Returns:
+            Where it is now, below the store's root; "" if nothing was moved, since another driver was first or since
+            what is there now is whole.
+        """
+        aside = f"damaged/{key}.{secrets.token_hex(6)}"
+        try:
+            self.load(key)
+        except FileNotFoundError:
+            return ""
+        except Damaged:
+            try:
+                if not self._objects:
+                    self._fs.create_dir("damaged", recursive=True)
+                self._fs.move(_state_path(key), aside)
+            except OSError:
+                if self._exists(_state_path(key)):
+                    raise
+                return aside if self._exists(aside) else ""
+            if self._local:
+                with suppress(FileNotFoundError):
+                    os.utime(self._local / aside)  # its age is counted from here
+            return aside
+        return ""
+
+    def drop(self, key: str) -> None:
+        """Delete a state's tensors; its header stays, as `measures` reads it. Raises as `header` does."""
+        self.write_record(_measures_path(key), self.header(key))
+        self.delete_record(_state_path(key))
+
+    def measures(self, key: str) -> dict[str, Any]:
+        """The header of a state, also if its tensors were dropped.
+
+        Raises:
+            FileNotFoundError: if there never was such a state.
+            Damaged: as `header` and `read_record` raise it.
+        """
+        try:
+            return self.header(key)
+        except FileNotFoundError:
+            record = self.read_record(_measures_path(key))
+            if record is None:
+                raise
+            return record
+
+    @_reaching
+    def write_record(self, path: str, record: Mapping[str, Any], durable: bool = True) -> None:
+        """Write a JSON record under a path below the store's root, atomically.
+
+        Args:
+            path: where.
+            record: what.
+            durable: whether it must outlive a power cut; a heartbeat need not.
+        """
+        self._write(path, _sealed(path, record), durable)
+
+    @_reaching
+    def read_record(self, path: str) -> dict[str, Any] | None:
+        """A record, or None if there is none.
+
+        Raises:
+            Damaged: if it is not what was written there.
+        """
+
+        def check(data: bytes) -> dict[str, Any]:
+            with suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
+                record = json.loads(data)
+                del record["sha256"]
+                if data == _sealed(path, record):
+                    return dict(record)
+            raise Damaged(f"{self.shown}/{path} is not the record that was written")
+
+        try:
+            return _certain(lambda: self._read(path), check)
+        except FileNotFoundError:
+            return None
+
+    @_reaching
+    def delete_record(self, path: str) -> None:
+        """Delete a record, if it is there."""
+        try:
+            self._fs.delete_file(path)
+        except OSError:
+            if self._exists(path):
+                raise
+
+    @_reaching
+    def records(self, folder: str) -> list[str]:
+        """The names of the records and folders in a folder, sorted."""
+        wanted = (fs.FileType.File, fs.FileType.Directory)
+        listed = (info.base_name for info in self._listed(folder, recursive=False) if info.type in wanted)
+        return sorted(name for name in listed if not name.endswith(".tmp"))
+
+    def _read(self, path: str) -> bytes:
+        with self._fs.open_input_file(path) as file:
+            data: bytes = file.read()
+        return data
+
+    def _listed(self, folder: str, recursive: bool) -> list[Any]:
+        selector = fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
+        while True:
+            # Arrow lists first and asks after what it did not find: a folder made in between is "not found", and there.
+            with suppress(FileNotFoundError):
+                found: list[Any] = self._fs.get_file_info(selector)
+                return found
+
+    def _exists(self, path: str) -> bool:
+        return bool(self._fs.get_file_info(path).type == fs.FileType.File)
+
+    def _write(self, path: str, data: bytes, durable: bool = True) -> None:
+        if self._objects:
+            # A stream that is closed early is an object of what was written so far; in a thread nothing interrupts it.
+            with ThreadPoolExecutor(1) as writer:
+                writer.submit(self._put, path, data).result()
+        else:
+            self._put_and_move(path, data, durable)
+
+    def _put(self, path: str, data: bytes) -> None:
+        with self._fs.open_output_stream(path) as file:
+            file.write(data)
+
+    def _put_and_move(self, path: str, data: bytes, durable: bool) -> None:
+        folder = path.rpartition("/")[0]
+        temporary = f"{path}.{secrets.token_hex(6)}.tmp"
+        entries = [folder]
+        if self._local and not (self._local / folder).is_dir():
+            entries += [*map(str, Path(folder).parents)]
+        self._fs.create_dir(folder, recursive=True)
+        try:
+            self._put(temporary, data)
+            if self._local and durable:
+                _sync(self._local / temporary)
+            self._fs.move(temporary, path)
+        except BaseException:
+            self.delete_record(temporary)
+            raise
+        if self._local and durable:
+            for entry in entries:
+                _sync(self._local / entry)
+
+
+def _connect(url: str) -> tuple[Any, str]:
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        options = parse_qs(parts.query)
+        given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        endpoint = options.get("endpoint_override", [given])[0]
+        if endpoint:
+            _require_answer(endpoint if "://" in endpoint else f"{options.get('scheme', ['https'])[0]}://{endpoint}")
+        with suppress(ValueError):  # pyarrow 18 does not know it; one request for a small object instead of three
+            delayed: tuple[Any, str] = fs.FileSystem.from_uri(
+                f"{url}{'&' if parts.query else '?'}allow_delayed_open=true"
+            )
+            return delayed
+    found: tuple[Any, str] = fs.FileSystem.from_uri(url)
+    return found
+
+
+def _require_answer(endpoint: str) -> None:
+    """Raise OSError unless a server says something within five seconds: the S3 client would wait for minutes."""
+    parts = urlsplit(endpoint)
+    address = (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
+    with socket.create_connection(address, timeout=_ANSWER_SECONDS) as server:
+        server.sendall(b"HEAD / HTTP/1.1\r\nHost: store\r\nConnection: close\r\n\r\n")
+        server.recv(1)
+
+
+def _check_bucket(base: Any, path: str) -> None:
+    if not path:
+        raise ValueError("it names no bucket")
+    base.get_file_info(fs.FileSelector(f"{path}/none", recursive=True, allow_not_found=True))
+    bucket = path.partition("/")[0]
+    with suppress(OSError):  # who may list the folder need not see the bucket
+        if base.get_file_info(bucket).type == fs.FileType.NotFound:
+            raise ValueError(f"the bucket {bucket} does not exist")
+
+
+def _check_folder(base: Any, path: str, create: bool) -> None:
+    if create:
+        base.create_dir(path, recursive=True)
+    elif base.get_file_info(path).type != fs.FileType.Directory:
+        raise FileNotFoundError("it is no directory")
+    if isinstance(base, fs.LocalFileSystem) and not os.access(path, os.R_OK | os.X_OK | (os.W_OK if create else 0)):
+        raise PermissionError(f"it is not {'writable' if create else 'readable'}")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def _certain(read: Callable[[], bytes], check: Callable[[bytes], _T]) -> _T:
+    # What is replaced while it is read is a mixture of two; what reads the same twice is damaged.
+    seen = None
+    while True:
+        data = read()
+        try:
+            return check(data)
+        except Damaged:
+            if data == seen:
+                raise
+        seen = data
+
+
+def _sealed(path: str, record: Mapping[str, Any]) -> bytes:
+    assert "sha256" not in record
+    text = json.dumps(record, indent=1, allow_nan=False)
+    seal = hashlib.sha256(f"{path}\n{text}".encode()).hexdigest()
+    return f'{{"sha256": "{seal}"{"," if record else ""}{text[1:]}'.encode()
+
+
+def _state_path(key: str) -> str:
+    return f"states/{key[:2]}/{key}"
+
+
+def _measures_path(key: str) -> str:
+    return f"measures/{key[:2]}/{key}.json"
+
+
+def _head_end(data: bytes) -> int:
+    return _PREFIX + int.from_bytes(data[8:16], "little")
+
+
+def _header(key: str, data: bytes) -> dict[str, Any]:
+    head = data[_PREFIX : _head_end(data)]
+    if data.startswith(MAGIC) and len(data) >= _head_end(data) and hashlib.sha256(head).digest() == data[16:_PREFIX]:
+        with suppress(ValueError):
+            header = json.loads(head)
+            if isinstance(header, dict) and header.get("key") == key:
+                return header
+    raise Damaged(f"state {key}: its header is not the one that was written", key)
+
+
+def _state(key: str, data: bytes) -> tuple[dict[str, Any], bytes]:
+    header, payload = _header(key, data), data[_head_end(data) :]
+    written = (header.get("payload_bytes"), header.get("payload_sha256"))
+    if written != (len(payload), hashlib.sha256(payload).hexdigest()):
+        raise Damaged(f"state {key}: its tensors are not those that were written", key)
+    return header, payload

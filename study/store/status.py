@@ -1,0 +1,84 @@
+"""Where a run stands: from the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from study.plan.stored import Plan, PlannedSpace
+from study.store.records import failures, is_forgotten
+from study.store.starts import starts
+from study.store.states import Store
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands, in replicates and epochs; from the store alone.
+
+    Attributes:
+        behind: why MLflow or Optuna may not show all of it; "" if they do.
+    """
+
+    run: str
+    study: str
+    complete: int
+    running: int
+    failed: int
+    waiting: int
+    epochs_needed: int
+    epochs_trained: int
+    epochs_trained_now: int
+    outcome: str
+    bytes: int
+    behind: str
+
+    @classmethod
+    def of(cls, store: Store, plan: Plan, stored: Mapping[str, int]) -> Status:
+        """The status of a run.
+
+        Args:
+            store: where it lies.
+            plan: the run's.
+            stored: the sizes of all states in the store, in bytes, by name.
+        """
+        replicates = {(trial.name, n): end for trial in plan.trials for n, end in trial.by_replicate.items()}
+        complete = {replicate for replicate, end in replicates.items() if end in stored}
+        failed = failures(store, plan.run).keys() - complete
+        history = [start for start in starts(store, plan.run) if start.generation == plan.generation]
+        live = bool(history) and history[-1].alive()
+        # What an open search has yet to suggest waits, too.
+        unasked = sum(_unasked(plan, space) for space in plan.spaces)
+        rest = len(replicates) + unasked - len(complete) - len(failed)
+        running = min(rest, history[-1].training) if live else 0
+        behind = history[-1].behind if history and not live else ""
+        if is_forgotten(store, plan.run):
+            outcome = "forgotten"
+        elif not history:
+            outcome = "planned"
+        elif history[-1].outcome == "running" and not live:
+            outcome = "interrupted"
+        else:
+            outcome = history[-1].outcome
+        return cls(
+            run=plan.run,
+            study=plan.study,
+            complete=len(complete),
+            running=running,
+            failed=len(failed),
+            waiting=rest - running,
+            epochs_needed=plan.epochs_needed,
+            epochs_trained=sum(each.epochs_trained for each in history),
+            epochs_trained_now=history[-1].epochs_trained if history else 0,
+            outcome="complete" if not rest and not failed else outcome,
+            bytes=sum(stored[end] for end in {replicates[replicate] for replicate in complete}),
+            behind=behind,
+        )
+
+
+def _unasked(plan: Plan, space: PlannedSpace) -> int:
+    """The replicates that an open search has yet to plan, its first champion's included."""
+    if space.search is None:
+        return 0
+    points = max(0, space.search.trials - len(plan.points(space))) * plan.replicates
+    crowned = any(trial.champion_of for trial in plan.trials if trial.space == space.name)
+    return points + (0 if crowned else space.search.fresh)

@@ -1,0 +1,398 @@
+"""MLflow as a projection of the store: written by the driver only, from durable epochs only, and idempotent.
+
+One experiment a run; one parent run with the plan and the report; one child run a replicate. A child is found again by
+(trial, replicate), and what it already holds is not written twice, so projecting is the same at a first start, after
+a crash and after an outage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout holds results
+# A server that is away is asked again by the follower; retries inside a call could create a run twice.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from study.errors import Refusal
+from study.plan.draft import Draft
+from study.plan.stored import Plan, PlannedTrial
+from study.space import Json
+from study.tracking import views
+from study.tracking.models import Models
+
+# What is shown of every epoch; the rest comes with the last one.
+CURVES = ("train/", "lr", "test/loss", "test/top1", "test/many", "test/medium", "test/few", "val/top1", "fit/")
+BATCH = 990  # metrics a call; MLflow takes 1,000 entities, of which some are tags
+CLASSES = 100  # with more of them, each one's accuracy is in the store alone
+DESCRIBED, FAILED_BECAUSE, FINISHED = "study.described", "study.failed_because", "study.finished"
+_AWAY = (
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "REQUEST_LIMIT_EXCEEDED",
+    "DEADLINE_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+)
+
+
+class Tracker:
+    """The MLflow runs of one run of the platform.
+
+    Args:
+        draft: the plan, which may grow, and its work.
+        uri: of the tracking store or server.
+        artifacts: where a tracking store without a server keeps artefacts; a server decides for itself.
+
+    Raises:
+        Refusal: if the experiment of this name was deleted.
+        MlflowException: if the store cannot be used.
+    """
+
+    def __init__(self, draft: Draft, uri: str, artifacts: Path) -> None:
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        self._draft, plan = draft, draft.plan
+        _create_whole(uri)
+        mlflow.set_tracking_uri(uri)  # MLflow's registry asks this one for the model of a version
+        self._client = MlflowClient(uri)
+        self._created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
+        self._experiment = self._find_experiment(None if uri.startswith(("http", "databricks")) else artifacts)
+        self._models = Models(self._client, self._experiment)
+        runs = self._all_runs()
+        self._children: dict[tuple[str, int], _Child] = {}
+        self._unanswered: set[tuple[str, int]] = set()  # those that were asked to be created
+        for run in runs:
+            if run.data.tags.get("study.kind") == "replicate":
+                self._children[_replicate(run)] = _Child.of(run)
+        self._parent = next((run for run in runs if run.data.tags.get("study.kind") == "run"), None)
+
+    @property
+    def _plan(self) -> Plan:
+        return self._draft.plan
+
+    def begin(self) -> None:
+        """Create or reopen the parent run; the resolved plan is there before anything is trained."""
+        plan = self._plan
+        if self._parent is None:
+            tags = {
+                "study.kind": "run",
+                "study.run": plan.run,
+                "study.generation": str(plan.generation),
+                "mlflow.note.content": self._note(),
+            }
+            self._parent = self._client.create_run(
+                self._experiment, start_time=self._created, tags=tags, run_name=plan.run
+            )
+        else:
+            self._client.update_run(self._parent.info.run_id, status="RUNNING")
+        if DESCRIBED not in self._parent.data.tags:
+            parameters = {**asdict(plan.machine), "created": plan.created}
+            self._describe(self._parent.info.run_id, parameters)
+        self._log_plan()
+        self._parent = self._client.get_run(self._parent.info.run_id)
+
+    def _log_plan(self) -> None:
+        """What may grow are tags, for MLflow's parameters never change."""
+        assert self._parent is not None
+        plan, run_id = self._plan, self._parent.info.run_id
+        tags = {
+            "study": plan.study,
+            "replicates": plan.replicates,
+            "trials": len(plan.trials),
+            "commit": plan.commit,
+            "epochs_needed": plan.epochs_needed,
+            **{f"version.{name}": version for name, version in plan.versions.items()},
+        }
+        self._client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+        self._client.log_dict(run_id, plan.to_json(), "plan.json")
+
+    def _describe(self, run_id: str, parameters: Mapping[str, Any]) -> None:
+        """Write parameters; a run that a killed driver created without them is described by the next."""
+        params = [Param(name, text) for name, text in _texts(parameters).items()]
+        self._client.log_batch(run_id, params=params, tags=[RunTag(DESCRIBED, "true")])
+
+    def is_closed(self) -> bool:
+        """Whether the plan, as it is now, has been finished before: nothing is left to show."""
+        parent = self._parent
+        return (
+            parent is not None
+            and parent.info.status == "FINISHED"
+            and parent.data.tags.get(FINISHED) == self._plan.content
+        )
+
+    def is_complete(self, trial: PlannedTrial, number: int) -> bool:
+        """Whether a replicate's run holds everything already."""
+        child = self._children.get((trial.name, number))
+        return child is not None and child.status == "FINISHED"
+
+    def project(self, trial: PlannedTrial, number: int, header: Json, payload: Callable[[], bytes]) -> None:
+        """Bring a replicate's run up to a state that it passes through.
+
+        Args:
+            trial, number: the replicate.
+            header: of the state: the measures of every epoch so far.
+            payload: reads the state's payload; called once, for the model after the last epoch.
+        """
+        if self.is_complete(trial, number):
+            return
+        child = self._take_up(trial, number)
+        assert child.epochs is not None
+        measures: Sequence[Json] = header["measures"]
+        last = len(measures) == trial.epochs
+        if child.status != "RUNNING":  # it had failed or been stopped, and goes on
+            self._client.update_run(child.run_id, status="RUNNING")
+            if child.reason:
+                self._client.delete_tag(child.run_id, FAILED_BECAUSE)
+            child.status, child.reason = "RUNNING", ""
+        if child.epochs >= len(measures) and not last:
+            return
+        model = self._log_model(child, trial, number, payload) if last else None
+        clock = self._created
+        batch: list[Metric] = []
+        for step, (epoch, seconds) in enumerate(zip(measures, header["wall_seconds"], strict=True)):
+            clock += int(1000 * seconds)
+            whole = last and step == trial.epochs - 1
+            if step >= child.epochs or whole:  # MLflow keeps one of two equal metrics
+                metrics = _metrics(epoch, step, clock, model if whole else None)
+                if len(batch) + len(metrics) > BATCH:  # an epoch is written whole or not at all
+                    self._client.log_batch(child.run_id, metrics=batch)
+                    batch = []
+                batch += metrics
+        tags: dict[str, object] = {"study.stopped_early": True} if trial.stopped else {}
+        tags |= {"study.epochs": len(measures), "study.key": header["key"], "study.provenance": _provenance(header)}
+        self._client.log_batch(
+            child.run_id, metrics=batch, tags=[RunTag(name, str(value)) for name, value in tags.items()]
+        )
+        child.epochs = max(child.epochs, len(measures))
+        if last:
+            self._client.set_terminated(child.run_id, "FINISHED", end_time=clock)
+            child.status = "FINISHED"
+
+    def _take_up(self, trial: PlannedTrial, number: int) -> _Child:
+        """A replicate's run, described."""
+        child = self._children.get((trial.name, number)) or self._create(trial, number)
+        if not child.described:
+            self._describe(child.run_id, self._parameters(trial, number))
+            child.described, child.epochs = True, 0  # none is written before
+        if child.epochs is None:
+            history = self._client.get_metric_history(child.run_id, "lr")
+            child.epochs = max((metric.step for metric in history), default=-1) + 1
+        return child
+
+    def _parameters(self, trial: PlannedTrial, number: int) -> dict[str, str]:
+        """Of a replicate's run, and of its model."""
+        shown: dict[str, Any] = {"space": trial.space, "trial": trial.label, "replicate": number}
+        if trial.champion_of:
+            shown["champion_of"] = trial.champion_of
+        return _texts(shown | {**self._draft.work.parameters(trial.config, number, self._plan.machine)})
+
+    def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
+        """Mark a replicate's run as failed, with the reason."""
+        child = self._children.get((trial.name, number))
+        if child is None or (child.status, child.reason) != ("FAILED", reason):
+            child = self._take_up(trial, number)
+            self._client.set_tag(child.run_id, FAILED_BECAUSE, reason)
+            self._client.set_terminated(child.run_id, "FAILED")
+            child.status, child.reason = "FAILED", reason
+
+    def finish(self, status: str, files: Mapping[str, bytes | str]) -> None:
+        """Log the report's files to the parent run and close it as FINISHED, FAILED or KILLED (resumable).
+
+        What is not at its end by then is not RUNNING either: it is KILLED until a resume goes on with it.
+        """
+        assert self._parent is not None
+        for child in self._children.values():
+            if child.status == "RUNNING":
+                self._client.set_terminated(child.run_id, "KILLED")
+                child.status = "KILLED"
+        run_id = self._parent.info.run_id
+        for name, content in files.items():
+            if isinstance(content, str):
+                self._client.log_text(run_id, content, name)
+            else:
+                import tempfile
+
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder, name)
+                    path.write_bytes(content)
+                    self._client.log_artifact(run_id, str(path))
+        self._log_plan()
+        self._client.set_tag(run_id, FINISHED, self._plan.content)
+        self._client.set_terminated(run_id, status)
+        self._parent = self._client.get_run(run_id)
+
+    def register(self, name: str, champions: Sequence[PlannedTrial]) -> None:
+        """Register the models of a search's champions; the alias `champion` stands for the first of them.
+
+        The model is that of a champion's first fresh replicate: which of them is best is not asked.
+        """
+        found = []
+        for trial in champions:
+            number, key = next(iter(trial.by_replicate.items()))
+            child = self._children.get((trial.name, number))
+            if child is not None:
+                found.append((child.run_id, key, {"study.trial": trial.name, "study.run": self._plan.run}))
+        self._models.register(name, found)
+
+    def _find_experiment(self, artifacts: Path | None) -> str:
+        plan = self._plan
+        tags = {"study.run": plan.run, "study": plan.study, **views.tags(plan, self._draft.work.parameters)}
+        found = self._client.get_experiment_by_name(plan.run)
+        if found is None:
+            location = (artifacts / plan.run).absolute().as_uri() if artifacts else None
+            tags["mlflow.note.content"] = self._note()
+            return str(self._client.create_experiment(plan.run, artifact_location=location, tags=tags))
+        if found.lifecycle_stage == "deleted":
+            remedy = f"restore it (mlflow experiments restore -x {found.experiment_id}) or give the run another --name"
+            raise Refusal("MLflow experiment", plan.run, f"it was deleted: {remedy}")
+        for name, value in tags.items() - found.tags.items():  # the plan has grown
+            self._client.set_experiment_tag(found.experiment_id, name, value)
+        return str(found.experiment_id)
+
+    def _all_runs(self) -> list[Run]:
+        runs, token = [], None
+        while True:
+            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
+            runs += page
+            token = page.token
+            if not token:
+                generation = str(self._plan.generation)
+                return [run for run in runs if run.data.tags.get("study.generation") == generation]
+
+    def _create(self, trial: PlannedTrial, number: int) -> _Child:
+        assert self._parent is not None
+        tags = {
+            "mlflow.parentRunId": self._parent.info.run_id,
+            "study.kind": "replicate",
+            "study.run": self._plan.run,
+            "study.space": trial.space,
+            "study.trial": trial.name,
+            "study.replicate": str(number),
+            "study.generation": str(self._plan.generation),
+        }
+        name = (trial.name, number)
+        run = self._find_child(name) if name in self._unanswered else None
+        if run is None:
+            self._unanswered.add(name)
+            run = self._client.create_run(
+                self._experiment, start_time=self._created, tags=tags, run_name=f"{trial.label} r{number}"
+            )
+        child = _Child.of(run)
+        self._children[name] = child
+        return child
+
+    def _find_child(self, name: tuple[str, int]) -> Run | None:
+        """A replicate's run that was created, but whose answer an outage took away."""
+        found = (run for run in self._all_runs() if run.data.tags.get("study.kind") == "replicate")
+        return next((run for run in found if _replicate(run) == name), None)
+
+    def _log_model(self, child: _Child, trial: PlannedTrial, number: int, payload: Callable[[], bytes]) -> str:
+        def save(folder: Path, model: Model) -> None:
+            self._draft.work.exporter(trial.config)(payload(), folder, model)
+
+        return self._models.log(child.run_id, self._parameters(trial, number), trial.epochs - 1, save)
+
+    def _note(self) -> str:
+        titles = "\n".join(f"- {space.title}" for space in self._plan.spaces)
+        return f"{titles}\n\nCompare combinations: group the runs below by `combination`; each is one replicate."
+
+
+@dataclass
+class _Child:
+    """What is known of a replicate's MLflow run; not all that it holds, which would be the driver's memory.
+
+    Attributes:
+        run_id, status: as MLflow has them.
+        reason: why it failed.
+        described: whether it has its parameters.
+        epochs: how many it holds; None until somebody needs it.
+    """
+
+    run_id: str
+    status: str
+    reason: str
+    described: bool
+    epochs: int | None = None
+
+    @classmethod
+    def of(cls, run: Run) -> _Child:
+        tags = run.data.tags
+        return cls(run.info.run_id, run.info.status, tags.get(FAILED_BECAUSE, ""), DESCRIBED in tags)
+
+
+def _replicate(run: Run) -> tuple[str, int]:
+    """Whose run it is: a trial's name, and a replicate's number."""
+    return run.data.tags["study.trial"], int(run.data.tags["study.replicate"])
+
+
+def _create_whole(uri: str) -> None:
+    """Make a new SQLite database under another name and move it: MLflow cannot use one whose creation was stopped."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+        temporary.replace(path)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an MLflow call failed because its server or database is away, and not because of what was asked."""
+    import requests
+    import sqlalchemy.exc
+
+    if isinstance(error, MlflowException):
+        return error.error_code in _AWAY
+    return isinstance(error, (requests.RequestException, sqlalchemy.exc.SQLAlchemyError))
+
+
+def _metrics(epoch: Json, step: int, clock: int, model: str | None) -> list[Metric]:
+    """An epoch's scalars: the curves every epoch; what is read at the end, and each class, with the last one only.
+
+    The last epoch is the one that has a model; its metrics are the model's as well. Each metric costs a row, and the
+    driver's time; the store holds them all.
+    """
+    found = [
+        Metric(name, value, clock, step, model_id=model)
+        for name, value in epoch.items()
+        if not isinstance(value, list) and (model or name.startswith(CURVES))
+    ]
+    classes = epoch.get("test/class_accuracy", [])
+    if model and len(classes) <= CLASSES:
+        found += [
+            Metric(f"test/class/{rank:04d}", value, clock, step, model_id=model) for rank, value in enumerate(classes)
+        ]
+    # By the last epoch whose lr is there, a later start knows how far this run is.
+    return sorted(found, key=lambda metric: metric.key == "lr")
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as MLflow takes them; what is a text already stays as it is."""
+
+    def text(value: Any) -> str:
+        plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return plain if len(plain) <= 6000 else plain[:5997] + "..."
+
+    return {name: text(value) for name, value in values.items()}
+
+
+def _provenance(header: Json) -> str:
+    """Which run trained which epochs: inherited ones are shown whole, and here is where they come from."""
+    parts = header["provenance"]
+    stops = [part["from_epoch"] for part in parts[1:]] + [header["epochs"]]
+    return "; ".join(
+        f"epochs {part['from_epoch']}-{stop - 1} by {part['run']} on {part['host']}"
+        for part, stop in zip(parts, stops, strict=True)
+    )
