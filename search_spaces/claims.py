@@ -19,14 +19,14 @@ from dataclasses import replace
 from functools import cache
 
 from search_spaces import figure1, table6, table7, table9, table11
-from search_spaces.shared.protocol import CIFAR, DATA_DOMAIN, about, class_counts, column_names
+from search_spaces.shared.options import Asked
+from search_spaces.shared.protocol import CIFAR, about, class_counts, column_names, table
 from study.report.exhibits import NOTHING, Cell, Figure, Table
 from study.report.results import Result, Results
 from study.report.statistics import Difference, paired
 from study.space import Choice, Contrast, Request, Space, Trial
 from trainables.config import Config
 from trainables.exponents import SAMPLERS
-from trainables.work import WORK
 
 PARTS: Mapping[str, Callable[[Request], Space]] = {
     "Table 6": table6.space,
@@ -85,21 +85,20 @@ CONTRASTS = (
 def space(request: Request) -> Space:
     """The trials of all the tables that the claims are about."""
     trials = _trials(request)
-    return Space(
+    return table(
+        request,
         name="claims",
         title="The paper's claims, and what they cost",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "cell": Choice(_cells())},
+        trials=trials,
+        domain={"cell": Choice(_cells())},
         contrasts=about(CONTRASTS, trials),
         evidence="same question, other data (Tables 7 and 9, Figure 1); exploratory (Tables 6 and 11)",
-        work=WORK,
-        paper_columns=column_names(CIFAR),
-        view=view,
+        columns=column_names(CIFAR),
     )
 
 
 def _trials(request: Request) -> list[Trial]:
-    own = replace(request, options={})  # which are for single tables
+    own = replace(request, options=vars(Asked.of(request)))  # others are for single tables
     trials = []
     for part, function in PARTS.items():
         for each in function(own).trials:
@@ -111,7 +110,9 @@ def _trials(request: Request) -> list[Trial]:
 @cache
 def _cells() -> tuple[str, ...]:
     """Every row there can be, whatever the data."""
-    return tuple(dict.fromkeys(each.row for paper in (False, True) for each in _trials(Request(paper=paper))))
+    return tuple(
+        dict.fromkeys(each.row for request in (Request(), Request({"paper": True})) for each in _trials(request))
+    )
 
 
 def view(results: Results) -> list[Table | Figure]:
@@ -134,9 +135,9 @@ def _verdicts(results: Results) -> Table:
 def _verdict(results: Results, claim: str, found: Sequence[Difference]) -> list[str]:
     printed = []
     for each in found:
-        better, worse = (results[row, each.column].trial.paper for row in (each.contrast.better, each.contrast.worse))
+        better, worse = (results[row, each.column].trial.printed for row in (each.contrast.better, each.contrast.worse))
         if better is not None and worse is not None:
-            printed.append(better - worse)
+            printed.append(better.value - worse.value)
     verdicts = [each.verdict.partition(":")[0] for each in found]
     counts = [verdicts.count(word) for word in ("supported", "contradicted")]
     ours = _range([each.estimate.mean for each in found])
@@ -167,8 +168,8 @@ def _efficiency(results: Results, column: str) -> Table:
         epochs = needed[config.method] = epochs_needed(result, switch)
         spent = {r: factor * sum(each[switch : switch + epochs[r]]) for r, each in result.wall_seconds().items()}
         processed = {r: n * images for r, n in epochs.items()}
-        whole = str(images * result.trial.epochs)
-        rows.append([config.method, Cell(epochs), Cell(spent), Cell(processed, digits=0), str(images), whole])
+        whole = str(images * result.planned.epochs)
+        rows.append([config.method, Cell(epochs), Cell(spent), Cell(processed, decimals=0), str(images), whole])
     head = ["method", "epochs since the switch", unit, "images", "images an epoch", "images in all"]
     models = ", ".join(sorted(frozenset[str]().union(*(result.hardware for result in own))))
     notes = [

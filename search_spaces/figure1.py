@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import Any
 
 from search_spaces.shared.protocol import (
-    DATA_DOMAIN,
     MAIN,
     RECIPE,
     bases,
     class_counts,
     column_names,
+    table,
     trial,
     under_recipe,
 )
@@ -29,7 +29,6 @@ from study.space import Request, Space
 from trainables import methods
 from trainables.config import Config
 from trainables.exponents import SAMPLERS
-from trainables.work import WORK
 
 
 def space(request: Request) -> Space:
@@ -40,16 +39,15 @@ def space(request: Request) -> Space:
         for method in (methods.cross_entropy, methods.bbn, methods.switching):
             config, row = under_recipe(request, method(base))
             trials.append(trial(config, row, {"method": config.method}))
-    return Space(
+    return table(
+        request,
         name="figure1",
         title="Figure 1: sampling weights, and test accuracy by epoch",
-        trials=tuple(trials),
-        domain=DATA_DOMAIN,
+        trials=trials,
+        domain={},
         evidence="same question, other data",
-        work=WORK,
-        paper_columns=column_names((MAIN,)),
-        options=RECIPE,
-        view=view,
+        columns=column_names((MAIN,)),
+        options=(RECIPE,),
     )
 
 

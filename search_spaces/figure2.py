@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column_names, trial
+from search_spaces.shared.protocol import MAIN, bases, class_counts, column_names, table, trial
 from study.report.exhibits import Figure
 from study.report.plotting import panels, slug
 from study.report.results import Results
 from study.space import Choice, Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.work import WORK
 
 PROCEDURES: Mapping[str, methods.Method] = {"standard": methods.cross_entropy, "ours": methods.switching}
 
@@ -33,15 +32,14 @@ def space(request: Request) -> Space:
         class_counts(base)
         for row, method in PROCEDURES.items():
             trials.append(trial(replace(method(base), measures=("fit",)), row, {"procedure": row}))
-    return Space(
+    return table(
+        request,
         name="figure2",
         title="Figure 2: learning speed of four classes, standard and ours",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "procedure": Choice(tuple(PROCEDURES))},
+        trials=trials,
+        domain={"procedure": Choice(tuple(PROCEDURES))},
         evidence="exploratory",
-        work=WORK,
-        paper_columns=column_names((MAIN,)),
-        view=view,
+        columns=column_names((MAIN,)),
     )
 
 

@@ -30,7 +30,7 @@ PANELS = 10  # of more classes, so many at equal distances
 def space(request: Request) -> Space:
     """Table 8's runs."""
     title = "Figure 3: learned and forgetting events of each image of the long-tailed set"
-    return replace(table8.space(request), name="figure3", title=title, view=view)
+    return replace(table8.space(request), name="figure3", title=title)
 
 
 def view(results: Results) -> list[Figure]:
@@ -53,7 +53,7 @@ def scatter(result: Result, events: tuple[Floats, Floats], counts: Sequence[int]
     """
     ends = [sum(counts[: rank + 1]) for rank in range(len(counts))]
     ranks = sorted({round(step * (len(counts) - 1) / (PANELS - 1)) for step in range(PANELS)})
-    epochs, runs = result.trial.epochs, len(result.observed("learned"))
+    epochs, runs = result.planned.epochs, len(result.observed("learned"))
 
     def draw(figure: Any) -> None:
         panels = figure.subplots(-(-len(ranks) // 2), 2, sharex=True, sharey=True, squeeze=False).flat

@@ -41,7 +41,7 @@ def space(request: Request) -> Space:
         whole = replace(config, imbalance=1.0)
         balanced.append(replace(each, row=BALANCED, config=whole.to_json(), axes={**each.axes, "imbalance": 1.0}))
     title = "Figure 4: the same images when the balanced set is trained on"
-    return replace(made, name="figure4", title=title, trials=(*made.trials, *balanced), view=view)
+    return replace(made, name="figure4", title=title, trials=(*made.trials, *balanced))
 
 
 def view(results: Results) -> list[Table | Figure]:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from search_spaces import figure2
 from study.space import Request, Space
 
+view = figure2.view
+
 
 def space(request: Request) -> Space:
     """Figure 2's runs."""

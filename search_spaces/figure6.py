@@ -14,6 +14,8 @@ from search_spaces.shared.protocol import class_counts
 from study.space import Request, Space
 from trainables.config import Config
 
+view = figure2.view
+
 
 def space(request: Request) -> Space:
     """Table 14's runs of the standard procedure at constant rates."""
@@ -29,4 +31,4 @@ def constant_rates(request: Request, procedure: str) -> Space:
         class_counts(Config.from_json(each.config))
         if each.axes["procedure"] == procedure and each.axes["rate"] != table14.STAGE_WISE:
             trials.append(replace(each, row=f"lr = {each.axes['rate']}"))
-    return replace(made, trials=tuple(trials), contrasts=(), evidence="exploratory", view=figure2.view)
+    return replace(made, trials=tuple(trials), contrasts=(), evidence=made.evidence and "exploratory")

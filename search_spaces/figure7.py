@@ -9,8 +9,10 @@ paper's claims: switching always speeds small classes up, at some damage to larg
 
 from dataclasses import replace
 
-from search_spaces import figure6
+from search_spaces import figure2, figure6
 from study.space import Request, Space
+
+view = figure2.view
 
 
 def space(request: Request) -> Space:

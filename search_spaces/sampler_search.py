@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from search_spaces.shared.protocol import bases, trial
+from search_spaces.shared.options import CROSSED, Asked
+from search_spaces.shared.protocol import bases, table, trial
 from study.errors import Refusal
 from study.space import Integer, OpenSearch, Real, Request, Space, Trial
 from trainables.data.datasets import facts
-from trainables.work import WORK
 
 TRIALS = 50
 REPORTED = ("test/top1", "holdout/top1")  # all test images; the half of them that chooses nothing
@@ -33,7 +33,12 @@ def space(request: Request) -> Space:
     """The search on one data set."""
     configs = bases(request, (("cifar10", 50.0),))
     if len(configs) > 1:
-        raise Refusal("--data", ", ".join(request.data) or request.imbalance, "one data set at one imbalance factor")
+        asked = Asked.of(request)
+        raise Refusal(
+            "--data", ", ".join(asked.data) or asked.imbalance, "must be one data set at one imbalance factor"
+        )
+    if CROSSED in Asked.of(request).vary:
+        raise Refusal("--vary", CROSSED, "must be seed, subset, split or all for sampler_search, an open search")
     config = configs[0]
     known = facts(config.dataset)
     shots = {} if known.lists is not None else known.shots(config.imbalance)  # lists have classes of every shot
@@ -41,13 +46,14 @@ def space(request: Request) -> Space:
     for name in request.objectives:
         if name not in OBJECTIVES or name in empty:
             some = ", ".join(each for each in OBJECTIVES if each not in empty)
-            raise Refusal("--objectives", name, f"some of {some} would do, with commas between them")
+            raise Refusal("--objectives", name, f"must be some of {some}, with commas between them")
 
     def point(values: Mapping[str, Any]) -> Trial:
         cell = replace(config, first=values["first_q"], switch=values["switch_q"], S=values["S"])
         return trial(cell, cell.combination, values, {})
 
-    return Space(
+    return table(
+        request,
         name="sampler_search",
         title="Open search: first exponent, switch exponent and S",
         trials=(),
@@ -59,5 +65,4 @@ def space(request: Request) -> Space:
         objectives=tuple(f"val/{name}" for name in request.objectives or ("top1",)),
         search=OpenSearch(point=point, base=config.to_json(), trials=request.trials or TRIALS, reported=REPORTED),
         evidence="exploratory",
-        work=WORK,
     )

@@ -12,14 +12,15 @@ not have: τ-normalisation, post-hoc and in-training logit adjustment, balanced 
 from collections.abc import Mapping
 from dataclasses import replace
 
+from search_spaces.shared.options import text
 from search_spaces.shared.protocol import (
     CIFAR,
-    DATA_DOMAIN,
     READ_OUT_TAUS,
     RECIPE,
     against,
     bases,
     column_names,
+    table,
     trial,
     under_recipe,
 )
@@ -27,10 +28,9 @@ from study.errors import Refusal
 from study.report.exhibits import Figure, Table
 from study.report.grids import at_edges, grid, printed_row
 from study.report.results import Results
-from study.space import Choice, Request, Space
+from study.space import Choice, Option, Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.work import WORK
 
 DIGITS = (50.0, 20.0, 10.0)
 
@@ -59,7 +59,7 @@ METHODS = Choice(tuple(method(Config()).method for method, _, _ in ROWS))
 COPIED = dict(zip(column_names(CIFAR), (70.4, 74.8, 86.7, 38.3, 43.9, 55.7), strict=True))
 
 SHARES = {"others": "to all classes but the label (its paper's eq. 4)", "all": "to all classes (its code)"}
-SMOOTHING = {"smoothing": "label-aware smoothing gives ε " + ", or ".join(f"{k}: {v}" for k, v in SHARES.items())}
+SMOOTHING = Option("smoothing", "label-aware smoothing gives ε " + ", or ".join(f"{k}: {v}" for k, v in SHARES.items()))
 
 READ_OUTS = {"τ-normalised": "tau_normalised/top1", "Post-hoc logit adjustment": "adjusted/top1"}
 
@@ -67,7 +67,7 @@ READ_OUTS = {"τ-normalised": "tau_normalised/top1", "Post-hoc logit adjustment"
 def space(request: Request) -> Space:
     """Every method on every data set asked for."""
     trials = []
-    share = request.options.get("smoothing", "others")
+    share = text(request, "smoothing", "others")
     if share not in SHARES:
         raise Refusal("-o smoothing", share, f"must be {' or '.join(SHARES)}")
     for base in bases(request, CIFAR, DIGITS):
@@ -78,17 +78,16 @@ def space(request: Request) -> Space:
             axes = {"method": config.method}
             measure = READ_OUTS.get(config.method, "")
             trials.append(trial(config, row, axes, paper, provenance=provenance, measure=measure))
-    return Space(
+    return table(
+        request,
         name="table1",
         title="Table 1: top-1 accuracy of every method on long-tailed CIFAR",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "method": METHODS},
+        trials=trials,
+        domain={"method": METHODS},
         contrasts=against(trials, "Ours (S = 1)", "Cross Entropy", "CE-DRS", "BBN"),
         evidence="same question, other data",
-        work=WORK,
-        paper_columns=column_names(CIFAR),
-        options={**RECIPE, **SMOOTHING},
-        view=view,
+        columns=column_names(CIFAR),
+        options=(RECIPE, SMOOTHING),
     )
 
 

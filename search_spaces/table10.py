@@ -18,15 +18,15 @@ import math
 from pathlib import Path
 
 from search_spaces import table8
-from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column, column_names, trial
+from search_spaces.shared.options import text
+from search_spaces.shared.protocol import MAIN, bases, class_counts, column, column_names, table, trial
 from study.errors import Refusal
 from study.report.exhibits import Figure, Table
 from study.report.grids import grid
 from study.report.results import Results
-from study.space import Choice, Contrast, Request, Space
+from study.space import Choice, Contrast, Option, Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.work import WORK
 
 MEASURED = Path(__file__).parent / "results" / "table8-digits.json"
 OPTION = "-o irregularity"
@@ -39,7 +39,7 @@ REMEDY = (
 def space(request: Request) -> Space:
     """Both weights on every data set asked for."""
     trials, configs = [], bases(request, (MAIN,), alike=("split", "subset"))
-    given = request.options.get("irregularity", "")
+    given = text(request, "irregularity")
     if len(configs) > 1 and given and not given.lstrip().startswith("{"):
         raise Refusal(
             OPTION, given[:40], f"one of {', '.join(map(column, configs))} would do: they are of one data set"
@@ -55,17 +55,16 @@ def space(request: Request) -> Space:
         }
         trials.append(trial(methods.switching(config), "cardinality", {"weight": "cardinality"}, {MAIN: 82.9}))
         trials.append(trial(by_irregularity, "irregularity", axes, {MAIN: 82.8}))
-    return Space(
+    return table(
+        request,
         name="table10",
         title="Table 10: sampling weights by cardinality and by irregularity",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "weight": Choice(("cardinality", "irregularity"))},
+        trials=trials,
+        domain={"weight": Choice(("cardinality", "irregularity"))},
         contrasts=(Contrast(better="irregularity", worse="cardinality", margin=1.0),),
         evidence="exploratory",
-        work=WORK,
-        paper_columns=column_names((MAIN,)),
-        options={"irregularity": f"each class's, for table10: {REMEDY}"},
-        view=view,
+        columns=column_names((MAIN,)),
+        options=(Option("irregularity", f"each class's, for table10: {REMEDY}"),),
     )
 
 
@@ -75,7 +74,7 @@ def irregularities(request: Request, config: Config) -> tuple[list[float], str]:
     Raises:
         Refusal: if there is none for these data, or it is not one number ≥ 0 a class, some of them above 0.
     """
-    given, place = request.options.get("irregularity", ""), (config.dataset, config.imbalance)
+    given, place = text(request, "irregularity"), (config.dataset, config.imbalance)
     if not given and place == MAIN:
         return list(table8.IRREGULARITY), "as printed"
     source = "given"

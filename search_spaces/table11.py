@@ -10,12 +10,11 @@ training is better; a classifier drawn anew helps only where the sampler is not 
 
 from dataclasses import replace
 
-from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
+from search_spaces.shared.protocol import MAIN, bases, column_names, table, trial
 from study.report.exhibits import Figure, Table
 from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
 from trainables.exponents import SAMPLERS
-from trainables.work import WORK
 
 # By the switching sampler, then as `WAYS`.
 PAPER = {
@@ -46,21 +45,19 @@ def space(request: Request) -> Space:
                 }
                 row = f"{switch}, {axes['training']}" + (", re-trained" if anew else "")
                 trials.append(trial(cell, row, axes, {MAIN: figure}))
-    return Space(
+    return table(
+        request,
         name="table11",
         title="Table 11: decoupled and joint training after the switch",
-        trials=tuple(trials),
+        trials=trials,
         domain={
-            **DATA_DOMAIN,
             "switch": Choice(tuple(SAMPLERS)),
             "training": Choice(("joint", "fixed")),
             "classifier": Choice(("kept", "re-trained")),
         },
         contrasts=HYPOTHESES,
         evidence="exploratory",
-        work=WORK,
-        paper_columns=column_names((MAIN,)),
-        view=view,
+        columns=column_names((MAIN,)),
     )
 
 

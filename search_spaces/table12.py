@@ -10,13 +10,12 @@ under CB are cRT. The paper's claim: our features are better (under IB slightly 
 
 from dataclasses import replace
 
-from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
+from search_spaces.shared.protocol import MAIN, bases, column_names, table, trial
 from study.report.exhibits import Figure, Table
 from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
 from trainables import methods
 from trainables.exponents import SAMPLERS
-from trainables.work import WORK
 
 # The training behind the features, and the figures as `SAMPLERS`.
 FEATURES: dict[str, tuple[methods.Method, tuple[float, ...]]] = {
@@ -34,16 +33,15 @@ def space(request: Request) -> Space:
                 row = f"{feature}, {sampler}"
                 cell = replace(method(base), method=f"{feature} features, {sampler}", retrain=sampler)
                 trials.append(trial(cell, row, {"feature": feature, "retrain": sampler}, {MAIN: figure}))
-    return Space(
+    return table(
+        request,
         name="table12",
         title="Table 12: quality of the features of standard training and of ours",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "feature": Choice(tuple(FEATURES)), "retrain": Choice(tuple(SAMPLERS))},
+        trials=trials,
+        domain={"feature": Choice(tuple(FEATURES)), "retrain": Choice(tuple(SAMPLERS))},
         contrasts=tuple(Contrast(better=f"Our, {sampler}", worse=f"Standard, {sampler}") for sampler in ("CB", "CR")),
         evidence="exploratory",
-        work=WORK,
-        paper_columns=column_names((MAIN,)),
-        view=view,
+        columns=column_names((MAIN,)),
     )
 
 

@@ -12,15 +12,15 @@ The paper's claim: ours has the highest accuracy and the lowest total error.
 
 from dataclasses import replace
 
-from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, against, bases, column_names, trial
+from search_spaces.shared.options import CROSSED, Asked, varying
+from search_spaces.shared.protocol import MAIN, against, bases, column_names, table, trial
 from study.errors import Refusal
-from study.report.exhibits import Cell, Figure, Printed, Statistic, Table
+from study.report.exhibits import Cell, Figure, Statistic, Table
 from study.report.results import Result, Results
 from study.report.statistics import mean
-from study.space import CROSSED, Choice, Request, Space
+from study.space import Choice, Printed, Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.work import WORK
 
 RUNS = 10
 
@@ -44,24 +44,23 @@ METHODS = tuple(name for _, name, _ in ROWS)
 def space(request: Request) -> Space:
     """Ten runs of each method on every data set asked for."""
     trials = []
-    if CROSSED in request.vary:
+    if CROSSED in Asked.of(request).vary:
         raise Refusal("--vary", CROSSED, "must be seed, subset or all: bias and variance are over independent runs")
-    request = replace(request, vary=request.vary or ("all",))
+    request = varying(request, "all")
     for base in bases(request, (MAIN,), alike=("split",)):
         for method, name, (accuracy, *_) in ROWS:
             config = replace(method(base), method=name)
             paper = {MAIN: round(100 * accuracy, 1)}
             trials.append(trial(config, name, {"method": name}, paper, least=RUNS))
-    return Space(
+    return table(
+        request,
         name="table13",
         title="Table 13: bias², variance and total error",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "method": Choice(METHODS)},
+        trials=trials,
+        domain={"method": Choice(METHODS)},
         contrasts=against(trials, "Ours (S = 1)", *METHODS[:-1]),
         evidence="exploratory",
-        work=WORK,
-        paper_columns=column_names((MAIN,)),
-        view=view,
+        columns=column_names((MAIN,)),
     )
 
 
@@ -106,7 +105,7 @@ def _cells(result: Result, figures: tuple[float, ...]) -> list[Cell]:
     ]
     axes = result.trial.axes
     statistics = (
-        Cell(printed=figure, digits=3, axes=axes, statistic=each)
+        Cell(printed=figure, decimals=3, axes=axes, statistic=each)
         for figure, each in zip(printed[1:], over, strict=True)
     )
     return [Cell(accuracy, printed[0], 3, axes), *statistics]

@@ -10,13 +10,12 @@ paper's claims: ours is better at every rate, and the stage-wise one is the best
 
 from dataclasses import replace
 
-from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
+from search_spaces.shared.protocol import MAIN, bases, column_names, table, trial
 from study.report.exhibits import Figure, Table
 from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.work import WORK
 
 STAGE_WISE = "stage-wise"
 RATES = (0.1, 0.02, 0.01, 0.001)
@@ -55,16 +54,15 @@ def space(request: Request) -> Space:
                 config = method(base) if rate == STAGE_WISE else constant(method(base), float(rate))
                 axes = {"procedure": procedure, "rate": rate}
                 trials.append(trial(config, f"{procedure}, {rate}", axes, {MAIN: figures[place]}))
-    return Space(
+    return table(
+        request,
         name="table14",
         title="Table 14: constant and stage-wise learning rates",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "procedure": Choice(tuple(PROCEDURES)), "rate": Choice(tuple(PAPER))},
+        trials=trials,
+        domain={"procedure": Choice(tuple(PROCEDURES)), "rate": Choice(tuple(PAPER))},
         contrasts=HYPOTHESES,
         evidence="same question, other data",
-        work=WORK,
-        paper_columns=column_names((MAIN,)),
-        view=view,
+        columns=column_names((MAIN,)),
     )
 
 

@@ -12,21 +12,21 @@ prints one figure are trained for 90 epochs only.
 
 from dataclasses import replace
 
+from search_spaces.shared.options import Asked
 from search_spaces.shared.protocol import (
-    DATA_DOMAIN,
     RECIPE,
     after_the_standard_procedure,
     against,
     bases,
     column_names,
     in_part,
+    table,
     trial,
     under_recipe,
 )
 from study.space import Choice, Integer, Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.work import WORK
 
 COLUMN = ("inaturalist2018", 500.0)
 PAPER_LENGTHS = (", resnet50, 90 epochs", ", resnet50, 200 epochs")
@@ -58,7 +58,7 @@ def space(request: Request) -> Space:
     """Every method in each length that the paper has of it, on every data set asked for."""
     trials = []
     for base in bases(request, (COLUMN,)):
-        lengths = (base,) if request.short else (base, long(base))
+        lengths = (base,) if Asked.of(request).short else (base, long(base))
         late = " / ".join(f"S = {after_the_standard_procedure(length).S}" for length in lengths)
         for place, length in enumerate(lengths):
             for method, figures, provenance in ROWS:
@@ -73,14 +73,14 @@ def space(request: Request) -> Space:
                     )
                     part = f", {base.backbone}, {length.epochs} epochs"
                     trials.append(in_part(made, part, PAPER_LENGTHS[place]))
-    return Space(
+    return table(
+        request,
         name="table2",
         title="Table 2: top-1 accuracy of a ResNet-50 on iNaturalist 2018",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "method": METHODS, "epochs": Integer(1, 10_000)},
+        trials=trials,
+        domain={"method": METHODS, "epochs": Integer(1, 10_000)},
         contrasts=against(trials, "Ours (S = 1)", "Decouple-cRT", "Decouple-LWS", "BBN"),
         evidence="mechanics only",
-        work=WORK,
-        paper_columns=column_names((COLUMN,), *PAPER_LENGTHS),
-        options=RECIPE,
+        columns=column_names((COLUMN,), *PAPER_LENGTHS),
+        options=(RECIPE,),
     )

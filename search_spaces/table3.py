@@ -12,13 +12,13 @@ OLTR (Liu et al., 2019) stands beside as the paper prints it.
 from dataclasses import replace
 
 from search_spaces.shared.protocol import (
-    DATA_DOMAIN,
     RECIPE,
     after_the_standard_procedure,
     against,
     bases,
     column_names,
     in_part,
+    table,
     trial,
     under_recipe,
 )
@@ -28,7 +28,6 @@ from study.report.results import Results
 from study.space import Choice, Request, Space
 from trainables import methods
 from trainables.config import BACKBONES, Config
-from trainables.work import WORK
 
 COLUMN = ("imagenet-lt", 256.0)
 PAPER_BACKBONES = (", resnet50", ", resnext50")
@@ -61,17 +60,16 @@ def space(request: Request) -> Space:
                     provenance=provenance,
                 )
                 trials.append(in_part(made, f", {backbone}", PAPER_BACKBONES[place]))
-    return Space(
+    return table(
+        request,
         name="table3",
         title="Table 3: top-1 accuracy by backbone on ImageNet-LT",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "method": METHODS, "backbone": Choice(BACKBONES)},
+        trials=trials,
+        domain={"method": METHODS, "backbone": Choice(BACKBONES)},
         contrasts=against(trials, "Ours (S = 1)", "Cross Entropy", "Decouple-cRT", "BBN"),
         evidence="mechanics only",
-        work=WORK,
-        paper_columns=column_names((COLUMN,), *PAPER_BACKBONES),
-        options=RECIPE,
-        view=view,
+        columns=column_names((COLUMN,), *PAPER_BACKBONES),
+        options=(RECIPE,),
     )
 
 

@@ -11,15 +11,14 @@ mean over its classes; in the paper, those of BBN make 41.9 for all and those of
 
 from collections.abc import Sequence
 
-from search_spaces.shared.protocol import DATA_DOMAIN, RECIPE, against, bases, column_names, trial, under_recipe
+from search_spaces.shared.protocol import RECIPE, against, bases, column_names, table, trial, under_recipe
+from search_spaces.shared.shots import by_shot
 from study.report.exhibits import Figure, Table
-from study.report.grids import by_shot
 from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space, Trial
 from trainables import methods
 from trainables.config import Config
 from trainables.data.datasets import facts
-from trainables.work import WORK
 
 COLUMN = ("cifar100", 100.0)
 
@@ -42,17 +41,16 @@ def space(request: Request) -> Space:
             config, row = under_recipe(request, method(base))
             axes = {"method": config.method}
             trials.append(trial(config, row, axes, {COLUMN: figure}, provenance=provenance))
-    return Space(
+    return table(
+        request,
         name="table4",
         title="Table 4: accuracy by shot on long-tailed CIFAR-100",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "method": Choice(METHODS)},
+        trials=trials,
+        domain={"method": Choice(METHODS)},
         contrasts=claims(trials),
         evidence="exploratory",
-        work=WORK,
-        paper_columns=column_names((COLUMN,)),
-        options=RECIPE,
-        view=view,
+        columns=column_names((COLUMN,)),
+        options=(RECIPE,),
     )
 
 

@@ -11,11 +11,10 @@ from dataclasses import replace
 
 from search_spaces import table3, table4
 from search_spaces.shared.protocol import column_names
-from study.plan.stored import PlannedTrial
+from search_spaces.shared.shots import by_shot
 from study.report.exhibits import Figure, Table
-from study.report.grids import by_shot
 from study.report.results import Results
-from study.space import Request, Space
+from study.space import Request, Space, Trial
 
 # Many, medium and few with a ResNet-50, and with a ResNeXt-50.
 PAPER = {
@@ -32,14 +31,15 @@ def space(request: Request) -> Space:
     """Table 3's trials with Table 5's claims and view."""
     same = table3.space(request)
     title = "Table 5: accuracy by shot and backbone on ImageNet-LT"
-    return replace(same, name="table5", title=title, contrasts=table4.claims(same.trials), view=view)
+    return replace(same, name="table5", title=title, contrasts=table4.claims(same.trials))
 
 
 def view(results: Results) -> list[Table | Figure]:
     """A table for each backbone."""
     places = column_names((table3.COLUMN,), *table3.PAPER_BACKBONES)
 
-    def figures(trial: PlannedTrial) -> tuple[float, ...]:
-        return PAPER[str(trial.axes["method"])][places.index(trial.paper_of)]
+    def figures(trial: Trial) -> tuple[float, ...]:
+        assert trial.printed is not None
+        return PAPER[str(trial.axes["method"])][places.index(trial.printed.of)]
 
     return [by_shot(results, column, figures, table4.notes(results, column)) for column in results.columns]

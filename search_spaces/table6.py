@@ -11,9 +11,8 @@ S = 1.
 
 from dataclasses import replace
 
-from search_spaces.shared.protocol import DATA_DOMAIN, about, bases, column_names, trial
+from search_spaces.shared.protocol import about, bases, column_names, table, trial
 from study.space import Contrast, Integer, Request, Space
-from trainables.work import WORK
 
 OFFSETS = (0, 1, 5, 10, 50)
 DIGITS_OFFSETS = (0, 1, 5, 10, 25)
@@ -34,13 +33,13 @@ def space(request: Request) -> Space:
             cell = replace(config, first="IB", switch="CR", S=S)
             paper = dict(zip(COLUMNS, PAPER[S], strict=True)) if S in PAPER else {}
             trials.append(trial(cell, f"S = {S}", {"first": "IB", "switch": "CR", "S": S}, paper))
-    return Space(
+    return table(
+        request,
         name="table6",
         title="Table 6: the switch offset S of IB⇒CR",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "S": Integer(0, 10_000)},
+        trials=trials,
+        domain={"S": Integer(0, 10_000)},
         contrasts=about(HYPOTHESES, trials),
         evidence="exploratory",
-        work=WORK,
-        paper_columns=column_names(COLUMNS),
+        columns=column_names(COLUMNS),
     )

@@ -9,12 +9,11 @@ middle sampler, the rest under the last. The paper's claims: CB first changes no
 
 from dataclasses import replace
 
-from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, column_names, trial
+from search_spaces.shared.protocol import MAIN, bases, column_names, table, trial
 from study.report.exhibits import Figure, Table
 from study.report.grids import grid
 from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
-from trainables.work import WORK
 
 SCHEDULES: dict[str, tuple[str, tuple[tuple[int, str], ...], float]] = {
     "CR": ("CR", (), 82.9),
@@ -36,16 +35,15 @@ def space(request: Request) -> Space:
             cell = replace(config, first="IB", switch=switch, then=then, S=1)
             axes: dict[str, str | int | float] = {"first": "IB", "switch": row, "S": 1}
             trials.append(trial(cell, row, axes, {MAIN: figure}))
-    return Space(
+    return table(
+        request,
         name="table7",
         title="Table 7: switching once or progressively, first sampler IB, S = 1",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "switch": Choice(tuple(SCHEDULES))},
+        trials=trials,
+        domain={"switch": Choice(tuple(SCHEDULES))},
         contrasts=HYPOTHESES,
         evidence="same question, other data",
-        work=WORK,
-        paper_columns=column_names((MAIN,)),
-        view=view,
+        columns=column_names((MAIN,)),
     )
 
 

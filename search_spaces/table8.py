@@ -19,14 +19,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.shared.protocol import DATA_DOMAIN, MAIN, bases, class_counts, column_name, column_names, trial
+from search_spaces.shared.protocol import MAIN, bases, class_counts, column_name, column_names, table, trial
 from study.report.exhibits import NOTHING, Figure, Table
 from study.report.plotting import slug, style
 from study.report.results import Result, Results
 from study.space import Request, Space
 from trainables import methods
 from trainables.config import Config
-from trainables.work import WORK
 
 if TYPE_CHECKING:
     from search_spaces.shared.analysis import Floats, Regularity
@@ -46,15 +45,14 @@ def space(request: Request) -> Space:
         class_counts(config)  # refuses data that have none before they are read
         runs = replace(methods.cross_entropy(config), seed=FIRST_SEED, measures=("events",))
         trials.append(trial(runs, runs.method, {}, least=RUNS))
-    return Space(
+    return table(
+        request,
         name="table8",
         title="Table 8: events and irregularity of each class under cross-entropy",
-        trials=tuple(trials),
-        domain=DATA_DOMAIN,
+        trials=trials,
+        domain={},
         evidence="mechanics only",
-        work=WORK,
-        paper_columns=column_names((MAIN,)),
-        view=view,
+        columns=column_names((MAIN,)),
     )
 
 

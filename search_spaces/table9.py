@@ -13,14 +13,13 @@ first sampler, and CR improves every first sampler (except CR itself on CIFAR-10
 
 from dataclasses import replace
 
-from search_spaces.shared.protocol import CIFAR, DATA_DOMAIN, READ_OUT_TAUS, bases, column_names, short_name, trial
+from search_spaces.shared.heat_maps import heat_maps
+from search_spaces.shared.protocol import CIFAR, READ_OUT_TAUS, bases, column_names, short_name, table, trial
 from study.report.exhibits import Figure, Table
 from study.report.grids import at_edges, grid
-from study.report.plotting import heat_maps
 from study.report.results import Results
 from study.space import Choice, Contrast, Integer, Request, Space
 from trainables.exponents import SAMPLERS
-from trainables.work import WORK
 
 # By the columns of `CIFAR`.
 PAPER = {
@@ -62,16 +61,15 @@ def space(request: Request) -> Space:
                 paper = dict(zip(CIFAR, PAPER[cell.combination], strict=True))
                 trials.append(trial(cell, cell.combination, {"first": first, "switch": switch, "S": 1}, paper))
     samplers = Choice(tuple(SAMPLERS))
-    return Space(
+    return table(
+        request,
         name="table9",
         title="Table 9: combinations of first and switch sampler, S = 1",
-        trials=tuple(trials),
-        domain={**DATA_DOMAIN, "first": samplers, "switch": samplers, "S": Integer(0, 10_000)},
+        trials=trials,
+        domain={"first": samplers, "switch": samplers, "S": Integer(0, 10_000)},
         contrasts=HYPOTHESES,
         evidence="same question, other data",
-        work=WORK,
-        paper_columns=column_names(CIFAR),
-        view=view,
+        columns=column_names(CIFAR),
     )
 
 

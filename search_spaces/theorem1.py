@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from search_spaces import figure2
+from search_spaces.shared.options import varying
 from search_spaces.shared.protocol import class_counts
 from study.report.exhibits import Cell, Figure, Table
 from study.report.plotting import curves, slug
@@ -36,8 +37,8 @@ GAP = "Q̂ + L_S(θ_IB) − L(θ_CR)"
 def space(request: Request) -> Space:
     """Figure 2's runs, each replicate on a subset of its own."""
     title = "Theorem 1: the bound's terms in two branches of one trunk"
-    request = replace(request, vary=request.vary or ("all",))
-    return replace(figure2.space(request), name="theorem1", title=title, view=view)
+    request = varying(request, "all")
+    return replace(figure2.space(request), name="theorem1", title=title)
 
 
 def view(results: Results) -> list[Table | Figure | None]:
@@ -86,7 +87,7 @@ def _of(results: Results, column: str) -> list[Table | Figure | None]:
         **{f"rank correlation of L̄_j with j at {theta}": runs for theta, runs in ordered.items()},
     }
     rows: list[list[str | Cell | None]] = [
-        [name, *(Cell({r: curve[at] for r, curve in runs.items()}, digits=4) for at in (0, -1))]
+        [name, *(Cell({r: curve[at] for r, curve in runs.items()}, decimals=4) for at in (0, -1))]
         for name, runs in shown.items()
     ]
     above = {r: 100 * float(np.mean(np.asarray(curve) > 0)) for r, curve in terms[GAP].items()}

@@ -1,47 +1,78 @@
-"""Where spaces are found: those shipped in `search_spaces`, by name; a user's own, by path."""
+"""Where spaces are found: installed ones, by name; a user's own, by path or by the name of a module."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from study.errors import Refusal, StudyError, one_line
-from study.space import Request, Space
+from study.space import Option, Request, Space
 
 SpaceFunction = Callable[[Request], Space]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def names() -> list[str]:
-    """The shipped spaces: table2 before table10."""
-    package = importlib.import_module("search_spaces")
-    found = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(found, key=lambda name: [part.zfill(3) for part in re.split(r"(\d+)", name)])
+    """The spaces that installed packages declare by entry points of the group ``study.spaces``; b2 before b10."""
+    return sorted(_installed(), key=lambda name: [part.zfill(3) for part in re.split(r"(\d+)", name)])
+
+
+@cache
+def _installed() -> Mapping[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="study.spaces")}
+
+
+@cache
+def options() -> Mapping[str, Option]:
+    """The options that installed packages declare by entry points of the group ``study.options``, by name."""
+    return {option.name: option for point in entry_points(group="study.options") for option in point.load()}
 
 
 def find(reference: str) -> tuple[SpaceFunction, Path]:
     """The function behind a reference, and its file.
 
     Args:
-        reference: a shipped space's name, or the path of a Python file; ``:function`` may follow (default: space).
+        reference: an installed space's name, the path of a Python file, or the name of a module; ``:function`` may
+            follow (default: space).
 
     Raises:
         Refusal: if there is no such space, or its file cannot be imported.
     """
     where, _, function = reference.partition(":")
     module = _module(reference, where)
-    found = getattr(module, function or "space", None)
+    point = _installed().get(where)
+    function = function or (point.attr if point is not None else "") or "space"
+    found = getattr(module, function, None)
     if not callable(found):
-        raise Refusal("space", reference, f"a function `{function or 'space'}(request)` in {where} would do")
+        raise Refusal("space", reference, f"a function `{function}(request)` in {where} would do")
     return found, Path(str(module.__file__))
+
+
+def view(reference: str) -> tuple[Callable[[Any], Any] | None, Path]:
+    """The function ``view(results)`` of the file that a space's function is in, if it has one; and that file.
+
+    Raises:
+        Refusal: as `find` does.
+    """
+    module = _module(reference, reference.partition(":")[0])
+    return getattr(module, "view", None), Path(str(module.__file__))
+
+
+def absolute(reference: str) -> str:
+    """The reference as it is found from anywhere: with the whole path of a file."""
+    where, colon, function = reference.partition(":")
+    return (str(Path(where).absolute()) if where.endswith(".py") else where) + colon + function
 
 
 def call(function: SpaceFunction, reference: str, request: Request) -> Space:
@@ -80,27 +111,44 @@ def _is_file(path: Path) -> bool:
 
 
 def _module(reference: str, where: str) -> ModuleType:
-    if where in names():
-        return importlib.import_module(f"search_spaces.{where}")
     path = Path(where)
-    if path.suffix == ".py" and not _is_file(path):
-        remedy = f"there is no such file as {path.absolute()}: the path of a Python file with a space would do"
-        raise Refusal("space", reference, remedy)
-    if path.suffix != ".py":
+    if where in _installed():
+        name = _installed()[where].module
+    elif path.suffix == ".py":
+        if not _is_file(path):
+            raise Refusal("space", reference, f"must be the path of a Python file: there is none at {path.absolute()}")
+        name = str(path.absolute())
+    elif _MODULE.fullmatch(where) and _is_module(where):
+        name = where
+    else:
         known = ", ".join(names())
         raise Refusal("space", reference, f"one of {known}, or the path of a Python file with a space, would do")
-    spec = importlib.util.spec_from_file_location(f"study_space_{path.stem}", path.absolute())
+    try:
+        return _executed(name) if path.suffix == ".py" else importlib.import_module(name)
+    except StudyError:
+        raise
+    except (Exception, SystemExit) as error:
+        remedy = f"its file could not be imported: {said(error, name)}"
+        raise Refusal("space", reference, remedy) from error
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of its package
+        return False
+
+
+def _executed(path: str) -> ModuleType:
+    """A module of a file that is no part of a package."""
+    spec = importlib.util.spec_from_file_location(f"study_space_{Path(path).stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException as error:
+    except BaseException:
         sys.modules.pop(spec.name, None)
-        if isinstance(error, Refusal) or not isinstance(error, Exception | SystemExit):
-            raise
-        raise Refusal(
-            "space", reference, f"its file could not be imported: {said(error, str(path.absolute()))}"
-        ) from error
+        raise
     return module

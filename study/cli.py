@@ -6,96 +6,27 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from study.errors import Away, Damaged, Refusal, one_line
+from study import options
+from study.errors import Away, Refusal, StudyError, one_line
 from study.home import Home
-from study.machine import has_gpu
-from study.space import CROSSED
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _places(function: Function) -> Function:
-    store = click.option("--store", metavar="URL", help="Where states lie: a folder or URL. [default: HOME/store]")
-    home = click.option(
-        "--home",
-        default="./studies",
-        envvar="STUDY_HOME",
-        show_default=True,
-        show_envvar=True,
-        help="Folder for states, MLflow, Optuna and artefacts.",
-    )
-    return home(store(function))
-
-
-def _machines(function: Function) -> Function:
-    options = (
-        click.option("--workers", type=click.IntRange(min=1), help="Stages at a time. [default: what fits]"),
-        click.option(
-            "--address",
-            metavar="ADDR",
-            help="A Ray cluster (auto, or HOST:PORT), or local. [default: local; of resume: where the run was begun]",
-        ),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def _gpu_steps(default: str | None, otherwise: str) -> Callable[[Function], Function]:
-    return click.option(
-        "--gpu-steps",
-        type=click.Choice(["auto", "eager", "recorded"]),
-        default=default,
-        help="For runs on GPUs. recorded: a step is recorded once, as a CUDA graph, and replayed. eager: its "
-        "operations are launched one by one, several times slower; to look for a fault. auto: recorded. Steps on image "
-        "files or of several ranks are always eager. States have the same names and bits either way. "
-        f"[default: {otherwise}]",
-    )
-
-
-def _services(function: Function) -> Function:
-    options = (
-        click.option(
-            "--tracking-uri", metavar="URI", help="MLflow. [default: MLFLOW_TRACKING_URI, else HOME/mlflow.db]"
-        ),
-        click.option("--storage", metavar="URL", help="Optuna. [default: sqlite:///HOME/optuna.db]"),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def _run_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    from study.store import records
-
-    try:
-        plans = records.all_plans(Home(os.environ.get("STUDY_HOME", "./studies"), None).existing_store())
-    except Refusal:
-        return []
-    return [plan.run for plan in plans if plan.run.startswith(incomplete)]
-
-
-def _space_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    from study import catalog
-
-    return [name for name in catalog.names() if name.startswith(incomplete)]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="longtail-study", prog_name="study")
 def cli() -> None:
-    """Which sampler, and when? Launch, compare and resume studies of long-tailed recognition.
+    """Launch, compare and resume studies.
 
     \b
-    study run table9      train a table of the paper on the embedded data
+    study list            the spaces that there are
+    study run SPACE       train one
     study ui              compare its runs in MLflow
-    study resume table9   go on after an interruption
+    study resume SPACE    go on after an interruption
     """
 
 
@@ -103,46 +34,13 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON list.")
 def list_spaces(as_json: bool) -> None:
     """List the spaces: what each reproduces and what it costs, with and without shared prefixes."""
-    from study import catalog
-    from study.machine import Machine
-    from study.plan.drafting import draft
-    from study.plan.stored import Resources
-    from study.space import Request
+    from study import preview
 
-    scales = {"digits": Request(), "short": Request(short=True), "paper": Request(paper=True)}
-    found = []
-    for name in catalog.names():
-        record: dict[str, Any] = {"space": name}
-        for scale, request in scales.items():
-            plan = draft([name], request, 1, Machine("cpu", 1), Resources()).plan
-            naive = sum(trial.epochs * len(trial.ends) for trial in plan.trials)
-            runs = max((len(trial.ends) for trial in plan.trials), default=1)
-            record[scale] = {"epochs_needed": plan.epochs_needed, "epochs_naive": naive, "runs": runs}
-            record["search"] = plan.spaces[0].search is not None
-            record["title"] = plan.spaces[0].title
-        found.append(record)
-    if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
-        return
-    click.echo(
-        "epochs a replicate (of all runs, where a space needs several), of which shared prefixes leave; on digits, "
-        "with --short, with --paper:"
-    )
-    for each in found:
-        if each["search"]:
-            click.echo(f"{each['space']:10} {each['title']}\n{'':10} as many points as --trials says")
-            continue
-        costs = "; ".join(
-            f"{scale} {each[scale]['epochs_naive']} → {each[scale]['epochs_needed']}"
-            + (f" ({each[scale]['runs']} runs)" if each[scale]["runs"] > 1 else "")
-            for scale in scales
-        )
-        click.echo(f"{each['space']:10} {each['title']}\n{'':10} {costs}")
-    click.echo("\nNext: study show table9, study run table9", err=True)
+    preview.print_costs(as_json)
 
 
 @cli.command()
-@click.argument("space", shell_complete=_space_names)
+@click.argument("space", shell_complete=options.space_names)
 def show(space: str) -> None:
     """Show what a SPACE says of itself: its table, commands, cost and trials."""
     import inspect
@@ -157,66 +55,48 @@ def show(space: str) -> None:
     for name, dimension in made.domain.items() if made.search else ():
         click.echo(f"  {name}: {dimension}")
     for trial in made.trials:
-        paper = "" if trial.paper is None else f"   paper {trial.paper:.1f} ({trial.paper_of})"
-        click.echo(f"  {trial.label}{paper}")
-    for name, meaning in made.options.items():
-        click.echo(f"  -o {name}=…: {meaning}")
+        printed, name = trial.printed, made.source.name
+        beside = "" if printed is None else f"   {name} {printed.value:.1f} ({printed.of or trial.column})"
+        click.echo(f"  {trial.label}{beside}")
+    for option in made.options:
+        if option.name not in catalog.options():
+            click.echo(f"  -o {option.name}=…: {option.help}")
     click.echo(f"\nNext: study run {space} --dry-run", err=True)
 
 
-@cli.command()
-@click.argument("spaces", nargs=-1, required=True, metavar="SPACE...", shell_complete=_space_names)
-@click.option(
-    "--data",
-    multiple=True,
-    metavar="NAME",
-    help="digits, cifar10, cifar100, imagenet-lt, inaturalist2018, places-lt or folder:PATH; repeatable. "
-    "[default: digits]",
-)
-@click.option(
-    "--imbalance", multiple=True, type=float, metavar="IF", help="Imbalance factor; repeatable. [default: 50]"
-)
+@cli.command(cls=options.OfSpaces)
+@click.argument("spaces", nargs=-1, required=True, metavar="SPACE...", shell_complete=options.space_names)
 @click.option(
     "--seeds",
     type=click.IntRange(1, 999),
-    help="Replicates of each trial. [default: 3; 9 with --vary crossed; 1 a point of a search]",
-)
-@click.option("--paper", is_flag=True, help="The paper's own data, epochs and protocol.")
-@click.option(
-    "--short",
-    is_flag=True,
-    help="A short protocol: CIFAR (--data cifar10 or cifar100) with the paper's ResNet-32 in 30 epochs instead of 200.",
-)
-@click.option(
-    "--vary",
-    multiple=True,
-    type=click.Choice(["seed", "subset", "split", "all", CROSSED]),
-    help="What a replicate differs from the others in; repeatable. seed: the training seed (initial weights, sampling, "
-    "augmentation). subset: which images the long-tailed set keeps. split: which images are for test. all: all that "
-    "the data have. crossed: every pair of a subset and a seed, which tells how much of the spread each makes; "
-    "--seeds is then a square, by default 9. [default: seed, on the published subset; of digits, all]",
+    help="Replicates of each trial. [default: 3; 9 if they are crossed; 1 a point of a search]",
 )
 @click.option(
     "-o",
-    "options",
+    "named",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Of single spaces, such as recipe=source; @FILE stands for a file's content. `study show` names them.",
+    help="Of single spaces; @FILE stands for a file's content. `study show` names them.",
 )
 @click.option("--trials", type=click.IntRange(min=1), help="Points of an open search, in all. [default: the space's]")
-@click.option("--objectives", metavar="WORDS", help="Of an open search, such as top1,few. [default: top1]")
+@click.option(
+    "--objectives",
+    metavar="WORDS",
+    help="What an open search maximises, with commas between them. [default: the space's]",
+)
 @click.option(
     "--early-stop",
     type=click.IntRange(min=1),
     metavar="K",
-    help="Of an open search: end a point that is below the median, K epochs after its last switch. [default: never]",
+    help="Of an open search: end a point that is below the median, K epochs after the last one in which points part. "
+    "[default: never]",
 )
 @click.option(
     "--name", metavar="RUN", help="What to call the run; with more of the same, one grows. [default: from its content]"
 )
-@_places
-@_services
-@_machines
+@options.places
+@options.services
+@options.machines
 @click.option(
     "--cpus-per-trial",
     type=float,
@@ -231,7 +111,7 @@ def show(space: str) -> None:
     default=None,
     help="GPUs of a stage: 0 to 1, or a whole number; from 2 on, one process a GPU trains on its share of every batch. "
     "Stages that share a GPU take turns unless NVIDIA's MPS serves them. [default: 1 if this machine has a GPU and "
-    "anything larger than digits is trained; else, and on clusters, 0]",
+    "a space is trained sooner on one; else, and on clusters, 0]",
 )
 @click.option(
     "--ranks-per-trial",
@@ -246,9 +126,9 @@ def show(space: str) -> None:
     show_default=True,
     help="What networks calculate in. tf32 is for GPUs: fp32, but for matrix products and convolutions. auto is bf16 "
     "if this machine's CPU, or its GPU if one is used, has arithmetic for it (GPUs: compute capability 8.0 and more), "
-    "and fp32 otherwise. Digits are trained in fp32, and so are all on clusters, whose processors are not known here.",
+    "and fp32 otherwise, as on clusters, whose processors are not known here. A space may say otherwise.",
 )
-@_gpu_steps("auto", "auto")
+@options.gpu_steps("auto", "auto")
 @click.option(
     "--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="Where data sets lie. [default: HOME/data]"
 )
@@ -258,13 +138,8 @@ def show(space: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run, one JSON object; else the report as one.")
 def run(
     spaces: Sequence[str],
-    data: Sequence[str],
-    imbalance: Sequence[float],
     seeds: int | None,
-    paper: bool,
-    short: bool,
-    vary: Sequence[str],
-    options: Sequence[str],
+    named: Sequence[str],
     trials: int | None,
     objectives: str | None,
     early_stop: int | None,
@@ -285,50 +160,28 @@ def run(
     retrain: bool,
     dry_run: bool,
     as_json: bool,
+    **declared: Any,
 ) -> None:
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
 
-    SPACE is a name from `study list`, `all` for every table and figure that can have these data, or the path of a
-    Python file with a function space(request). Running again takes up where the last start ended; under the --name of
+    SPACE is a name from `study list`, `all` for every one that lists its trials and can have these data, the path of a
+    Python file with a function space(request), or the name of such a module. Running again takes up where the last start ended; under the --name of
     a run, with more replicates, data or points, it trains what is new.
     """
     from study import launch, preview
-    from study.plan import drafting
     from study.plan.stored import Resources
     from study.space import Request
 
     if cpus_per_trial <= 0 or not math.isfinite(cpus_per_trial):
-        raise Refusal("--cpus-per-trial", cpus_per_trial, "a finite number above 0 would do")
+        raise Refusal("--cpus-per-trial", cpus_per_trial, "must be a finite number above 0")
     words = () if objectives is None else tuple(word.strip() for word in objectives.split(","))
     if "" in words or len(set(words)) < len(words):
-        raise Refusal("--objectives", objectives, "each once, with commas between them, would do, such as top1,few")
-    kinds = tuple(dict.fromkeys(vary))
-    if len(kinds) > 1 and {"all", CROSSED} & set(kinds):
-        raise Refusal("--vary", ", ".join(kinds), "must be all or crossed alone, or some of seed, subset and split")
-    request = Request(
-        tuple(dict.fromkeys(data)),
-        tuple(dict.fromkeys(imbalance)),
-        paper,
-        trials or 0,
-        words,
-        early_stop or 0,
-        _options(options),
-        short,
-        kinds,
-    )
-    if gpus_per_trial is None:
-        gpus_per_trial = float(not address and has_gpu() and drafting.wants_gpu(spaces, request))
-    elif not 0 <= gpus_per_trial < math.inf or (gpus_per_trial > 1 and gpus_per_trial != int(gpus_per_trial)):
-        raise Refusal("--gpus-per-trial", gpus_per_trial, "must be 0 to 1, or a whole number from 2 on")
-    ranks = ranks_per_trial or max(1, int(gpus_per_trial))
-    if gpus_per_trial and ranks != max(1, int(gpus_per_trial)):
-        raise Refusal(
-            "--ranks-per-trial", ranks, f"must be {max(1, int(gpus_per_trial))}, one a GPU; leave the option out"
-        )
+        raise Refusal("--objectives", objectives, "must be each once, with commas between them")
+    request = Request(options.of_spaces(declared, named), trials or 0, words, early_stop or 0)
     place = Home(home, store)
     folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
-    resources = Resources(workers or 0, cpus_per_trial, gpus_per_trial, address or "", folder, gpu_steps)
-    wish = launch.Wish(spaces, request, seeds, resources, name, precision, ranks)
+    resources = Resources(workers or 0, cpus_per_trial, 0.0, address or "", folder, gpu_steps)
+    wish = launch.Wish(spaces, request, seeds, resources, gpus_per_trial, ranks_per_trial, name, precision)
     if dry_run:
         preview.print_plan(wish, place, retrain, as_json)
         return
@@ -337,11 +190,11 @@ def run(
 
 
 @cli.command()
-@click.argument("run", shell_complete=_run_names)
-@_places
-@_services
-@_machines
-@_gpu_steps(None, "as the run was begun")
+@click.argument("run", shell_complete=options.run_names)
+@options.places
+@options.services
+@options.machines
+@options.gpu_steps(None, "as the run was begun")
 @click.option("--retry-failed", is_flag=True, help="Train again what raised; each retry is a new Optuna trial.")
 @click.option("--retrain", is_flag=True, help="Begin anew, if the sources have changed; the old records stay.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
@@ -372,8 +225,8 @@ def resume(
 
 
 @cli.command()
-@click.argument("run", shell_complete=_run_names)
-@_places
+@click.argument("run", shell_complete=options.run_names)
+@options.places
 @click.option("--now", "at_once", is_flag=True, help="Do not let workers end their epoch.")
 def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
     """Ask the driver of a RUN to stop, wherever it is: workers end their epoch and save."""
@@ -388,8 +241,8 @@ def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
 
 
 @cli.command()
-@click.argument("run", required=False, shell_complete=_run_names)
-@_places
+@click.argument("run", required=False, shell_complete=options.run_names)
+@options.places
 @click.option(
     "--grace", default=24.0, show_default=True, type=click.FloatRange(min=0), help="Hours; what is younger stays."
 )
@@ -421,8 +274,8 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
 
 
 @cli.command()
-@click.argument("run", required=False, shell_complete=_run_names)
-@_places
+@click.argument("run", required=False, shell_complete=options.run_names)
+@options.places
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; without RUN, a list of them.")
 def status(run: str | None, home: str, store: str | None, as_json: bool) -> None:
     """Say how far a RUN is, or every run: from the store alone."""
@@ -459,8 +312,8 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
 
 
 @cli.command()
-@click.argument("run", shell_complete=_run_names)
-@_places
+@click.argument("run", shell_complete=options.run_names)
+@options.places
 @click.option(
     "--format",
     "form",
@@ -471,7 +324,7 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
 )
 @click.option("--figures", metavar="DIR", help="Write the figures there (PNG), each beside its data (CSV).")
 def report(run: str, home: str, store: str | None, form: str, figures: str | None) -> None:
-    """Print a RUN's tables in the paper's shape, beside its figures: from the store alone.
+    """Print a RUN's tables, beside its figures: from the store alone.
 
     RUN may also name one space of a run. What has not been trained yet is shown as –.
     """
@@ -493,7 +346,7 @@ def report(run: str, home: str, store: str | None, form: str, figures: str | Non
 
 
 @cli.command()
-@_places
+@options.places
 @click.option("--tracking-uri", metavar="URI", help="MLflow. [default: MLFLOW_TRACKING_URI, else HOME/mlflow.db]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
@@ -505,27 +358,11 @@ def ui(home: str, store: str | None, tracking_uri: str | None, host: str, port: 
     place = Home(home, store)
     uri = place.tracking_uri(place.chosen(tracking_uri, None)[0])
     if uri.startswith("sqlite:") and not tracking_uri and not (place.path / "mlflow.db").is_file():
-        raise Refusal("--home", str(place.path), "there is nothing to show in it yet; `study run table9` makes a run")
+        raise Refusal("--home", str(place.path), "there is nothing to show in it yet; `study run SPACE` makes a run")
     services.check_tracking("--tracking-uri", uri, place.path)
     if uri.startswith("databricks"):
         raise Refusal("--tracking-uri", uri, "Databricks has a UI of its own")
     sys.exit(serve(uri, place.artifacts, host, port))
-
-
-def _options(given: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE, by name; a value @FILE is the file's content, which is stored with the plan."""
-    found: dict[str, str] = {}
-    for each in given:
-        name, equals, value = each.partition("=")
-        if not name or not equals or name in found:
-            raise Refusal("-o", each, "NAME=VALUE would do, each name once")
-        if value.startswith("@"):
-            try:
-                value = Path(value[1:]).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise Refusal("-o", each, f"a text file that can be read would do ({one_line(error)})") from error
-        found[name] = value
-    return found
 
 
 def _size(count: int) -> str:
@@ -537,12 +374,12 @@ def main() -> None:
     code = 0
     try:
         code = cli(prog_name="study", standalone_mode=False) or 0
-    except (Refusal, Damaged) as refusal:
-        click.echo(f"study: {refusal}", err=True)
-        code = 2
     except (OSError, Away) as error:  # a disk that is full, a store that went away: no fault of the program
         click.echo(f"study: {one_line(error)}; what was saved stays, and `study resume` goes on", err=True)
         code = 1
+    except StudyError as error:
+        click.echo(f"study: {error}", err=True)
+        code = 2
     except click.ClickException as error:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "study"
         click.echo(f"study: {error.format_message()} `{path} --help` says what would do.", err=True)

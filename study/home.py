@@ -71,7 +71,7 @@ class Home:
 
         if "://" not in self.store_url and not _is_folder(self.store_url):
             place = self.path if self.store_url == str(self.path / "store") else self.store_url
-            remedy = f"there is no run in {place} yet; `study run table9` makes one"
+            remedy = f"there is no run in {place} yet; `study run SPACE` makes one"
             option = "--home" if place == self.path else "--store"
             raise Refusal(option, str(place), remedy) if called is None else Refusal("run", called, remedy)
         return Store(self.store_url, create=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ from study.home import Home
 from study.machine import Machine, gpus_have_bf16, has_bf16, has_gpu
 from study.masking import without_password
 from study.plan.draft import Draft
-from study.plan.drafting import draft
+from study.plan.drafting import call, draft
 from study.plan.growth import begun_anew, drawn_again, grown, redraft
 from study.plan.stored import Plan, Resources
 from study.space import Request
@@ -30,33 +31,46 @@ class Wish:
     """What the user asks of `study run`.
 
     Attributes:
-        spaces: names or paths.
-        request: data, scale and points.
-        replicates: of each trial; None for the default, see `planning.draft`.
-        resources: where and how wide.
+        spaces: names, paths or modules.
+        request: what is chosen of them.
+        replicates: of each trial; None for the default, see `study.plan.drafting`.
+        resources: where and how wide; see `gpus`.
+        gpus: of a stage; None for one, if this machine has a GPU and a space wants it.
+        ranks: processes that train a replicate together; None for one a GPU.
         name: of the run, if the user gave one.
-        precision, ranks: of the machine; see `study.machine.Machine`.
+        precision: see `study.machine.Machine`.
     """
 
     spaces: Sequence[str]
     request: Request
     replicates: int | None
     resources: Resources
-    name: str | None
+    gpus: float | None = None
+    ranks: int | None = None
+    name: str | None = None
     precision: str = "auto"
-    ranks: int = 1
 
     def draft(self) -> Draft:
         """The plan of it."""
         if self.name is not None:
             records.check_name(self.name)
-        each = self.resources
-        threads = max(1, int(each.cpus / self.ranks))
-        here = gpus_have_bf16 if each.gpus else has_bf16
-        bf16 = not each.address and here()  # what a cluster's machines have is not known
-        machine = Machine("cuda" if each.gpus else "cpu", 1 if each.gpus else threads, self.precision, bf16, self.ranks)
-        _check_gpu_steps(each.gpu_steps, machine)
-        drawn = draft(self.spaces, self.request, self.replicates, machine, each)
+        called = call(self.spaces, self.request)
+        gpus = self.gpus
+        if gpus is None:
+            gpus = float(not self.resources.address and called.wants_gpu and has_gpu())
+        elif not 0 <= gpus < math.inf or (gpus > 1 and gpus != int(gpus)):
+            raise Refusal("--gpus-per-trial", gpus, "must be 0 to 1, or a whole number from 2 on")
+        ranks = self.ranks or max(1, int(gpus))
+        if gpus and ranks != max(1, int(gpus)):
+            remedy = f"must be {max(1, int(gpus))}, one a GPU; leave the option out"
+            raise Refusal("--ranks-per-trial", ranks, remedy)
+        resources = replace(self.resources, gpus=gpus)
+        here = gpus_have_bf16 if gpus else has_bf16
+        bf16 = not resources.address and here()  # what a cluster's machines have is not known
+        threads = 1 if gpus else max(1, int(resources.cpus / ranks))
+        machine = Machine("cuda" if gpus else "cpu", threads, self.precision, bf16, ranks)
+        _check_gpu_steps(resources.gpu_steps, machine)
+        drawn = draft(called, self.replicates, machine, resources)
         if self.name is not None:
             drawn.plan = drawn.plan.named(self.name)
         return drawn
@@ -75,7 +89,7 @@ def run(wish: Wish, place: Home, services: Given, download: bool, retrain: bool,
     """Begin a run, go on with it, or let it grow; returns the exit code."""
     drawn = wish.draft()
     say_left_out(drawn)
-    resources = wish.resources
+    resources = drawn.plan.resources
     store = place.store_if_any()
     before, damage = _stored(store, drawn.plan.run)
     chosen = place.chosen(*services) if before is None else recorded(before, *services)
@@ -86,7 +100,7 @@ def run(wish: Wish, place: Home, services: Given, download: bool, retrain: bool,
         raise Refusal("--gpus-per-trial", resources.gpus, "must be 0: this machine shows no NVIDIA GPU")
     if not resources.address and resources.cpus > (os.cpu_count() or 1):
         raise Refusal("--cpus-per-trial", resources.cpus, f"must be at most {os.cpu_count()}, what this machine has")
-    configs = [*(trial.config for trial in drawn.plan.trials), *drawn.bases]
+    configs = [*(planned.trial.config for planned in drawn.plan.trials), *drawn.bases]
     drawn.work.prepare(configs, Path(resources.data_dir), download)
     if damage is not None:
         say(f"damaged: {damage}; the plan is made anew")

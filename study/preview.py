@@ -1,4 +1,4 @@
-"""What a run would do, printed; it trains nothing and writes nothing."""
+"""What spaces and runs would cost, printed: nothing is trained and nothing written."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 
 import click
 
+from study import catalog
 from study.home import Home
-from study.launch import Wish, say_left_out
+from study.launch import Wish, say, say_left_out
+from study.machine import Machine
 from study.plan import replication, tree
 from study.plan.draft import Draft
+from study.plan.drafting import call, draft
 from study.plan.growth import begun_anew, grown
+from study.plan.stored import Resources
+from study.space import Option, Request
 from study.store import records
 
 
@@ -35,8 +40,8 @@ def print_plan(wish: Wish, place: Home, retrain: bool, as_json: bool) -> None:
         "trials": [
             {
                 "trial": trial.name,
-                "config": trial.config,
-                "axes": trial.axes,
+                "config": trial.trial.config,
+                "axes": trial.trial.axes,
                 "replicates": list(trial.by_replicate),
                 "seeds": list(trial.seeds),
                 "epochs": trial.epochs,
@@ -89,3 +94,43 @@ def _cost(drawn: Draft, space: str) -> dict[str, int]:
     own = [recipe for replicate, recipe in drawn.recipes.items() if drawn.trial(replicate).space == space]
     naive = sum(len(recipe.epochs) for recipe in own)
     return {"trainings": len(own), "epochs_naive": naive, "epochs_needed": len(tree.nodes(own))}
+
+
+def print_costs(as_json: bool) -> None:
+    """Print what each installed space costs, by default and at each scale that its options offer."""
+    scales = {"default": Request(), **{each.name: Request({each.name: True}) for each in _scales()}}
+    found = []
+    for name in catalog.names():
+        record: dict[str, Any] = {"space": name}
+        for scale, request in scales.items():
+            plan = draft(call([name], request), 1, Machine("cpu", 1), Resources()).plan
+            naive = sum(trial.epochs * len(trial.ends) for trial in plan.trials)
+            runs = max((len(trial.ends) for trial in plan.trials), default=1)
+            record[scale] = {"epochs_needed": plan.epochs_needed, "epochs_naive": naive, "runs": runs}
+            record["search"] = plan.spaces[0].search is not None
+            record["title"] = plan.spaces[0].title
+        found.append(record)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    click.echo(
+        "epochs a replicate (of all runs, where a space needs several), of which shared prefixes leave; "
+        + ", ".join(["by default", *(f"with --{each.name}" for each in _scales())])
+        + ":"
+    )
+    for each in found:
+        if each["search"]:
+            click.echo(f"{each['space']:10} {each['title']}\n{'':10} as many points as --trials says")
+            continue
+        costs = "; ".join(
+            f"{scale} {each[scale]['epochs_naive']} → {each[scale]['epochs_needed']}"
+            + (f" ({each[scale]['runs']} runs)" if each[scale]["runs"] > 1 else "")
+            for scale in scales
+        )
+        click.echo(f"{each['space']:10} {each['title']}\n{'':10} {costs}")
+    if found:
+        say(f"\nNext: study show {found[-1]['space']}, study run {found[-1]['space']}")
+
+
+def _scales() -> list[Option]:
+    return [option for option in catalog.options().values() if option.scale]

@@ -5,46 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from study.errors import Refusal
 from study.machine import Machine
 
-if TYPE_CHECKING:
-    from study.report.exhibits import Figure, Table
-    from study.report.results import Results
-
 Json = Mapping[str, Any]
+Value = str | bool | float | tuple[str, ...] | tuple[float, ...]  # of an option
 
-CROSSED = "crossed"  # what a user says who wants replicates to be every pair of two things that vary
+
+@dataclass(frozen=True)
+class Option:
+    """What a user may choose of a space: ``--NAME`` if an installed package declares it, else ``-o NAME=VALUE``.
+
+    A package declares options by an entry point of the group ``study.options``, which names a sequence of them.
+
+    Attributes:
+        name: without dashes.
+        help: what it means, as `study run --help` and `study show` say it.
+        kind: text, a number, or a flag, which takes no value.
+        repeatable: whether it may be given several times; its value is then a tuple.
+        choices: the values that there are; empty for any.
+        metavar: what stands for its value in help texts.
+        scale: whether, as a flag, it makes a space another size, which `study list` then shows.
+    """
+
+    name: str
+    help: str
+    kind: Literal["text", "number", "flag"] = "text"
+    repeatable: bool = False
+    choices: tuple[str, ...] = ()
+    metavar: str = "VALUE"
+    scale: bool = False
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user chose of a space: the arguments of a space's function.
+    """What the user chose of a space: the argument of a space's function.
 
     Attributes:
-        data: names of data sets; empty for the space's own default.
-        imbalance: imbalance factors; empty for the space's own default.
-        paper: the paper's own data, epochs and protocol.
+        options: by name, those that were given; a tuple if repeatable, True of a flag.
         trials: of an open search, in all; 0 for the space's own default.
         objectives: of an open search, in the space's words; empty for the space's own default.
-        early_stop: of an open search: epochs since the last switch after which a point is judged; 0 for never.
-        options: of single spaces, by name; a space says which it knows.
-        short: a shorter protocol than the paper's, on some of its data.
-        vary: what a replicate differs from the others in, in the space's words; empty for the space's own default.
-            `CROSSED` is every pair of two of them.
+        early_stop: of an open search: epochs since a point's last joint after which it is judged; 0 for never.
     """
 
-    data: tuple[str, ...] = ()
-    imbalance: tuple[float, ...] = ()
-    paper: bool = False
+    options: Mapping[str, Value] = field(default_factory=dict)
     trials: int = 0
     objectives: tuple[str, ...] = ()
     early_stop: int = 0
-    options: Mapping[str, str] = field(default_factory=dict)
-    short: bool = False
-    vary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Choice:
     """A search dimension with listed values."""
 
     values: tuple[str, ...]
+    kind: Literal["Choice"] = field(default="Choice", repr=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,7 @@ class Integer:
 
     low: int
     high: int
+    kind: Literal["Integer"] = field(default="Integer", repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
@@ -73,13 +84,50 @@ class Real:
     low: float
     high: float
     step: float | None = None
+    kind: Literal["Real"] = field(default="Real", repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.step is not None and not self.step > 0):
             raise Refusal("dimension", self, "low ≤ high and a step above 0 would do")
 
 
-Domain = Choice | Integer | Real
+Domain = Choice | Integer | Real  # told apart by `kind`, also as JSON
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the printed figures of a space are from, such as a paper; its tables show them beside what was measured.
+
+    Attributes:
+        name: what tables call it.
+        columns: the names of the columns that are on its own data, whether a space has them or not; of all others its
+            report says that they are not. Empty for a space that reproduces nothing of it.
+        marks: what a mark behind a figure means, by the mark.
+        runs: over how many runs its figures are.
+    """
+
+    name: str = "source"
+    columns: tuple[str, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
+    runs: str = "n is unstated"
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A figure as a source prints it.
+
+    Attributes:
+        value: in the unit of what it stands beside.
+        provenance: a mark of the source's, or "".
+        of: the source's column that it belongs to, where that is on other data than what it stands beside; "" where it
+            is the same.
+        comparable: False where the source's formula is another one or not known: no difference from it is given.
+    """
+
+    value: float
+    provenance: str = ""
+    of: str = ""
+    comparable: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,30 +135,28 @@ class Trial:
     """One point of a space: a configuration. One Optuna trial.
 
     Attributes:
-        row, column: where it stands in the table; together its label, unique in the space.
+        row, column: where it stands in the table.
         config: the complete configuration, as JSON.
         axes: what tells the trials of the space apart; those in the space's domain are Optuna's parameters.
-        paper: the paper's figure in percent, or None.
-        paper_of: the column that `paper` belongs to; where it is not the trial's own, the report says so.
-        provenance: of the paper's figure: † copied by the paper from its source, * run again by the paper.
+        printed: the source's figure for it, or None.
         measure: what its row shows, of the last epoch; "" for the space's first objective.
         least: replicates that it needs at least, such as ten where runs are what is measured.
+        called: its name inside the space, and unique there; "" for its row and column.
     """
 
     row: str
     column: str
     config: Json
     axes: Mapping[str, str | int | float]
-    paper: float | None = None
-    paper_of: str = ""
-    provenance: str = ""
+    printed: Printed | None = None
     measure: str = ""
     least: int = 1
+    called: str = ""
 
     @property
     def label(self) -> str:
         """Its name inside the space."""
-        return f"{self.row} ({self.column})"
+        return self.called or f"{self.row} ({self.column})"
 
 
 @dataclass(frozen=True)
@@ -120,9 +166,9 @@ class Contrast:
     Attributes:
         margin: with one, in points, the hypothesis is that the two do not differ: the 95 % interval of their difference
             lies within ± `margin`.
-        claim: what the paper says of it, in words; "" where the rows' names say it.
+        claim: what the source says of it, in words; "" where the rows' names say it.
         measure: what is compared, after the last epoch; "" for each row's own.
-        except_in: columns that it is not about, such as those that the paper itself names as its exceptions.
+        except_in: columns that it is not about, such as those that the source itself names as its exceptions.
     """
 
     better: str
@@ -142,8 +188,7 @@ class Resolved:
     """A replicate's work: what determines state 0, one instruction an epoch, and the states' names 0 … T.
 
     Attributes:
-        joints: the states, by number, at which other points of an open search are likely to part from this one; the
-            last is that of the last switch.
+        joints: the states, by number, at which other points of an open search are likely to part from this one.
         seeds: what tells the replicate from others of its trial, by name, in words.
     """
 
@@ -156,17 +201,23 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Work:
-    """What the platform needs of the science: plain functions that import late.
+    """What the platform needs of the science: plain functions that import late, and what its records show.
 
     Attributes:
         resolve: (configuration, replicate, machine) → its work. Pure and fast.
         sources: the digest of each source file that the states' names depend on.
         prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
-        trainable: → the Ray Trainable class that executes a stage.
+        trainable: → the Ray Trainable class that executes a stage; see `study.execution.job`.
         parameters: (configuration, replicate, machine) → what MLflow shows as parameters.
         exporter: configuration → (a state's payload, folder, MLflow's ``Model``) → None, which writes a model directory
             as an MLflow flavor does. The first step may take seconds, once for each kind of network.
         wants_gpu: configuration → whether it is trained on a GPU, if there is one and the user says nothing else.
+        curves: the measures, or the beginnings of their names, that MLflow shows of every epoch; of all others it shows
+            the last. The first is measured in every epoch.
+        lists: of measures that are lists: under which name MLflow shows each entry of the last epoch.
+        headline: the measures that MLflow's views show beside a space's objectives.
+        group_by: the parameter that people compare runs by.
+        libraries: the distributions, beside the platform's own, whose versions a plan records.
     """
 
     resolve: Callable[[Json, int, Machine], Resolved]
@@ -176,6 +227,11 @@ class Work:
     parameters: Callable[[Json, int, Machine], Mapping[str, Any]]
     exporter: Callable[[Json], Callable[[bytes, Path, Any], None]]
     wants_gpu: Callable[[Json], bool]
+    curves: tuple[str, ...]
+    lists: Mapping[str, str] = field(default_factory=dict)
+    headline: tuple[str, ...] = ()
+    group_by: str = "trial"
+    libraries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,30 +250,33 @@ class OpenSearch:
     point: Callable[[Mapping[str, Any]], Trial]
     base: Json
     trials: int
+    reported: tuple[str, ...]
     seed: int = 0
     fresh: int = 3
-    reported: tuple[str, ...] = ("test/top1",)
 
 
 @dataclass(frozen=True)
 class Space:
-    """What could be run: a table of the paper, a figure, a search.
+    """What could be run: a table, a figure, a search.
+
+    What its report shows is said by the function ``view(results)`` of the file that the space's function is in, if it
+    has one; see `study.report.results`, which has an example.
 
     Attributes:
         name: what the command line calls it.
         title: what it reproduces.
         trials: its points; none if `search` finds them.
         domain: the dimensions of the trials' axes, for Optuna.
-        contrasts: hypotheses; see `Contrast`.
-        evidence: what its result on other data than the paper's can say about it; the short protocol says it itself.
         work: what trains it.
         objectives: the measures, of the last epoch, that Optuna is told, each to be maximised; tables show the first.
+        contrasts: hypotheses; see `Contrast`.
         search: how trials are found, if they are not listed.
-        options: the names of the request's options that it knows, with what each means.
-        paper_columns: the names of the columns that are on the paper's own data, whether these trials have them or not;
-            of all others the report says that they are not. Empty for a space that reproduces nothing of the paper.
-        view: what its report shows, from recorded results alone; None for a table of rows by columns. See
-            `study.report.results`, which has an example.
+        options: those of the request's options that it understands; others are refused.
+        source: what its printed figures are from.
+        evidence: what its result on other data than the source's can say about it; "" if its columns say it themselves.
+        splits: measures in whose parts results are also given, such as ``few`` of ``test/few``.
+        crossed: how the user asked for replicates that are every pair of two things, such as ``--vary crossed``; "" if
+            they are not.
     """
 
     name: str
@@ -225,13 +284,14 @@ class Space:
     trials: tuple[Trial, ...]
     domain: Mapping[str, Domain]
     work: Work
+    objectives: tuple[str, ...]
     contrasts: tuple[Contrast, ...] = ()
-    evidence: str = ""
-    objectives: tuple[str, ...] = ("test/top1",)
     search: OpenSearch | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
-    paper_columns: tuple[str, ...] = ()
-    view: Callable[[Results], Sequence[Table | Figure | None]] | None = None
+    options: tuple[Option, ...] = ()
+    source: Source = field(default_factory=Source)
+    evidence: str = ""
+    splits: tuple[str, ...] = ()
+    crossed: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.trials) == (self.search is not None):

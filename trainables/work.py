@@ -90,4 +90,9 @@ WORK = Work(
     parameters=parameters,
     exporter=exporter,
     wants_gpu=wants_gpu,
+    curves=("lr", "train/", "test/loss", "test/top1", "test/many", "test/medium", "test/few", "val/top1", "fit/"),
+    lists={"test/class_accuracy": "test/class"},
+    headline=("test/top1", "test/many", "test/medium", "test/few"),
+    group_by="combination",
+    libraries=("torch", "numpy"),
 )

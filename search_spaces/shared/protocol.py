@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from search_spaces.shared.options import CROSSED, OPTIONS, Asked, text
+from search_spaces.shared.shots import SHOTS
 from study.errors import Refusal
-from study.space import CROSSED, Choice, Contrast, Domain, Real, Request, Trial
+from study.space import Choice, Contrast, Domain, OpenSearch, Option, Printed, Real, Request, Source, Space, Trial
 from trainables import methods
 from trainables.config import SEEDS, Config
 from trainables.data.datasets import DATASETS, facts
 from trainables.sources import source
+from trainables.work import WORK
 
 DATA_DOMAIN: Mapping[str, Domain] = {"dataset": Choice((*DATASETS, "folder")), "imbalance": Real(1.0, 1e6)}
 
-RECIPE: Mapping[str, str] = {
-    "recipe": "common (the paper's protocol for every method) or source (the constants of its own code, if it has one)"
-}
+RECIPE = Option(
+    "recipe", "common (the paper's protocol for every method) or source (the constants of its own code, if it has one)"
+)
+
+PAPER = Source(
+    "paper", marks={"†": "copied by the paper from its source", "*": "run again by the paper"}, runs="n = 1 or unstated"
+)
 
 READ_OUT_TAUS = (0.0, 2.0)  # the ends of what read-outs choose τ from; see `readouts`
 
@@ -84,30 +91,31 @@ def bases(
         Refusal: for digits under the paper's protocol, other data than CIFAR under the short one, both at once, or a
             value that a configuration refuses.
     """
-    _check_protocol(request)
-    columns = paper if request.paper else (_short_column(paper),) if request.short else ()
+    asked = Asked.of(request)
+    _check_protocol(asked)
+    columns = paper if asked.paper else (_short_column(paper),) if asked.short else ()
     names = dict.fromkeys(dataset for dataset, _ in columns) or ("digits",)
     found: dict[tuple[str, float], Config] = {}
-    for dataset in request.data or names:
+    for dataset in asked.data or names:
         own: Sequence[float | None] = (None,)
         if facts(dataset).natural is None:
             own = [imbalance for name, imbalance in columns if name == dataset]
             own = own or (digits if dataset == "digits" else (50.0,))
-        for imbalance in request.imbalance or own:
+        for imbalance in asked.imbalance or own:
             config = base(dataset, imbalance)
-            config = varied(shortened(config) if request.short else config, request.vary, alike)
+            config = varied(shortened(config) if asked.short else config, asked.vary, alike)
             found[dataset, config.imbalance] = config
     return list(found.values())
 
 
-def _check_protocol(request: Request) -> None:
+def _check_protocol(asked: Asked) -> None:
     """Refuse data that the protocol that was asked for is not of, and two protocols at once."""
-    if request.paper and request.short:
+    if asked.paper and asked.short:
         raise Refusal("--short", True, "must not stand beside --paper, which is the whole protocol")
-    for dataset in request.data:
-        if request.paper and dataset == "digits":
+    for dataset in asked.data:
+        if asked.paper and dataset == "digits":
             raise Refusal("--data", dataset, "must be a data set of the paper, such as cifar10, with --paper")
-        if request.short and dataset not in SHORT:
+        if asked.short and dataset not in SHORT:
             raise Refusal("--data", dataset, f"must be {' or '.join(SHORT)} with --short")
 
 
@@ -151,12 +159,12 @@ def under_recipe(request: Request, made: Config) -> tuple[Config, str]:
 
     The name says what of it is from the method's source; the paper's own method has no other than the paper.
     """
-    recipe = request.options.get("recipe", "common")
+    recipe = text(request, "recipe", "common")
     if recipe not in ("common", "source"):
-        raise Refusal("-o recipe", recipe, f"{RECIPE['recipe']} would do")
+        raise Refusal("-o recipe", recipe, f"must be {RECIPE.help}")
     if recipe == "common":
         return made, made.method
-    if request.short:
+    if Asked.of(request).short:
         raise Refusal("-o recipe", recipe, "must be common with --short: the sources' protocols are longer")
     own, words = source(made) or (made, "common: no source recipe")
     return own, f"{made.method} ({words})" if words else made.method
@@ -181,6 +189,48 @@ def column_name(dataset: str, imbalance: float) -> str:
 def column_names(columns: Columns, *parts: str) -> tuple[str, ...]:
     """Those of a table's columns in the paper; with several for one data set, these end in `parts`."""
     return tuple(column_name(*place) + part for place in columns for part in parts or ("",))
+
+
+def table(
+    request: Request,
+    *,
+    name: str,
+    title: str,
+    trials: Sequence[Trial],
+    domain: Mapping[str, Domain],
+    evidence: str,
+    columns: Sequence[str] = (),
+    contrasts: Sequence[Contrast] = (),
+    options: Sequence[Option] = (),
+    objectives: Sequence[str] = ("test/top1",),
+    search: OpenSearch | None = None,
+) -> Space:
+    """A table, figure or search: a space, with what all of them share.
+
+    Args:
+        request: what the user chose.
+        name, title, trials, contrasts, objectives, search: see `Space`.
+        domain: its dimensions; those of trials that are listed are `DATA_DOMAIN`, too.
+        evidence: what its result on other data can say about the paper's; under ``--short`` the columns say it.
+        columns: the names of the paper's columns; none if the paper has no such table.
+        options: its own, beside those of every table.
+    """
+    asked = Asked.of(request)
+    return Space(
+        name=name,
+        title=title,
+        trials=tuple(trials),
+        domain={**(DATA_DOMAIN if search is None else {}), **domain},
+        work=WORK,
+        objectives=tuple(objectives),
+        contrasts=tuple(contrasts),
+        search=search,
+        options=(*OPTIONS, *options),
+        source=replace(PAPER, columns=tuple(columns)),
+        evidence="" if asked.short else evidence,
+        splits=SHOTS,
+        crossed=f"--vary {CROSSED}" if CROSSED in asked.vary else "",
+    )
 
 
 def class_counts(config: Config) -> tuple[int, ...]:
@@ -232,9 +282,7 @@ def trial(
             "combination": config.combination,
             **axes,
         },
-        paper=figure,
-        paper_of=column_name(*beside) if figure is not None else "",
-        provenance=provenance,
+        printed=None if figure is None else Printed(figure, provenance, column_name(*beside)),
         measure=measure,
         least=least,
     )
@@ -242,8 +290,8 @@ def trial(
 
 def in_part(made: Trial, part: str, paper_part: str) -> Trial:
     """A trial of a table that has several columns for one data set: the ends of its column's name and the paper's."""
-    paper_of = made.paper_of + paper_part if made.paper_of else ""
-    return replace(made, column=made.column + part, paper_of=paper_of)
+    printed = made.printed and replace(made.printed, of=made.printed.of + paper_part)
+    return replace(made, column=made.column + part, printed=printed)
 
 
 def after_the_standard_procedure(base: Config, more: int = 10) -> Config:

@@ -184,7 +184,9 @@ class _Drive:
         for replicate in self._draft.through(key):
             trial = self._draft.trial(replicate)
             if trial.by_replicate[replicate[1]] == key:
-                self._progress.end(measures[trial.measure], trial.label if len(self._draft.plan.spaces) == 1 else "")
+                self._progress.end(
+                    measures[trial.trial.measure], trial.label if len(self._draft.plan.spaces) == 1 else ""
+                )
 
     def failed(self, stage: Stage, failure: Failure) -> None:
         """Give up every replicate that needs the stage, and say so once."""

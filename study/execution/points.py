@@ -155,7 +155,7 @@ class Points:
     def _champion_of(self, space: PlannedSpace, point: PlannedTrial) -> PlannedTrial | None:
         """The champion that has a point's configuration, whichever point it was made for."""
         trials = (trial for trial in self._draft.plan.trials if trial.space == space.name and trial.champion_of)
-        return next((trial for trial in trials if trial.config == point.config), None)
+        return next((trial for trial in trials if trial.trial.config == point.trial.config), None)
 
     def _values(self, space: PlannedSpace) -> list[tuple[PlannedTrial, list[float]]]:
         """The points that have ended at their full budget, with their objectives."""

@@ -53,7 +53,7 @@ class Draft:
             raise Refusal("trial", trial.name, "a label that no other trial of the space has would do")
         count = len(trial.ends) if replicates is None else replicates
         numbers = range(trial.first_replicate, trial.first_replicate + count)
-        own = {number: self.work.resolve(trial.config, number, self.plan.machine) for number in numbers}
+        own = {number: self.work.resolve(trial.trial.config, number, self.plan.machine) for number in numbers}
         if trial.stopped:
             own = {number: cut(recipe, trial.epochs) for number, recipe in own.items()}
         trial = replace(
@@ -83,9 +83,10 @@ class Draft:
         search = self.spaces[space.name].search
         assert search is not None
         label = point_label(len(self.plan.points(space)))
-        point = replace(planned_trial(space.name, search.point(values), space.objectives[0]), row=label, label=label)
+        found = replace(search.point(values), row=label, called=label)
+        point = planned_trial(space.name, found, space.objectives[0])
         if self.plan.request.early_stop:
-            recipe = self.work.resolve(point.config, 0, self.plan.machine)
+            recipe = self.work.resolve(point.trial.config, 0, self.plan.machine)
             rung = recipe.joints[-1] + self.plan.request.early_stop
             point = replace(point, rung=rung if rung < len(recipe.epochs) else 0)
         return self.append(point, self.plan.replicates)
@@ -116,14 +117,8 @@ class Draft:
         """Plan a point once more, under fresh replicates."""
         assert space.search is not None
         label = f"champion {point.label}"
-        champion = replace(
-            point,
-            row=label,
-            label=label,
-            champion_of=point.label,
-            first_replicate=FRESH,
-            measure=space.search.reported[0],
-        )
+        trial = replace(point.trial, row=label, called=label, measure=space.search.reported[0])
+        champion = replace(point, trial=trial, champion_of=point.label, first_replicate=FRESH)
         return self.append(champion, space.search.fresh)
 
     def through(self, key: str) -> list[Replicate]:
@@ -175,19 +170,6 @@ def point_label(number: int) -> str:
     return f"#{number}"
 
 
-def planned_trial(space: str, trial: Trial, measure: str) -> PlannedTrial:
-    """A trial as planned, not resolved yet; `measure` stands in for its own."""
-    return PlannedTrial(
-        space=space,
-        label=trial.label,
-        row=trial.row,
-        column=trial.column,
-        config=trial.config,
-        axes=trial.axes,
-        paper=trial.paper,
-        paper_of=trial.paper_of,
-        epochs=0,
-        ends=(),
-        measure=trial.measure or measure,
-        provenance=trial.provenance,
-    )
+def planned_trial(space: str, trial: Trial, objective: str) -> PlannedTrial:
+    """A trial as planned, not resolved yet; the space's first objective stands in for a measure of its own."""
+    return PlannedTrial(space, replace(trial, measure=trial.measure or objective))

@@ -7,8 +7,9 @@ from dataclasses import replace
 from study.errors import Refusal
 from study.machine import Machine
 from study.plan.draft import Draft
-from study.plan.drafting import draft
-from study.plan.stored import Plan, PlannedSpace, PlannedTrial
+from study.plan.drafting import call, draft
+from study.plan.stored import LIBRARIES, Plan, PlannedSpace, PlannedTrial
+from study.space import Request
 
 
 def redraft(plan: Plan) -> Draft:
@@ -23,7 +24,7 @@ def redraft(plan: Plan) -> Draft:
 def drawn_again(plan: Plan) -> Draft:
     """What the spaces of a stored plan make of its request now."""
     spaces = [space.file for space in plan.spaces]
-    return draft(spaces, plan.request, plan.replicates, plan.machine, plan.resources)
+    return draft(call(spaces, plan.request), plan.replicates, plan.machine, plan.resources)
 
 
 def grown(before: Plan, drawn: Draft) -> Draft:
@@ -51,8 +52,8 @@ def grown(before: Plan, drawn: Draft) -> Draft:
     if other:
         differs = _other_machine(before.machine, now.machine)
         others = (_other_seeds(trial, drawn.find(trial.name)) for trial in before.trials)
-        if before.request.vary != now.request.vary and (any(others) or any(space.search for space in now.spaces)):
-            differs.append(f"{_vary(now)} instead of {_vary(before)}")
+        if any(others) or any(space.search for space in now.spaces):
+            differs += _other_options(before.request, now.request)
         remedy = "must be the same, or have another --name" if differs else remedy
         lost += differs or other
     if lost:
@@ -103,7 +104,9 @@ def _lost(before: Plan, drawn: Draft) -> tuple[list[str], list[str]]:
         if again_trial is None:
             lost.append(f"no {trial.name}")
         elif again_trial.ends[: len(trial.ends)] != trial.ends:
-            versions = [n for n, v in before.versions.items() if now.versions.get(n) != v and n in ("torch", "numpy")]
+            versions = [
+                n for n, v in before.versions.items() if now.versions.get(n) != v and n not in ("python", *LIBRARIES)
+            ]
             other.append(f"other work in {trial.name}" + (f" (another {' and '.join(versions)})" if versions else ""))
     return lost, other
 
@@ -128,8 +131,22 @@ def _other_seeds(trial: PlannedTrial, again: PlannedTrial | None) -> bool:
     return again is not None and again.seeds[: len(trial.seeds)] != trial.seeds
 
 
-def _vary(plan: Plan) -> str:
-    return f"--vary {', '.join(plan.request.vary)}" if plan.request.vary else "without --vary"
+def _other_options(before: Request, now: Request) -> list[str]:
+    """What differs in the options of the spaces, in the user's words."""
+
+    def said(request: Request, name: str) -> str:
+        value = request.options.get(name)
+        if value is None:
+            return f"without --{name}"
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        return f"--{name}" + ("" if value is True else f" {shown}")
+
+    names = dict.fromkeys((*before.options, *now.options))
+    return [
+        f"{said(now, name)} instead of {said(before, name)}"
+        for name in names
+        if before.options.get(name) != now.options.get(name)
+    ]
 
 
 def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:

@@ -28,7 +28,7 @@ def lines(trials: Iterable[PlannedTrial], searched: bool = False) -> list[str]:
     """
     about: dict[str, dict[str, None]] = {}
     for trial in trials:
-        kind = ("Champions" if trial.champion_of else "Points") if searched else trial.column
+        kind = ("Champions" if trial.champion_of else "Points") if searched else trial.trial.column
         about.setdefault(_words(trial), {})[kind] = None
     if len(about) == 1:
         return list(about)

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from study.decoding import decoded
 from study.errors import Refusal
 from study.machine import Machine
-from study.space import Choice, Contrast, Domain, Integer, Json, Real, Request
+from study.plan import earlier
+from study.space import Contrast, Domain, Json, Request, Source, Trial
 
-FORMAT = 3
+FORMAT = 4
+LIBRARIES = ("longtail-study", "ray", "optuna", "mlflow")  # the platform's own, whose versions a plan records
 
 
 @dataclass(frozen=True)
@@ -20,32 +23,31 @@ class PlannedTrial:
     """A trial in a plan: with the space it belongs to, and for each replicate the name of its last state.
 
     Attributes:
-        measure: what its row shows, of the last epoch.
+        space: its name.
+        trial: with the measure that its row shows.
+        epochs: of each replicate.
+        ends: the names of the replicates' last states.
         champion_of: the label of the point that it trains again under fresh replicates, or "".
         first_replicate: the number of its first replicate.
         rung: the epochs after which it is going to be judged, and perhaps stopped; 0 if it is not, or has been.
         stopped: whether it was, so that its work ends there.
-        provenance: of the paper's figure; see `Trial`.
         seeds: of each replicate, by name, in words; empty in plans of versions that did not write them.
     """
 
     space: str
-    label: str
-    row: str
-    column: str
-    config: Json
-    axes: Mapping[str, str | int | float]
-    paper: float | None
-    paper_of: str
-    epochs: int
-    ends: tuple[str, ...]
-    measure: str
+    trial: Trial
+    epochs: int = 0
+    ends: tuple[str, ...] = ()
     champion_of: str = ""
     first_replicate: int = 0
     rung: int = 0
     stopped: bool = False
-    provenance: str = ""
     seeds: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Unique in its space."""
+        return self.trial.label
 
     @property
     def name(self) -> str:
@@ -76,18 +78,25 @@ class PlannedSearch:
 
 @dataclass(frozen=True)
 class PlannedSpace:
-    """A space in a plan: what its report needs, and what made it."""
+    """A space in a plan: what its report needs, and what made it; see `Space`.
+
+    Attributes:
+        file: the reference that finds its function again.
+        file_digest: of the file that the function is in.
+    """
 
     name: str
     title: str
-    evidence: str
     objectives: tuple[str, ...]
-    contrasts: tuple[Contrast, ...]
     domain: Mapping[str, Domain]
     file: str
     file_digest: str
+    contrasts: tuple[Contrast, ...] = ()
     search: PlannedSearch | None = None
-    paper_columns: tuple[str, ...] = ()
+    source: Source = field(default_factory=Source)
+    evidence: str = ""
+    splits: tuple[str, ...] = ()
+    crossed: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,9 @@ class Plan:
         """What identifies the plan's work: its last states by trial; what a search has found is left out."""
         listed = [[trial.name, *trial.ends] for trial in self.trials if self.space(trial.space).search is None]
         searched = [
-            [s.name, s.objectives, s.search.base, _plain(s.domain)] for s in self.spaces if s.search is not None
+            [s.name, s.objectives, s.search.base, {name: asdict(dimension) for name, dimension in s.domain.items()}]
+            for s in self.spaces
+            if s.search is not None
         ]
         return digest([*listed, *searched])
 
@@ -170,49 +181,22 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON holds and `from_json` takes back."""
-        plain = asdict(self)
-        for space, original in zip(plain["spaces"], self.spaces, strict=True):
-            space["domain"] = _plain(original.domain)
-        return {"format": FORMAT, **plain}
+        return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_json(cls, plain: Json) -> Plan:
-        """The plan of such a dictionary.
+        """The plan of such a dictionary, also of an earlier format that this version knows.
 
         Raises:
             Refusal: if another version of this program wrote it.
+            ValueError: if it is no plan.
         """
-        if plain.get("format") != FORMAT:
-            raise Refusal("plan format", plain.get("format"), f"this version reads format {FORMAT}")
-        kinds: dict[str, type[Domain]] = {"Choice": Choice, "Integer": Integer, "Real": Real}
-
-        def domain(value: Json) -> Domain:
-            return kinds[value["kind"]](**{k: _tuple(v) for k, v in value.items() if k != "kind"})
-
-        values = {name: value for name, value in plain.items() if name != "format"}
-        values["request"] = Request(**{name: _tuple(value) for name, value in values["request"].items()})
-        values["machine"] = Machine(**values["machine"])
-        values["resources"] = Resources(**values["resources"])
-        values["spaces"] = tuple(
-            PlannedSpace(
-                **{
-                    **space,
-                    "contrasts": tuple(
-                        Contrast(**{k: _tuple(v) for k, v in contrast.items()}) for contrast in space["contrasts"]
-                    ),
-                    "domain": {name: domain(value) for name, value in space["domain"].items()},
-                    "objectives": tuple(space["objectives"]),
-                    "paper_columns": tuple(space.get("paper_columns", ())),
-                    "search": space["search"] and PlannedSearch(**{k: _tuple(v) for k, v in space["search"].items()}),
-                }
-            )
-            for space in values["spaces"]
-        )
-        values["trials"] = tuple(
-            PlannedTrial(**{**trial, "ends": tuple(trial["ends"]), "seeds": tuple(trial.get("seeds", ()))})
-            for trial in values["trials"]
-        )
-        return cls(**values)
+        if plain.get("format") == earlier.FORMAT:
+            plain = earlier.upgraded(plain)
+        elif plain.get("format") != FORMAT:
+            formats = f"{earlier.FORMAT} and {FORMAT}"
+            raise Refusal("plan format", plain.get("format"), f"this version reads formats {formats}")
+        return decoded(cls, {name: value for name, value in plain.items() if name != "format"})
 
     def named(self, run: str) -> Plan:
         """The same plan under a name."""
@@ -223,11 +207,3 @@ def digest(value: object) -> str:
     """A short name for a JSON value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _plain(domain: Mapping[str, Domain]) -> Json:
-    return {name: {"kind": type(dimension).__name__, **asdict(dimension)} for name, dimension in domain.items()}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What a report shows: tables in the paper's own shape, and figures. Pure; whatever the format, it is made of these.
+"""What a report shows: tables and figures. Pure; whatever the format, it is made of these.
 
 `study.report.results` has an example of a view: a space's own function from recorded results to these.
 """
@@ -13,25 +13,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from study.report.statistics import mean, std
+from study.space import Printed
 
 NOTHING = "–"  # what is not there: never a guess, never NaN
 
-
-@dataclass(frozen=True)
-class Printed:
-    """A figure as the paper prints it.
-
-    Attributes:
-        value: in the unit of the cell that it stands beside.
-        provenance: † copied by the paper from its source, * run again by the paper, "" the paper's own.
-        of: the paper's column that it belongs to, where that is on other data than the cell; "" where it is the same.
-        comparable: False where the paper's formula is another one or not known: no difference from it is given.
-    """
-
-    value: float
-    provenance: str = ""
-    of: str = ""
-    comparable: bool = True
+# Of pictures: read at the width of a column.
+RC: dict[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "figure.titlesize": 8,
+    "figure.labelsize": 8,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "grid.linewidth": 0.4,
+    "grid.alpha": 0.5,
+    "font.family": "DejaVu Sans",
+}
 
 
 @dataclass(frozen=True)
@@ -44,19 +49,19 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Cell:
-    """A measured value, and the paper's beside it.
+    """A measured value, and the printed one beside it.
 
     Attributes:
         values: by replicate; shown as mean ± std, or as it is if there is one. What is not finite is left out.
-        printed: the paper's figure, or None. A cell without values may still have one.
-        digits: after the decimal point.
+        printed: the source's figure, or None. A cell without values may still have one.
+        decimals: after the point.
         axes: of its trial, for CSV.
-        statistic: in place of values; no difference from the paper is given of it.
+        statistic: in place of values; no difference from a printed figure is given of it.
     """
 
     values: Mapping[int, float] = field(default_factory=dict)
     printed: Printed | None = None
-    digits: int = 1
+    decimals: int = 1
     axes: Mapping[str, str | int | float] = field(default_factory=dict)
     statistic: Statistic | None = None
 
@@ -81,19 +86,19 @@ class Cell:
 
     def __str__(self) -> str:
         if self.statistic is not None:
-            return f"{self.statistic.value:.{self.digits}f}"
+            return f"{self.statistic.value:.{self.decimals}f}"
         if self.mean is None:
             return NOTHING
-        spread = "" if self.std is None else f" ± {self.std:.{self.digits}f}"
-        return f"{self.mean:.{self.digits}f}{spread}"
+        spread = "" if self.std is None else f" ± {self.std:.{self.decimals}f}"
+        return f"{self.mean:.{self.decimals}f}{spread}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table in the paper's shape.
+    """A table.
 
-    Where a column has printed figures, a column for them is put beside it; that n varies, what † means and that the
-    paper's n is unstated is said below by itself.
+    Where a column has printed figures, a column for them is put beside it; that n varies, what a source's marks mean
+    and what its n is, is said below by itself.
 
     Attributes:
         title: what it is, with its unit.
@@ -141,8 +146,6 @@ class Figure:
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Canvas
-
-        from study.report.plotting import RC
 
         with mpl.rc_context(RC):
             canvas = Canvas(figsize=self.size, dpi=200, layout="constrained")

@@ -1,17 +1,14 @@
-"""Ready-made tables for views: a measure in rows by columns, as most of the paper's tables are."""
+"""Ready-made tables for views: a measure in rows by columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
-from study.plan.stored import PlannedTrial
-from study.report.exhibits import NOTHING, Cell, Figure, Printed, Table
-from study.report.plotting import heat_maps
+from study.report.exhibits import NOTHING, Cell, Table
 from study.report.results import Result, Results
 from study.report.statistics import LEAST, Difference, estimate
+from study.space import Printed, Source
 
-SHOTS = ("many", "medium", "few")
 BEST = "best epoch (selected on test)"
 
 
@@ -23,12 +20,12 @@ def grid(
     corner: str = "",
     notes: Sequence[str] = (),
 ) -> Table:
-    """Rows by columns of each trial's own measure after the last epoch, beside the paper's figures.
+    """Rows by columns of each trial's own measure after the last epoch, beside the printed figures.
 
     Args:
         results: of the space.
         rows: those that are shown; None for all.
-        beside: further measures by their heading, such as ``{"adjusted": "adjusted/top1"}``, behind each column.
+        beside: further measures by their heading, such as ``{"adjusted": "adjusted/accuracy"}``, behind each column.
         corner: the heading of the rows' names.
         notes: see `Table`.
     """
@@ -47,7 +44,7 @@ def at_edges(results: Results, measure: str, ends: tuple[float, float], rows: Se
 
     Args:
         results: of the space.
-        measure: the chosen value, such as ``adjusted/tau``.
+        measure: the chosen value, such as a temperature.
         ends: the least and the greatest that could be chosen.
         rows: those that are shown.
     """
@@ -62,52 +59,31 @@ def at_edges(results: Results, measure: str, ends: tuple[float, float], rows: Se
     return [f"{measure} was chosen at an end of its range, {low} to {high}. {'; '.join(found)}."] if found else []
 
 
-def by_shot(
-    results: Results, column: str, figures: Callable[[PlannedTrial], Sequence[float]], notes: Sequence[str] = ()
-) -> Table:
-    """Many-, medium-, few-shot and overall accuracy of each row in one column; a split without classes is "–".
-
-    Args:
-        results: of the space.
-        column: which.
-        figures: the paper's by `SHOTS` of a trial that has one for all images.
-        notes: see `Table`.
-    """
-    rows: list[list[str | Cell]] = []
-    for result in (each for each in results if each.trial.column == column):
-        cells = [result.cell(f"test/{shot}") for shot in SHOTS]
-        if result.printed is not None:
-            printed = [Printed(figure, of=result.printed.of) for figure in figures(result.trial)]
-            cells = [replace(cell, printed=each) for cell, each in zip(cells, printed, strict=True)]
-        rows.append([result.trial.row, *cells, result.cell()])
-    head = ["Method", *(f"{shot.capitalize()}-shot" for shot in SHOTS), "All"]
-    return Table(f"{results.space.title}, {column}", head, rows, notes)
-
-
 def printed_row(results: Results, name: str, figures: Mapping[str, float], provenance: str) -> list[str | Cell | None]:
-    """A row that the paper prints and we do not train, under this name; its figures by the paper's column."""
+    """A row that the source prints and we do not train, under this name; its figures by the source's column."""
     row: list[str | Cell | None] = [name]
     for column in results.columns:
-        beside = (each.trial.paper_of for each in results if each.trial.column == column)
-        of = next(filter(None, beside), "")
+        beside = (each.trial.printed for each in results if each.trial.column == column)
+        of = next((printed.of for printed in beside if printed is not None), "")
         printed = Printed(figures[of], provenance, "" if of == column else of) if of in figures else None
         row.append(Cell(printed=printed))
     return row
 
 
-def default(results: Results) -> list[Table | Figure | None]:
-    """What a space without a view of its own shows: its grid, in one column also by shot; combinations as heat maps."""
+def default(results: Results) -> list[Table]:
+    """What a space without a view of its own shows: its grid; in one column also its splits, and the best epoch."""
     table = grid(results)
     if len(results.columns) == 1:
-        rows = [[*row, *_details(result)] for row, result in zip(table.rows, results, strict=True)]
-        table = Table(table.title, [*table.head, *SHOTS, BEST], rows, table.notes)
-    return [table, *heat_maps(results)]
+        rows = [[*row, *_details(results, result)] for row, result in zip(table.rows, results, strict=True)]
+        table = Table(table.title, [*table.head, *results.space.splits, BEST], rows, table.notes)
+    return [table]
 
 
-def _details(result: Result) -> list[Cell]:
-    """Accuracy by shot, on the images of the trial's own measure, and the best of its epochs."""
+def _details(results: Results, result: Result) -> list[Cell]:
+    """Each split of the data that the trial's own measure is of, and the best of its epochs."""
     part = result.trial.measure.partition("/")[0]
-    return [*(result.cell(f"{part}/{shot}") for shot in SHOTS), Cell(result.best(), axes=result.trial.axes)]
+    splits = [result.cell(f"{part}/{split}") for split in results.space.splits]
+    return [*splits, Cell(result.best(), axes=result.trial.axes)]
 
 
 def _measures(results: Sequence[Result]) -> str:
@@ -145,8 +121,8 @@ def hypotheses(found: Sequence[Difference]) -> Table | None:
     return Table("Hypotheses, set down before the run", head, rows, notes)
 
 
-def from_paper(table: Table) -> Table | None:
-    """A table of the same shape with the differences from the paper's figures, where they are on the same data.
+def from_source(table: Table, source: Source) -> Table | None:
+    """A table of the same shape with the differences from the printed figures, where they are on the same data.
 
     None if none is.
     """
@@ -159,9 +135,10 @@ def from_paper(table: Table) -> Table | None:
         for row in table.rows
         if any(_difference(row[number]) for number in columns)
     ]
-    notes = ["Mean over replicates minus the paper's figure, with a 95 % t-interval. Paper: n = 1 or unstated."]
+    name = source.name
+    notes = [f"Mean over replicates minus the {name}'s figure, with a 95 % t-interval. {name.title()}: {source.runs}."]
     head = [table.head[number] for number in (*names, *columns)]
-    return Table(f"{table.title}: difference from the paper", head, rows, notes, table.labels)
+    return Table(f"{table.title}: difference from the {name}", head, rows, notes, table.labels)
 
 
 def _difference(cell: str | Cell | None) -> str | None:
@@ -169,4 +146,4 @@ def _difference(cell: str | Cell | None) -> str | None:
         return None
     printed = cell.printed.value
     found = estimate([value - printed for value in cell.values.values()])
-    return None if found is None else found.words(cell.digits)
+    return None if found is None else found.words(cell.decimals)

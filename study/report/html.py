@@ -8,6 +8,7 @@ from html import escape
 
 from study.report.exhibits import Figure, Table
 from study.report.render import flat, is_words, notes
+from study.space import Source
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 72rem; margin: 2rem auto;
@@ -55,9 +56,9 @@ def page(title: str, sections: Iterable[tuple[str, Iterable[str], str]], footer:
     )
 
 
-def table_html(table: Table) -> str:
+def table_html(table: Table, source: Source) -> str:
     """A table with its caption, and its notes below."""
-    head, body = flat(table)
+    head, body = flat(table, source)
     words = [is_words(line[number] for line in body) for number in range(len(head))]
     top = "".join(
         f'<th scope="col" class="words">{escape(name)}</th>' if wide else f'<th scope="col">{escape(name)}</th>'
@@ -69,7 +70,7 @@ def table_html(table: Table) -> str:
         + "</tr>\n"
         for line in body
     )
-    below = "".join(f'<p class="note">{escape(note)}</p>\n' for note in notes(table))
+    below = "".join(f'<p class="note">{escape(note)}</p>\n' for note in notes(table, source))
     return (
         f'<div class="wide"><table>\n<caption>{escape(table.title)}</caption>\n<thead><tr>{top}</tr></thead>\n'
         f"<tbody>\n{rows}</tbody>\n</table></div>\n{below}"

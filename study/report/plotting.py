@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from study.report.exhibits import Cell, Figure
-from study.report.results import Result, Results
+from study.report.exhibits import Figure
 from study.report.statistics import mean, std
 
 # Seven of the eight colours of Okabe and Ito (2008), those that stand out most first; lines of their yellow vanish.
@@ -15,25 +14,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
-RC: dict[str, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "figure.titlesize": 8,
-    "figure.labelsize": 8,
-    "legend.frameon": False,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 4,
-    "grid.linewidth": 0.4,
-    "grid.alpha": 0.5,
-    "font.family": "DejaVu Sans",
-}
 
 Curves = Mapping[int, Sequence[float | None]]  # by replicate, one value an epoch
 
@@ -64,7 +44,7 @@ def curves(
         name, title, caption: see `Figure`.
         series: by its name in the legend, one value an epoch by replicate, as `Result.curve` gives it.
         y, x: of the axes, with units. Epochs are counted from 1: the value after so many.
-        marks: vertical lines, such as the switch, by their name.
+        marks: vertical lines by their name.
 
     Returns:
         None if there is nothing to draw.
@@ -163,62 +143,6 @@ def _line(axis: Any, points: Sequence[Point], number: int, within: tuple[float, 
     return line
 
 
-def heat_maps(results: Results) -> list[Figure]:
-    """First by switch sampler, a figure a column: where a column's trials differ in just these and are all there."""
-    found = []
-    for column in results.columns:
-        square = _square([result for result in results if result.trial.column == column])
-        if square is not None:
-            name = "combinations" if len(results.columns) == 1 else f"combinations-{slug(column)}"
-            title = f"{results.space.title.partition(':')[0]}: combinations, {column}"
-            found.append(_heat_map(name, title, *square))
-    return found
-
-
 def slug(words: str) -> str:
     """A text as a part of a file's name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-")
-
-
-Square = tuple[list[str], list[str], dict[tuple[str, str], Cell]]
-
-
-def _square(column: list[Result]) -> Square | None:
-    found: dict[tuple[str, str], Cell] = {}
-    for result in column:
-        if {"first", "switch"} <= result.trial.axes.keys():
-            pair = (str(result.trial.axes["first"]), str(result.trial.axes["switch"]))
-            if pair in found:
-                return None  # the space has further dimensions, and a square would hide them
-            found[pair] = result.cell()
-    firsts = list(dict.fromkeys(first for first, _ in found))
-    switches = list(dict.fromkeys(switch for _, switch in found))
-    whole = len(found) == len(firsts) * len(switches) and all(cell.values for cell in found.values())
-    return (firsts, switches, found) if whole and len(firsts) > 1 and len(switches) > 1 else None
-
-
-def _heat_map(
-    name: str, title: str, firsts: list[str], switches: list[str], cells: dict[tuple[str, str], Cell]
-) -> Figure:
-    means = [[cells[first, switch].mean or 0.0 for switch in switches] for first in firsts]  # every one has values
-
-    def draw(figure: Any) -> None:
-        axis = figure.add_subplot()
-        axis.grid(visible=False)
-        axis.imshow(means, cmap="cividis", aspect="auto")
-        low, high = min(map(min, means)), max(map(max, means))
-        for y, first in enumerate(firsts):
-            for x, switch in enumerate(switches):
-                dark = means[y][x] < (low + high) / 2
-                axis.text(x, y, str(cells[first, switch]), ha="center", va="center", color="white" if dark else "black")
-        axis.set_xticks(range(len(switches)), switches)
-        axis.set_yticks(range(len(firsts)), firsts)
-        axis.set_xlabel("switch sampler")
-        axis.set_ylabel("first sampler")
-
-    counts = sorted({len(cell.values) for cell in cells.values()})
-    n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    rows = [[first, switch, len(cell.values), cell.mean, cell.std] for (first, switch), cell in cells.items()]
-    spread = f"mean ± std over n = {n} replicates" if counts[-1] > 1 else "n = 1 replicate"
-    caption = f"Accuracy in % of each combination after the last epoch, {spread}."
-    return Figure(name, title, caption, draw, ["first", "switch", "n", "mean", "std"], rows, (3.5, 2.4))

@@ -9,13 +9,13 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from study.report.exhibits import NOTHING, Cell, Figure, Printed, Table
+from study.report.exhibits import NOTHING, Cell, Figure, Table
+from study.space import Printed, Source
 
-PROVENANCE = {"†": "copied by the paper from its source", "*": "run again by the paper"}
 _HEAD_WIDTH = 14  # of a column in a terminal, in letters
 
 
-def flat(table: Table) -> tuple[list[str], list[list[str]]]:
+def flat(table: Table, source: Source) -> tuple[list[str], list[list[str]]]:
     """A table's head and rows as text, with a column of printed figures beside each column that has some."""
     head: list[str] = []
     body: list[list[str]] = [[] for _ in table.rows]
@@ -26,23 +26,23 @@ def flat(table: Table) -> tuple[list[str], list[list[str]]]:
         for line, cell in zip(body, cells, strict=True):
             line.append(NOTHING if cell is None else str(cell))
         if any(printed):
-            head.append(_paper(printed))
+            head.append(_heading(printed, source.name))
             for line, one in zip(body, printed, strict=True):
                 line.append(NOTHING if one is None else _figure(one, cells))
     return head, body
 
 
-def _paper(printed: Iterable[Printed | None]) -> str:
+def _heading(printed: Iterable[Printed | None], name: str) -> str:
     others = list(dict.fromkeys(one.of for one in printed if one is not None and one.of))
-    return f"paper: {', '.join(others)} (other data or protocol)" if others else "paper"
+    return f"{name}: {', '.join(others)} (other data or protocol)" if others else name
 
 
 def _figure(printed: Printed, cells: Iterable[object]) -> str:
-    digits = max(cell.digits for cell in cells if isinstance(cell, Cell))
-    return f"{printed.value:.{digits}f}{printed.provenance}"
+    decimals = max(cell.decimals for cell in cells if isinstance(cell, Cell))
+    return f"{printed.value:.{decimals}f}{printed.provenance}"
 
 
-def notes(table: Table) -> list[str]:
+def notes(table: Table, source: Source) -> list[str]:
     """What is said below a table: its own notes, n, and where printed figures are from."""
     cells = [cell for row in table.rows for cell in row if isinstance(cell, Cell)]
     counts = sorted({cell.n for cell in cells if cell.n})
@@ -53,12 +53,12 @@ def notes(table: Table) -> list[str]:
     printed = [cell.printed for cell in cells if cell.printed is not None]
     if printed:
         used = {mark for one in printed for mark in one.provenance}
-        legend = [f"{mark} {words}" for mark, words in PROVENANCE.items() if mark in used]
-        found.append(f"Paper: {'; '.join(['n = 1 or unstated', *legend])}.")
+        legend = [f"{mark} {words}" for mark, words in source.marks.items() if mark in used]
+        found.append(f"{source.name.title()}: {'; '.join([source.runs, *legend])}.")
     return found
 
 
-def text(table: Table, below: str = "") -> str:
+def text(table: Table, source: Source, below: str = "") -> str:
     """For a terminal, without colours, as wide as it is; without its title, if it stands below just that heading."""
     from rich import box
     from rich.console import Console
@@ -67,7 +67,7 @@ def text(table: Table, below: str = "") -> str:
 
     out = io.StringIO()
     console = Console(file=out, width=10_000, color_system=None, highlight=False)
-    head, body = flat(table)
+    head, body = flat(table, source)
     title = None if table.title == below else Text(table.title)
     grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="")
     for number, name in enumerate(head):
@@ -76,7 +76,7 @@ def text(table: Table, below: str = "") -> str:
     for line in body:
         grid.add_row(*map(Text, line))
     console.print(grid)
-    for note in notes(table):
+    for note in notes(table, source):
         console.print(note, soft_wrap=True, markup=False)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).lstrip("\n") + "\n"
 
@@ -86,20 +86,20 @@ def is_words(column: Iterable[str]) -> bool:
     return any(entry[:1].isalpha() for entry in column)
 
 
-def markdown(table: Table, below: str = "") -> str:
+def markdown(table: Table, source: Source, below: str = "") -> str:
     """A table of Markdown, with its title as a heading; without, if it stands below just that heading."""
-    head, body = flat(table)
+    head, body = flat(table, source)
     rules = ["---" if is_words(line[number] for line in body) else "---:" for number in range(len(head))]
     title = [] if table.title == below else [f"### {table.title}", ""]
     lines = [*title, _line(head), _line(rules), *map(_line, body), ""]
-    return "\n".join([*lines, *(f"{note}  " for note in notes(table)), ""])
+    return "\n".join([*lines, *(f"{note}  " for note in notes(table, source)), ""])
 
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def table_csv(tables: Sequence[tuple[str, Table]]) -> str:
+def table_csv(tables: Sequence[tuple[str, Table]], source: Source) -> str:
     """Every entry of tables, by the name of their space, in one long table: a line a value, so a line a replicate.
 
     A row is called by all the columns that name it; n counts the replicates behind an entry. A statistic over several
@@ -108,7 +108,7 @@ def table_csv(tables: Sequence[tuple[str, Table]]) -> str:
     cells = [cell for _, table in tables for row in table.rows for cell in row if isinstance(cell, Cell)]
     axes = list(dict.fromkeys(name for cell in cells for name in cell.axes))
     head = ["space", "table", "row", "column", *axes, "replicate", "n", "value"]
-    head += ["text", "paper", "provenance", "paper_of"]
+    head += ["text", source.name, "provenance", f"{source.name}_of"]
     lines = []
     for space, table in tables:
         for row in table.rows:
@@ -138,17 +138,17 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return out.getvalue()
 
 
-def table_json(table: Table) -> dict[str, Any]:
-    """A table for JSON: text as it is, a measured entry with its values by replicate and the paper's figure."""
+def table_json(table: Table, source: Source) -> dict[str, Any]:
+    """A table for JSON: text as it is, a measured entry with its values by replicate and the printed figure."""
     return {
         "title": table.title,
         "head": list(table.head),
-        "rows": [[_cell_json(cell) for cell in row] for row in table.rows],
-        "notes": notes(table),
+        "rows": [[_cell_json(cell, source.name) for cell in row] for row in table.rows],
+        "notes": notes(table, source),
     }
 
 
-def _cell_json(cell: str | Cell | None) -> str | Mapping[str, Any] | None:
+def _cell_json(cell: str | Cell | None, name: str) -> str | Mapping[str, Any] | None:
     if not isinstance(cell, Cell):
         return cell
     printed, statistic = cell.printed, cell.statistic
@@ -156,7 +156,7 @@ def _cell_json(cell: str | Cell | None) -> str | Mapping[str, Any] | None:
         **({"mean": cell.mean, "std": cell.std} if statistic is None else {"statistic": statistic.value}),
         "n": cell.n,
         **({"values": dict(cell.values)} if statistic is None else {}),
-        **({"paper": printed.value, "provenance": printed.provenance, "paper_of": printed.of} if printed else {}),
+        **({name: printed.value, "provenance": printed.provenance, f"{name}_of": printed.of} if printed else {}),
     }
 
 

@@ -1,4 +1,4 @@
-"""A run's report: each space's tables and figures, hypotheses and differences from the paper, in several formats."""
+"""A run's report: each space's tables and figures, hypotheses and differences, in several formats."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Section:
         results: what was recorded of it.
         notices: what a reader must know before its numbers.
         exhibits: what is shown, in order: what its view gives, and behind the last table of that the differences from
-            the paper and the hypotheses.
+            printed figures and the hypotheses.
     """
 
     space: PlannedSpace
@@ -102,20 +102,21 @@ class Report:
         return {results.space.name: _searched(self.plan, results) for results in open_ones}
 
     def _section(self, space: PlannedSpace, results: Results) -> Section:
-        notices = replication.lines((result.trial for result in results), searched=space.search is not None)
+        notices = replication.lines((result.planned for result in results), searched=space.search is not None)
         if space.search is not None:
             return Section(space, results, notices, self.searches[space.name].exhibits())
         notices += _notices(results)
-        exhibits = _view(self.plan, space, results, notices)
+        exhibits = _view(results, notices)
         tables = [each for each in exhibits if isinstance(each, Table)]
         more: list[Table | Figure | None]
         if results.crossed:
-            notices.append(spread.NOT_INDEPENDENT)
+            notices.append(spread.not_independent(space))
             more = [*spread.decomposition(results)]
             if not more:
                 notices.append("Where the spread comes from is shown once all pairs of a row have ended.")
         else:
-            more = [*map(grids.from_paper, tables), grids.hypotheses(results.hypotheses())]
+            differences = [grids.from_source(table, space.source) for table in tables]
+            more = [*differences, grids.hypotheses(results.hypotheses())]
         behind = 1 + max((number for number, each in enumerate(exhibits) if isinstance(each, Table)), default=-1)
         exhibits[behind:behind] = [each for each in more if each is not None]
         return Section(space, results, notices, exhibits)
@@ -136,7 +137,7 @@ class Report:
         record = {
             "study": "+".join(results.space.name for results in self._results),
             "run": self.plan.run,
-            "rows": [_row(result) for results in self._results for result in results],
+            "rows": [_row(results.space, result) for results in self._results for result in results],
             "differences": [
                 {"space": results.space.name, **each.to_json()}
                 for results in self._results
@@ -144,7 +145,7 @@ class Report:
             ],
             "searches": [searched.to_json() for searched in self.searches.values()],
             "tables": [
-                {"space": section.space.name, **render.table_json(table)}
+                {"space": section.space.name, **render.table_json(table, section.space.source)}
                 for section in self.sections
                 for table in section.tables
             ],
@@ -163,7 +164,8 @@ class Report:
 
     def csv(self) -> str:
         """Every entry of every table: one line a value, so one line a replicate."""
-        return render.table_csv([(section.space.name, table) for section in self.sections for table in section.tables])
+        tables = [(section.space.name, table) for section in self.sections for table in section.tables]
+        return render.table_csv(tables, self._results[0].space.source)
 
     def markdown(self, pictures: bool = False) -> str:
         """The tables and figures; with links to pictures, if those lie beside it."""
@@ -172,7 +174,7 @@ class Report:
             lines += [f"## {section.space.title}", "", *(f"> {notice}\n" for notice in section.notices)]
             for each in section.exhibits:
                 if isinstance(each, Table):
-                    lines.append(render.markdown(each, section.space.title))
+                    lines.append(render.markdown(each, section.space.source, section.space.title))
                 else:
                     link = [f"![{each.title}]({section.file(each)}.png)", ""] if pictures else []
                     lines += [f"### {each.title}", "", *link, each.caption, ""]
@@ -185,7 +187,7 @@ class Report:
             lines += [section.space.title, *section.notices, ""]
             for each in section.exhibits:
                 if isinstance(each, Table):
-                    lines.append(render.text(each, section.space.title))
+                    lines.append(render.text(each, section.space.source, section.space.title))
                 else:
                     lines.append(f"Figure {section.file(each)}: {each.title}. {each.caption}\n")
         return "\n".join(lines)
@@ -195,7 +197,7 @@ class Report:
         sections = []
         for section in self.sections:
             body = "".join(
-                html.table_html(each)
+                html.table_html(each, section.space.source)
                 if isinstance(each, Table)
                 else html.figure_html(each, self.pictures, f"{section.file(each)}.png")
                 for each in section.exhibits
@@ -241,59 +243,60 @@ class Report:
         ]
 
 
-def _view(plan: Plan, space: PlannedSpace, results: Results, notices: list[str]) -> list[Table | Figure]:
-    """What the space's own view shows; the default with a notice, if that is gone or raises."""
+def _view(results: Results, notices: list[str]) -> list[Table | Figure]:
+    """What the view of the space's file shows, with the code that is there now; the default if it has none.
+
+    The default also stands in, with a notice, for a view that is gone or raises.
+    """
+    space = results.space
     try:
-        shown = _own_view(plan, space, results) or grids.default(results)
+        shown = (space.file and _shown(results)) or grids.default(results)
     except Refusal as refusal:
         notices.append(f"The tables of {space.file} cannot be made, so here is the default one ({refusal}).")
         shown = grids.default(results)
     return [each for each in shown if each is not None]
 
 
-def _own_view(plan: Plan, space: PlannedSpace, results: Results) -> Sequence[Table | Figure | None] | None:
-    """What the view of the space's file gives, with the code that is there now; None if it has none."""
-    if not space.file:
-        return None
-    function, path = catalog.find(space.file)
-    view = catalog.call(function, space.file, plan.request).view
+def _shown(results: Results) -> Sequence[Table | Figure | None] | None:
+    view, path = catalog.view(results.space.file)
     try:
-        return None if view is None else view(results)
+        return None if view is None else list(view(results))
     except Exception as error:
-        raise Refusal("view", space.name, f"it raised {catalog.said(error, str(path))}") from error
+        raise Refusal("view", results.space.name, f"it raised {catalog.said(error, str(path))}") from error
 
 
 def _notices(results: Results) -> list[str]:
-    """What a reader must know first: data and protocol not the paper's, how far they carry, and what is missing."""
+    """What a reader must know first: data and protocol not the source's, how far they carry, and what is missing."""
     space, found = results.space, []
+    columns = space.source.columns
     other = {
         result.trial.column
         for result in results
-        if (space.paper_columns and result.trial.column not in space.paper_columns)
-        or (result.trial.paper_of and result.trial.paper_of != result.trial.column)
+        if (columns and result.trial.column not in columns) or (result.printed is not None and result.printed.of)
     }
     if other:
-        columns = "; ".join(column for column in results.columns if column in other)
-        label = f" Evidence: {space.evidence}." if space.evidence and not results.plan.request.short else ""
-        found.append(f"Not the paper's data or protocol: {columns}.{label}")
-    wanted = sum(len(result.trial.ends) for result in results)
+        label = f" Evidence: {space.evidence}." if space.evidence else ""
+        named = "; ".join(column for column in results.columns if column in other)
+        found.append(f"Not the {space.source.name}'s data or protocol: {named}.{label}")
+    wanted = sum(len(result.planned.ends) for result in results)
     there = sum(len(result.headers) for result in results)
     if there < wanted:
         found.append(f"Incomplete: {there} of {wanted} replicates have ended.")
-    named = dict.fromkeys(row for contrast in space.contrasts for row in (contrast.better, contrast.worse))
-    strange = [row for row in named if row not in results.rows]
+    rows = dict.fromkeys(row for contrast in space.contrasts for row in (contrast.better, contrast.worse))
+    strange = [row for row in rows if row not in results.rows]
     if strange and results.rows and not results.crossed:
         found.append(f"Not tested: hypotheses that name rows which this run does not have: {'; '.join(strange)}.")
     return found
 
 
-def _row(result: Result) -> dict[str, Any]:
-    """A trial in JSON: its axes, its values, and the paper's figure."""
-    trial, values, best = result.trial, result.last(), result.best()
-    part = trial.measure.partition("/")[0]
-    shots = {shot: mean(list(result.last(f"{part}/{shot}").values())) for shot in grids.SHOTS}
+def _row(space: PlannedSpace, result: Result) -> dict[str, Any]:
+    """A trial in JSON: its axes, its values, and the printed figure."""
+    trial, planned, values, best = result.trial, result.planned, result.last(), result.best()
+    part, name = trial.measure.partition("/")[0], space.source.name
+    splits = {split: mean(list(result.last(f"{part}/{split}").values())) for split in space.splits}
+    printed = trial.printed
     return {
-        "space": trial.space,
+        "space": space.name,
         "trial": trial.label,
         **trial.axes,
         "measure": trial.measure,
@@ -302,12 +305,14 @@ def _row(result: Result) -> dict[str, Any]:
         "n": len(values),
         "values": list(values.values()),
         "replicates": list(values),
-        "seeds": [seeds for number, seeds in zip(trial.by_replicate, trial.seeds, strict=False) if number in values],
-        "paper": trial.paper,
-        "paper_of": trial.paper_of,
-        "provenance": trial.provenance,
+        "seeds": [
+            seeds for number, seeds in zip(planned.by_replicate, planned.seeds, strict=False) if number in values
+        ],
+        name: printed and printed.value,
+        f"{name}_of": printed.of if printed else "",
+        "provenance": printed.provenance if printed else "",
         "best_epoch_mean": mean(list(best.values())),
-        **{shot: value for shot, value in shots.items() if value is not None},
+        **{split: value for split, value in splits.items() if value is not None},
     }
 
 
@@ -318,8 +323,8 @@ def _searched(plan: Plan, results: Results) -> Searched:
     values: list[Sequence[float] | None] = []
     reported: dict[str, dict[str, list[float]]] = {}
     for result in results:
-        headers = {result.trial.by_replicate[number]: header for number, header in result.headers.items()}
-        values.append(objectives(plan, result.trial, headers.__getitem__) if result.complete else None)
-        if result.complete and result.trial.champion_of:
+        headers = {result.planned.by_replicate[number]: header for number, header in result.headers.items()}
+        values.append(objectives(plan, result.planned, headers.__getitem__) if result.complete else None)
+        if result.complete and result.planned.champion_of:
             reported[result.trial.label] = {name: list(result.last(name).values()) for name in space.search.reported}
     return Searched(space, list(results), values, reported)

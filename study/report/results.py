@@ -1,34 +1,36 @@
 """What a view is given: a space's planned trials with what was recorded of them. A view is a plain function::
 
-    from study.exhibits import Cell, Figure, Printed, Table
-    from study.plotting import curves
-    from study.results import Results
+    from study.report.exhibits import Cell, Figure, Table
+    from study.report.plotting import curves
+    from study.report.results import Results
+    from study.space import Printed
 
 
     def view(results: Results) -> list[Table | Figure | None]:
         head = ["Method", *results.columns]
         rows = [[row, *(results.cell(row, column) for column in results.columns)] for row in results.rows]
-        rows.append(["OLTR †", *(Cell(printed=Printed(37.7, "†")) for _ in results.columns)])  # printed only
-        tables = [Table("Table 3: top-1 in %", head, rows, notes=["What a reader must know."])]
-        series = {result.trial.row: result.curve("test/top1") for result in results}
-        return [*tables, curves("figure1", "Test accuracy", "Mean ± std …", series, y="top-1 in %")]
+        rows.append(["Theirs †", *(Cell(printed=Printed(37.7, "†")) for _ in results.columns)])  # printed only
+        tables = [Table("Table 3: accuracy in %", head, rows, notes=["What a reader must know."])]
+        series = {result.trial.row: result.curve("test/accuracy") for result in results}
+        return [*tables, curves("figure1", "Test accuracy", "Mean ± std …", series, y="accuracy in %")]
 
-and stands in the space: ``Space(…, view=view)``. A run may be incomplete: what is not there is an empty dictionary, an
-empty cell "–", or no series, and never an exception; only a trial that the space does not plan is a `KeyError`. The
-hypotheses, the evidence and differences from the paper are shown by the report itself.
+and stands in the file of the space's function, under this name. A run may be incomplete: what is not there is an empty
+dictionary, an empty cell "–", or no series, and never an exception; only a trial that the space does not plan is a
+`KeyError`. The hypotheses, the evidence and differences from printed figures are shown by the report itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from study.plan.replication import Crossing
 from study.plan.stored import Plan, PlannedSpace, PlannedTrial
 from study.report import statistics
-from study.report.exhibits import Cell, Printed
-from study.space import Json
+from study.report.exhibits import Cell
+from study.space import Json, Printed, Trial
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,20 +48,25 @@ class Result:
     """A trial's result: every method gives values by replicate, of those that are there.
 
     Args:
-        trial: the trial.
+        planned: the trial in its plan.
         headers: of the last state of each replicate that is complete.
         tensors: (a state's key) → its ``observed.*`` tensors by name; empty if they are gone.
     """
 
     def __init__(
-        self, trial: PlannedTrial, headers: dict[int, Json], tensors: Callable[[str], dict[str, NDArray[Any]]]
+        self, planned: PlannedTrial, headers: dict[int, Json], tensors: Callable[[str], dict[str, NDArray[Any]]]
     ) -> None:
-        self.trial, self.headers, self._tensors = trial, headers, tensors
+        self.planned, self.headers, self._tensors = planned, headers, tensors
+
+    @property
+    def trial(self) -> Trial:
+        """The trial."""
+        return self.planned.trial
 
     @property
     def complete(self) -> bool:
         """Whether every replicate has ended."""
-        return len(self.headers) == len(self.trial.ends)
+        return len(self.headers) == len(self.planned.ends)
 
     @property
     def hardware(self) -> frozenset[str]:
@@ -68,11 +75,9 @@ class Result:
 
     @property
     def printed(self) -> Printed | None:
-        """The paper's figure for it, if there is one."""
-        if self.trial.paper is None:
-            return None
-        of = "" if self.trial.paper_of == self.trial.column else self.trial.paper_of
-        return Printed(self.trial.paper, self.trial.provenance, of)
+        """The source's figure for it, if there is one."""
+        printed = self.trial.printed
+        return printed and (replace(printed, of="") if printed.of == self.trial.column else printed)
 
     def last(self, measure: str = "") -> dict[int, float]:
         """A measure after the last epoch; "" for the trial's own."""
@@ -80,7 +85,7 @@ class Result:
         return {number: value for number, value in found.items() if value is not None}
 
     def best(self, measure: str = "") -> dict[int, float]:
-        """The highest of any epoch: of `test`, it is selected on test, and to be labelled so."""
+        """The highest of any epoch: it is selected on the data that it is measured on, and to be labelled so."""
         found = {n: [v for v in curve if v is not None] for n, curve in self.curve(measure).items()}
         return {number: max(values) for number, values in found.items() if values}
 
@@ -90,7 +95,7 @@ class Result:
         return {number: [epoch.get(name) for epoch in header["measures"]] for number, header in self.headers.items()}
 
     def lists(self, measure: str) -> dict[int, list[list[float] | None]]:
-        """A measure that is a list, such as ``test/class_accuracy``, after each epoch."""
+        """A measure that is a list, such as an accuracy of each class, after each epoch."""
         return {number: [epoch.get(measure) for epoch in header["measures"]] for number, header in self.headers.items()}
 
     def wall_seconds(self) -> dict[int, list[float]]:
@@ -99,11 +104,11 @@ class Result:
 
     def observed(self, name: str) -> dict[int, NDArray[Any]]:
         """What the last state has observed of single images, such as ``predictions``; gone with cleaned-up tensors."""
-        found = {number: self._tensors(self.trial.by_replicate[number]) for number in self.headers}
+        found = {number: self._tensors(self.planned.by_replicate[number]) for number in self.headers}
         return {number: tensors[name] for number, tensors in found.items() if name in tensors}
 
     def cell(self, measure: str = "") -> Cell:
-        """A measure after the last epoch as a table's cell; the trial's own stands beside the paper's figure."""
+        """A measure after the last epoch as a table's cell; the trial's own stands beside the printed one."""
         printed = self.printed if measure in ("", self.trial.measure) else None
         return Cell(self.last(measure), printed, axes=self.trial.axes)
 
@@ -130,7 +135,7 @@ class Results:
                 there = {
                     number: head for number, end in trial.by_replicate.items() if (head := header(end)) is not None
                 }
-                self._results[trial.row, trial.column] = Result(trial, there, self._tensors)
+                self._results[trial.trial.row, trial.trial.column] = Result(trial, there, self._tensors)
         self.rows = list(dict.fromkeys(row for row, _ in self._results))
         self.columns = list(dict.fromkeys(column for _, column in self._results))
 
@@ -156,7 +161,7 @@ class Results:
     @cached_property
     def crossed(self) -> bool:
         """Whether replicates are pairs of two things: then they are not independent of each other."""
-        return any(Crossing.of(each.trial) for each in self)
+        return any(Crossing.of(each.planned) for each in self)
 
     def hypotheses(self) -> list[statistics.Difference]:
         """The space's contrasts in every column that has both rows, by Holm over all of them; the report shows them.

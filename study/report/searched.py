@@ -33,12 +33,12 @@ class Searched:
         reported: Mapping[str, Mapping[str, Sequence[float]]],
     ) -> None:
         self.space, self._reported = space, reported
-        self.stopped = sum(each.trial.stopped for each in results)
+        self.stopped = sum(each.planned.stopped for each in results)
         pairs = zip(results, values, strict=True)
-        known = [(each, own) for each, own in pairs if own is not None and not each.trial.stopped]
-        self.planned = sum(not each.trial.champion_of for each in results)
-        self.champions = [(row, own) for row, own in known if row.trial.champion_of]
-        self.points = [(row, own) for row, own in known if not row.trial.champion_of]
+        known = [(each, own) for each, own in pairs if own is not None and not each.planned.stopped]
+        self.planned = sum(not each.planned.champion_of for each in results)
+        self.champions = [(row, own) for row, own in known if row.planned.champion_of]
+        self.points = [(row, own) for row, own in known if not row.planned.champion_of]
 
     def exhibits(self) -> list[Table | Figure]:
         """The best points, with what else is to be said in the notes; from two points on, a picture of the search."""
@@ -58,7 +58,7 @@ class Searched:
 
     def _words(self) -> list[str]:
         """Champions, importances and history, a line each."""
-        leading = [trial.config for trial in self.front()]
+        leading = [planned.trial.config for planned in self.front()]
         current = [row for row, _ in self.champions if row.trial.config in leading]
         current.sort(key=lambda row: leading.index(row.trial.config))
         earlier = [row for row, _ in self.champions if row.trial.config not in leading]
@@ -86,7 +86,7 @@ class Searched:
 
     def front(self) -> list[PlannedTrial]:
         """The best point, or the Pareto front."""
-        return front([(row.trial, own) for row, own in self.points])
+        return front([(row.planned, own) for row, own in self.points])
 
     def history(self) -> list[tuple[str, float, bool]]:
         """Each point that has ended, the best first objective up to it, and whether it is new."""
@@ -136,8 +136,8 @@ class Searched:
             "champions": [
                 {
                     "trial": row.trial.label,
-                    "champion_of": row.trial.champion_of,
-                    "n": len(row.trial.ends),
+                    "champion_of": row.planned.champion_of,
+                    "n": len(row.planned.ends),
                     **{
                         name: {"mean": mean(values), "std": std(values), "values": list(values)}
                         for name, values in self._reported[row.trial.label].items()
@@ -177,7 +177,7 @@ class Searched:
             spread = std(values)
             shown.append(f"{name} {mean(values):.1f}" + ("" if spread is None else f" ± {spread:.1f}"))
         schedule = ", ".join(f"{name} {_short(row.trial.axes[name])}" for name in self.space.domain)
-        n = len(row.trial.ends)
+        n = len(row.planned.ends)
         return f"{row.trial.label} ({schedule}): {', '.join(shown)}, mean ± std over n = {n} fresh replicates"
 
 

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from study.plan.replication import Crossing, Parts, parts
+from study.plan.stored import PlannedSpace
 from study.report.exhibits import Figure, Table
 from study.report.plotting import PALETTE
 from study.report.results import Result, Results
 
-NOT_INDEPENDENT = (
-    "Replicates that share a value are not independent of each other: hypotheses and differences from the paper, whose "
-    "intervals want independent replicates, are not given, and ± is smaller than the spread of a pair drawn anew. "
-    "Without --vary crossed they are given."
-)
+
+def not_independent(space: PlannedSpace) -> str:
+    """What a report of crossed replicates says instead of hypotheses."""
+    return (
+        "Replicates that share a value are not independent of each other: hypotheses and differences from the "
+        f"{space.source.name}, whose intervals want independent replicates, are not given, and ± is smaller than the "
+        f"spread of a pair drawn anew. Without {space.crossed} they are given."
+    )
 
 
 def decomposition(results: Results) -> list[Table | Figure]:
@@ -23,7 +27,7 @@ def decomposition(results: Results) -> list[Table | Figure]:
     found = [
         (result, crossing, own)
         for result in results
-        if (crossing := Crossing.of(result.trial)) and (own := parts(crossing, result.last()))
+        if (crossing := Crossing.of(result.planned)) and (own := parts(crossing, result.last()))
     ]
     if not found:
         return []

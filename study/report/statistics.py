@@ -37,11 +37,11 @@ class Estimate:
     high: float | None = None
     p: float | None = None
 
-    def words(self, digits: int = 1) -> str:
+    def words(self, decimals: int = 1) -> str:
         """Signed, with its interval: ``+2.5 [+0.6, +4.4]``."""
         if self.low is None or self.high is None:
-            return f"{self.mean:+.{digits}f}"
-        return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
+            return f"{self.mean:+.{decimals}f}"
+        return f"{self.mean:+.{decimals}f} [{self.low:+.{decimals}f}, {self.high:+.{decimals}f}]"
 
 
 @dataclass(frozen=True)

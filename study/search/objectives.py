@@ -15,7 +15,7 @@ def objectives(plan: Plan, trial: PlannedTrial, header: Callable[[str], Json]) -
     """
     lasts = [header(end)["measures"][-1] for end in trial.ends]
     first, *others = plan.space(trial.space).objectives
-    names = (first if trial.champion_of else trial.measure, *others)
+    names = (first if trial.champion_of else trial.trial.measure, *others)
     return [sum(last[name] for last in lasts) / len(lasts) for name in names]
 
 

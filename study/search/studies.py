@@ -88,8 +88,8 @@ class Search:
             distributions = _distributions(space)
             for trial in self._plan.points(space):
                 if trial.name not in self._trials:
-                    parameters = {name: trial.axes[name] for name in distributions}
-                    self._add(space, trial.label, parameters, dict(trial.axes))
+                    parameters = {name: trial.trial.axes[name] for name in distributions}
+                    self._add(space, trial.label, parameters, dict(trial.trial.axes))
 
     def _add(self, space: PlannedSpace, label: str, parameters: Mapping[str, Any], more: Mapping[str, Any]) -> None:
         """Add a running trial, whole or not at all: Optuna's own `ask` writes its parameters one by one."""
@@ -176,7 +176,7 @@ class Search:
         failed = self._trials[trial.name]
         if failed.state != TrialState.FAIL:
             return
-        more = {**trial.axes, "retry_of": failed.number}
+        more = {**trial.trial.axes, "retry_of": failed.number}
         self._add(self._plan.space(trial.space), trial.label, failed.params, more)
 
     def _tell(self, trial: PlannedTrial, values: Sequence[float] | None, state: TrialState) -> None:

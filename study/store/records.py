@@ -89,7 +89,7 @@ def find(store: Store, called: str) -> tuple[Plan, str | None]:
     matches = [plan for plan in plans if plan.run.startswith(called)] if called else []
     if len(matches) == 1:
         return matches[0], None
-    known = ", ".join(plan.run for plan in plans) or "none yet: `study run table9` makes one"
+    known = ", ".join(plan.run for plan in plans) or "none yet: `study run SPACE` makes one"
     problem = "more than one run begins so" if matches else "no run is called so"
     raise Refusal("run", called, f"{problem}; runs in {store.shown}: {known}")
 

@@ -31,14 +31,12 @@ from mlflow.models import Model
 from study.errors import Refusal
 from study.plan.draft import Draft
 from study.plan.stored import Plan, PlannedTrial
-from study.space import Json
+from study.space import Json, Work
 from study.tracking import views
 from study.tracking.models import Models
 
-# What is shown of every epoch; the rest comes with the last one.
-CURVES = ("train/", "lr", "test/loss", "test/top1", "test/many", "test/medium", "test/few", "val/top1", "fit/")
 BATCH = 990  # metrics a call; MLflow takes 1,000 entities, of which some are tags
-CLASSES = 100  # with more of them, each one's accuracy is in the store alone
+ENTRIES = 100  # of a list; a longer one is in the store alone
 DESCRIBED, FAILED_BECAUSE, FINISHED = "study.described", "study.failed_because", "study.finished"
 _AWAY = (
     "INTERNAL_ERROR",
@@ -79,6 +77,10 @@ class Tracker:
             if run.data.tags.get("study.kind") == "replicate":
                 self._children[_replicate(run)] = _Child.of(run)
         self._parent = next((run for run in runs if run.data.tags.get("study.kind") == "run"), None)
+
+    @property
+    def _work(self) -> Work:
+        return self._draft.work
 
     @property
     def _plan(self) -> Plan:
@@ -167,7 +169,7 @@ class Tracker:
             clock += int(1000 * seconds)
             whole = last and step == trial.epochs - 1
             if step >= child.epochs or whole:  # MLflow keeps one of two equal metrics
-                metrics = _metrics(epoch, step, clock, model if whole else None)
+                metrics = _metrics(self._work, epoch, (step, clock), model if whole else None)
                 if len(batch) + len(metrics) > BATCH:  # an epoch is written whole or not at all
                     self._client.log_batch(child.run_id, metrics=batch)
                     batch = []
@@ -189,7 +191,7 @@ class Tracker:
             self._describe(child.run_id, self._parameters(trial, number))
             child.described, child.epochs = True, 0  # none is written before
         if child.epochs is None:
-            history = self._client.get_metric_history(child.run_id, "lr")
+            history = self._client.get_metric_history(child.run_id, self._work.curves[0])
             child.epochs = max((metric.step for metric in history), default=-1) + 1
         return child
 
@@ -198,7 +200,7 @@ class Tracker:
         shown: dict[str, Any] = {"space": trial.space, "trial": trial.label, "replicate": number}
         if trial.champion_of:
             shown["champion_of"] = trial.champion_of
-        return _texts(shown | {**self._draft.work.parameters(trial.config, number, self._plan.machine)})
+        return _texts(shown | {**self._work.parameters(trial.trial.config, number, self._plan.machine)})
 
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
         """Mark a replicate's run as failed, with the reason."""
@@ -250,7 +252,7 @@ class Tracker:
 
     def _find_experiment(self, artifacts: Path | None) -> str:
         plan = self._plan
-        tags = {"study.run": plan.run, "study": plan.study, **views.tags(plan, self._draft.work.parameters)}
+        tags = {"study.run": plan.run, "study": plan.study, **views.tags(plan, self._work)}
         found = self._client.get_experiment_by_name(plan.run)
         if found is None:
             location = (artifacts / plan.run).absolute().as_uri() if artifacts else None
@@ -302,13 +304,14 @@ class Tracker:
 
     def _log_model(self, child: _Child, trial: PlannedTrial, number: int, payload: Callable[[], bytes]) -> str:
         def save(folder: Path, model: Model) -> None:
-            self._draft.work.exporter(trial.config)(payload(), folder, model)
+            self._work.exporter(trial.trial.config)(payload(), folder, model)
 
         return self._models.log(child.run_id, self._parameters(trial, number), trial.epochs - 1, save)
 
     def _note(self) -> str:
         titles = "\n".join(f"- {space.title}" for space in self._plan.spaces)
-        return f"{titles}\n\nCompare combinations: group the runs below by `combination`; each is one replicate."
+        group = self._work.group_by
+        return f"{titles}\n\nCompare {group}s: group the runs below by `{group}`; each is one replicate."
 
 
 @dataclass
@@ -358,24 +361,26 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, (requests.RequestException, sqlalchemy.exc.SQLAlchemyError))
 
 
-def _metrics(epoch: Json, step: int, clock: int, model: str | None) -> list[Metric]:
-    """An epoch's scalars: the curves every epoch; what is read at the end, and each class, with the last one only.
+def _metrics(work: Work, epoch: Json, at: tuple[int, int], model: str | None) -> list[Metric]:
+    """An epoch's scalars: the curves every epoch; what is read at the end, and lists, with the last one only.
 
     The last epoch is the one that has a model; its metrics are the model's as well. Each metric costs a row, and the
     driver's time; the store holds them all.
     """
+    step, clock = at
     found = [
         Metric(name, value, clock, step, model_id=model)
         for name, value in epoch.items()
-        if not isinstance(value, list) and (model or name.startswith(CURVES))
+        if not isinstance(value, list) and (model or name.startswith(work.curves))
     ]
-    classes = epoch.get("test/class_accuracy", [])
-    if model and len(classes) <= CLASSES:
-        found += [
-            Metric(f"test/class/{rank:04d}", value, clock, step, model_id=model) for rank, value in enumerate(classes)
-        ]
-    # By the last epoch whose lr is there, a later start knows how far this run is.
-    return sorted(found, key=lambda metric: metric.key == "lr")
+    for name, shown in work.lists.items():
+        entries = epoch.get(name, [])
+        if model and len(entries) <= ENTRIES:
+            found += [
+                Metric(f"{shown}/{rank:04d}", value, clock, step, model_id=model) for rank, value in enumerate(entries)
+            ]
+    # By the last epoch whose first curve is there, a later start knows how far this run is.
+    return sorted(found, key=lambda metric: metric.key == work.curves[0])
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -9,37 +9,36 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from study.machine import Machine
 from study.plan.stored import Plan, PlannedSpace
-from study.space import Json
+from study.space import Json, Work
 
 TAG = "mlflow.sharedViewState."
 LIMIT = 20_000  # letters of a tag's value, in MLflow
 CLOSED = 200  # groups that a view lists as closed; of more, the list would be what fills a tag
-# Shown beside a space's objectives.
-MEASURES = ("test/top1", "test/many", "test/medium", "test/few")
 
 
-def tags(plan: Plan, parameters: Callable[[Json, int, Machine], Mapping[str, Any]]) -> dict[str, str]:
+def tags(plan: Plan, work: Work) -> dict[str, str]:
     """The experiment's tags that hold the views, one for each space of a plan; none that MLflow would refuse.
 
     Args:
         plan: of the run.
-        parameters: (configuration, replicate, machine) → what MLflow shows as parameters, as `Work` has it.
+        work: says what parameters MLflow shows, and which measures beside a space's objectives.
     """
     found = {}
     for space in plan.spaces:
         points = plan.points(space)
-        shown = [{"trial": trial.label, **parameters(trial.config, 0, plan.machine)} for trial in points]
-        group = grouping([name for trial in points[:1] for name in trial.axes], shown)
+        shown = [{"trial": trial.label, **work.parameters(trial.trial.config, 0, plan.machine)} for trial in points]
+        group = grouping([name for trial in points[:1] for name in trial.trial.axes], shown)
         values = [_text(each[group]) for each in shown]
-        state = json.dumps(_state(space, plan.generation, group, values), ensure_ascii=False)
+        state = json.dumps(
+            _state(space, plan.generation, (*space.objectives, *work.headline), group, values), ensure_ascii=False
+        )
         created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
         packed = "deflate;" + base64.b64encode(zlib.compress(state.encode())).decode()
         view = {"name": f"{space.name} by {group}", "createdAt": created, "state": packed}
@@ -83,9 +82,9 @@ def links(address: str, experiment: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _state(space: PlannedSpace, generation: int, group: str, values: Sequence[str]) -> Json:
+def _state(space: PlannedSpace, generation: int, shown: Sequence[str], group: str, values: Sequence[str]) -> Json:
     """The state of MLflow's runs page in its own words: a parameter to group by, and the values it has."""
-    measures = tuple(dict.fromkeys((*space.objectives, *MEASURES)))
+    measures = tuple(dict.fromkeys(shown))
     columns = [f"metrics.`{measure}`" for measure in measures]
     words = f"tags.`study.space` = '{space.name}'"
     if generation:  # older ones are of other sources

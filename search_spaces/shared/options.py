@@ -1,0 +1,79 @@
+"""Options of every table and figure: ``--data``, ``--imbalance``, ``--paper``, ``--short``, ``--vary``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from study.errors import Refusal
+from study.space import Option, Request
+
+CROSSED = "crossed"  # replicates are every pair of a subset and a training seed
+
+OPTIONS = (
+    Option(
+        "data",
+        "digits, cifar10, cifar100, imagenet-lt, inaturalist2018, places-lt or folder:PATH; repeatable. "
+        "[default: digits]",
+        repeatable=True,
+        metavar="NAME",
+    ),
+    Option("imbalance", "Imbalance factor; repeatable. [default: 50]", kind="number", repeatable=True, metavar="IF"),
+    Option(
+        "short",
+        "A short protocol: CIFAR (--data cifar10 or cifar100) with the paper's ResNet-32 in 30 epochs instead of 200.",
+        kind="flag",
+        scale=True,
+    ),
+    Option("paper", "The paper's own data, epochs and protocol.", kind="flag", scale=True),
+    Option(
+        "vary",
+        "What a replicate differs from the others in; repeatable. seed: the training seed (initial weights, sampling, "
+        "augmentation). subset: which images the long-tailed set keeps. split: which images are for test. all: all "
+        "that the data have. crossed: every pair of a subset and a seed, which tells how much of the spread each "
+        "makes; --seeds is then a square, by default 9. [default: seed, on the published subset; of digits, all]",
+        repeatable=True,
+        choices=("seed", "subset", "split", "all", CROSSED),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was chosen of `OPTIONS`.
+
+    Attributes:
+        data: names of data sets; empty for the table's own default.
+        imbalance: imbalance factors; empty for the table's own default.
+        short, paper: the protocol.
+        vary: what a replicate differs from the others in; empty for the default.
+    """
+
+    data: tuple[str, ...] = ()
+    imbalance: tuple[float, ...] = ()
+    short: bool = False
+    paper: bool = False
+    vary: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, request: Request) -> Asked:
+        """What a request holds of them; options of single tables are left out.
+
+        Raises:
+            Refusal: of words of ``--vary`` that cannot stand together.
+        """
+        names = [option.name for option in OPTIONS]
+        found = cls(**{name: value for name, value in request.options.items() if name in names})  # type: ignore[arg-type]
+        if len(found.vary) > 1 and {"all", CROSSED} & set(found.vary):
+            remedy = "must be all or crossed alone, or some of seed, subset and split"
+            raise Refusal("--vary", ", ".join(found.vary), remedy)
+        return found
+
+
+def text(request: Request, name: str, otherwise: str = "") -> str:
+    """An option of a single table (``-o NAME=VALUE``)."""
+    return str(request.options.get(name, otherwise))
+
+
+def varying(request: Request, *vary: str) -> Request:
+    """The request with another default of ``--vary``."""
+    return replace(request, options={"vary": vary, **request.options})
