@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from study import options
+from study import arguments
 from study.errors import Away, Refusal, StudyError, one_line
 from study.home import Home
 
@@ -40,7 +40,7 @@ def list_spaces(as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("space", shell_complete=options.space_names)
+@click.argument("space", shell_complete=arguments.space_names)
 def show(space: str) -> None:
     """Show what a SPACE says of itself: its table, commands, cost and trials."""
     import inspect
@@ -64,8 +64,8 @@ def show(space: str) -> None:
     click.echo(f"\nNext: study run {space} --dry-run", err=True)
 
 
-@cli.command(cls=options.OfSpaces)
-@click.argument("spaces", nargs=-1, required=True, metavar="SPACE...", shell_complete=options.space_names)
+@cli.command(cls=arguments.OfSpaces)
+@click.argument("spaces", nargs=-1, required=True, metavar="SPACE...", shell_complete=arguments.space_names)
 @click.option(
     "--seeds",
     type=click.IntRange(1, 999),
@@ -94,9 +94,9 @@ def show(space: str) -> None:
 @click.option(
     "--name", metavar="RUN", help="What to call the run; with more of the same, one grows. [default: from its content]"
 )
-@options.places
-@options.services
-@options.machines
+@arguments.places
+@arguments.services
+@arguments.machines
 @click.option(
     "--cpus-per-trial",
     type=float,
@@ -128,7 +128,7 @@ def show(space: str) -> None:
     "if this machine's CPU, or its GPU if one is used, has arithmetic for it (GPUs: compute capability 8.0 and more), "
     "and fp32 otherwise, as on clusters, whose processors are not known here. A space may say otherwise.",
 )
-@options.gpu_steps("auto", "auto")
+@arguments.gpu_steps("auto", "auto")
 @click.option(
     "--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="Where data sets lie. [default: HOME/data]"
 )
@@ -165,8 +165,8 @@ def run(
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
 
     SPACE is a name from `study list`, `all` for every one that lists its trials and can have these data, the path of a
-    Python file with a function space(request), or the name of such a module. Running again takes up where the last start ended; under the --name of
-    a run, with more replicates, data or points, it trains what is new.
+    Python file with a function space(request), or the name of such a module. Running again takes up where the last
+    start ended; under the --name of a run, with more replicates, data or points, it trains what is new.
     """
     from study import launch, preview
     from study.plan.stored import Resources
@@ -177,7 +177,7 @@ def run(
     words = () if objectives is None else tuple(word.strip() for word in objectives.split(","))
     if "" in words or len(set(words)) < len(words):
         raise Refusal("--objectives", objectives, "must be each once, with commas between them")
-    request = Request(options.of_spaces(declared, named), trials or 0, words, early_stop or 0)
+    request = Request(arguments.of_spaces(declared, named), trials or 0, words, early_stop or 0)
     place = Home(home, store)
     folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
     resources = Resources(workers or 0, cpus_per_trial, 0.0, address or "", folder, gpu_steps)
@@ -190,11 +190,11 @@ def run(
 
 
 @cli.command()
-@click.argument("run", shell_complete=options.run_names)
-@options.places
-@options.services
-@options.machines
-@options.gpu_steps(None, "as the run was begun")
+@click.argument("run", shell_complete=arguments.run_names)
+@arguments.places
+@arguments.services
+@arguments.machines
+@arguments.gpu_steps(None, "as the run was begun")
 @click.option("--retry-failed", is_flag=True, help="Train again what raised; each retry is a new Optuna trial.")
 @click.option("--retrain", is_flag=True, help="Begin anew, if the sources have changed; the old records stay.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
@@ -225,8 +225,8 @@ def resume(
 
 
 @cli.command()
-@click.argument("run", shell_complete=options.run_names)
-@options.places
+@click.argument("run", shell_complete=arguments.run_names)
+@arguments.places
 @click.option("--now", "at_once", is_flag=True, help="Do not let workers end their epoch.")
 def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
     """Ask the driver of a RUN to stop, wherever it is: workers end their epoch and save."""
@@ -241,8 +241,8 @@ def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
 
 
 @cli.command()
-@click.argument("run", required=False, shell_complete=options.run_names)
-@options.places
+@click.argument("run", required=False, shell_complete=arguments.run_names)
+@arguments.places
 @click.option(
     "--grace", default=24.0, show_default=True, type=click.FloatRange(min=0), help="Hours; what is younger stays."
 )
@@ -274,8 +274,8 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
 
 
 @cli.command()
-@click.argument("run", required=False, shell_complete=options.run_names)
-@options.places
+@click.argument("run", required=False, shell_complete=arguments.run_names)
+@arguments.places
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; without RUN, a list of them.")
 def status(run: str | None, home: str, store: str | None, as_json: bool) -> None:
     """Say how far a RUN is, or every run: from the store alone."""
@@ -312,8 +312,8 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
 
 
 @cli.command()
-@click.argument("run", shell_complete=options.run_names)
-@options.places
+@click.argument("run", shell_complete=arguments.run_names)
+@arguments.places
 @click.option(
     "--format",
     "form",
@@ -346,7 +346,7 @@ def report(run: str, home: str, store: str | None, form: str, figures: str | Non
 
 
 @cli.command()
-@options.places
+@arguments.places
 @click.option("--tracking-uri", metavar="URI", help="MLflow. [default: MLFLOW_TRACKING_URI, else HOME/mlflow.db]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")

@@ -15,7 +15,7 @@ from trainables.recipe import Epoch
 from trainables.steps import steps_for
 
 if TYPE_CHECKING:
-    from trainables.data.loading import Data
+    from trainables.data.resident import Data
 
 HOLDOUT, VAL = 0, 1  # parts of the test set
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from trainables.data.loading import LongTailed
+from trainables.data.resident import LongTailed
 from trainables.learner import Learner
 from trainables.losses import loss_of, normaliser_of
 from trainables.recipe import Epoch
 from trainables.recording import Replayed
 
 if TYPE_CHECKING:
-    from trainables.data.loading import Data
+    from trainables.data.resident import Data
     from trainables.draws import Draws
 
 KEPT = 4  # most kinds of steps that a learner keeps: what is recorded of one takes some hundred MB of a GPU

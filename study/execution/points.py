@@ -128,8 +128,8 @@ class Points:
     def _judge(self, space: PlannedSpace, point: PlannedTrial) -> list[Stage]:
         """Stop a point that is below the median of those judged before it (Golovin et al., 2017), or let it go on.
 
-        They are compared at the same number of epochs since the last switch: before it, points with one first sampler
-        are the same, and after it all have had the new sampler for as long.
+        They are compared at the same number of epochs since their last joints: before it, many points are the same, and
+        after it each has gone its own way for as long.
         """
         own = self._at_rung(space, point)
         others = (other for other in self._draft.plan.points(space) if not other.rung)

@@ -130,7 +130,7 @@ class Figure:
         caption: what is seen: data, n, what bands and markers are.
         draw: draws it into an empty ``matplotlib.figure.Figure``. It imports late, and may use `study.report.plotting`.
         head, rows: the data as a table, for CSV and JSON.
-        size: inches; the width of a column of a paper is 3.5.
+        size: inches; the width of a printed column is 3.5.
     """
 
     name: str

@@ -10,7 +10,7 @@
         head = ["Method", *results.columns]
         rows = [[row, *(results.cell(row, column) for column in results.columns)] for row in results.rows]
         rows.append(["Theirs †", *(Cell(printed=Printed(37.7, "†")) for _ in results.columns)])  # printed only
-        tables = [Table("Table 3: accuracy in %", head, rows, notes=["What a reader must know."])]
+        tables = [Table("Accuracy by method, in %", head, rows, notes=["What a reader must know."])]
         series = {result.trial.row: result.curve("test/accuracy") for result in results}
         return [*tables, curves("figure1", "Test accuracy", "Mean ± std …", series, y="accuracy in %")]
 

@@ -157,7 +157,7 @@ class Search:
                 self._tell(trial, values, TrialState.COMPLETE)
 
     def _tell_stopped(self, trial: PlannedTrial, value: float) -> None:
-        """Tell that a point was stopped early: its value stands at the epochs since the last switch."""
+        """Tell that a point was stopped early: its value stands at the epochs since its last joint."""
         if not self.state(trial).is_finished():
             step = self._plan.request.early_stop
             with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another driver was first

@@ -311,7 +311,7 @@ class Tracker:
     def _note(self) -> str:
         titles = "\n".join(f"- {space.title}" for space in self._plan.spaces)
         group = self._work.group_by
-        return f"{titles}\n\nCompare {group}s: group the runs below by `{group}`; each is one replicate."
+        return f"{titles}\n\nCompare: group the runs below by `{group}`; each is one replicate."
 
 
 @dataclass

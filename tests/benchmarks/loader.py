@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from trainables.data.datasets import facts
-from trainables.data.loading import LongTailed
+from trainables.data.resident import LongTailed
 from trainables.recipe import Epoch
 
 CIFAR = facts("cifar10")

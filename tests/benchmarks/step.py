@@ -51,7 +51,7 @@ from search_spaces.shared.protocol import base
 from study.machine import Machine, gpus_have_bf16, has_bf16
 from trainables.config import Config
 from trainables.data.datasets import facts
-from trainables.data.loading import LongTailed
+from trainables.data.resident import LongTailed
 from trainables.origins import precision
 from trainables.team import AUTO_STEPS
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from trainables.data.datasets import DATASETS
-from trainables.data.loading import LongTailed
+from trainables.data.resident import LongTailed
 from trainables.draws import draws
 from trainables.loop import evaluate, train_epoch
 from trainables.schedule import epochs

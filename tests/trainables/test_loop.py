@@ -9,7 +9,7 @@ import torch
 from learning import CUDA, EPOCH, SHORT, digits, learner, moved, snapshot, steps_of, train
 
 from trainables.data.datasets import DATASETS
-from trainables.data.loading import LongTailed
+from trainables.data.resident import LongTailed
 from trainables.draws import draws
 from trainables.learner import Learner
 from trainables.loop import Diverged, train_epoch

@@ -1,0 +1,1 @@
+"""A science that the platform has never heard of, as a package of somebody else's."""
