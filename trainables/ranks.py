@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from study.errors import one_line
+
 PATIENCE = timedelta(minutes=10)  # for the slowest rank, such as one that decodes its first images
 JOINING = timedelta(minutes=1)  # all of them have started by then
 
@@ -134,5 +136,5 @@ def _together(act: Callable[[], object]) -> None:
         act()
     except RuntimeError as error:  # gloo's own have no class
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
-            raise RankLost(f"a process that trains with this one is gone: {str(error).splitlines()[0]}") from error
+            raise RankLost(f"a process that trains with this one is gone: {one_line(error)}") from error
         raise

@@ -114,7 +114,7 @@ class Store:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:  # a user who does not exist is a RuntimeError
-            reason = (str(error) or type(error).__name__).splitlines()[0].replace(self.url, self.shown)
+            reason = one_line(error).replace(self.url, self.shown)
             remedy = f"a directory or URL that can be {done} would do ({reason})"
             raise Refusal("--store", self.shown, remedy) from error
 
@@ -300,12 +300,15 @@ class Store:
         return bool(self._fs.get_file_info(path).type == fs.FileType.File)
 
     def _write(self, path: str, data: bytes, durable: bool = True) -> None:
-        if self._objects:
-            # A stream that is closed early is an object of what was written so far; in a thread nothing interrupts it.
-            with ThreadPoolExecutor(1) as writer:
-                writer.submit(self._put, path, data).result()
-        else:
-            self._put_and_move(path, data, durable)
+        try:
+            if self._objects:
+                # A stream that is closed early is an object of what was written so far; in a thread nothing does so.
+                with ThreadPoolExecutor(1) as writer:
+                    writer.submit(self._put, path, data).result()
+            else:
+                self._put_and_move(path, data, durable)
+        except OSError as error:  # also if the folder is not found
+            raise Away(one_line(error)) from error
 
     def _put(self, path: str, data: bytes) -> None:
         with self._fs.open_output_stream(path) as file:
