@@ -7,7 +7,6 @@ a crash and after an outage.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -34,9 +33,9 @@ from study.plan.stored import Plan, PlannedTrial
 from study.space import Json, Work
 from study.tracking import views
 from study.tracking.models import Models
+from study.tracking.shown import metrics, provenance, texts
 
 BATCH = 990  # metrics a call; MLflow takes 1,000 entities, of which some are tags
-ENTRIES = 100  # of a list; a longer one is in the store alone
 DESCRIBED, FAILED_BECAUSE, FINISHED = "study.described", "study.failed_because", "study.finished"
 _AWAY = (
     "INTERNAL_ERROR",
@@ -124,7 +123,7 @@ class Tracker:
 
     def _describe(self, run_id: str, parameters: Mapping[str, Any]) -> None:
         """Write parameters; a run that a killed driver created without them is described by the next."""
-        params = [Param(name, text) for name, text in _texts(parameters).items()]
+        params = [Param(name, text) for name, text in texts(parameters).items()]
         self._client.log_batch(run_id, params=params, tags=[RunTag(DESCRIBED, "true")])
 
     def is_closed(self) -> bool:
@@ -169,13 +168,13 @@ class Tracker:
             clock += int(1000 * seconds)
             whole = last and step == trial.epochs - 1
             if step >= child.epochs or whole:  # MLflow keeps one of two equal metrics
-                metrics = _metrics(self._work, epoch, (step, clock), model if whole else None)
-                if len(batch) + len(metrics) > BATCH:  # an epoch is written whole or not at all
+                own = metrics(self._work, epoch, (step, clock), model if whole else None)
+                if len(batch) + len(own) > BATCH:  # an epoch is written whole or not at all
                     self._client.log_batch(child.run_id, metrics=batch)
                     batch = []
-                batch += metrics
+                batch += own
         tags: dict[str, object] = {"study.stopped_early": True} if trial.stopped else {}
-        tags |= {"study.epochs": len(measures), "study.key": header["key"], "study.provenance": _provenance(header)}
+        tags |= {"study.epochs": len(measures), "study.key": header["key"], "study.provenance": provenance(header)}
         self._client.log_batch(
             child.run_id, metrics=batch, tags=[RunTag(name, str(value)) for name, value in tags.items()]
         )
@@ -200,7 +199,7 @@ class Tracker:
         shown: dict[str, Any] = {"space": trial.space, "trial": trial.label, "replicate": number}
         if trial.champion_of:
             shown["champion_of"] = trial.champion_of
-        return _texts(shown | {**self._work.parameters(trial.trial.config, number, self._plan.machine)})
+        return texts(shown | {**self._work.parameters(trial.trial.config, number, self._plan.machine)})
 
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
         """Mark a replicate's run as failed, with the reason."""
@@ -359,45 +358,3 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in _AWAY
     return isinstance(error, (requests.RequestException, sqlalchemy.exc.SQLAlchemyError))
-
-
-def _metrics(work: Work, epoch: Json, at: tuple[int, int], model: str | None) -> list[Metric]:
-    """An epoch's scalars: the curves every epoch; what is read at the end, and lists, with the last one only.
-
-    The last epoch is the one that has a model; its metrics are the model's as well. Each metric costs a row, and the
-    driver's time; the store holds them all.
-    """
-    step, clock = at
-    found = [
-        Metric(name, value, clock, step, model_id=model)
-        for name, value in epoch.items()
-        if not isinstance(value, list) and (model or name.startswith(work.curves))
-    ]
-    for name, shown in work.lists.items():
-        entries = epoch.get(name, [])
-        if model and len(entries) <= ENTRIES:
-            found += [
-                Metric(f"{shown}/{rank:04d}", value, clock, step, model_id=model) for rank, value in enumerate(entries)
-            ]
-    # By the last epoch whose first curve is there, a later start knows how far this run is.
-    return sorted(found, key=lambda metric: metric.key == work.curves[0])
-
-
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters as MLflow takes them; what is a text already stays as it is."""
-
-    def text(value: Any) -> str:
-        plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return plain if len(plain) <= 6000 else plain[:5997] + "..."
-
-    return {name: text(value) for name, value in values.items()}
-
-
-def _provenance(header: Json) -> str:
-    """Which run trained which epochs: inherited ones are shown whole, and here is where they come from."""
-    parts = header["provenance"]
-    stops = [part["from_epoch"] for part in parts[1:]] + [header["epochs"]]
-    return "; ".join(
-        f"epochs {part['from_epoch']}-{stop - 1} by {part['run']} on {part['host']}"
-        for part, stop in zip(parts, stops, strict=True)
-    )
