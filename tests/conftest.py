@@ -1,10 +1,11 @@
-"""What tests share: one Ray, a small space, and the command line in this process."""
+"""The fixtures that tests share: one Ray, a small space, servers, and the command line in this process."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from helpers import call_study, write_space
 
 # Ray, MLflow and torch leave sockets and files to the garbage collector, and warn of their own internals.
 THEIRS = (
@@ -24,32 +26,6 @@ THEIRS = (
     "ignore::FutureWarning:(ray|mlflow|torch)",
     "ignore::pytest.PytestUnraisableExceptionWarning",
 )
-
-SMALL = '''
-"""A small space: three epochs of digits-LT, the switch after two."""
-
-from dataclasses import replace
-
-from search_spaces import table9
-from trainables import protocol
-from trainables.exponents import SAMPLERS
-
-
-def small(config, first="IB", switch="CR", **changes):
-    settings = {{"epochs": 3, "milestones": (1,), "warmup": 1, "S": 1, "first": first, "switch": switch, **changes}}
-    return replace(config, **settings)
-
-
-def space(request):
-    table = table9.space(request)
-    trials = []
-    for config in protocol.bases(request, protocol.CIFAR):
-        for first, switch in {cells!r}:
-            cell = small(config, first, switch)
-            axes = {{"first": first, "switch": switch, "S": 1}}
-            trials.append(protocol.trial(cell, cell.combination, axes, {{}}))
-    return replace(table, name={name!r}, trials=tuple(trials))
-'''
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -98,36 +74,10 @@ def no_tracking_uri() -> Iterator[None]:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
-def write_space(
-    folder: Path, name: str = "small", cells: tuple[tuple[str, str], ...] = (("IB", "IB"), ("IB", "CR"))
-) -> str:
-    """Writes a space file with a few cells and returns its path."""
-    path = folder / f"{name}.py"
-    path.write_text(SMALL.format(name=name, cells=cells))
-    return str(path)
-
-
 @pytest.fixture
 def small_space(tmp_path: Path) -> Callable[..., str]:
     """Writes a small space file into the test's folder."""
     return partial(write_space, tmp_path)
-
-
-def call_study(*arguments: str, home: Path, code: int = 0) -> Result:
-    """The command `study` in this process on a home, with the exit code that is expected."""
-    from study.cli import cli
-    from study.errors import Refusal
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STUDY_HOME", str(home))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it in the process that sets a URI
-        result = CliRunner().invoke(cli, list(arguments))
-    if isinstance(result.exception, Refusal):
-        result.exit_code = 2
-    elif result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.fixture(scope="session")
@@ -216,39 +166,16 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             server.wait()
 
 
-def s3_url(address: str, folder: str, bucket: str = "bucket", user: str = "") -> str:
-    """A store in a bucket of that server."""
-    return f"s3://{user}{bucket}/{folder}?endpoint_override={address}&scheme=http&region=us-east-1"
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """The address of a server that is there, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def exporter(_config: object) -> Callable[[bytes, Path, Any], None]:
-    """What a `Work` has: writes a model directory of two files, what MLflow reads and the payload."""
-
-    def save(payload: bytes, folder: Path, model: Any) -> None:
-        Path(folder, "payload").write_bytes(payload)
-        model.save(str(Path(folder, "MLmodel")))
-
-    return save
-
-
-MINI_SEARCH = '''
-"""A tiny open space: six epochs a point."""
-
-from dataclasses import replace
-
-from search_spaces import sampler_search
-from study.plan import Integer
-
-
-def space(request):
-    whole = sampler_search.space(request)
-
-    def point(values):
-        made = whole.search.point({**values, "S": 0})
-        config = {**made.config, "epochs": 6, "milestones": [2], "warmup": 1, "S": values["S"]}
-        return replace(made, config=config, axes={**made.axes, **values})
-
-    base = {**whole.search.base, "epochs": 6, "milestones": [2], "warmup": 1}
-    search = replace(whole.search, point=point, base=base, fresh=2)
-    return replace(whole, name="mini", domain={**whole.domain, "S": Integer(0, 2)}, search=search)
-'''
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """An address at which nobody listens: bound, so that nobody will."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from untrained import by_place, entry, nothing, results, space, tables
+from helpers import as_trained, by_place, entry, nothing, space, tables
 
 from search_spaces import claims
 from study.machine import Machine
@@ -64,7 +64,7 @@ def test_the_recipe_of_table_1_is_none_of_its_options():
 
 def test_the_paper_s_own_figures_support_its_claims_but_for_what_it_says_itself():
     """As if five replicates had come out as printed. IB⇒IB is .3 below CB⇒IB on CIFAR-10 at IF 10, says Table 9."""
-    found = results("claims", flat(lambda trial: trial.paper), replicates=5, paper=True)
+    found = as_trained("claims", flat(lambda trial: trial.paper), replicates=5, paper=True)
     verdicts = {str(row[0]): row[1:] for row in tables(found, paper=True)[0].rows}
     assert verdicts["instance-balanced is the best first sampler"] == [
         "36",
@@ -80,7 +80,7 @@ def test_the_paper_s_own_figures_support_its_claims_but_for_what_it_says_itself(
 
 
 def test_what_has_not_ended_is_neither_and_no_number():
-    found = results("claims", nothing)
+    found = as_trained("claims", nothing)
     verdicts, efficiency = tables(found)
     assert {tuple(row[1:4]) for row in verdicts.rows} == {("0", "–", "–")}
     assert {str(row[1]) for row in efficiency.rows} == {"–"}
@@ -88,7 +88,7 @@ def test_what_has_not_ended_is_neither_and_no_number():
 
 
 def test_a_difference_in_the_other_direction_contradicts():
-    worse = results("claims", flat(lambda trial: 90.0 - 20.0 * (cell(trial).first == "IB")), replicates=5)
+    worse = as_trained("claims", flat(lambda trial: 90.0 - 20.0 * (cell(trial).first == "IB")), replicates=5)
     (row,) = [row for row in tables(worse)[0].rows if row[0] == "instance-balanced is the best first sampler"]
     assert (row[1:3], row[4:]) == (["6", "-20.0"], ["0", "6", "0"])
 
@@ -101,7 +101,7 @@ def test_efficiency_is_counted_from_the_switch():
         rise = rises.get(cell(trial).method, 0)
         return [{"test/top1": 50 + min(max(epoch - 51, 0), rise) / 10} for epoch in range(100)]
 
-    _, table = tables(results("claims", curve))
+    _, table = tables(as_trained("claims", curve))
     n = 342
     assert [row[0] for row in table.rows] == list(rises)
     for number, rise in enumerate(rises.values()):
@@ -125,7 +125,7 @@ def test_efficiency_is_counted_from_the_switch():
     ],
 )
 def test_stages_that_share_a_gpu_share_its_seconds(device, gpus, seconds, unit):
-    found = results("claims", flat(lambda trial: 50.0), replicates=1)
+    found = as_trained("claims", flat(lambda trial: 50.0), replicates=1)
     found.plan = replace(found.plan, machine=Machine(device, 1), resources=Resources(gpus=gpus))
     _, table = tables(found)
     assert (table.head[2], entry(table, 0, 2).mean) == (unit, seconds)
@@ -148,7 +148,7 @@ def test_planned_together_they_train_what_table_9_trains_and_little_more():
 
 
 def test_crossed_replicates_have_no_verdicts_and_no_intervals():
-    found = results("claims", flat(lambda trial: 50.0), replicates=4, vary=("crossed",))
+    found = as_trained("claims", flat(lambda trial: 50.0), replicates=4, vary=("crossed",))
     shown = tables(found, vary=("crossed",))
     assert [table.title.partition(",")[0] for table in shown] == ["Efficiency"]
     assert "interval" not in " ".join(shown[0].notes)

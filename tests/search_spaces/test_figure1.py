@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from untrained import nothing, results, space
+from helpers import as_trained, nothing, space
 
 from study.errors import Refusal
 from study.machine import Machine
@@ -31,7 +31,7 @@ def test_the_methods_are_table_1_s_trials():
 
 
 def test_weights_are_the_probabilities_of_a_draw_by_class():
-    (weights,) = shown(results("figure1", nothing, paper=True), paper=True)
+    (weights,) = shown(as_trained("figure1", nothing, paper=True), paper=True)
     assert list(weights.head) == ["class", "images", "IB", "CB", "CR"]
     n = [row[1] for row in weights.rows]
     for sampler, q in ((2, 1), (3, 0), (4, -1)):
@@ -42,7 +42,7 @@ def test_weights_are_the_probabilities_of_a_draw_by_class():
 
 
 def test_curves_are_means_over_replicates_after_each_epoch():
-    _, curves = shown(results("figure1", rising))
+    _, curves = shown(as_trained("figure1", rising))
     assert [row[:2] for row in curves.rows[:100]] == [["Cross Entropy", epoch] for epoch in range(1, 101)]
     assert curves.rows[250] == ["Ours (S = 1)", 51, 2, 51.5, pytest.approx(0.5**0.5)]
     assert curves.png().startswith(b"\x89PNG")
@@ -50,7 +50,7 @@ def test_curves_are_means_over_replicates_after_each_epoch():
 
 def test_each_data_set_has_figures_of_its_own():
     request = {"imbalance": (50.0, 10.0)}
-    names = [each.name for each in shown(results("figure1", rising, **request), **request)]
+    names = [each.name for each in shown(as_trained("figure1", rising, **request), **request)]
     assert len(set(names)) == len(names) == 4
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from untrained import nothing, results, space
+from helpers import as_trained, nothing, space
 
 from search_spaces import figure2
 from study.machine import Machine
@@ -53,7 +53,7 @@ def test_the_training_images_are_measured_after_every_epoch(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_panel_has_the_curves_of_its_row(name):
-    found = results(name, by_class)
+    found = as_trained(name, by_class)
     (figure,) = space(name).view(found)
     rows = {tuple(row[:3]): row[4] for row in figure.rows}
     assert {panel for panel, *_ in rows} == set(found.rows)
@@ -69,10 +69,10 @@ def test_a_panel_has_the_curves_of_its_row(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_before_anything_has_ended_there_is_nothing_to_draw(name):
-    assert space(name).view(results(name, nothing)) == [None]
+    assert space(name).view(as_trained(name, nothing)) == [None]
 
 
 def test_figures_and_spaces_have_names_of_their_own():
-    figures = [space(name).view(results(name, by_class))[0] for name in FIGURES]
+    figures = [space(name).view(as_trained(name, by_class))[0] for name in FIGURES]
     assert [figure.name for figure in figures] == [f"{name}-digits-LT-IF-50" for name in FIGURES]
     assert [figure.title.partition(":")[0] for figure in figures] == ["Figure 2", "Figure 5", "Figure 6", "Figure 7"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from untrained import nothing, results, space, tables
+from helpers import as_trained, nothing, space, tables
 
 from study.errors import Refusal
 from study.machine import Machine
@@ -50,7 +50,7 @@ def test_the_runs_are_table_8_s():
 
 
 def test_a_dot_is_an_image_in_the_panel_of_its_class():
-    (figure,) = figures("figure3", results("figure3", observed=events(sum(COUNTS))))
+    (figure,) = figures("figure3", as_trained("figure3", observed=events(sum(COUNTS))))
     assert [row[0] for row in figure.rows] == [rank for rank, n in enumerate(COUNTS) for _ in range(n)]
     assert [row[1:] for row in figure.rows] == [[2.0 * i + 1, float(i % 2)] for i in range(sum(COUNTS))]
     drawn = axes(figure)
@@ -61,7 +61,7 @@ def test_a_dot_is_an_image_in_the_panel_of_its_class():
 
 def test_of_a_hundred_classes_ten_have_a_panel():
     counts = facts("cifar100").counts(50.0)
-    found = results("figure3", observed=events(sum(counts)), data=("cifar100",))
+    found = as_trained("figure3", observed=events(sum(counts)), data=("cifar100",))
     (figure,) = [each for each in space("figure3", data=("cifar100",)).view(found) if isinstance(each, Figure)]
     assert len(figure.rows) == sum(counts)
     assert [axis.get_title() for axis in axes(figure)] == [f"class {j} ({counts[j]} images)" for j in range(0, 100, 11)]
@@ -91,7 +91,7 @@ def test_the_first_images_of_each_class_of_the_balanced_set_are_the_long_tailed_
 
 
 def test_figure_4_shows_just_the_long_tailed_set_s_images():
-    found = results("figure4", observed=both)
+    found = as_trained("figure4", observed=both)
     (figure,) = figures("figure4", found)
     kept = [124 * rank + place for rank, n in enumerate(COUNTS) for place in range(n)]
     assert [row[1] for row in figure.rows] == [2.0 * image + 1 for image in kept]
@@ -99,7 +99,7 @@ def test_figure_4_shows_just_the_long_tailed_set_s_images():
 
 def test_the_table_compares_both_trainings_of_the_same_images():
     """The smallest class has two images: learned events are two apart, forgotten one."""
-    (table,) = tables(results("figure4", observed=both))
+    (table,) = tables(as_trained("figure4", observed=both))
     irregularity = np.linalg.norm(np.cov([[0.0, 2.0], [0.0, 1.0]], bias=True)) / 2
     first = {"long-tailed": sum(COUNTS) - 2, "balanced": 9 * 124}
     learned = [f"{2 * image + 2:.4f}" for image in first.values()]
@@ -108,11 +108,11 @@ def test_the_table_compares_both_trainings_of_the_same_images():
 
 
 def test_what_has_not_ended_is_a_dash_in_the_table():
-    balanced_only = results("figure4", lambda trial, _: {} if "balanced" in trial.row else None, observed=both)
+    balanced_only = as_trained("figure4", lambda trial, _: {} if "balanced" in trial.row else None, observed=both)
     (table,) = tables(balanced_only)
     assert table.rows[-1][2] == "–"
     assert table.rows[-1][3] != "–"
-    assert figures("figure3", results("figure3", nothing)) == []
+    assert figures("figure3", as_trained("figure3", nothing)) == []
 
 
 def test_data_without_a_balanced_whole_are_refused(tmp_path):

@@ -1,7 +1,7 @@
 """Table 1: the paper's rows, its copied one, and the methods that it does not have."""
 
 import pytest
-from untrained import by_place, entry, nothing, numbered, results, space, tables
+from helpers import as_trained, by_place, entry, nothing, numbered, space, tables
 
 from search_spaces.shared.protocol import CIFAR, column_name
 from study.errors import Refusal
@@ -28,7 +28,7 @@ def test_the_paper_s_figures(row, figures, provenance):
 
 
 def test_the_copied_row_stands_above_ours_with_the_figures_of_the_paper_s_column_alone():
-    table, _ = tables(results("table1", paper=True))
+    table, _ = tables(as_trained("table1", paper=True))
     copied, own = table.rows[:2]
     assert (copied[0], own[0]) == ("Cross Entropy (copied)", "Cross Entropy")
     assert [cell.printed.value for cell in copied[1:]] == [70.4, 74.8, 86.7, 38.3, 43.9, 55.7]
@@ -36,7 +36,7 @@ def test_the_copied_row_stands_above_ours_with_the_figures_of_the_paper_s_column
 
 
 def test_on_digits_only_the_column_at_if_50_has_figures_and_says_whose():
-    table, _ = tables(results("table1"))
+    table, _ = tables(as_trained("table1"))
     assert list(table.head[1:]) == ["digits-LT IF 50", "digits-LT IF 20", "digits-LT IF 10"]
     for row in table.rows[:2]:
         assert [None if cell.printed is None else cell.printed.of for cell in row[1:]] == [
@@ -50,7 +50,7 @@ def test_read_outs_stand_apart_beside_the_cross_entropy_networks_on_the_same_hal
     def last(trial, replicate):
         return {**numbered(trial, replicate), "holdout/top1": 5.0 + replicate}
 
-    trained, read_outs = tables(results("table1", last))
+    trained, read_outs = tables(as_trained("table1", last))
     shown = {row[0]: str(row[1]) for row in read_outs.rows}
     assert shown == {
         "Cross Entropy": "5.5 ± 0.7",
@@ -79,7 +79,7 @@ def test_under_the_source_recipe_rows_say_so_and_the_hypotheses_follow():
 
 
 def test_before_anything_has_ended_only_printed_figures_are_shown():
-    table, _ = tables(results("table1", nothing))
+    table, _ = tables(as_trained("table1", nothing))
     assert {str(cell) for row in table.rows for cell in row[1:]} == {"–"}
     assert entry(table, 0, 1).printed.value == 74.8
 
@@ -90,7 +90,7 @@ def test_a_tau_at_an_end_of_its_range_is_said():
     def last(trial, replicate):
         return {**numbered(trial, replicate), "tau_normalised/tau": [2.0, 1.3][replicate], "adjusted/tau": 1.0}
 
-    _, read_outs = tables(results("table1", last))
+    _, read_outs = tables(as_trained("table1", last))
     (note,) = read_outs.notes[1:]
     assert note.startswith("tau_normalised/tau was chosen at an end of its range, 0 to 2.")
     assert "τ-normalised (digits-LT IF 50): 2 (in 1 of 2 replicates)" in note
@@ -102,7 +102,7 @@ def test_a_tau_at_an_end_of_its_range_is_said():
 def test_which_classes_label_aware_smoothing_gives_to_is_an_option_and_said(option, shares, words):
     own = [each.config for each in space("table1", options=option).trials if each.row == "Label-aware smoothing"]
     assert {config["smoothing_share"] for config in own} == {shares}
-    table, _ = tables(results("table1", options=option), options=option)
+    table, _ = tables(as_trained("table1", options=option), options=option)
     assert words in table.notes[-1]
 
 

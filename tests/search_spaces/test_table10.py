@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from untrained import by_place, nothing, results, space, tables
+from helpers import as_trained, by_place, nothing, space, tables
 
 from search_spaces import table8, table10
 from study.errors import Refusal
@@ -36,7 +36,7 @@ def test_the_printed_irregularities_are_the_default_on_the_paper_s_data():
     """Head .0019 and tail .3955, where by cardinality it is .0071 and .3567."""
     p = weights(paper=True)
     assert (round(p[0], 4), round(p[-1], 4)) == (0.0019, 0.3955)
-    (_, shown) = tables(results("table10", nothing, paper=True), paper=True)
+    (_, shown) = tables(as_trained("table10", nothing, paper=True), paper=True)
     assert shown.rows[0] == ["0", "5000", "0.0071", "0.0019"]
     assert shown.rows[-1] == ["9", "100", "0.3567", "0.3955"]
     assert shown.notes == ["Irregularity: as printed."]
@@ -53,14 +53,14 @@ def test_on_digits_they_are_those_that_table_8_measured():
     measured = json.loads(table10.MEASURED.read_text(encoding="utf-8"))["figures"][0]["rows"]
     p = weights()
     assert p == pytest.approx([row[-1] / sum(row[-1] for row in measured) for row in measured], rel=1e-5)
-    (_, shown) = tables(results("table10"))
+    (_, shown) = tables(as_trained("table10"))
     assert shown.notes == ["Irregularity: results/table8-digits.json."]
 
 
 def test_numbers_may_be_given_and_zeros_are_floored_and_reported():
     given = irregularity("4,0,2,1,1,1,0,1,1,5", data=("cifar10",))
     assert weights(**given) == (0.222222, 0.0555556, 0.111111, *[0.0555556] * 6, 0.277778)
-    (_, shown) = tables(results("table10", nothing, **given), **given)
+    (_, shown) = tables(as_trained("table10", nothing, **given), **given)
     assert "That of 2 classes is 0, for which stands the smallest of the others." in shown.notes
 
 
@@ -69,7 +69,7 @@ def test_what_table_8_reports_is_taken_as_it_is(tmp_path):
     rng = np.random.default_rng(0)
     n = sum(int(124 * 20 ** (-rank / 9)) for rank in range(10))
     runs = {number: {"learned": rng.integers(0, 100, n), "forgotten": rng.integers(0, 9, n)} for number in range(10)}
-    of_eight = results("table8", observed=runs, imbalance=(20.0,))
+    of_eight = as_trained("table8", observed=runs, imbalance=(20.0,))
     figures = [each for each in space("table8").view(of_eight) if isinstance(each, Figure)]
     report = json.dumps({"figures": [render.figure_json(figure) for figure in figures]})
     p = weights(**irregularity(report, imbalance=(20.0,)))
@@ -123,6 +123,6 @@ def test_the_two_are_to_differ_by_less_than_a_point():
 
 
 def test_before_anything_has_ended_the_weights_are_known_already():
-    accuracy, shown = tables(results("table10", nothing))
+    accuracy, shown = tables(as_trained("table10", nothing))
     assert [str(row[1]) for row in accuracy.rows] == ["–", "–"]
     assert sum(float(row[2]) for row in shown.rows) == pytest.approx(1, abs=1e-3)

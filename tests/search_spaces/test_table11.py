@@ -1,6 +1,6 @@
 """Table 11: twelve cells at the switch."""
 
-from untrained import by_place, nothing, results, space, tables
+from helpers import as_trained, by_place, nothing, space, tables
 
 from study.machine import Machine
 from trainables.work import WORK
@@ -22,7 +22,7 @@ PAPER = [
 
 
 def test_it_is_the_paper_s_table_with_its_crosses_and_figures():
-    (table,) = tables(results("table11", nothing, paper=True))
+    (table,) = tables(as_trained("table11", nothing, paper=True))
     assert list(table.head)[2:5] == ["Switching sampler", "Joint training", "Re-training classifier"]
     assert [[*row[2:5], row[5].printed.value] for row in table.rows] == PAPER
     assert {(row[0], row[1], str(row[5])) for row in table.rows} == {("IB", "1", "–")}
@@ -53,6 +53,6 @@ def test_the_hypotheses_speak_of_rows_that_there_are():
 
 
 def test_every_row_shows_its_own_accuracy():
-    (table,) = tables(results("table11", lambda trial, replicate: {"test/top1": float(len(trial.row))}))
+    (table,) = tables(as_trained("table11", lambda trial, replicate: {"test/top1": float(len(trial.row))}))
     rows = [trial.row for trial in space("table11").trials]
     assert [row[5].mean for row in table.rows] == [len(row) for row in rows]

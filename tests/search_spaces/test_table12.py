@@ -1,6 +1,6 @@
 """Table 12: features of two trainings, the classifier trained anew under each sampler."""
 
-from untrained import by_place, nothing, results, tables
+from helpers import as_trained, by_place, nothing, tables
 
 from study.machine import Machine
 from trainables.work import WORK
@@ -17,7 +17,7 @@ CPU = Machine("cpu", 1)
 
 
 def test_the_paper_s_figures_in_its_shape():
-    (table,) = tables(results("table12", nothing, paper=True))
+    (table,) = tables(as_trained("table12", nothing, paper=True))
     assert list(table.head[:2]) == ["Feature", "Re-training"]
     assert {tuple(row[:2]): row[2].printed.value for row in table.rows} == PAPER
     assert {str(row[2]) for row in table.rows} == {"–"}

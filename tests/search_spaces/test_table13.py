@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from untrained import by_place, entry, nothing, results, space, tables
+from helpers import as_trained, by_place, entry, nothing, space, tables
 
 from study.errors import Refusal
 from study.report import render
@@ -18,7 +18,7 @@ PAPER = {
 
 
 def test_the_paper_s_figures():
-    (table,) = tables(results("table13", nothing, paper=True))
+    (table,) = tables(as_trained("table13", nothing, paper=True))
     assert {row[0]: [cell.printed.value for cell in row[1:]] for row in table.rows} == PAPER
     assert {str(cell) for row in table.rows for cell in row[1:]} == {"–"}
     assert [cell.printed.comparable for cell in table.rows[0][1:]] == [True, False, False, False]
@@ -35,7 +35,7 @@ def test_ten_runs_on_one_split_whatever_is_asked_for():
     for trial in made.trials:
         seventh = Config.from_json(trial.config).replicate(7)
         assert (seventh.split_seed, seventh.subset_seed, seventh.seed) == (0, 7, 7)
-    assert {len(each.trial.ends) for each in results("table13", nothing, replicates=2)} == {10}
+    assert {len(each.trial.ends) for each in as_trained("table13", nothing, replicates=2)} == {10}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_bias_and_variance_sum_to_the_mean_error_of_the_runs(seed):
     def last(trial, replicate):
         return {"test/top1": 100 * float((runs[replicate]["predictions"] == truth).mean())}
 
-    (table,) = tables(results("table13", last, observed=runs))
+    (table,) = tables(as_trained("table13", last, observed=runs))
     accuracy = entry(table, 0, 1).mean
     over = [entry(table, 0, column).statistic for column in range(2, 5)]
     bias2, variance, error = (each.value for each in over)
@@ -85,9 +85,8 @@ def test_bias_and_variance_sum_to_the_mean_error_of_the_runs(seed):
 
 def test_one_run_has_an_error_but_no_variance():
     truth = {"predictions": np.arange(10), "test_labels": np.arange(10)}
-    (table,) = tables(
-        results("table13", lambda trial, replicate: {"test/top1": 90.0} if not replicate else None, observed={0: truth})
-    )
+    first = as_trained("table13", lambda _, replicate: None if replicate else {"test/top1": 90.0}, observed={0: truth})
+    (table,) = tables(first)
     assert [str(cell) for cell in table.rows[0][1:]] == ["0.900", "–", "–", "0.100"]
 
 

@@ -1,6 +1,6 @@
 """Table 14: one learning rate throughout, or stage by stage."""
 
-from untrained import by_place, nothing, results, space, tables
+from helpers import as_trained, by_place, nothing, space, tables
 
 from study.machine import Machine
 from trainables.work import WORK
@@ -16,7 +16,7 @@ CPU = Machine("cpu", 1)
 
 
 def test_the_paper_s_two_halves_side_by_side():
-    (table,) = tables(results("table14", nothing, paper=True))
+    (table,) = tables(as_trained("table14", nothing, paper=True))
     assert list(table.head) == ["Learning rate (SGD)", "Standard", "Our"]
     assert {row[0]: [cell.printed.value for cell in row[1:]] for row in table.rows} == PAPER
     assert {str(cell) for row in table.rows for cell in row[1:]} == {"–"}
@@ -52,5 +52,5 @@ def test_each_half_shows_its_own_runs():
     def last(trial, replicate):
         return {"test/top1": 80.0 if trial.row.startswith("Our") else 70.0}
 
-    (table,) = tables(results("table14", last))
+    (table,) = tables(as_trained("table14", last))
     assert {tuple(cell.mean for cell in row[1:]) for row in table.rows} == {(70.0, 80.0)}

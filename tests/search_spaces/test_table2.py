@@ -1,7 +1,7 @@
 """Table 2: two lengths of training, a method each where the paper has one."""
 
 import pytest
-from untrained import by_place, space
+from helpers import by_place, space
 
 from trainables.config import Config
 from trainables.data.datasets import DATASETS

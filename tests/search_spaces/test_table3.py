@@ -1,7 +1,7 @@
 """Table 3: two backbones, and OLTR as printed."""
 
 import pytest
-from untrained import by_place, nothing, results, tables
+from helpers import as_trained, by_place, nothing, tables
 
 from trainables.config import Config
 
@@ -27,7 +27,7 @@ def test_the_paper_s_figures(row, figures, provenance):
 
 
 def test_oltr_is_printed_beside_the_resnext_alone():
-    (table,) = tables(results("table3", nothing, paper=True))
+    (table,) = tables(as_trained("table3", nothing, paper=True))
     assert [row[0] for row in table.rows[:3]] == ["Cross Entropy", "OLTR (Liu et al., 2019)", "Decouple-cRT"]
     _, resnet, resnext = table.rows[1]
     assert resnet.printed is None
@@ -35,7 +35,7 @@ def test_oltr_is_printed_beside_the_resnext_alone():
 
 
 def test_small_networks_stand_in_on_digits_and_are_called_what_they_are():
-    (table,) = tables(results("table3"))
+    (table,) = tables(as_trained("table3"))
     assert list(table.head) == ["Method", "digits-LT IF 50, resnet8", "digits-LT IF 50, resnext11"]
     assert table.rows[1][2].printed.of == RESNEXT
     assert table.rows[-1][0] == "Ours (S = 50)"

@@ -1,6 +1,6 @@
 """Table 4: accuracy by shot, and the claims about the head and the tail."""
 
-from untrained import nothing, results, space, tables
+from helpers import as_trained, nothing, space, tables
 
 PAPER = {
     "Cross Entropy": [68.2, 39.7, 9.9, 40.7],
@@ -16,28 +16,28 @@ def printed(table):
 
 
 def test_the_paper_s_figures():
-    (table,) = tables(results("table4", nothing, paper=True))
+    (table,) = tables(as_trained("table4", nothing, paper=True))
     assert printed(table) == PAPER
     assert [cell.printed.provenance for cell in table.rows[3][1:]] == ["", "", "", "†"]
 
 
 def test_a_row_is_its_splits_and_all_of_the_same_images():
-    (table,) = tables(results("table4"))
+    (table,) = tables(as_trained("table4"))
     assert [str(cell) for cell in table.rows[0][1:]] == ["20.5 ± 0.7", "30.5 ± 0.7", "40.5 ± 0.7", "10.5 ± 0.7"]
 
 
 def test_the_thresholds_and_the_sizes_of_the_splits_are_said():
     """digits-LT at IF 50 has 124 80 51 33 21 14 9 5 3 2 images a class."""
-    (table,) = tables(results("table4"))
+    (table,) = tables(as_trained("table4"))
     assert "more than 40 training images, few-shot: fewer than 10; classes: 3 many, 3 medium, 4 few." in table.notes[0]
-    (table,) = tables(results("table4", nothing, paper=True))
+    (table,) = tables(as_trained("table4", nothing, paper=True))
     assert "classes: 35 many, 35 medium, 30 few" in table.notes[0]
 
 
 def test_an_empty_split_is_a_dash():
     """At IF 10 no digit has fewer than ten images."""
     last = {"test/top1": 50.0, "test/many": 60.0, "test/medium": 40.0}
-    (table,) = tables(results("table4", lambda trial, replicate: last, imbalance=(10.0,)))
+    (table,) = tables(as_trained("table4", lambda trial, replicate: last, imbalance=(10.0,)))
     assert [str(cell) for cell in table.rows[0][1:]] == ["60.0 ± 0.0", "40.0 ± 0.0", "–", "50.0 ± 0.0"]
     assert "0 few" in table.notes[0]
 

@@ -1,6 +1,6 @@
 """Table 5: Table 3's trials by shot, a table a backbone."""
 
-from untrained import nothing, results, space, tables
+from helpers import as_trained, nothing, space, tables
 
 PAPER = {
     "Cross Entropy": ([64.0, 33.8, 5.8, 41.6], [65.9, 37.5, 7.7, 44.4]),
@@ -13,7 +13,7 @@ PAPER = {
 
 
 def test_the_paper_s_figures_by_backbone():
-    both = tables(results("table5", nothing, paper=True))
+    both = tables(as_trained("table5", nothing, paper=True))
     assert [table.title.rpartition(", ")[2] for table in both] == ["resnet50", "resnext50"]
     for place, table in enumerate(both):
         shown = {row[0]: [cell.printed.value for cell in row[1:]] for row in table.rows}
@@ -21,7 +21,7 @@ def test_the_paper_s_figures_by_backbone():
 
 
 def test_on_digits_each_stand_in_has_the_figures_of_what_it_stands_for():
-    small, grouped = tables(results("table5"))
+    small, grouped = tables(as_trained("table5"))
     assert [table.title.rpartition(", ")[2] for table in (small, grouped)] == ["resnet8", "resnext11"]
     assert (small.rows[0][1].printed.value, grouped.rows[0][1].printed.value) == (64.0, 65.9)
     assert grouped.rows[0][1].printed.of == "imagenet-lt, resnext50"
@@ -35,5 +35,5 @@ def test_it_is_table_3_seen_by_shot():
 
 
 def test_of_lists_that_are_not_read_yet_only_the_thresholds_are_said():
-    table, _ = tables(results("table5", nothing, paper=True))
+    table, _ = tables(as_trained("table5", nothing, paper=True))
     assert table.notes[0].endswith("more than 100 training images, few-shot: fewer than 20.")

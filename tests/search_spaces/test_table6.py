@@ -1,7 +1,7 @@
 """Table 6: the switch offset, and that it makes no difference."""
 
 import pytest
-from untrained import by_place, space
+from helpers import by_place, space
 
 from study.space import Contrast
 

@@ -1,6 +1,6 @@
 """Table 7: once or progressively."""
 
-from untrained import by_place, nothing, results, space, tables
+from helpers import as_trained, by_place, nothing, space, tables
 
 from trainables.config import Config
 
@@ -16,10 +16,10 @@ def test_the_paper_s_figures_and_the_epochs_under_each_sampler():
 
 
 def test_the_first_sampler_has_a_column_of_its_own():
-    (table,) = tables(results("table7"))
+    (table,) = tables(as_trained("table7"))
     assert list(table.head) == ["First sampler", "Switching sampler", "digits-LT IF 50"]
     assert [row[:2] for row in table.rows] == [["IB", row] for row in FIGURES]
-    (table,) = tables(results("table7", nothing))
+    (table,) = tables(as_trained("table7", nothing))
     assert [str(row[2]) for row in table.rows] == ["–"] * 3
 
 

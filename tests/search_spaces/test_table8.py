@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import as_trained, nothing, space, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from untrained import nothing, results, space, tables
 
 from search_spaces import table8
 from study.errors import Refusal
@@ -49,7 +49,7 @@ def test_the_printed_rows_are_consistent():
     quotient = np.array(table8.F_NORM) / table8.CARDINALITY
     assert quotient == pytest.approx(table8.IRREGULARITY, abs=6e-5)
     assert facts("cifar10").counts(50.0) == table8.CARDINALITY
-    shown = tables(results("table8", nothing, paper=True), paper=True)
+    shown = tables(as_trained("table8", nothing, paper=True), paper=True)
     assert shown[0].rows[9] == ["9", "100", *["–"] * 7, "363.4100", "3.6341"]
     assert [row[2] for row in shown[1].rows] == ["-0.6112", "-0.6231", "-0.7638"]
 
@@ -59,7 +59,7 @@ def test_the_printed_rows_are_consistent():
 def test_events_are_averaged_image_by_image_before_the_covariance(seed, runs):
     """Against a loop over images, and over pairs of coordinates."""
     recorded = observed(np.random.default_rng(seed), runs)
-    (figure,) = figures(results("table8", observed=recorded, replicates=1))
+    (figure,) = figures(as_trained("table8", observed=recorded, replicates=1))
     first = 0
     for rank, n in enumerate(COUNTS):
         points = []
@@ -77,7 +77,7 @@ def test_events_are_averaged_image_by_image_before_the_covariance(seed, runs):
 
 
 def test_the_table_shows_what_the_figure_draws_beside_the_paper_s_rows():
-    found = results("table8", observed=observed(np.random.default_rng(3)))
+    found = as_trained("table8", observed=observed(np.random.default_rng(3)))
     classes, correlations = tables(found)
     (figure,) = figures(found)
     assert [row[1] for row in classes.rows] == list(map(str, COUNTS))
@@ -92,12 +92,12 @@ def test_the_table_shows_what_the_figure_draws_beside_the_paper_s_rows():
 
 def test_only_the_paper_s_data_and_their_stand_in_have_printed_rows_beside_them():
     for imbalance, printed in ((20.0, False), (50.0, True)):
-        found = results("table8", nothing, imbalance=(imbalance,))
+        found = as_trained("table8", nothing, imbalance=(imbalance,))
         assert any("paper" in name for name in tables(found, imbalance=(imbalance,))[0].head) == printed
 
 
 def test_without_any_run_there_is_no_figure_and_no_number():
-    found = results("table8", nothing)
+    found = as_trained("table8", nothing)
     assert figures(found) == []
     assert {entry for row in tables(found)[0].rows for entry in row[2:9]} == {"–"}
 

@@ -1,6 +1,6 @@
 """Table 9: nine combinations, and beside each what adjusting the logits makes of the same network."""
 
-from untrained import by_place, nothing, results, space, tables
+from helpers import as_trained, by_place, nothing, space, tables
 
 from search_spaces.shared.protocol import CIFAR, column_name
 from study.report.exhibits import Figure
@@ -20,7 +20,7 @@ def test_the_paper_s_figures_row_by_row():
 
 def test_the_adjusted_read_out_stands_beside_every_cell():
     (table,) = tables(
-        results(
+        as_trained(
             "table9",
             lambda trial, replicate: {
                 "test/top1": 50.0,
@@ -35,7 +35,7 @@ def test_the_adjusted_read_out_stands_beside_every_cell():
 
 
 def test_all_six_data_sets_and_a_heat_map_of_each():
-    shown = space("table9").view(results("table9", paper=True))
+    shown = space("table9").view(as_trained("table9", paper=True))
     (table,) = [each for each in shown if not isinstance(each, Figure)]
     assert len(table.head) == 1 + 3 * 6
     assert len([each for each in shown if isinstance(each, Figure)]) == 6
@@ -52,7 +52,7 @@ def test_the_paper_s_own_figures_bear_its_hypotheses_out_and_the_exceptions_do_n
 
 
 def test_an_empty_run_has_a_table_of_dashes_and_no_heat_map():
-    (table,) = space("table9").view(results("table9", nothing))
+    (table,) = space("table9").view(as_trained("table9", nothing))
     assert {str(cell) for row in table.rows for cell in row[1:]} == {"–"}
 
 
@@ -60,7 +60,7 @@ def test_an_adjustment_at_an_end_of_its_range_is_said():
     def last(trial, replicate):
         return {"test/top1": 50.0, "adjusted/tau": 0.0 if trial.row == "CR⇒CR" else 1.0}
 
-    (table,) = tables(results("table9", last))
+    (table,) = tables(as_trained("table9", last))
     ending = (
         "adjusted/tau was chosen at an end of its range, 0 to 2. CR⇒CR (digits-LT IF 50): 0 (in 2 of 2 replicates)."
     )

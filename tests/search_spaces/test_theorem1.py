@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from untrained import entry, nothing, results, space, tables
+from helpers import as_trained, entry, nothing, space, tables
 
 from search_spaces import theorem1
 from trainables.data.datasets import facts
@@ -39,7 +39,7 @@ def by_hand(replicate):
 
 
 def test_the_terms_are_those_of_the_two_branches_since_the_switch():
-    found = theorem1.bounds(results("theorem1", recorded), COLUMN)
+    found = theorem1.bounds(as_trained("theorem1", recorded), COLUMN)
     assert list(found) == [0, 1]
     for replicate, bound in found.items():
         rows = np.array(by_hand(replicate))
@@ -49,7 +49,7 @@ def test_the_terms_are_those_of_the_two_branches_since_the_switch():
 
 
 def test_the_table_shows_them_after_the_first_and_the_last_epoch():
-    (table,) = tables(results("theorem1", recorded))
+    (table,) = tables(as_trained("theorem1", recorded))
     means = np.mean([by_hand(replicate) for replicate in (0, 1)], axis=0)
     for column, (standard, general, q) in ((1, means[0]), (2, means[-1])):
         shown = [entry(table, row, column).mean for row in range(5)]
@@ -59,13 +59,13 @@ def test_the_table_shows_them_after_the_first_and_the_last_epoch():
 
 
 def test_the_gap_of_one_replicate_has_no_interval():
-    one, two = (tables(results("theorem1", recorded, replicates=n))[0].notes[-1] for n in (1, 2))
+    one, two = (tables(as_trained("theorem1", recorded, replicates=n))[0].notes[-1] for n in (1, 2))
     assert one.startswith("The gap after the last epoch: ")
     assert two.startswith("The gap after the last epoch, with its 95 % t-interval: ")
 
 
 def test_it_draws_the_terms_and_the_third_assumption():
-    _, bound, assumption = space("theorem1").view(results("theorem1", recorded))
+    _, bound, assumption = space("theorem1").view(as_trained("theorem1", recorded))
     rows = {tuple(row[:2]): row[3] for row in bound.rows}
     gaps = [[q + s - g for s, g, q in by_hand(replicate)] for replicate in (0, 1)]
     assert [rows[theorem1.GAP, epoch + 1] for epoch in range(49)] == pytest.approx(np.mean(gaps, axis=0))
@@ -79,20 +79,20 @@ def test_smaller_classes_with_larger_losses_are_the_third_assumption():
         rising = [float(rank) for rank in range(10)]
         return [{"fit/class_loss": rising if trial.row == "standard" else rising[::-1]} for _ in range(100)]
 
-    (table,) = tables(results("theorem1", ordered))
+    (table,) = tables(as_trained("theorem1", ordered))
     assert (entry(table, 5, 1).mean, entry(table, 6, 1).mean) == (1.0, -1.0)
 
 
 def test_at_one_theta_the_gap_is_nothing():
     """The condition says something across the branches alone."""
     same = list(np.random.default_rng(0).random(10))
-    found = results("theorem1", lambda trial, replicate: [{"fit/class_loss": same}] * 100)
+    found = as_trained("theorem1", lambda trial, replicate: [{"fit/class_loss": same}] * 100)
     (bound, _) = theorem1.bounds(found, COLUMN).values()
     assert bound.gap == pytest.approx(np.zeros(49), abs=1e-12)
 
 
 def test_losses_that_are_all_equal_have_no_rank_and_no_curve():
-    found = results("theorem1", lambda trial, replicate: [{"fit/class_loss": [1.0] * 10}] * 100)
+    found = as_trained("theorem1", lambda trial, replicate: [{"fit/class_loss": [1.0] * 10}] * 100)
     table, bound, assumption = space("theorem1").view(found)
     assert str(entry(table, 5, 1)) == "–"
     assert bound is not None
@@ -100,7 +100,7 @@ def test_losses_that_are_all_equal_have_no_rank_and_no_curve():
 
 
 def test_the_factor_of_the_confidence_term_is_known_without_a_run():
-    table, *curves = space("theorem1", paper=True).view(results("theorem1", nothing, paper=True))
+    table, *curves = space("theorem1", paper=True).view(as_trained("theorem1", nothing, paper=True))
     factors = {row[0]: row[1] for row in table.rows if str(row[0]).startswith("factor")}
     assert list(factors.values()) == ["1.00", "4.95"]
     assert curves == [None, None]
@@ -111,7 +111,7 @@ def test_a_replicate_counts_once_both_of_its_branches_have_ended():
     def but_one(trial, replicate):
         return None if (trial.row, replicate) == ("ours", 1) else recorded(trial, replicate)
 
-    assert list(theorem1.bounds(results("theorem1", but_one), COLUMN)) == [0]
+    assert list(theorem1.bounds(as_trained("theorem1", but_one), COLUMN)) == [0]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_each_replicate_has_a_subset_of_its_own_unless_told_otherwise(request_, 
 
 
 def test_crossed_replicates_have_no_interval():
-    table, *_ = tables(results("theorem1", recorded, replicates=4, vary=("crossed",)), vary=("crossed",))
+    table, *_ = tables(as_trained("theorem1", recorded, replicates=4, vary=("crossed",)), vary=("crossed",))
     assert len(table.notes) == 1
-    table, *_ = tables(results("theorem1", recorded, replicates=4))
+    table, *_ = tables(as_trained("theorem1", recorded, replicates=4))
     assert "95 % t-interval" in table.notes[1]

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from conftest import call_study
+from helpers import Study, call_study
 
 from study.store.states import Store
-
-Study = Callable[..., Result]
 
 UNKNOWN = "What replicates vary is not known: their plan does not say it."
 KNOWN = "2 replicates vary split (0, 1), subset (0, 1) and training seed (0, 1)."

@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tape
 import torch
-from learning import EPOCH, SHORT, digits, learner
+from helpers import EPOCH, SHORT, digits, learner, on_tape
 from test_every_method import SETTINGS
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -213,7 +212,7 @@ def test_an_lr_of_the_host_is_found(device, monkeypatch):
 def test_a_share_of_the_host_s_is_found_by_replaying():
     """Nothing crosses then: a number goes along with the operator. Its replays have the share of the recording."""
     epoch, losses = replace(EPOCH, mixup=1.0, batch_size=50), []
-    for record in (None, tape.record):
+    for record in (None, on_tape):
         student = learner()
         student.recorder = record
         made = Steps(student, digits(), epoch, student.obey(epoch, 0))

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import safetensors.torch
 import torch
-from learning import EPOCH, digits, learner, moved, snapshot, train
+from helpers import EPOCH, digits, learner, moved, snapshot, train
 
 from trainables.loop import Diverged, evaluate, train_epoch
 from trainables.readouts import ADJUSTED

@@ -6,7 +6,7 @@ from functools import lru_cache
 import pytest
 import safetensors.torch
 import torch
-from learning import SHORT, digits, learner, moved
+from helpers import SHORT, digits, learner, moved
 
 from trainables import methods
 from trainables.loop import evaluate, train_epoch

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from learning import SHORT, digits, learner
+from helpers import SHORT, digits, learner
 from mlflow.models import Model
 
 from trainables.data.datasets import facts

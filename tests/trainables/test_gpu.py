@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from learning import EPOCH, SHORT, digits, learner, train
+from helpers import EPOCH, SHORT, digits, learner, train
 from test_every_method import SETTINGS
 
 from study.execution.job import Job
@@ -185,7 +185,8 @@ def test_two_workers_on_one_gpu_train_the_same_state(tmp_path):
 LOST = """
 import json, sys, torch
 sys.path[:0] = {path!r}
-from study.execute import Job
+from study.execution.job import Job
+from study.plan.stored import Resources
 from trainables.trainable import StageTrainable
 from test_gpu import a_stage
 made = StageTrainable.__new__(StageTrainable)

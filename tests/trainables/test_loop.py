@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from learning import CUDA, EPOCH, SHORT, digits, learner, moved, snapshot, steps_of, train
+from helpers import CUDA, EPOCH, SHORT, digits, learner, moved, snapshot, steps_of, train
 
 from trainables.data.datasets import DATASETS
 from trainables.data.resident import LongTailed

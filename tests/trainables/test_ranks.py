@@ -8,16 +8,16 @@ from itertools import zip_longest
 
 import numpy as np
 import pytest
-import ranked
 import torch
+from helpers import RANKED, RANKED_EPOCHS, RANKS, Exact, ranked_data, steps_of, train_as_rank
 from hypothesis import given
 from hypothesis import strategies as st
-from learning import steps_of
-from ranked import EPOCHS, SIZE, Exact
 
+from study.machine import Machine
 from trainables import loop, ranks
 from trainables.draws import draws
 from trainables.losses import loss_of
+from trainables.origins import origin
 from trainables.ranks import ALONE, Ranks
 
 
@@ -26,7 +26,7 @@ def together():
     """By rank: the measures of each epoch, and the last state."""
     context = multiprocessing.get_context("spawn")
     answers, port = context.Queue(), context.Queue()
-    processes = [context.Process(target=ranked.train, args=(rank, port, answers)) for rank in range(SIZE)]
+    processes = [context.Process(target=train_as_rank, args=(rank, port, answers)) for rank in range(RANKS)]
     for process in processes:
         process.start()
     found = {rank: rest for rank, *rest in (answers.get(timeout=120) for _ in processes)}
@@ -40,14 +40,14 @@ def in_one_process():
     student = Exact()
     networks = [student.network, copy.deepcopy(student.network)]
     momentum = student.momentum
-    for index, epoch in enumerate(EPOCHS):
+    for index, epoch in enumerate(RANKED_EPOCHS):
         shares = [
-            steps_of(Exact(own), ranked.data(own, epoch), epoch, index)
-            for own in (Ranks(rank, SIZE) for rank in range(SIZE))
+            steps_of(Exact(own), ranked_data(own, epoch), epoch, index)
+            for own in (Ranks(rank, RANKS) for rank in range(RANKS))
         ]
         for network in networks:
             network.train()
-        function = loss_of(epoch, ranked.data(ALONE, epoch).counts, torch.device("cpu"), torch.float64)
+        function = loss_of(epoch, ranked_data(ALONE, epoch).counts, torch.device("cpu"), torch.float64)
         for step in zip(*shares, strict=True):
             logits = []
             for network, ((images,), _) in zip(networks, step, strict=True):
@@ -88,7 +88,7 @@ def test_measures_are_those_of_one_process_that_evaluates_the_whole(together):
     alone.network.load_state_dict(
         {name.removeprefix("network."): torch.from_numpy(own) for name, own in state.items() if "network." in name}
     )
-    found = loop.evaluate(alone, ranked.data(ALONE), EPOCHS[-1])
+    found = loop.evaluate(alone, ranked_data(ALONE), RANKED_EPOCHS[-1])
     assert set(found) <= set(measures[-1])
     for name, value in found.items():
         assert measures[-1][name] == pytest.approx(value, rel=1e-9), name
@@ -99,7 +99,7 @@ def test_measures_are_those_of_one_process_that_evaluates_the_whole(together):
 def test_a_rank_that_has_no_image_measures_what_all_have(monkeypatch):
     empty, sums = Ranks(9999, 10_000), []
     monkeypatch.setattr(Ranks, "total", lambda _, *own: sums.append([tensor.clone() for tensor in own]))
-    expected = loop.evaluate(Exact(), ranked.data(ALONE), EPOCHS[-1])
+    expected = loop.evaluate(Exact(), ranked_data(ALONE), RANKED_EPOCHS[-1])
 
     def total(_, *own):
         if own[0].dtype != torch.int32:  # and not of `whole`
@@ -108,12 +108,12 @@ def test_a_rank_that_has_no_image_measures_what_all_have(monkeypatch):
                 tensor.copy_(known)
 
     monkeypatch.setattr(Ranks, "total", total)
-    assert loop.evaluate(Exact(empty), ranked.data(empty), EPOCHS[-1]) == expected
+    assert loop.evaluate(Exact(empty), ranked_data(empty), RANKED_EPOCHS[-1]) == expected
 
 
 def test_a_rank_s_batches_are_its_shares_of_the_whole_ones():
-    epoch, order = EPOCHS[0], np.random.default_rng(0).permutation(342)
-    whole, *parts = (ranked.data(own, epoch) for own in (ALONE, *(Ranks(rank, 3) for rank in range(3))))
+    epoch, order = RANKED_EPOCHS[0], np.random.default_rng(0).permutation(342)
+    whole, *parts = (ranked_data(own, epoch) for own in (ALONE, *(Ranks(rank, 3) for rank in range(3))))
     draw = [list(each.batches(order, epoch, np.random.default_rng(1))) for each in (whole, *parts)]
     for batch, *shares in zip(*draw, strict=True):
         for rank, share in enumerate(shares):
@@ -138,9 +138,9 @@ def test_the_shares_of_all_ranks_are_the_single_process_s_order_batch_by_batch(n
 
 
 def test_a_last_batch_with_fewer_images_than_ranks_is_left_out():
-    epoch, counts = EPOCHS[0], ranked.data(ALONE).counts
+    epoch, counts = RANKED_EPOCHS[0], ranked_data(ALONE).counts
     epoch = loop.Epoch(lr=0.1, crop=1, batch_size=int(counts.sum()) - 1)
-    origins = [ranked.origin(ranked.CONFIG, ranked.Machine("cpu", 1, ranks=size)) for size in (1, 2)]
+    origins = [origin(RANKED, Machine("cpu", 1, ranks=size)) for size in (1, 2)]
     lengths = [len(draws(counts, epoch, own, 0).orders[0]) for own in origins]
     assert lengths == [counts.sum(), counts.sum() - 1]
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 import safetensors.torch
-import tape
 import torch
-from learning import EPOCH, SHORT, digits, learner, train
+from helpers import EPOCH, SHORT, digits, learner, on_tape, train
 from test_every_method import SETTINGS
 
 from study.machine import Machine
@@ -21,7 +20,7 @@ from trainables.schedule import epochs
 
 def recording_learner(**settings):
     student = learner(**settings)
-    student.recorder = tape.record
+    student.recorder = on_tape
     return student
 
 
@@ -218,7 +217,7 @@ def test_the_stand_in_shows_what_a_recording_would_get_wrong():
     def act():
         total.add_(x * host["lr"] + x.sum().item())
 
-    again = tape.record(act)
+    again = on_tape(act)
     x += 1
     host["lr"] = 5.0
     again()

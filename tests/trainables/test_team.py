@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import ray
-from learning import EPOCH, SHORT
+from helpers import EPOCH, SHORT
 
 from study.errors import Refusal
 from study.execution.job import Job
@@ -22,10 +22,13 @@ from trainables.origins import origin
 from trainables.ranks import RankLost, Ranks
 from trainables.team import AUTO_STEPS, Member, Team
 
-JOB = Job(
-    "mine", "", Resources(data_dir="nowhere", cpus=1.0), ranks=2
-)  # half a CPU each: the other one is for whatever else is running
+# Half a CPU each: the other one is for whatever else is running.
+JOB = Job("mine", "", Resources(data_dir="nowhere", cpus=1.0), ranks=2)
 ORIGIN = origin(SHORT, Machine("cpu", 1, ranks=2))
+
+
+def job(**resources: Any) -> Job:
+    return replace(JOB, resources=replace(JOB.resources, **resources))
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def test_a_learner_is_told_how_its_gpu_is_given_its_steps(
 ) -> None:
     told = []
     monkeypatch.setattr(teams, "Learner", lambda *_, recorded: told.append(recorded))
-    Member(replace(JOB, gpu_steps=asked), Ranks()).begin(ORIGIN, None)
+    Member(job(gpu_steps=asked), Ranks()).begin(ORIGIN, None)
     assert told == [recorded]
 
 
@@ -132,7 +135,7 @@ def test_images_are_decoded_by_a_gpu_s_share_of_its_machine_s_cpus(
     monkeypatch.setattr(teams, "Learner", lambda *_, **__: SimpleNamespace(origin=ORIGIN))
     for measure in ("train_epoch", "evaluate"):
         monkeypatch.setattr(teams.loop, measure, lambda *_: {})
-    member = Member(replace(JOB, cpus=cpus, gpus=gpus, ranks=ranks), Ranks(0, ranks))
+    member = Member(replace(job(cpus=cpus, gpus=gpus), ranks=ranks), Ranks(0, ranks))
     member.begin(ORIGIN, None)
     for index in range(3):
         member.train(EPOCH, index)

@@ -10,6 +10,7 @@ import pytest
 import ray
 import torch
 
+from study.errors import Away
 from study.execution.job import Job
 from study.machine import Machine
 from study.plan import tree
@@ -285,7 +286,7 @@ def test_a_stage_that_is_stopped_where_nothing_can_be_saved_ends_without_an_erro
     job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError("no space left")
+        raise Away("no space left")
 
     monkeypatch.setattr(trainable, "SLICE_SECONDS", 0.0)
     stopped = actor(job, stage)

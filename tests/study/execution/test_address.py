@@ -1,0 +1,110 @@
+"""Whether the address of a Ray cluster can be used."""
+
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from helpers import quick
+
+from study import services
+from study.errors import Refusal
+from study.execution.address import check_address
+
+
+@pytest.fixture
+def no_ray(tmp_path, monkeypatch):
+    """A machine on which no Ray runs: other tests' are not seen, and none was begun."""
+    monkeypatch.setattr("study.execution.address._command_lines", lambda: [b"python\0raylet.py"])
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "ray").mkdir()
+    return tmp_path / "ray" / "ray_current_cluster"
+
+
+@pytest.mark.parametrize("address", ["", "local", "{}", "ray://{}"])
+def test_the_address_of_a_cluster_that_listens_is_taken(address, listening):
+    check_address(address.format(listening))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "nonsense",
+        "host:",
+        "host:notaport",
+        "host:0",
+        "host:99999",
+        "host:-1",
+        ":6379",
+        "ray://host",
+        "ray://",
+        "http://127.0.0.1:6379",
+        "127.0.0.1:6379/x",
+        "a b:6379",
+        "AUTO",
+        "::1:6379",
+        "127.0.0.1:6379\n",
+        "host:٣",
+    ],
+)
+def test_an_address_that_is_none_is_refused(address):
+    with quick(0.5), pytest.raises(Refusal, match="HOST:PORT") as refused:
+        check_address(address)
+    assert refused.value.field == "--address"
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["{}", "ray://{}"])
+def test_a_cluster_that_does_not_listen_is_refused(address, refusing):
+    with quick(), pytest.raises(Refusal, match="refused"):
+        check_address(address.format(refusing))
+
+
+def test_auto_is_refused_where_no_cluster_is(no_ray):
+    with quick(1), pytest.raises(Refusal, match="ray start"):
+        check_address("auto")
+
+
+def test_auto_takes_the_environment_s_address(no_ray, monkeypatch, listening, refusing):
+    monkeypatch.setenv("RAY_ADDRESS", listening)
+    check_address("auto")
+    monkeypatch.setenv("RAY_ADDRESS", refusing)
+    with pytest.raises(Refusal, match=r"^RAY_ADDRESS = "):
+        check_address("auto")
+
+
+def test_auto_takes_the_cluster_that_was_last_begun(no_ray, listening, refusing):
+    no_ray.write_text(listening + "\n")
+    check_address("auto")
+    no_ray.write_text(refusing)
+    with pytest.raises(Refusal, match=f"^--address auto = '{refusing}'"):
+        check_address("auto")
+    no_ray.write_bytes(b"\xff")
+    with pytest.raises(Refusal, match="ray start"):
+        check_address("auto")
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc")
+def test_auto_finds_a_node_by_its_process(no_ray, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    process = subprocess.Popen(["/folder/raylet/raylet", "30"], executable="/bin/sleep")
+    try:
+        time.sleep(0.2)
+        check_address("auto")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_name_that_is_not_looked_up_in_time_is_away(monkeypatch):
+    end = threading.Event()
+    monkeypatch.setattr(services, "TOTAL", services.TOTAL / 10)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: end.wait(30) and [])
+    with quick(0.6), pytest.raises(Refusal, match="no answer"):
+        check_address("ray.invalid:6379")
+    end.set()

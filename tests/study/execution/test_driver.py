@@ -1,0 +1,197 @@
+"""Whatever happens to a run, after `study resume` it is as if nothing had."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from benchmarks import kills
+from helpers import Study, s3_url
+
+from study.plan.growth import redraft
+from study.store import records
+from study.store.states import Store
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Four cells of 40 epochs, two replicates: two trunks of 21 each, four branches of 19."""
+    return kills.write_space(tmp_path_factory.mktemp("space"), epochs=40)
+
+
+@pytest.fixture(scope="module")
+def whole(command: Study, space: str, one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the run that nothing happens to."""
+    home = tmp_path_factory.mktemp("whole")
+    command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, home=home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def expected(whole: Path) -> dict[str, object]:
+    return kills.everything(whole)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def begin(space: str, home: Path, *more: str) -> subprocess.Popen[str]:
+    """Start the run in a process of its own, without Ray's sharing."""
+    return kills.study("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, *more, home=home)
+
+
+def wait_for(home: Path, epochs: int) -> None:
+    deadline = time.monotonic() + 120
+    while kills.epochs_trained(home) < epochs:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def status(command: Study, home: Path) -> dict[str, object]:
+    return json.loads(command("status", kills.RUN, "--json", home=home).stdout)
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGTERM to all of its processes", "stop --now"])
+def test_a_run_that_is_stopped_resumes_to_the_same_end(
+    how: str, space: str, expected: object, home: Path, command: Study, tmp_path: Path
+) -> None:
+    draw = random.Random(seed := time.time_ns())
+    moment = draw.randint(1, 100)
+    print(f"seed {seed}: {how} after {moment} epochs")
+    process = begin(space, home)
+    wait_for(home, moment)
+    elsewhere, place = (), home
+    if how == "stop --now":  # from another home that names the same store, and so is the resume
+        elsewhere, place = ("--store", str(home / "store")), tmp_path / "elsewhere"
+        command(*how.split(), kills.RUN, *elsewhere, home=place)
+    elif how == "SIGTERM":
+        process.send_signal(signal.SIGTERM)
+    else:  # as a machine that goes down does; Ray's own processes end at once
+        os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, output
+    assert status(command, home)["outcome"] == "interrupted"
+
+    command("resume", kills.RUN, *elsewhere, home=place)
+    after = status(command, home)
+    assert (after["complete"], after["outcome"]) == (8, "complete")
+    if how == "SIGTERM":
+        assert "workers end their epoch and save" in output
+        assert after["epochs_trained"] == after["epochs_needed"], "a drain loses nothing"
+    assert kills.everything(home) == expected
+
+
+def test_a_second_driver_is_refused_while_the_first_is_alive(space: str, home: Path, command: Study) -> None:
+    process = begin(space, home)
+    wait_for(home, 1)
+    before = sorted(path.name for path in home.rglob("*.json"))
+    for arguments in (["resume", kills.RUN], ["run", space, "--seeds", "5", "--name", kills.RUN]):
+        refused = command(*arguments, home=home, code=2)
+        assert f"process {process.pid}" in str(refused.exception)
+        assert "study stop" in str(refused.exception)
+    assert [name for name in sorted(path.name for path in home.rglob("*.json")) if name not in before] == []
+    process.kill()
+    process.wait()
+    assert command("resume", kills.RUN, home=home).exit_code == 0  # at once: its process is gone
+
+
+@pytest.mark.parametrize("workers", [1, 4])  # and `whole` has two
+def test_any_number_of_workers_trains_the_minimum_to_the_same_report(
+    workers: int, space: str, whole: Path, home: Path, command: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from study.plan import tree
+
+    ordered = tree.stages
+
+    def shuffled(*arguments: object, **named: object) -> list[tree.Stage]:
+        found = ordered(*arguments, **named)  # type: ignore[arg-type]
+        random.shuffle(found)
+        return found
+
+    monkeypatch.setattr(tree, "stages", shuffled)
+    each = ["--workers", str(workers), "--cpus-per-trial", "0.5"]
+    command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, *each, home=home)
+    after = status(command, home)
+    assert after["epochs_trained"] == after["epochs_needed"] == 2 * (2 * 21 + 4 * 19)
+    reports = [command("report", kills.RUN, "--format", "csv", home=each).stdout for each in (home, whole)]
+    assert reports[0] == reports[1]
+
+
+def test_damage_is_noticed_set_aside_and_trained_again(
+    space: str, expected: object, home: Path, command: Study, one_ray: None
+) -> None:
+    command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, home=home)
+    store = Store(str(home / "store"))
+    draft = redraft(records.find(store, kills.RUN)[0])
+    draw = random.Random(seed := time.time_ns())
+    print(f"seed {seed}")
+    first, second, third = draw.sample(sorted({recipe.keys[-1] for recipe in draft.recipes.values()}), 3)
+    flipped, cut, foreign = (home / "store" / "states" / key[:2] / key for key in (first, second, third))
+    content = bytearray(flipped.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    flipped.write_bytes(content)
+    cut.write_bytes(cut.read_bytes()[: draw.randrange(cut.stat().st_size)])
+    foreign.write_bytes(b"something else")
+
+    again = command("resume", kills.RUN, home=home)
+    assert again.stderr.count("damaged: ") == 3
+    assert len(list((home / "store" / "damaged").iterdir())) == 3
+    assert store.verify(store.keys()) == {}
+    after = status(command, home)
+    assert after["epochs_trained"] == after["epochs_needed"] + 3 * 19, "only the branches are trained again"
+    assert kills.everything(home) == expected
+    assert "damaged" not in command("resume", kills.RUN, home=home).stderr, "reported once"
+
+
+def test_what_cannot_be_saved_fails_alone_and_resume_finishes_it(
+    space: str, whole: Path, expected: object, home: Path, command: Study, one_ray: None
+) -> None:
+    # The folder of one state cannot be made: the save raises the OSError that a full disk raises.
+    store = Store(str(whole / "store"))
+    recipe = redraft(records.find(store, kills.RUN)[0]).recipes["small/CB⇒CR (digits-LT IF 50)", 1]
+    others = {key[:2] for key in store.sizes() if key != recipe.keys[-1]}
+    blocked = home / "store" / "states" / recipe.keys[-1][:2]
+    assert blocked.name not in others, "another state lies in the same folder: change the space"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+
+    failed = command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, home=home, code=1)
+    (line,) = [line for line in failed.stderr.splitlines() if line.startswith("failed: ")]
+    assert "CB⇒CR (digits-LT IF 50) r1: " in line
+    assert "Traceback" not in failed.stderr
+    assert status(command, home)["complete"] == 7
+    assert status(command, home)["failed"] == 0, "the training did not fail"
+
+    blocked.unlink()
+    command("resume", kills.RUN, home=home)
+    assert kills.everything(home) == expected
+
+
+def test_a_store_on_s3_does_all_the_same(
+    space: str, whole: Path, home: Path, command: Study, one_ray: None, s3: str, tmp_path: Path
+) -> None:
+    url = s3_url(s3, "study", user="key:hunter2@")
+    done = command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, "--store", url, home=home)
+    assert "hunter2" not in done.output
+    assert not (home / "store").exists()
+    reports = [
+        command("report", kills.RUN, "--format", "csv", *more, home=each).stdout
+        for each, more in ((tmp_path / "elsewhere", ["--store", url]), (whole, []))
+    ]
+    assert reports[0] == reports[1]
+    again = command("resume", kills.RUN, "--store", url, home=home)
+    assert "failed" not in again.stderr
+    state = json.loads(command("status", kills.RUN, "--json", "--store", url, home=home).stdout)
+    assert (state["outcome"], state["epochs_trained"]) == ("complete", state["epochs_needed"])
+    for path in (path for path in home.rglob("*") if path.is_file()):
+        assert b"hunter2" not in path.read_bytes(), path

@@ -1,0 +1,319 @@
+"""What an open search trains next: with a work made by hand, and a projection that suggests what the test says."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from study.execution import points
+from study.execution.ledger import Ledger
+from study.execution.points import Points
+from study.machine import Machine
+from study.plan.draft import Draft
+from study.plan.stored import Plan, PlannedSearch, PlannedSpace, Resources
+from study.plan.tree import Failure
+from study.space import Integer, OpenSearch, Request, Resolved, Space, Trial, Work
+
+EPOCHS, SWITCH = 6, 2
+
+
+def resolve(config, number, _machine):
+    """Two epochs that all points share, then four of a point's own."""
+    keys = [f"r{number}/{epoch}" for epoch in range(SWITCH + 1)]
+    keys += [f"r{number}/{epoch} {config['x']}" for epoch in range(SWITCH + 1, EPOCHS + 1)]
+    return Resolved({}, ({},) * EPOCHS, tuple(keys), (SWITCH,))
+
+
+def point(values):
+    return Trial("row", "digits", dict(values), dict(values))
+
+
+class Store:
+    """Each state's objective is what `worth` says of its point, and less before its end."""
+
+    def __init__(self, worth):
+        self.worth, self.records, self.keys = worth, [], set()
+
+    def header(self, key):
+        assert key in self.keys
+        number, x = key.partition("/")[2].split()
+        last = self.worth(int(x)) - (EPOCHS - int(number))
+        return {"measures": [{"val/top1": last, "val/few": float(int(x) % 4)}]}
+
+    def write_record(self, path, content):
+        self.records.append((path, content))
+
+    def delete_record(self, _path):
+        pass
+
+
+class Projection:
+    """Suggests 0, 1, 2 …, or what the test wants; answers at once, or when told to."""
+
+    def __init__(self, suggestions, late=False):
+        self.suggestions, self.late, self.open, self.asked, self.shown = iter(suggestions), late, [], [], []
+
+    def check_suggestions(self):
+        pass
+
+    def failed(self, replicate, failure):
+        self.shown.append((*replicate, failure.reason))
+
+    def ask(self, _space, label, answer):
+        self.asked.append(label)
+        self.open.append(lambda: answer({"x": next(self.suggestions)}))
+        if not self.late:
+            self.answer()
+
+    def answer(self):
+        self.open.pop(0)()
+
+    def show(self, replicate, key):
+        self.shown.append((*replicate, key))
+
+
+class Searching:
+    """A driver of an open search whose workers the test plays."""
+
+    def __init__(self, suggestions=range(100), trials=4, objectives=("val/top1",), early_stop=0, late=False, **changes):
+        search = OpenSearch(point, {"x": 0}, trials, fresh=2, reported=("test/top1",))
+        work = Work(resolve, None, None, None, None, None, None)
+        space = Space("mini", "a title", (), {"x": Integer(0, 99)}, work, objectives=objectives, search=search)
+        self.space = PlannedSpace(
+            "mini",
+            "a title",
+            "",
+            objectives,
+            (),
+            space.domain,
+            "mini",
+            "",
+            PlannedSearch(trials, 0, 2, ("test/top1",), ("base",), early_stop),
+        )
+        plan = Plan("mine", Request(early_stop=early_stop), Machine("cpu", 1), Resources(), 1, (self.space,), (), {}, 0)
+        self.draft = Draft(replace(plan, **changes), [space], ())
+        self.store = Store(lambda x: 80.0 - abs(x - 2))
+        self.projection, self.trained = Projection(suggestions, late), []
+        self.ledger = Ledger(self.draft, self.store, (), {})
+        self.points = Points(self.draft, self.store, self.projection, self.ledger, print)
+
+    def hold(self, keys):
+        """The store has these states."""
+        self.store.keys.update(keys)
+        for key in keys:
+            self.ledger.save(key)
+
+    def train(self, stages):
+        for stage in stages:
+            self.trained += stage.keys
+            self.hold(stage.keys)  # of which a store keeps the last one, and joints
+
+    def drive(self, workers=1):
+        """Until nothing is left: each stage is trained when it is handed out."""
+        while (stages := self.points.more(workers, idle=True)) is not None:
+            self.train(stages)
+
+    @property
+    def trials(self):
+        return {trial.label: trial for trial in self.draft.plan.trials}
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch):
+    monkeypatch.setattr(points, "IDLE_SECONDS", 0.01)
+
+
+def test_points_are_asked_for_one_by_one_and_the_best_is_trained_again_under_fresh_replicates():
+    search = Searching()
+    search.drive()
+    assert search.projection.asked == ["#0", "#1", "#2", "#3"]
+    assert list(search.trials) == ["#0", "#1", "#2", "#3", "champion #2"]
+    champion = search.trials["champion #2"]
+    assert champion.by_replicate == {1000: "r1000/6 2", 1001: "r1001/6 2"}
+    assert search.points.champions() == {"mini": [champion]}
+    assert search.points.settled()
+    assert len(search.trained) == len(set(search.trained)) == 2 + 4 * 4 + 2 * 6
+
+
+def test_a_plan_is_stored_with_a_point_before_the_point_is_trained():
+    search = Searching()
+    stages = search.points.more(1, idle=True)
+    ((_, stored),) = search.store.records
+    assert [trial["label"] for trial in stored["trials"]] == ["#0"]
+    assert [stage.key for stage in stages] == ["r0/2", "r0/6 0"]
+
+
+def test_no_more_points_are_in_progress_than_there_are_workers():
+    search = Searching(late=True)
+    assert search.points.more(2, idle=False) == []
+    assert search.points.more(2, idle=False) == []  # it has been asked for: not asked for again
+    assert search.projection.asked == ["#0"]
+    search.projection.answer()
+    begun = [*search.points.more(2, idle=False)]
+    assert search.points.more(2, idle=False) == []
+    assert search.projection.asked == ["#0", "#1"]
+    search.projection.answer()
+    begun += search.points.more(2, idle=False)
+    assert search.points.more(2, idle=False) == []
+    assert search.projection.asked == ["#0", "#1"]
+    assert [stage.key for stage in begun] == ["r0/2", "r0/6 0", "r0/6 1"]  # the trunk is planned once
+    search.train(begun[:2])
+    search.points.more(2, idle=False)
+    assert search.projection.asked == ["#0", "#1", "#2"]
+
+
+def test_a_point_that_was_found_before_costs_nothing_and_is_shown():
+    search = Searching(suggestions=(5, 5, 2, 2))
+    search.drive()
+    assert len(search.trained) == len(set(search.trained)) == 2 + 2 * 4 + 2 * 6
+    assert search.projection.shown == [("mini/#1", 0, "r0/6 5"), ("mini/#3", 0, "r0/6 2")]
+    assert list(search.trials)[-1] == "champion #2"  # of equal points, the first one
+
+
+def test_a_search_that_is_taken_up_goes_on_where_it_was():
+    whole = Searching()
+    whole.drive()
+    for points_before in range(6):
+        first = Searching(trials=points_before) if points_before < 5 else whole
+        while points_before and len(first.trials) < points_before:
+            stages = first.points.more(1, idle=True)
+            if len(first.trials) < points_before:
+                first.train(stages)
+        again = Searching(suggestions=range(min(points_before, 4), 100))
+        again.hold(first.store.keys)
+        for trial in first.draft.plan.trials:
+            again.draft.append(trial)
+        again.train(again.ledger.plan(again.draft.recipes))
+        again.drive()
+        assert again.trials == whole.trials
+
+
+def test_a_point_that_failed_for_good_is_passed_over():
+    search = Searching()
+    stages = search.points.more(1, idle=True)
+    search.train(stages[:1])
+    assert search.ledger.fail(stages[1], Failure("the loss is NaN", for_good=True)) == [("mini/#0", 0)]
+    search.drive()
+    assert list(search.trials) == ["#0", "#1", "#2", "#3", "champion #2"]
+    assert search.points.settled()
+
+
+def test_a_point_that_needs_what_has_failed_for_good_is_given_up_at_once():
+    search = Searching(suggestions=[0, 0, 1, 2])
+    stages = search.points.more(1, idle=True)
+    search.train(stages[:1])
+    search.ledger.fail(stages[-1], Failure("the loss is NaN", for_good=True))
+    search.drive()
+    assert list(search.trials) == ["#0", "#1", "#2", "#3", "champion #3"]
+    assert ("mini/#1", 0, "the loss is NaN") in search.projection.shown
+    assert ("mini/#1", 0) in search.ledger.given_up
+
+
+def test_after_a_stage_that_may_go_better_next_time_no_more_points_are_begun():
+    search = Searching()
+    search.train(search.points.more(1, idle=True))
+    search.points.halt()
+    assert search.points.more(1, idle=True) is None
+    assert not search.points.settled()
+    assert search.points.champions() == {}
+
+
+def test_with_several_objectives_the_front_is_trained_again():
+    search = Searching(objectives=("val/top1", "val/few"))
+    search.drive()
+    # top1: 78, 79, 80, 79; few: 0, 1, 2, 3
+    assert [label for label in search.trials if label.startswith("champion")] == ["champion #2", "champion #3"]
+    assert [trial.label for trial in search.points.champions()["mini"]] == ["champion #2", "champion #3"]
+
+
+def test_a_search_that_grows_has_another_champion_only_if_another_is_best():
+    search = Searching(trials=2)
+    search.drive()
+    assert list(search.trials) == ["#0", "#1", "champion #1"]
+    grown = Searching(suggestions=range(2, 100), trials=4)
+    grown.hold(search.store.keys)
+    for trial in search.draft.plan.trials:
+        grown.draft.append(trial)
+    assert not grown.points.settled()
+    grown.drive()
+    assert list(grown.trials) == ["#0", "#1", "champion #1", "#2", "#3", "champion #2"]
+    assert [trial.label for trial in grown.points.champions()["mini"]] == ["champion #2"]
+
+
+# Early stopping: at a rung, one epoch after the switch
+
+
+RUNG = SWITCH + 1
+
+
+def test_a_point_below_the_median_of_at_least_five_is_stopped_at_its_rung():
+    values = (2, 3, 1, 4, 0, 60, 2, 50, 5)
+    search = Searching(suggestions=values, trials=len(values), early_stop=1)
+    search.drive()
+    stopped = {label: trial.stopped for label, trial in search.trials.items() if not trial.champion_of}
+    # The first five go on whatever they are worth; then 60 and 50 are below the median, and so is 5; 2 is not.
+    assert [label for label, was in stopped.items() if was] == ["#5", "#7", "#8"]
+    for label in ("#5", "#7", "#8"):
+        trial = search.trials[label]
+        assert (trial.epochs, trial.rung, trial.ends) == (RUNG, 0, (f"r0/{RUNG} {trial.axes['x']}",))
+        assert (trial.name, 0, trial.ends[0]) in search.projection.shown
+    for label in ("#0", "#4", "#6"):
+        assert search.trials[label].epochs == EPOCHS
+    assert list(search.trials)[-1] == "champion #0"
+    assert not any(key.startswith("r0/") and key.endswith((" 60", " 50")) for key in search.trained if "/4" in key)
+    assert search.points.settled()
+
+
+def test_fewer_than_five_judge_nobody():
+    search = Searching(suggestions=(2, 2, 2, 2, 90), trials=5, early_stop=1)
+    search.drive()
+    assert not any(trial.stopped for trial in search.trials.values())
+
+
+def test_a_point_is_trained_to_its_rung_first_and_goes_on_from_there():
+    search = Searching(early_stop=1)
+    stages = search.points.more(1, idle=True)
+    assert stages[-1].key == f"r0/{RUNG} 0"
+    assert search.trials["#0"].rung == RUNG
+    search.train(stages)
+    stages = search.points.more(1, idle=True)
+    assert [(stage.parent, stage.key) for stage in stages] == [(f"r0/{RUNG} 0", "r0/6 0")]
+    assert (search.trials["#0"].rung, search.trials["#0"].stopped) == (0, False)
+
+
+def test_a_rung_that_is_no_sooner_than_the_end_judges_nobody():
+    search = Searching(suggestions=(2, 2, 2, 2, 2, 90), trials=6, early_stop=EPOCHS - SWITCH)
+    search.drive()
+    assert not any(trial.stopped or trial.rung for trial in search.trials.values())
+
+
+def test_a_stopped_point_counts_when_others_are_judged():
+    values = (10, 10, 10, 10, 10, 20, 20, 20, 20, 20, 20, 15)
+    search = Searching(suggestions=values, trials=len(values), early_stop=1)
+    search.drive()
+    # Eleven are known at the rung, six of them at 20: the median is theirs, and 15 is above it.
+    stopped = [trial.stopped for trial in search.trials.values() if not trial.champion_of]
+    assert stopped == [False] * 5 + [True] * 6 + [False]
+
+
+def test_what_was_judged_stays_judged_when_the_search_is_taken_up():
+    values = (2, 3, 1, 4, 0, 60)
+    search = Searching(suggestions=values, trials=len(values), early_stop=1)
+    search.drive()
+    again = Searching(suggestions=(), trials=len(values), early_stop=1)
+    again.hold(search.store.keys)
+    for trial in search.draft.plan.trials:
+        again.draft.append(trial)
+    assert again.trials == search.trials
+    assert again.points.settled()
+    assert again.points.more(1, idle=True) is None
+
+
+def test_what_optuna_raised_is_raised_where_points_are_asked_for():
+    def broken():
+        raise ZeroDivisionError("ours")
+
+    search = Searching()
+    search.points._projection = SimpleNamespace(check_suggestions=broken)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        search.points.more(1, idle=True)

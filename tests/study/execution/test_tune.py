@@ -1,0 +1,204 @@
+"""Stages on a real Ray, trained by a class that only does what a stage's instruction says."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from helpers import Recorder, stage
+from ray import cloudpickle
+from ray.tune import Trainable
+
+from study.errors import Refusal
+from study.execution import tune
+from study.execution.job import Job
+from study.execution.tune import LOST_ATTEMPTS, Drain, interruptible
+from study.plan.stored import Resources
+from study.plan.tree import Failure
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have the tests on their path
+
+
+class Scripted(Trainable):
+    """Does what its stage says, and writes down what it did: a line "begin|end|cleanup, stage, process"."""
+
+    def setup(self, config, job):
+        self.job = job
+        self.reset_config(config)
+
+    def reset_config(self, new_config):
+        self.stage, self.position = new_config["stage"], 0
+        return True
+
+    def note(self, what):
+        with Path(self.job.store).open("a") as log:
+            log.write(f"{what} {self.stage.key} {os.getpid()}\n")
+
+    def step(self):
+        do = self.stage.epochs[0]["do"]
+        if self.position == 0:
+            self.note("begin")
+            if do == "die" or (do == "die once" and self.begun_before() == 1):
+                os._exit(1)
+            if do == "lose another":
+                self.position = -1
+                return {"position": 0, "saved": "", "done": False, "lost": "RankLost: no route to host"}
+            if do == "raise":
+                failure = {"reason": "Diverged: NaN", "traceback": "at line 1", "for_good": True, "damaged": ""}
+                return {"position": 0, "saved": "", "done": True, "failure": failure}
+            if do == "find the disk full":
+                failure = {"reason": "OSError: full", "traceback": "at line 2", "for_good": False, "damaged": "a"}
+                return {"position": 0, "saved": "", "done": True, "failure": failure}
+        if self.position == -1:
+            raise OSError("no route to host")
+        if do in ("wait", "wait long"):
+            time.sleep(0.1 if do == "wait" else 18)
+            self.position = 1
+            return {"position": 1, "saved": "", "done": False}
+        self.position = 2
+        self.note("end")
+        return {"position": 2, "saved": self.stage.key, "done": True}
+
+    def begun_before(self):
+        return Path(self.job.store).read_text().count(f"begin {self.stage.key} ")
+
+    def cleanup(self):
+        if self.position == 1:  # inside a stage
+            self.note("cleanup")
+
+
+@pytest.fixture
+def train(one_ray, tmp_path):
+    """Executes stages; returns the recorder and, in order, what the workers wrote down."""
+
+    def call(*stages, workers=2, cpus=0.5, events=None):
+        events = events or Recorder()
+        log = tmp_path / "log"
+        job = Job("r", str(log), Resources(workers=workers, cpus=cpus))
+        tune.execute(stages, job, Scripted, events.drain or Drain(), events)
+        return events, [tuple(line.split()) for line in log.read_text().splitlines()]
+
+    return call
+
+
+def times(log, what):
+    """When each stage began or ended, as positions in the log."""
+    return {key: number for number, (done, key, _) in enumerate(log) if done == what}
+
+
+def test_every_stage_is_trained_once_and_after_its_parent_in_a_few_processes(train):
+    stages = [stage("a", remaining=3), stage("b", remaining=3)]
+    stages += [stage(f"{root}{n}", root, 2) for root in "ab" for n in range(3)]
+    stages += [stage(f"{each.key}x", each.key) for each in stages[2:]]
+    events, log = train(*stages)
+    assert sorted(log) == sorted(set(log))
+    assert len(log) == 2 * len(stages)
+    began, ended = times(log, "begin"), times(log, "end")
+    assert began.keys() == ended.keys() == {each.key for each in stages}
+    assert all(ended[each.parent] < began[each.key] for each in stages if each.parent in ended)
+    assert sorted(events.states) == sorted(ended)
+    assert events.epochs == dict.fromkeys(ended, 2)
+    assert events.failures == []
+    assert len({process for *_, process in log}) <= 4
+
+
+def test_the_longest_remaining_path_comes_first(train):
+    stages = [
+        stage("trunk", remaining=5),
+        stage("other", remaining=3),
+        stage("alone"),
+        stage("long", "trunk", 4),
+        stage("short", "trunk", 2),
+    ]
+    _, log = train(*stages, workers=1)
+    assert [key for what, key, _ in log if what == "begin"] == ["trunk", "long", "other", "short", "alone"]
+
+
+@pytest.mark.slow  # each lost process costs two seconds for another
+def test_what_fails_takes_its_descendants_with_it_and_nothing_else(train):
+    stages = [
+        stage("raises", remaining=3, do="raise"),
+        stage("below", "raises", 2),
+        stage("further", "below"),
+        stage("dies", remaining=3, do="die"),
+        stage("orphan", "dies", 2),
+        stage("full", remaining=3, do="find the disk full"),
+        stage("unread", "full", 2),
+        stage("parts", remaining=3, do="lose another"),
+        stage("recovers", remaining=3, do="die once"),
+        stage("child", "recovers", 2),
+        stage("sound", remaining=3),
+        stage("another", "sound", 2),
+    ]
+    events, log = train(*stages)
+    begun = [key for what, key, _ in log if what == "begin"]
+    assert {key: begun.count(key) for key in begun} == {
+        "raises": 1,
+        "full": 1,
+        "dies": LOST_ATTEMPTS,
+        "parts": LOST_ATTEMPTS,
+        "recovers": 2,
+        "child": 1,
+        "sound": 1,
+        "another": 1,
+    }
+    assert sorted(events.states) == ["another", "child", "recovers", "sound"]
+    assert sorted(events.failures) == [
+        ("dies", Failure("its process was lost 3 times")),
+        ("full", Failure("OSError: full", "at line 2", for_good=False, damaged="a")),
+        ("parts", Failure("its process was lost 3 times, lastly with RankLost: no route to host")),
+        ("raises", Failure("Diverged: NaN", "at line 1", for_good=True)),
+    ]
+
+
+def test_a_drain_lets_the_running_stage_save_and_begins_nothing(train):
+    stages = [stage("slow", remaining=2, do="wait"), stage("next"), stage("below", "slow")]
+    events, log = train(*stages, workers=1, events=Recorder(Drain()))
+    assert [entry[:2] for entry in log] == [("begin", "slow"), ("cleanup", "slow")]
+    assert (events.states, events.failures) == ([], [])
+
+
+@pytest.mark.slow
+def test_a_drain_waits_for_an_epoch_longer_than_tune_waits_for_an_actor(train):
+    events = Recorder(Drain())
+    asked = threading.Timer(4, lambda: setattr(events.drain, "requested", True))
+    asked.start()
+    _, log = train(stage("slow", do="wait long"), stage("next"), workers=1, events=events)
+    asked.join()
+    assert [entry[:2] for entry in log] == [("begin", "slow"), ("cleanup", "slow")]
+
+
+def test_more_than_the_machines_have_is_refused(train, tmp_path):
+    with pytest.raises(Refusal, match=r"--cpus-per-trial = 1000: at most \d+, what the machines have, would do"):
+        train(stage("a"), cpus=1000)
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_drains_and_the_second_stops_at_once(number):
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    drain, said = Drain(), []
+    with interruptible(drain, said.append):
+        signal.raise_signal(number)
+        assert drain.requested
+        assert len(said) == 1
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_stages_that_come_later_are_trained_on_a_real_ray_as_well(train):
+    events = Recorder(later=[[], [stage("b"), stage("below", "a")], [], [stage("c")]])
+    events, log = train(stage("a"), workers=2, events=events)
+    assert sorted(times(log, "end")) == ["a", "b", "below", "c"]
+    assert len(log) == 8
+    assert events.failures == []
+    assert {workers for workers, _ in events.asked} == {2}
+
+
+def test_the_workers_are_never_more_than_fit(train):
+    events, _ = train(stage("a"), workers=1000, cpus=os.cpu_count() or 1)
+    assert {workers for workers, _ in events.asked} == {1}

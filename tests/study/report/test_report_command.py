@@ -1,0 +1,65 @@
+"""A report of what a store holds, and `study report`."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import call_study, nine, plan, size_of, top1
+from safetensors.numpy import save
+
+from study.report.report import FORMATS, Report
+from study.store import records
+from study.store.states import Store
+
+
+def test_a_report_is_made_of_what_a_store_holds(tmp_path):
+    store, trials = Store(str(tmp_path / "store")), nine(replicates=2)
+    keys = [f"{number:064x}" for number in range(18)]
+    trials = [replace(trial, ends=tuple(keys[2 * n : 2 * n + 2])) for n, trial in enumerate(trials)]
+    for number, key in enumerate(keys[:4]):
+        payload = save({"observed.predictions": np.full(3, number, np.int16)})
+        store.save(key, {"key": key, **top1(50.0 + number)}, payload)
+    store.drop(keys[1])
+    damaged = tmp_path / "store" / "states" / keys[3][:2] / keys[3]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    results = Report.of(store, plan(trials)).sections[0].results
+    first, second, *others = results
+    assert first.last() == {0: 50.0, 1: 51.0}  # what was cleaned up is still measured
+    assert {n: own.tolist() for n, own in first.observed("predictions").items()} == {0: [0, 0, 0]}
+    assert second.last() == {0: 52.0, 1: 53.0}  # its header is whole
+    assert {n: own.tolist() for n, own in second.observed("predictions").items()} == {0: [2, 2, 2]}
+    assert all(result.headers == {} for result in others)
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home with two runs' records: `r-0` of nine cells and two spaces, nothing of the other."""
+    store, trials = Store(str(tmp_path / "home" / "store")), nine(replicates=1)
+    trials = [replace(trial, ends=(f"{number:064x}",)) for number, trial in enumerate(trials)]
+    for number, trial in enumerate(trials):
+        store.save(trial.ends[0], {"key": trial.ends[0], **top1(50.0 + number)}, b"")
+    records.save_plan(store, plan(trials, ("table7", "table9")))
+    return tmp_path / "home"
+
+
+def test_figures_are_written_where_one_asks_for_them(home, tmp_path):
+    shown = call_study("report", "r-0", "--figures", str(tmp_path / "a" / "b"), home=home).stdout
+    assert "IB⇒CR" in shown
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {
+        "table9-combinations.png",
+        "table9-combinations.csv",
+    }
+    assert size_of((tmp_path / "a" / "b" / "table9-combinations.png").read_bytes()) == (700, 480)
+    (tmp_path / "file").touch()
+    refused = call_study("report", "r-0", "--figures", str(tmp_path / "file"), home=home, code=2)
+    assert "a folder that can be written would do" in str(refused.exception)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_command_prints_a_run_or_one_of_its_spaces(home, form):
+    whole, part = (call_study("report", called, "--format", form, home=home).stdout for called in ("r-0", "table7"))
+    assert "IB⇒CR" in whole
+    assert "IB⇒CR" not in part
+    assert whole.startswith(
+        {"html": "<!doctype html>", "json": "{", "markdown": "# r-0", "csv": "space,"}.get(form, "")
+    )

@@ -1,0 +1,210 @@
+import math
+
+import optuna
+import pytest
+from helpers import Killed, killed, opened, optuna_trials
+from optuna.trial import TrialState
+
+from study.errors import Refusal
+from study.machine import Machine
+from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
+from study.search.studies import open_storage
+from study.space import Choice, Integer, Real, Request
+
+RUN = "table9-0"
+DOMAIN = {"first": Choice(("IB", "CB", "CR")), "S": Integer(0, 100), "q": Real(-1.0, 1.0), "tau": Real(0.0, 1.0, 0.25)}
+
+
+def cell(first, S, q=0.5, tau=0.75, space="table9"):
+    axes = {"first": first, "S": S, "q": q, "tau": tau, "combination": f"{first}⇒CR"}
+    row = f"{first}⇒CR at {S}"
+    return PlannedTrial(space, f"{row} (digits)", row, "digits", {}, axes, None, "", 200, ("end",), "test/top1")
+
+
+CELLS = (cell("IB", 1), cell("CB", 1, q=-1.0), cell("CR", 100, tau=0.0))
+
+
+def plan(*cells, run=RUN, domain=DOMAIN, objectives=("test/top1",), generation=0):
+    spaces = tuple(
+        PlannedSpace(name, name, "", objectives, (), domain, name, "") for name in dict.fromkeys(c.space for c in cells)
+    )
+    return Plan(run, Request(), Machine("cpu", 1), Resources(), 1, spaces, cells, {}, 0, generation=generation)
+
+
+def test_every_cell_is_a_running_trial_with_its_parameters(storage):
+    search = opened(plan(*CELLS), storage)
+    found = optuna_trials(storage, search)
+    assert [trial.state for trial in found] == [TrialState.RUNNING] * 3
+    for trial, planned in zip(found, CELLS, strict=True):
+        assert trial.params == {name: planned.axes[name] for name in DOMAIN}
+        assert trial.user_attrs == {"trial": planned.label, **planned.axes}
+        assert search.state(planned) == TrialState.RUNNING
+
+
+def test_a_study_says_what_it_is_of_and_maximises(storage):
+    search = opened(plan(*CELLS), storage)
+    (study,) = optuna.get_all_study_summaries(storage)
+    assert study.study_name == search.study_name(search._plan.spaces[0])
+    assert study.study_name.startswith("table9-0/table9-")
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert (study.user_attrs["run"], study.user_attrs["space"]) == (RUN, "table9")
+    assert study.user_attrs["objectives"] == ["mean over replicates of test/top1, last epoch"]
+
+
+def test_a_trial_is_told_once(storage):
+    search = opened(plan(*CELLS), storage)
+    for value in (81.5, 3.0, math.nan):
+        search.tell(CELLS[1], [value])
+    search.fail(CELLS[1], "too late")
+    found = optuna_trials(storage, search)
+    assert [trial.state for trial in found] == [TrialState.RUNNING, TrialState.COMPLETE, TrialState.RUNNING]
+    assert found[1].value == 81.5
+    assert "failed_because" not in found[1].user_attrs
+    assert search.state(CELLS[1]) == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_a_failure_with_its_reason(storage, value):
+    search = opened(plan(*CELLS), storage)
+    search.tell(CELLS[0], [value])
+    search.tell(CELLS[0], [81.5])
+    trial = optuna_trials(storage, search)[0]
+    assert (trial.state, trial.value) == (TrialState.FAIL, None)
+    assert trial.user_attrs["failed_because"] == f"its value is {[value]}"
+
+
+def test_a_failure_is_told_once(storage):
+    search = opened(plan(*CELLS), storage)
+    search.fail(CELLS[0], "the loss is NaN")
+    search.fail(CELLS[0], "another")
+    assert optuna_trials(storage, search)[0].user_attrs["failed_because"] == "the loss is NaN"
+    assert search.state(CELLS[0]) == TrialState.FAIL
+
+
+def test_a_retry_is_a_new_trial_that_names_the_old_one(storage):
+    search = opened(plan(*CELLS), storage)
+    search.fail(CELLS[1], "the loss is NaN")
+    search.retry(CELLS[1])
+    search.tell(CELLS[1], [81.5])
+    *_, failed, _, again = found = optuna_trials(storage, search)
+    assert len(found) == 4
+    assert (failed.number, failed.state) == (1, TrialState.FAIL)
+    assert (again.state, again.value, again.params) == (TrialState.COMPLETE, 81.5, failed.params)
+    assert again.user_attrs == {"trial": CELLS[1].label, **CELLS[1].axes, "retry_of": 1, "replicates": 1}
+
+
+def test_only_what_failed_is_retried(storage):
+    search = opened(plan(*CELLS), storage)
+    search.tell(CELLS[0], [81.5])
+    for trial in CELLS:
+        search.retry(trial)
+    assert [trial.state.name for trial in optuna_trials(storage, search)] == ["COMPLETE", "RUNNING", "RUNNING"]
+
+
+def test_opening_again_adds_nothing_and_takes_up_what_runs(storage):
+    search = opened(plan(*CELLS), storage)
+    search.tell(CELLS[0], [81.5])
+    search.fail(CELLS[1], "the loss is NaN")
+    search.retry(CELLS[1])
+    before = optuna_trials(storage, search)
+    again = opened(plan(*CELLS), storage)
+    assert optuna_trials(storage, again) == before
+    assert [again.state(trial).name for trial in CELLS] == ["COMPLETE", "RUNNING", "RUNNING"]
+    for trial in CELLS:
+        again.tell(trial, [70.0])
+    assert [(t.state.name, t.value) for t in optuna_trials(storage, again)] == [
+        ("COMPLETE", 81.5),
+        ("FAIL", None),
+        ("COMPLETE", 70.0),
+        ("COMPLETE", 70.0),
+    ]
+
+
+def test_a_grown_plan_keeps_its_history(storage):
+    search = opened(plan(*CELLS[:1]), storage)
+    search.tell(CELLS[0], [81.5])
+    grown = opened(plan(*CELLS), storage)
+    assert [trial.user_attrs["trial"] for trial in optuna_trials(storage, grown)] == [trial.label for trial in CELLS]
+    assert [grown.state(trial).name for trial in CELLS] == ["COMPLETE", "RUNNING", "RUNNING"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"run": "table9-1"},
+        {"objectives": ("val/top1",)},
+        {"objectives": ("test/top1", "val/top1")},
+        {"domain": {**DOMAIN, "S": Integer(0, 101)}},
+        {"generation": 1},
+    ],
+)
+def test_two_plans_never_merge(storage, other):
+    one, another = opened(plan(*CELLS), storage), opened(plan(*CELLS, **other), storage)
+    one.tell(CELLS[0], [81.5])
+    assert [trial.state.name for trial in optuna_trials(storage, one)] == ["COMPLETE", "RUNNING", "RUNNING"]
+    assert [trial.state.name for trial in optuna_trials(storage, another)] == ["RUNNING"] * 3
+
+
+def test_each_space_of_a_run_is_a_study_of_its_own(storage):
+    cells = cell("IB", 1), cell("IB", 1, space="table7")
+    search = opened(plan(*cells), storage)
+    search.tell(cells[1], [81.5])
+    assert [optuna_trials(storage, search, space)[0].state.name for space in (0, 1)] == ["RUNNING", "COMPLETE"]
+
+
+def killed_at(monkeypatch, owner, name, call):
+    """From its `call`-th call on, a method ends the process instead."""
+    method, calls = getattr(owner, name), iter(range(call))
+    monkeypatch.setattr(owner, name, lambda *a, **k: (killed if next(calls, None) is None else method)(*a, **k))
+
+
+@pytest.mark.parametrize("call", [0, 1, 2])
+@pytest.mark.parametrize("name", ["create_new_trial", "get_trial"])
+def test_a_driver_killed_while_it_opens_is_taken_up(storage, monkeypatch, name, call):
+    with monkeypatch.context() as patch:
+        killed_at(patch, type(storage), name, call)
+        with pytest.raises(Killed):
+            opened(plan(*CELLS), storage)
+    found = optuna_trials(storage, opened(plan(*CELLS), storage))
+    assert [(trial.user_attrs["trial"], trial.state) for trial in found] == [
+        (planned.label, TrialState.RUNNING) for planned in CELLS
+    ]
+    assert [trial.params for trial in found] == [{name: planned.axes[name] for name in DOMAIN} for planned in CELLS]
+
+
+def test_a_driver_killed_while_it_retries_is_taken_up(storage, monkeypatch):
+    search = opened(plan(*CELLS), storage)
+    search.fail(CELLS[0], "the loss is NaN")
+    with monkeypatch.context() as patch:
+        killed_at(patch, type(storage), "get_trial", 0)
+        with pytest.raises(Killed):
+            search.retry(CELLS[0])
+    assert optuna_trials(storage, search)[-1].state == TrialState.RUNNING
+    again = opened(plan(*CELLS), storage)
+    again.tell(CELLS[0], [81.5])
+    assert [trial.state.name for trial in optuna_trials(storage, again)] == ["FAIL", "RUNNING", "RUNNING", "COMPLETE"]
+
+
+# Storage URLs
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nonsense",
+        "sqlite//x",
+        "foo://bar",
+        "postgresql+nodriver://h/db",
+        "postgresql+nodriver://me:secret@h/db",
+        "postgresql://me:secret@h:port/db",
+    ],
+)
+def test_a_malformed_url_is_refused_in_one_line_without_its_password(url):
+    with pytest.raises(Refusal) as refused:
+        open_storage(url)
+    message = str(refused.value)
+    assert message.startswith("--storage = ")
+    assert "sqlite:///optuna.db would do" in message
+    assert "\n" not in message
+    assert "secret" not in message

@@ -1,0 +1,257 @@
+"""Who trains a run: starts, their liveness, and requests to stop; with drivers in processes of their own."""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from helpers import wait_until
+
+from study.errors import Refusal
+from study.store.starts import FRESH_SECONDS, Start, StartRecord, refuse_second, request_stop, starts
+from study.store.states import Store
+
+DRIVER = """
+import signal, sys, time
+from study.store import starts
+from study.store.states import Store
+starts.BEAT_SECONDS = 0.1
+signals = []
+signal.signal(signal.SIGINT, lambda *_: signals.append(1))
+start = starts.Start(Store(sys.argv[1]), "mine", 0, print)
+start.begin(0, 0)
+start.record.epochs_trained = 2
+print("begun", flush=True)
+deadline = time.monotonic() + 60
+while not signals and time.monotonic() < deadline:
+    time.sleep(0.02)
+time.sleep(0.6)
+print(len(signals), flush=True)
+start.end("interrupted", 0)
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("study.store.starts.BEAT_SECONDS", 0.05)
+
+
+@pytest.fixture
+def driver(store):
+    """Begins a driver in a process of its own, which ends with the test."""
+    begun = []
+
+    def begin():
+        command = [sys.executable, "-c", DRIVER, store.url]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        begun.append(process)
+        assert process.stdout.readline() == "begun\n"
+        return process
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def begin(store, done=0, done_before=0, say=lambda _: None):
+    start = Start(store, "mine", 0, say)
+    start.begin(done, done_before)
+    return start
+
+
+def ago(seconds):
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
+def test_starts_are_counted_in_order(store):
+    for outcome in ("interrupted", "failed", "complete"):
+        start = begin(store)
+        start.record.epochs_trained += 4
+        start.end(outcome, epochs_done=4)
+    assert [each.outcome for each in starts(store, "mine")] == ["interrupted", "failed", "complete"]
+    for each in starts(store, "mine"):
+        assert (each.epochs_done, each.epochs_trained, each.pid) == (0, 4, os.getpid())
+        assert each.started <= each.ended
+    assert len({each.token for each in starts(store, "mine")}) == 3
+    assert starts(store, "another") == []
+
+
+def test_what_a_worker_saved_unreported_is_counted(store, driver):
+    drained = begin(store)
+    drained.record.epochs_trained = 3
+    drained.end("interrupted", epochs_done=5)  # it was told of three epochs, and finds five in the store
+    killed = driver()  # it trains six, and is told of two
+    wait_until(lambda: starts(store, "mine")[-1].epochs_trained == 2)
+    killed.kill()
+    killed.communicate()
+    last = begin(store, done=11, done_before=6)  # of the twelve epochs that are new, five are there: not the driver's
+    last.record.epochs_trained = 1
+    last.end("complete", epochs_done=12)
+    assert [each.epochs_trained for each in starts(store, "mine")] == [5, 6, 1]
+    assert [each.outcome for each in starts(store, "mine")] == ["interrupted", "killed", "complete"]
+
+
+def test_a_killed_start_keeps_its_count_where_the_store_shows_less(store, driver):
+    killed = driver()
+    wait_until(lambda: starts(store, "mine")[-1].epochs_trained == 2)
+    killed.kill()
+    killed.communicate()
+    begin(store, done=1, done_before=1).end("complete", epochs_done=1)
+    assert [each.epochs_trained for each in starts(store, "mine")] == [2, 0]
+
+
+def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_is_killed(store, driver):
+    first = driver()
+    message = rf"run = 'mine': process {first.pid} on {platform.node()} trains it since .*`study stop mine`"
+    for _ in range(2):
+        with pytest.raises(Refusal, match=message):
+            begin(store)
+    with pytest.raises(Refusal, match=message):
+        refuse_second(store, "mine")
+    assert len(starts(store, "mine")) == 1
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    begin(store).end("complete", epochs_done=0)
+    assert [each.outcome for each in starts(store, "mine")] == ["killed", "complete"]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({}, True),
+        ({"age": -5}, True),
+        ({"age": FRESH_SECONDS + 5}, False),
+        ({"pid": "dead"}, False),
+        ({"pid": 1}, True),  # of another user, or ours
+        ({"host": "another", "pid": "dead"}, True),  # whose processes are not to be seen from here
+        ({"host": "another", "age": FRESH_SECONDS + 5}, False),
+        ({"outcome": "complete"}, False),
+        ({"outcome": "killed"}, False),
+    ],
+)
+def test_alive_is_what_is_fresh_and_here_a_process(record, expected):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    start = {"outcome": "running", "age": 1, "host": platform.node(), "pid": os.getpid(), **record}
+    start["seen"] = ago(start.pop("age"))
+    if start["pid"] == "dead":
+        start["pid"] = dead.pid
+    own = {"number": 0, "generation": 0, "started": start["seen"], "token": "t"}
+    assert StartRecord(**own, **start).alive() == expected
+
+
+def test_a_record_is_kept_fresh_while_its_driver_lives(store):
+    start = begin(store)
+    seen = starts(store, "mine")[-1].seen
+    start.record.training = 3
+    wait_until(lambda: starts(store, "mine")[-1].seen > seen)
+    wait_until(lambda: starts(store, "mine")[-1].training == 3)
+    start.end("complete", epochs_done=0)
+    ended = starts(store, "mine")
+    assert ended[-1].training == 0
+    time.sleep(0.2)
+    assert starts(store, "mine") == ended
+
+
+@pytest.mark.parametrize(("at_once", "signals"), [(False, 1), (True, 2)])
+def test_a_request_to_stop_reaches_its_driver_as_one_signal_or_two(store, driver, at_once, signals):
+    first = driver()
+    assert request_stop(store, "mine", at_once).pid == first.pid
+    assert first.communicate(timeout=30)[0] == f"{signals}\n"
+    assert first.returncode == 0
+    assert starts(store, "mine")[-1].outcome == "interrupted"
+
+
+def test_a_drain_can_become_a_stop_at_once(store, driver):
+    first = driver()
+    request_stop(store, "mine", at_once=False)
+    time.sleep(0.3)
+    request_stop(store, "mine", at_once=True)
+    assert first.communicate(timeout=30)[0] == "2\n"
+
+
+def test_an_old_request_does_not_stop_a_later_start(store, driver):
+    first = driver()
+    request_stop(store, "mine", at_once=True)
+    first.communicate(timeout=30)
+    caught = []
+    before = signal.signal(signal.SIGINT, lambda *_: caught.append(1))
+    try:
+        later = begin(store)
+        seen = starts(store, "mine")[-1].seen
+        wait_until(lambda: starts(store, "mine")[-1].seen > seen)
+        time.sleep(0.3)
+        later.end("complete", epochs_done=0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught == []
+
+
+def test_nobody_can_be_asked_to_stop_what_nobody_trains(store):
+    for _ in range(2):
+        with pytest.raises(Refusal, match=r"run = 'mine': nobody trains it; `study status` says how far it is"):
+            request_stop(store, "mine", at_once=False)
+        begin(store).end("complete", epochs_done=0)
+
+
+def test_a_driver_that_finds_another_s_record_stops(store):
+    """Two that began in the same moment: the one whose record was overwritten goes."""
+    caught, said = [], []
+    before = signal.signal(signal.SIGINT, lambda *_: caught.append(1))
+    try:
+        start = begin(store, say=said.append)
+        other = {**asdict(start.record), "token": "another", "pid": 1, "seen": ago(0)}
+        store.write_record("runs/mine/starts/00000.json", other)
+        wait_until(lambda: caught)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert said == [f"another driver (process 1 on {platform.node()}) trains mine: this one stops"]
+    assert starts(store, "mine")[-1].token == "another"
+
+
+def test_a_store_that_cannot_be_written_is_said_once_and_ends_nothing(store, tmp_path):
+    said = []
+    start = begin(store, say=said.append)
+    folder = tmp_path / "store/runs/mine/starts"
+    folder.rename(folder.with_name("away"))
+    folder.write_text("no folder")
+    wait_until(lambda: said)
+    time.sleep(0.3)
+    assert len(said) == 1
+    assert said[0].startswith("the store cannot be written (")
+    folder.unlink()
+    folder.with_name("away").rename(folder)
+    start.record.epochs_trained = 7
+    wait_until(lambda: starts(store, "mine")[-1].epochs_trained == 7)  # it goes on once the store is back
+    start.end("complete", epochs_done=7)
+    assert starts(store, "mine")[-1].outcome == "complete"
+
+
+def test_an_end_that_cannot_be_written_is_no_error(store, tmp_path):
+    said = []
+    start = begin(store, say=said.append)
+    folder = tmp_path / "store/runs/mine/starts"
+    folder.rename(folder.with_name("away"))
+    folder.write_text("no folder")
+    start.end("complete", epochs_done=0)
+    assert len(said) == 1
+
+
+def test_a_record_that_a_crash_left_damaged_hides_no_other_and_its_number_is_not_taken_again(store, tmp_path):
+    for _ in range(3):
+        begin(store).end("failed", epochs_done=0)
+    (tmp_path / "store/runs/mine/starts/00002.json").write_bytes(b"")
+    assert [each.number for each in starts(store, "mine")] == [0, 1]
+    begin(store).end("complete", epochs_done=0)
+    assert [each.number for each in starts(store, "mine")] == [0, 1, 3]

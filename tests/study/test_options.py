@@ -1,0 +1,174 @@
+"""Mistakes on the command line: each is one line, and writes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import Study
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "table99"], ["space", "table99", "table9"]),
+        (["run", "table9", "--data", "mnist"], ["dataset", "mnist", "cifar10"]),
+        (["run", "table9", "--data", "digits", "--paper"], ["--data", "digits", "--paper"]),
+        (["run", "table9", "--imbalance", "0.5"], ["imbalance", "0.5", "≥ 1"]),
+        (["run", "table9", "--imbalance", "1000"], ["imbalance", "1000", "124"]),
+        (["run", "table9", "--cpus-per-trial", "0"], ["--cpus-per-trial", "0.0", "above 0"]),
+        (["run", "table9", "--gpus-per-trial", "1.5"], ["--gpus-per-trial", "1.5", "whole number"]),
+        (["run", "table9", "--name", "../up"], ["--name", "../up", "letters"]),
+        (["run", "table9", "--home", "/proc/home"], ["--home", "/proc/home", "written"]),
+        (["run", "table9", "--home", "FILE/home"], ["--home", "FILE", "written"]),
+        (["run", "table9", "--store", "nowhere://x/y"], ["--store", "nowhere://x/y", "URL"]),
+        (["run", "table9", "--tracking-uri", "http://127.0.0.1:9"], ["--tracking-uri", "127.0.0.1:9", "answers"]),
+        (["run", "table9", "--storage", "sqlite//x"], ["--storage", "sqlite//x", "sqlite:///"]),
+        (["run", "table9", "--storage", "postgresql://u:secret@127.0.0.1:9/x"], ["--storage", "***"]),
+        (["run", "table9", "table9"], ["space", "once"]),
+        (["run", "SPACE:nothing"], ["space", "nothing"]),
+        (["run", "SPACE:late"], ["S", "60", "at most 49"]),
+        (["run", "SPACE:unknown_sampler"], ["first", "XX", "IB, CB, CR"]),
+        (["resume", "nothing"], ["nothing", "study run"]),
+        (["status", "nothing"], ["nothing", "study run"]),
+        (["report", "nothing"], ["nothing", "study run"]),
+        (["ui"], ["home", "study run"]),
+        (["show", "table99"], ["space", "table99"]),
+        (["run", "table9", "--cpus-per-trial", "inf"], ["--cpus-per-trial", "inf", "finite"]),
+        (["run", "table9", "--cpus-per-trial", "nan"], ["--cpus-per-trial", "nan", "finite"]),
+        (["run", "table9", "--ranks-per-trial", "65"], ["--ranks-per-trial", "65", "at most 64"]),
+        (["run", "table9", "--gpus-per-trial", "65"], ["--gpus-per-trial", "65", "at most 64"]),
+        (
+            ["run", "table9", "--ranks-per-trial", "3", "--gpus-per-trial", "8"],
+            ["--ranks-per-trial", "3", "must be 8, one a GPU"],
+        ),
+        (
+            ["run", "table9", "--ranks-per-trial", "2", "--gpus-per-trial", "0.5"],
+            ["--ranks-per-trial", "2", "must be 1, one a"],
+        ),
+        (["run", "table9", "--precision", "tf32"], ["--precision", "tf32", "fp32 or bf16", "for GPUs"]),
+        (["run", "SPACE:tf32"], ["precision", "tf32", "fp32 or bf16"]),
+        (["run", "table9", "--gpu-steps", "recorded"], ["--gpu-steps", "recorded", "auto or eager", "on CPUs"]),
+        (["run", "table9", "--cpus-per-trial", "1000"], ["--cpus-per-trial", "1000", "at most"]),
+        (["run", "table9", "--gpus-per-trial", "inf"], ["--gpus-per-trial", "inf", "whole number"]),
+        (["run", "table9", "--gpus-per-trial", "-1"], ["--gpus-per-trial", "-1", "must be 0 to 1, or a whole number"]),
+        (["run", "table9", "--trials", "5"], ["--trials", "5", "open search", "table9"]),
+        (["run", "table9", "--objectives", "few"], ["--objectives", "few", "open search", "table9"]),
+        (["run", "table9", "--early-stop", "5"], ["--early-stop", "5", "open search", "table9"]),
+        (["run", "table9", "--trials", "5", "--dry-run"], ["--trials", "5", "open search", "table9"]),
+        (["run", "sampler_search", "--objectives", "top5"], ["--objectives", "top5", "top1, many"]),
+        (["run", "sampler_search", "--objectives", "top1,few", "--early-stop", "5"], ["--early-stop", "5", "median"]),
+        (["run", "sampler_search", "--objectives", "top1,top1"], ["--objectives", "top1,top1", "each once"]),
+        (["run", "sampler_search", "--objectives", ""], ["--objectives", "each once"]),
+        (["run", "sampler_search", "--early-stop", "50"], ["--early-stop", "50", "at most 49"]),
+        (["run", "SPACE:steps"], ["dimension", "step=0", "above 0"]),
+        (["clean", "--grace", "nan"], ["--grace", "nan", "finite"]),
+        (["run", "sampler_search", "--data", "digits", "--data", "cifar10"], ["--data", "one data set"]),
+        (["run", "SPACE:raises"], ["space", "SPACE.py:raises", "ZeroDivisionError", "line"]),
+        (["run", "SPACE:no_space"], ["space", "SPACE.py:no_space", "returns a Space", "int"]),
+        (["stop", "nothing"], ["nothing", "study run"]),
+        (["clean", "nothing"], ["nothing", "study run"]),
+        (["clean", "--forget"], ["--forget", "RUN"]),
+        (["clean"], ["home", "study run"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_exit_code_2_and_writes_nothing(
+    study: Study, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    (tmp_path / "FILE").touch()
+    (tmp_path / "SPACE.py").write_text(
+        "from dataclasses import replace\n"
+        "from search_spaces import table9\nfrom search_spaces.shared.protocol import base\n"
+        "def late(request): return replace(base('digits'), S=60)\n"
+        "def unknown_sampler(request): return replace(base('digits'), first='XX')\n"
+        "def tf32(request):\n"
+        "    table = table9.space(request)\n"
+        "    cells = tuple(replace(t, config={**t.config, 'precision': 'tf32'}) for t in table.trials)\n"
+        "    return replace(table, name='tf32', trials=cells)\n"
+        "def raises(request): return 1 / 0\n"
+        "def no_space(request): return 1\n"
+        "from study.space import Real\n"
+        "def steps(request): return Real(0, 1, step=0)\n"
+    )
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    result = study(*(word.replace("SPACE", "SPACE.py") for word in arguments), code=2)
+    message = str(result.exception)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+    assert "secret" not in message
+    after = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != "__pycache__"}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "table9", "--seeds", "0"], ["--seeds", "0", "1<=x<=999"]),
+        (["run", "table9", "--seeds", "1000"], ["--seeds", "1000", "1<=x<=999"]),
+        (["run", "sampler_search", "--trials", "0"], ["--trials", "0", "x>=1"]),
+        (["run", "sampler_search", "--early-stop", "0"], ["--early-stop", "0", "x>=1"]),
+        (["run", "table9", "--workers", "0"], ["--workers", "0", "x>=1"]),
+        (["run"], ["SPACE"]),
+        (["clean", "--grace", "-1"], ["--grace", "-1", "x>=0"]),
+    ],
+)
+def test_a_number_out_of_its_range_is_an_error_with_the_usage(
+    study: Study, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    lines = study(*arguments, code=2).stderr.strip().splitlines()
+    assert lines[0].startswith("Usage: ")
+    assert all(word in lines[-1] for word in words), lines
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "table99"], "study: space = 'table99'"),
+        (["run", "table9", "--seeds", "x"], "study: Invalid value for '--seeds': 'x'"),
+        (["report"], "study: Missing argument 'RUN'. `study report --help` says what would do."),
+        (["frob"], "study: No such command 'frob'. `study --help` says what would do."),
+        (["run", "gone.py"], "study: space = 'gone.py': there is no such file as "),
+    ],
+)
+def test_the_command_prints_a_mistake_as_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
+    command = [sys.executable, "-m", "study", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(words)
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["all", "--data", "mnist"], "dataset = 'mnist'"),  # none is left
+        (["all", "-o", "recipe=mine"], "-o recipe = 'mine'"),
+        (["all", "-o", "irregularity=1"], "-o irregularity = '1.0'"),
+        (["all", "table10", "--data", "cifar100"], "-o irregularity = ''"),  # it was named
+        (["figure4", "--imbalance", "1"], "--imbalance = 1.0: one above 1 would do"),
+    ],
+)
+def test_what_is_named_or_refused_by_every_space_is_a_mistake(study: Study, arguments: list[str], words: str) -> None:
+    message = str(study("run", *arguments, "--dry-run", code=2).exception)
+    assert message.startswith(words)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("recipe", "NAME=VALUE would do, each name once"),
+        ("lr=3", "recipe (common"),
+        ("recipe=mine", "-o recipe = 'mine': common (the paper's protocol"),
+        ("recipe=@nowhere", "a text file that can be read would do"),
+    ],
+)
+def test_an_option_that_no_space_knows_is_refused(study: Study, option: str, words: str) -> None:
+    message = str(study("run", "table1", "-o", option, "--dry-run", code=2).exception)
+    assert words in message
+    assert "\n" not in message
