@@ -98,7 +98,7 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
 
 def said(error: BaseException, file: str) -> str:
     """An error with the last line of the user's file that it passed; a syntax error's text has its own."""
-    said = one_line(error, named=True)
+    said = one_line(error, named=True, whole=True)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return said if isinstance(error, SyntaxError) or not lines else f"{said} ({Path(file).name}, line {lines[-1]})"
 

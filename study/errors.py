@@ -46,15 +46,16 @@ class Away(StudyError):
     """A store or a service that cannot be used now: full, unplugged or unreachable. What asked may ask again."""
 
 
-def one_line(error: BaseException, named: bool = False) -> str:
+def one_line(error: BaseException, named: bool = False, whole: bool = False) -> str:
     """An error in one line, without a password that a URL in it may hold.
 
     Args:
         error: what was raised.
         named: with its type in front, unless it is one of ours.
+        whole: all of its lines, and not only the first.
     """
-    kind = type(error).__name__
-    text = (str(error).strip().splitlines() or [""])[0]
+    kind, lines = type(error).__name__, str(error).strip().splitlines()
+    text = " ".join(lines if whole else lines[:1])
     shown = " ".join(without_password(word) if "://" in word else word for word in text.split(" "))
     if named and not isinstance(error, StudyError):
         return f"{kind}: {shown}" if shown else kind

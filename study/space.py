@@ -28,6 +28,8 @@ class Option:
         choices: the values that there are; empty for any.
         metavar: what stands for its value in help texts.
         scale: whether, as a flag, it makes a space another size, which `study list` then shows.
+        ignored: (its value, the seeds of a trial's replicates) → what of the value was not done, or "": a space whose
+            function takes the option, and does not look at it, is refused.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Option:
     choices: tuple[str, ...] = ()
     metavar: str = "VALUE"
     scale: bool = False
+    ignored: Callable[[Any, Sequence[Mapping[str, str]]], str] | None = None
 
 
 @dataclass(frozen=True)

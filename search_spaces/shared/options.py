@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from study.errors import Refusal
+from study.plan.replication import Crossing
 from study.space import Option, Request
 
 CROSSED = "crossed"  # replicates are every pair of a subset and a training seed
+
+
+def _not_varied(vary: Sequence[str], seeds: Sequence[Mapping[str, str]]) -> str:
+    """The first word of ``--vary`` that the seeds of a trial's replicates do not show.
+
+    What varies is called by words of which one is the user's: ``training seed`` by ``seed``.
+    """
+    varying = {name for name in seeds[0] if len({each[name] for each in seeds}) > 1}
+    words = {word for name in varying for word in name.split()}
+    for word in vary:
+        done = Crossing.among(seeds) if word == CROSSED else word == "all" or word in words or len(seeds) == 1
+        if not done:
+            return word
+    return ""
+
 
 OPTIONS = (
     Option(
@@ -33,6 +50,7 @@ OPTIONS = (
         "makes; --seeds is then a square, by default 9. [default: seed, on the published subset; of digits, all]",
         repeatable=True,
         choices=("seed", "subset", "split", "all", CROSSED),
+        ignored=_not_varied,
     ),
 )
 

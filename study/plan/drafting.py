@@ -171,8 +171,22 @@ def draft(called: Called, replicates: int | None, machine: Machine, resources: R
     for space in spaces:
         for trial in space.trials:
             made.append(planned_trial(space.name, trial, space.objectives[0]), max(replicates, trial.least))
+    for space in spaces:
+        _check_options(space, made)
     made.plan = made.plan.named(f"{called.name or made.plan.study}-{made.plan.digest}")
     return made
+
+
+def _check_options(space: Space, made: Draft) -> None:
+    """Refuse a space whose function takes an option and does not do what it asks."""
+    for option in space.options:
+        value = made.plan.request.options.get(option.name)
+        for planned in made.plan.trials if option.ignored is not None and value is not None else ():
+            assert option.ignored is not None
+            rest = option.ignored(value, planned.seeds) if planned.space == space.name else ""
+            if rest:
+                remedy = "must be left out: its function does not look at it"
+                raise Refusal(f"{space.name}: --{option.name}", rest, remedy)
 
 
 def _check_early_stop(space: Space, request: Request, machine: Machine) -> None:

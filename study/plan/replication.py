@@ -76,18 +76,25 @@ class Crossing:
 
     @classmethod
     def of(cls, trial: PlannedTrial) -> Crossing | None:
-        """The largest square of pairs, of the first values that either thing has; None if there is none."""
-        if not trial.seeds:
-            return None
-        vary = [name for name in trial.seeds[0] if len({each[name] for each in trial.seeds}) > 1]
+        """The largest square of pairs among a trial's replicates; None if there is none."""
+        return cls.among(trial.seeds, list(trial.by_replicate))
+
+    @classmethod
+    def among(cls, seeds: Sequence[Mapping[str, str]], numbers: Sequence[int] | None = None) -> Crossing | None:
+        """The largest square of pairs, of the first values that either thing has; None if there is none.
+
+        Args:
+            seeds: of each replicate, by name.
+            numbers: of the replicates; None for 0, 1, …
+        """
+        vary = [name for name in (seeds[0] if seeds else ()) if len({each[name] for each in seeds}) > 1]
         if len(vary) != 2:
             return None
         first, second = vary
-        values = [list(dict.fromkeys(each[name] for each in trial.seeds)) for name in vary]
-        numbers = list(trial.by_replicate)
+        values = [list(dict.fromkeys(each[name] for each in seeds)) for name in vary]
         pairs = {
             (values[0].index(each[first]), values[1].index(each[second])): number
-            for number, each in zip(numbers, trial.seeds, strict=True)
+            for number, each in zip(range(len(seeds)) if numbers is None else numbers, seeds, strict=True)
         }
         for size in range(math.isqrt(len(pairs)), 1, -1):
             if all(pair in pairs for pair in product(range(size), range(size))):

@@ -74,7 +74,7 @@ class Report:
     @classmethod
     def of(cls, store: Store, plan: Plan, space: str | None = None) -> Report:
         """The report of what a store holds: a state that it never held, or that is damaged, is not there."""
-        absent = (FileNotFoundError, NotADirectoryError, Damaged)
+        absent = (FileNotFoundError, Damaged)
 
         def header(key: str) -> Json | None:
             try:

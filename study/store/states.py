@@ -55,8 +55,6 @@ def _reaching(method: Callable[_P, _T]) -> Callable[_P, _T]:
             return method(*args, **kwargs)
         except FileNotFoundError:
             raise
-        except NotADirectoryError as error:
-            raise FileNotFoundError(str(error)) from error
         except OSError as error:
             raise Away(one_line(error)) from error
 

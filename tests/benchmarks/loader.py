@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from trainables.data.datasets import facts
-from trainables.data.resident import LongTailed
+from trainables.data.resident import Arrays, LongTailed
 from trainables.recipe import Epoch
 
 CIFAR = facts("cifar10")
@@ -56,7 +56,7 @@ def long_tailed(total: int) -> tuple[LongTailed, Pictures]:
     images = rng.integers(0, 256, (int(counts.sum()), 3, 32, 32), dtype=np.uint8)
     labels = np.repeat(np.arange(10), counts)
     test, half = np.arange(20) // 2, np.arange(20) % 2 == 0
-    ours = LongTailed(CIFAR, counts, images, images[:20], test, half, EPOCH.crop, torch.device("cpu"))
+    ours = LongTailed(CIFAR, Arrays(counts, images, images[:20], test, half), EPOCH.crop, torch.device("cpu"))
     return ours, Pictures(np.ascontiguousarray(images.transpose(0, 2, 3, 1)), labels)
 
 

@@ -51,7 +51,7 @@ from search_spaces.shared.protocol import base
 from study.machine import Machine, gpus_have_bf16, has_bf16
 from trainables.config import Config
 from trainables.data.datasets import facts
-from trainables.data.resident import LongTailed
+from trainables.data.resident import Arrays, LongTailed
 from trainables.origins import precision
 from trainables.team import AUTO_STEPS
 
@@ -89,7 +89,7 @@ def resident(dataset: str, steps: int, device: str) -> LongTailed:
     marks = rng.integers(bright, size=(known.classes, *shape), dtype=np.uint16)
     images = ((marks[labels] + rng.integers(bright, size=(total, *shape), dtype=np.uint16)) // 2).astype(np.uint8)
     test, half = np.arange(20) % known.classes, np.arange(20) % 2 == 0
-    return LongTailed(known, counts, images, images[:20], test, half, known.crop, torch.device(device))
+    return LongTailed(known, Arrays(counts, images, images[:20], test, half), known.crop, torch.device(device))
 
 
 def machine_of(device: str) -> Machine:
