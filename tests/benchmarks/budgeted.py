@@ -33,7 +33,7 @@ THEIRS = (
 TINY = """
 from dataclasses import replace
 from search_spaces import sampler_search, table9
-from trainables.protocol import bases, trial
+from search_spaces.shared.protocol import bases, trial
 
 SHORT = {"backbone": "resnet8", "epochs": 4, "milestones": (1,), "warmup": 1}
 

@@ -52,7 +52,7 @@ def ray_alone(space: str, workers: int) -> None:
             trainables.trainable.Store = InMemory
             super()._begin()
 
-    draft = drafting.draft([space], Request(), 3, Machine("cpu", 1), Resources())
+    draft = drafting.draft(drafting.call([space], Request()), 3, Machine("cpu", 1), Resources())
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, cluster.connected(Resources()):
         tune.execute(
             tree.stages(list(draft.recipes.values()), set()),

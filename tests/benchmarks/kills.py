@@ -28,7 +28,7 @@ from typing import Any
 SPACE = """
 from dataclasses import replace
 from search_spaces import table9
-from trainables.protocol import bases, trial
+from search_spaces.shared.protocol import bases, trial
 
 def space(request):
     table, trials = table9.space(request), []
@@ -181,7 +181,7 @@ def epochs_trained(home: Path) -> int:
 
 def epochs_unsaved(home: Path) -> int:
     """Epochs that the latest start has trained, as recorded, and that no state of the store holds."""
-    from study.execution import driver
+    from study.plan import tree
     from study.plan.growth import redraft
     from study.store import records
     from study.store.states import Store
@@ -189,11 +189,12 @@ def epochs_unsaved(home: Path) -> int:
     if not (home / "store").is_dir():
         return 0
     store = Store(str(home / "store"), create=False)
-    plan, records = records.load_plan(store, RUN), starts(home)
-    if plan is None or not records:
+    plan, begun = records.load_plan(store, RUN), starts(home)
+    if plan is None or not begun:
         return 0
-    done = driver._done(redraft(plan).recipes.values(), store.keys())
-    return max(0, records[-1]["epochs_trained"] - (done - records[-1]["epochs_done"]))
+    recipes = list(redraft(plan).recipes.values())
+    done = len(tree.nodes(recipes)) - len(tree.missing(recipes, store.keys()))
+    return max(0, begun[-1]["epochs_trained"] - (done - begun[-1]["epochs_done"]))
 
 
 def everything(home: Path) -> dict[str, object]:

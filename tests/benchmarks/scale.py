@@ -18,6 +18,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,7 @@ from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
 from study.space import Integer, Json, Request, Resolved, Space, Work
 from study.space import Trial as Point
 from study.store.states import Store
+from trainables.work import WORK as REAL
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have this file on their path
 
@@ -90,18 +92,18 @@ WORK = Work(
     parameters=lambda config, *_: dict(config),
     exporter=exporter,
     wants_gpu=lambda _: False,
+    curves=REAL.curves,
 )
 
 
-def draft(count: int, epochs: int = 1) -> Draft:
+def draft(count: int, epochs: int = 1, curves: tuple[str, ...] = REAL.curves) -> Draft:
     """So many trials of one replicate whose training does nothing."""
     points = [Point(f"{n}", "nothing", {"number": n, "epochs": epochs}, {"number": n}) for n in range(count)]
-    space = Space("nothing", "Nothing", tuple(points), {"number": Integer(0, count)}, WORK)
-    planned = PlannedSpace("nothing", "Nothing", "", space.objectives, (), space.domain, "", "")
-    listed = [
-        PlannedTrial("nothing", p.label, p.row, p.column, p.config, p.axes, None, "", epochs, ("",), "test/top1")
-        for p in points
-    ]
+    space = Space(
+        "nothing", "Nothing", tuple(points), {"number": Integer(0, count)}, replace(WORK, curves=curves), ("test/top1",)
+    )
+    planned = PlannedSpace("nothing", "Nothing", space.objectives, space.domain, "", "")
+    listed = [PlannedTrial("nothing", replace(point, measure="test/top1"), epochs, ("",)) for point in points]
     plan = Plan(
         "nothing",
         Request(),

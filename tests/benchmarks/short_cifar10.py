@@ -16,6 +16,8 @@ from dataclasses import replace
 
 from search_spaces import table8 as whole_table8
 from search_spaces import theorem1 as whole_theorem1
+from study.report.exhibits import Figure, Table
+from study.report.results import Results
 from study.space import Request, Space
 from trainables.config import Config
 
@@ -37,10 +39,15 @@ def _short(space: Space) -> Space:
         replace(
             trial,
             config=replace(Config.from_json(trial.config), **SHORT).to_json(),
-            paper=None,
-            paper_of="",
+            printed=None,
             column=f"{trial.column}, 12 epochs of eight layers",
         )
         for trial in space.trials
     )
     return replace(space, name=f"short-{space.name}", title=f"{space.title}, shortened", trials=trials)
+
+
+def view(results: Results) -> list[Table | Figure | None]:
+    """That of the space which is shortened."""
+    whole = whole_theorem1 if results.space.name == "short-theorem1" else whole_table8
+    return list(whole.view(results))

@@ -26,6 +26,7 @@ from typing import Any
 from measuring import HERE, alternate, arguments, ratio, spread, undisturbed, write
 
 from study.store import records
+from study.store.starts import starts
 from study.store.states import Store
 
 STUDY = (sys.executable, "-m", "study")
@@ -57,8 +58,8 @@ def ours(home: str, space: str) -> dict[str, Any]:
     report = json.loads(command(*STUDY, "report", plan["run"], "--home", home, "--format", "json"))
     store = Store(f"{home}/store")
     headers = [store.header(end) for trial in records.find(store, plan["run"])[0].trials for end in trial.ends]
-    start = records.starts(store, plan["run"])[0]
-    started, ended = (datetime.fromisoformat(start[name]) for name in ("started", "ended"))
+    start = starts(store, plan["run"])[0]
+    started, ended = (datetime.fromisoformat(str(each)) for each in (start.started, start.ended))
     found["where"] = {
         "epochs_naive": plan["epochs_naive"],
         "epochs_trained": status["epochs_trained"],

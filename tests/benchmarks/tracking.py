@@ -27,6 +27,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from scale import draft, header
 
 from study.tracking import runs
+from trainables.work import WORK
 
 NAMES = (
     "train/loss",
@@ -64,7 +65,7 @@ class TuneTrial:
         return f"trial {self.config['number']}"
 
 
-def callback(folder: Path, trials: int, found: list[dict[str, float]]) -> Callable[[], None]:
+def callback(folder: Path, trials: int, found: list[dict[str, float]], _curves: tuple[str, ...]) -> Callable[[], None]:
     """Ray's, set up."""
     ray = MLflowLoggerCallback(f"sqlite:///{folder / 'mlflow.db'}", experiment_name="table9")
     ray.setup()
@@ -80,9 +81,9 @@ def callback(folder: Path, trials: int, found: list[dict[str, float]]) -> Callab
     return log
 
 
-def tracker(folder: Path, trials: int, found: list[dict[str, float]]) -> Callable[[], None]:
+def tracker(folder: Path, trials: int, found: list[dict[str, float]], curves: tuple[str, ...]) -> Callable[[], None]:
     """Ours, set up."""
-    planned = draft(trials, len(found))
+    planned = draft(trials, len(found), curves)
     ours = runs.Tracker(planned, f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
     ours.begin()
 
@@ -96,15 +97,15 @@ def tracker(folder: Path, trials: int, found: list[dict[str, float]]) -> Callabl
 
 
 def measured(
-    side: Callable[[Path, int, list[dict[str, float]]], Callable[[], None]],
+    side: Callable[[Path, int, list[dict[str, float]], tuple[str, ...]], Callable[[], None]],
     curves: tuple[str, ...],
     trials: int,
     epochs: int,
 ) -> dict[str, float]:
     """CPU and wall seconds a trial in this process, and how many rows there are a trial."""
     with tempfile.TemporaryDirectory() as name:
-        folder, runs.CURVES = Path(name), curves
-        log = side(folder, trials, measures(epochs))
+        folder = Path(name)
+        log = side(folder, trials, measures(epochs), curves)
         wall, cpu = time.perf_counter(), time.process_time()
         log()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     asked = parser.parse_args()
     assert len(NAMES) == 39
-    few, every = runs.CURVES, ("",)
+    few, every = WORK.curves, ("lr", "")
     sides: dict[str, Callable[[], dict[str, Any]]] = {
         "callback": lambda: measured(callback, few, asked.trials, asked.epochs),
         "ours": lambda: measured(tracker, few, asked.trials, asked.epochs),
