@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from search_spaces.shared.protocol import base
+from search_spaces.shared.protocol import PAPER, base
+from search_spaces.shared.shots import SHOTS
 from study import catalog
 from study.errors import Refusal
 from study.machine import Machine
@@ -33,10 +34,10 @@ from study.plan import drafting
 from study.plan.draft import Draft
 from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
 from study.plan.tree import Stage
-from study.report.exhibits import Cell, Table
+from study.report.exhibits import Cell, Figure, Table
 from study.report.report import Report
 from study.report.results import Results
-from study.space import Contrast, Request, Resolved, Space, Trial, Work
+from study.space import Contrast, Printed, Request, Resolved, Space, Trial, Work
 from study.store.states import Store
 from trainables import ranks, steps
 from trainables.data.loading import load
@@ -47,6 +48,7 @@ from trainables.origins import origin
 from trainables.ranks import Ranks
 from trainables.recipe import Epoch
 from trainables.steps import Steps
+from trainables.work import WORK
 
 CPU = Machine("cpu", 1)
 
@@ -111,6 +113,7 @@ from dataclasses import replace
 
 from search_spaces import table9
 from search_spaces.shared import protocol
+from study.space import Printed
 
 
 def small(config, first="IB", switch="CR", **changes):
@@ -180,8 +183,14 @@ def exporter(_config: object) -> Callable[[bytes, Path, Any], None]:
 # Plans of small spaces
 
 
+def asked(trials=0, objectives=(), early_stop=0, options=None, **chosen):
+    """A request; what is not said of an open search is an option by name."""
+    given = {name: value for name, value in chosen.items() if value}
+    return Request({**given, **(options or {})}, trials, objectives, early_stop)
+
+
 def draft(*references, replicates=2, request=None, machine=CPU):
-    return drafting.draft(references, request or Request(), replicates, machine, Resources())
+    return drafting.draft(drafting.call(references, request or Request()), replicates, machine, Resources())
 
 
 def stored(drawn):
@@ -190,8 +199,30 @@ def stored(drawn):
 
 
 def searched(trials=4, replicates=1, early_stop=0, objectives=(), imbalance=()):
-    request = Request(trials=trials, early_stop=early_stop, objectives=objectives, imbalance=imbalance)
+    request = asked(trials, objectives, early_stop, imbalance=imbalance)
     return draft("sampler_search", replicates=replicates, request=request)
+
+
+def downgraded(plan):
+    """A plan's JSON as version 0.2 stored it: format 3, of one science."""
+    options = dict(plan["request"]["options"])
+    words = {name: options.pop(name, otherwise) for name, otherwise in UNSAID.items()}
+    request = {**words, **{name: plan["request"][name] for name in ("trials", "objectives", "early_stop")}}
+    spaces, trials = [], []
+    for space in plan["spaces"]:
+        kept = {name: value for name, value in space.items() if name not in ("source", "splits", "crossed")}
+        spaces.append({**kept, "paper_columns": space["source"]["columns"]})
+    for each in plan["trials"]:
+        own = each["trial"]
+        kept = {name: own[name] for name in ("row", "column", "config", "axes", "measure")}
+        printed = own["printed"] or {"value": None, "of": "", "provenance": ""}
+        kept |= {"paper": printed["value"], "paper_of": printed["of"], "provenance": printed["provenance"]}
+        kept |= {"label": own["called"] or f"{own['row']} ({own['column']})"}
+        trials.append({**{name: value for name, value in each.items() if name != "trial"}, **kept})
+    return {**plan, "format": 3, "request": {**request, "options": options}, "spaces": spaces, "trials": trials}
+
+
+UNSAID = {"data": [], "imbalance": [], "paper": False, "short": False, "vary": []}
 
 
 def beginnings(drawn):
@@ -205,8 +236,8 @@ def beginnings(drawn):
 
 # What makes the switch to CR of a small space measure something of its own, in four replicates at least.
 OWN = """
-    trials = tuple(replace(t, measure="tau_normalised/top1", least=4, provenance="*") if t.row == "IB⇒CR" else t
-                   for t in trials)
+    own = {"measure": "tau_normalised/top1", "least": 4, "printed": Printed(80.0, "*", "cifar10")}
+    trials = tuple(replace(t, **own) if t.row == "IB⇒CR" else t for t in trials)
     return replace(table, """
 # Points of an open search.
 VALUES = [
@@ -218,6 +249,44 @@ VALUES = [
 schedules = st.fixed_dictionaries(
     {"first_q": st.sampled_from([0.0, 1.0]), "switch_q": st.sampled_from([-1.0, 0.5]), "S": st.sampled_from([0, 7, 40])}
 )
+
+
+# Plans and works made by hand
+
+
+def planned(space, row, column="digits", config=None, axes=None, printed=None, measure="test/top1", called="", **more):
+    """A trial in a plan."""
+    return PlannedTrial(space, Trial(row, column, config or {}, axes or {}, printed, measure, called=called), **more)
+
+
+def planned_space(name="table9", **more):
+    fields = {"title": f"{name}: a title", "objectives": ("test/top1",), "domain": {}, "file": "", "file_digest": ""}
+    return PlannedSpace(**{"name": name, **fields, **more})
+
+
+def planned_run(spaces=(), trials=(), run="mine", **more):
+    fields = {"request": Request(), "machine": CPU, "resources": Resources(), "replicates": 1, "epochs_needed": 0}
+    return Plan(**{"run": run, "spaces": tuple(spaces), "trials": tuple(trials), "sources": {}, **fields, **more})
+
+
+def work_of(resolve, parameters=lambda _config, _number, _machine: {}, exporter=None, **more):
+    """Work of which nothing is trained; the first curve is `lr`, as of our own."""
+    shown = {
+        "curves": ("lr", "train/", "test/loss", "test/top1", "val/top1"),
+        "lists": {"test/class_accuracy": "test/class"},
+    }
+    return Work(resolve, dict, None, None, parameters, exporter, None, **{**shown, **more})
+
+
+def run_of_two(run, spaces=("table9",), created="2020-01-01T00:00:00.000+00:00", replicates=2):
+    """A run whose spaces have two trials, `a` and `b`."""
+    trials = [
+        planned(space, row, ends=tuple(f"{space}{row}{number}" for number in range(replicates)), epochs=3)
+        for space in spaces
+        for row in ("a", "b")
+    ]
+    made = [planned_space(space, title=space) for space in spaces]
+    return planned_run(made, trials, run, replicates=replicates, epochs_needed=12, created=created)
 
 
 # Plans and what was recorded of them, without training: for the tests of reports
@@ -242,19 +311,16 @@ def cell(
     row = f"{first}⇒{switch}"
     axes = {"dataset": dataset, "imbalance": 50.0, "first": first, "switch": switch, "S": 1, **axes}
     ends = tuple(f"{row} {dataset} {number}" for number in range(replicates))
-    return PlannedTrial(
+    return planned(
         "table9",
-        f"{row} ({dataset})",
         row,
         dataset,
         {"dataset": dataset},
         axes,
-        paper,
-        paper_of,
-        200,
-        ends,
+        None if paper is None else Printed(paper, provenance, paper_of),
         measure,
-        provenance=provenance,
+        epochs=200,
+        ends=ends,
         seeds=tuple(drawn(number, number, number) for number in range(replicates)),
     )
 
@@ -274,34 +340,24 @@ def nine(**options: Any) -> list[PlannedTrial]:
     return [cell(first, switch, **options) for first, switch in product(SAMPLERS, repeat=2)]
 
 
-def plan(trials: list[PlannedTrial], names: tuple[str, ...] = ("table9",), file: str = "", **changes: Any) -> Plan:
+def plan(
+    trials: list[PlannedTrial],
+    names: tuple[str, ...] = ("table9",),
+    file: str = "",
+    paper_columns: tuple[str, ...] = (),
+    **changes: Any,
+) -> Plan:
     """A run of spaces with these trials; without a file, they have no view of their own."""
-    fields = {"contrasts": CONTRASTS, "evidence": "same question", **changes}
-    spaces = tuple(
-        PlannedSpace(
-            name=name,
-            title=f"{name}: a title",
-            objectives=("test/top1",),
-            domain={},
-            file=file,
-            file_digest="",
-            **fields,
-        )
-        for name in names
-    )
-    return Plan(
-        run="r-0",
-        request=Request(),
-        machine=Machine("cpu", 1),
-        resources=Resources(),
-        replicates=3,
-        spaces=spaces,
-        trials=tuple(trials),
-        sources={},
-        epochs_needed=0,
-        commit="c0",
-        versions={"a": "1"},
-    )
+    fields = {
+        "contrasts": CONTRASTS,
+        "evidence": "same question",
+        "splits": SHOTS,
+        "crossed": "--vary crossed",
+        **changes,
+    }
+    source = replace(PAPER, columns=paper_columns)
+    spaces = [planned_space(name, file=file, source=source, **fields) for name in names]
+    return planned_run(spaces, trials, "r-0", replicates=3, commit="c0", versions={"a": "1"})
 
 
 def header(*measures: dict[str, Any]) -> dict[str, Any]:
@@ -338,6 +394,16 @@ def size_of(png: bytes) -> tuple[int, int]:
     return width, height
 
 
+def drawn_on(figure: Figure) -> Any:
+    """The canvas that a figure has been drawn on."""
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=figure.size, layout="constrained")
+    figure.draw(canvas)
+    canvas.draw_without_rendering()
+    return canvas
+
+
 def report_of(trials, states=None, *, space=None, **changes):
     return Report(plan(trials, **changes), (all_of(trials) if states is None else states).get, space)
 
@@ -356,39 +422,16 @@ def table_of(markdown):
     return head, body
 
 
-def run_of_two(run, spaces=("table9",), created="2020-01-01T00:00:00.000+00:00", replicates=2):
-    """A run whose spaces have two trials, `a` and `b`."""
-    trials = tuple(
-        PlannedTrial(
-            space,
-            f"{row} (digits)",
-            row,
-            "digits",
-            {},
-            {},
-            None,
-            "",
-            3,
-            tuple(f"{space}{row}{number}" for number in range(replicates)),
-            "test/top1",
-        )
-        for space in spaces
-        for row in ("a", "b")
-    )
-    planned = tuple(PlannedSpace(space, space, "", ("test/top1",), (), {}, space, "") for space in spaces)
-    return Plan(run, Request(), Machine("cpu", 1), Resources(), replicates, planned, trials, {}, 12, created=created)
-
-
 # Shipped spaces as if they had been trained, and what their views show of them
 
-Last = Callable[[PlannedTrial, int], Mapping[str, Any] | list[dict[str, Any]] | None]
+Last = Callable[[Trial, int], Mapping[str, Any] | list[dict[str, Any]] | None]
 Observed = Mapping[int, Mapping[str, Any]]
 PERCENT = ("test/top1", "test/many", "test/medium", "test/few", "adjusted/top1", "tau_normalised/top1")
 
 
 def space(name: str, **request: Any) -> Space:
     function, _ = catalog.find(name)
-    return function(Request(**request))
+    return function(asked(**request))
 
 
 def by_place(name: str, **request: Any) -> dict[tuple[str, str], Any]:
@@ -396,7 +439,16 @@ def by_place(name: str, **request: Any) -> dict[tuple[str, str], Any]:
     return {(trial.row, trial.column): trial for trial in space(name, **request).trials}
 
 
-def numbered(trial: PlannedTrial, replicate: int) -> dict[str, float]:
+def printed_of(trial: Trial) -> tuple[float | None, str]:
+    """A trial's printed figure, and the source's column that it is of."""
+    return (None, "") if trial.printed is None else (trial.printed.value, trial.printed.of)
+
+
+def epochs_of(trial: Trial) -> int:
+    return len(WORK.resolve(trial.config, 0, CPU).epochs)
+
+
+def numbered(trial: Trial, replicate: int) -> dict[str, float]:
     """Measures of the last epoch that tell measure and replicate apart: 10, 20, … percent and the replicate."""
     return {measure: 10.0 * place + replicate for place, measure in enumerate(PERCENT, 1)}
 
@@ -406,7 +458,7 @@ def as_trained(
     last: Last = numbered,
     *,
     replicates: int = 2,
-    observed: Observed | Callable[[PlannedTrial], Observed] | None = None,
+    observed: Observed | Callable[[Trial], Observed] | None = None,
     **request: Any,
 ) -> Results:
     """What a view is given of a run in which every trial ended with these measures.
@@ -416,13 +468,13 @@ def as_trained(
             ended.
         observed: by replicate, what the last states have observed of images; or such a function of a trial.
     """
-    plan = draft(name, replicates=replicates, request=Request(**request)).plan
+    plan = draft(name, replicates=replicates, request=asked(**request)).plan
     states: dict[str, dict[str, Any]] = {}
     payloads: dict[str, bytes] = {}
     for trial in plan.trials:
-        seen = observed(trial) if callable(observed) else observed or {}
+        seen = observed(trial.trial) if callable(observed) else observed or {}
         for number, end in trial.by_replicate.items():
-            measures = last(trial, number)
+            measures = last(trial.trial, number)
             if measures is not None:
                 epochs = measures if isinstance(measures, list) else [measures]
                 state = states.setdefault(end, header(*({} for _ in epochs)))
@@ -433,16 +485,21 @@ def as_trained(
     return Results(plan, plan.spaces[0], states.get, payloads.get)
 
 
-def nothing(trial: PlannedTrial, replicate: int) -> None:
+def nothing(trial: Trial, replicate: int) -> None:
     """No replicate has ended."""
     return None  # noqa: RET501
 
 
-def tables(results: Results, **request: Any) -> list[Table]:
-    """The tables of the space's own view."""
-    view = space(results.space.name, **request).view
+def exhibits(results: Results) -> list[Table | Figure | None]:
+    """What the space's own view shows."""
+    view, _ = catalog.view(results.space.name)
     assert view is not None
-    return [each for each in view(results) if isinstance(each, Table)]
+    return list(view(results))
+
+
+def tables(results: Results) -> list[Table]:
+    """The tables of the space's own view."""
+    return [each for each in exhibits(results) if isinstance(each, Table)]
 
 
 def entry(table: Table, row: int, column: int) -> Cell:
@@ -501,6 +558,11 @@ def snapshot(student):
 def moved(before, after):
     """The tensors that an epoch changed."""
     return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def normalised(image, known):
+    """One image, a channel at a time: (channels, side, side)."""
+    return np.stack([(image[c] / known.scale - known.mean[c]) / known.std[c] for c in range(known.channels)])
 
 
 # A rank of a small training in float64, for processes that tests start
@@ -673,9 +735,8 @@ def _parameters(config, number, _machine):
 def tracked_cell(first, switch, numbers=(0, 1), **changes):
     row = f"{first}⇒{switch}"
     ends = tuple(f"{row} {number}" for number in numbers)
-    config, epochs = {"first": first, "switch": switch}, TRACKED_EPOCHS
-    trial = PlannedTrial("table9", f"{row} (digits)", row, "digits", config, {}, None, "", epochs, ends, "test/top1")
-    return replace(trial, **changes)
+    config = {"first": first, "switch": switch}
+    return replace(planned("table9", row, config=config, epochs=TRACKED_EPOCHS, ends=ends), **changes)
 
 
 def _resolve(config, number, _machine):
@@ -715,17 +776,12 @@ class Tracked:
         from mlflow import MlflowClient
 
         self.place, self.uri = place, f"sqlite:///{place / 'mlflow.db'}"
-        space = PlannedSpace("table9", "Table 9: a title", "", ("test/top1",), (), {}, "table9", "")
-        self.plan = Plan(
-            f"run-{next(_numbers)}",
-            Request(),
-            Machine("cpu", 1),
-            Resources(),
-            2,
-            (space,),
+        self.plan = planned_run(
+            [planned_space(title="Table 9: a title")],
             TRACKED,
-            {},
-            20,
+            f"run-{next(_numbers)}",
+            replicates=2,
+            epochs_needed=20,
             created="2020-02-02T02:02:02.020+00:00",
             commit="c0",
             versions={"torch": "2"},
@@ -736,8 +792,8 @@ class Tracked:
         """A new driver's tracker, at work."""
         from study.tracking.runs import Tracker
 
-        work = Work(_resolve, None, None, None, _parameters, exporter, None)
-        space = Space("table9", "Table 9: a title", (Trial("row", "column", {}, {}),), {}, work)
+        work = work_of(_resolve, _parameters, exporter)
+        space = Space("table9", "Table 9: a title", (Trial("row", "column", {}, {}),), {}, work, ("test/top1",))
         draft = Draft(replace(self.plan, epochs_needed=0), [space], self.plan.trials)
         self.plan = draft.plan
         tracker = Tracker(draft, self.uri, self.place / "artifacts")

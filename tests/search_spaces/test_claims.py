@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from helpers import as_trained, by_place, entry, nothing, space, tables
+from helpers import as_trained, by_place, entry, epochs_of, nothing, printed_of, space, tables
 
 from search_spaces import claims
 from study.machine import Machine
@@ -21,7 +21,7 @@ def flat(value):
 
     def last(trial, replicate):
         own = value(trial)
-        return None if own is None else [{"test/top1": own} for _ in range(trial.epochs)]
+        return None if own is None else [{"test/top1": own} for _ in range(epochs_of(trial))]
 
     return last
 
@@ -42,7 +42,7 @@ def test_the_trials_are_those_of_the_tables():
     ):
         for (row, column), trial in by_place(name, paper=True).items():
             again = own.pop((f"{part}: {row}", column))
-            assert (again.config, again.paper, again.paper_of) == (trial.config, trial.paper, trial.paper_of)
+            assert (again.config, again.printed) == (trial.config, trial.printed)
     assert own == {}
 
 
@@ -64,8 +64,8 @@ def test_the_recipe_of_table_1_is_none_of_its_options():
 
 def test_the_paper_s_own_figures_support_its_claims_but_for_what_it_says_itself():
     """As if five replicates had come out as printed. IB⇒IB is .3 below CB⇒IB on CIFAR-10 at IF 10, says Table 9."""
-    found = as_trained("claims", flat(lambda trial: trial.paper), replicates=5, paper=True)
-    verdicts = {str(row[0]): row[1:] for row in tables(found, paper=True)[0].rows}
+    found = as_trained("claims", flat(lambda trial: printed_of(trial)[0]), replicates=5, paper=True)
+    verdicts = {str(row[0]): row[1:] for row in tables(found)[0].rows}
     assert verdicts["instance-balanced is the best first sampler"] == [
         "36",
         "-0.3 to +21.8",
@@ -149,6 +149,6 @@ def test_planned_together_they_train_what_table_9_trains_and_little_more():
 
 def test_crossed_replicates_have_no_verdicts_and_no_intervals():
     found = as_trained("claims", flat(lambda trial: 50.0), replicates=4, vary=("crossed",))
-    shown = tables(found, vary=("crossed",))
+    shown = tables(found)
     assert [table.title.partition(",")[0] for table in shown] == ["Efficiency"]
     assert "interval" not in " ".join(shown[0].notes)

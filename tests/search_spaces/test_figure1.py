@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers import as_trained, nothing, space
+from helpers import as_trained, epochs_of, exhibits, nothing, space
 
 from study.errors import Refusal
 from study.machine import Machine
@@ -12,11 +12,11 @@ from trainables.work import WORK
 
 def rising(trial, replicate):
     """1, 2, … percent after each epoch, and the replicate's number."""
-    return [{"test/top1": epoch + 1.0 + replicate} for epoch in range(trial.epochs)]
+    return [{"test/top1": epoch + 1.0 + replicate} for epoch in range(epochs_of(trial))]
 
 
 def shown(found, **request):
-    return [each for each in space("figure1", **request).view(found) if each is not None]
+    return [each for each in exhibits(found) if each is not None]
 
 
 def test_the_methods_are_table_1_s_trials():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers import as_trained, nothing, space
+from helpers import as_trained, epochs_of, exhibits, nothing, space
 
 from search_spaces import figure2
 from study.machine import Machine
@@ -18,7 +18,9 @@ def last_states(name, *, only=lambda trial: True):
 
 def by_class(trial, replicate):
     """After epoch e the class of rank j is at 10 j + e / 100 percent."""
-    return [{"fit/class_accuracy": [10.0 * rank + epoch / 100 for rank in range(10)]} for epoch in range(trial.epochs)]
+    return [
+        {"fit/class_accuracy": [10.0 * rank + epoch / 100 for rank in range(10)]} for epoch in range(epochs_of(trial))
+    ]
 
 
 def test_the_classes_are_the_paper_s_four_and_likewise_of_a_hundred():
@@ -54,7 +56,7 @@ def test_the_training_images_are_measured_after_every_epoch(name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_panel_has_the_curves_of_its_row(name):
     found = as_trained(name, by_class)
-    (figure,) = space(name).view(found)
+    (figure,) = exhibits(found)
     rows = {tuple(row[:3]): row[4] for row in figure.rows}
     assert {panel for panel, *_ in rows} == set(found.rows)
     assert {series for _, series, _ in rows} == {
@@ -69,10 +71,10 @@ def test_a_panel_has_the_curves_of_its_row(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_before_anything_has_ended_there_is_nothing_to_draw(name):
-    assert space(name).view(as_trained(name, nothing)) == [None]
+    assert exhibits(as_trained(name, nothing)) == [None]
 
 
 def test_figures_and_spaces_have_names_of_their_own():
-    figures = [space(name).view(as_trained(name, by_class))[0] for name in FIGURES]
+    figures = [exhibits(as_trained(name, by_class))[0] for name in FIGURES]
     assert [figure.name for figure in figures] == [f"{name}-digits-LT-IF-50" for name in FIGURES]
     assert [figure.title.partition(":")[0] for figure in figures] == ["Figure 2", "Figure 5", "Figure 6", "Figure 7"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import as_trained, nothing, space, tables
+from helpers import as_trained, exhibits, nothing, space, tables
 
 from study.errors import Refusal
 from study.machine import Machine
-from study.report.exhibits import Figure
-from study.report.plotting import RC
+from study.report.exhibits import RC, Figure
 from trainables.config import Config
 from trainables.data.datasets import facts
 from trainables.recipe import Epoch, Origin
@@ -29,7 +28,7 @@ def both(trial):
 
 
 def figures(name, found):
-    return [each for each in space(name).view(found) if isinstance(each, Figure)]
+    return [each for each in exhibits(found) if isinstance(each, Figure)]
 
 
 def axes(figure):
@@ -62,7 +61,7 @@ def test_a_dot_is_an_image_in_the_panel_of_its_class():
 def test_of_a_hundred_classes_ten_have_a_panel():
     counts = facts("cifar100").counts(50.0)
     found = as_trained("figure3", observed=events(sum(counts)), data=("cifar100",))
-    (figure,) = [each for each in space("figure3", data=("cifar100",)).view(found) if isinstance(each, Figure)]
+    (figure,) = [each for each in exhibits(found) if isinstance(each, Figure)]
     assert len(figure.rows) == sum(counts)
     assert [axis.get_title() for axis in axes(figure)] == [f"class {j} ({counts[j]} images)" for j in range(0, 100, 11)]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from helpers import asked, printed_of
 
 from search_spaces.shared import protocol
 from study import catalog
@@ -34,7 +35,7 @@ def recipes(space: Space, replicates: int = 1) -> list[Resolved]:
 
 def made(name: str, **request: Any) -> Space:
     function, _ = catalog.find(name)
-    return catalog.call(function, name, Request(**request))
+    return catalog.call(function, name, asked(**request))
 
 
 def test_the_spaces_are_found() -> None:
@@ -62,7 +63,7 @@ def test_every_space_has_the_short_protocol_and_says_so(name: str) -> None:
     assert {config.milestones for config in configs} == {(20,)}
     assert {config.dataset for config in configs} <= {"cifar10", "cifar100"}
     assert all("30 of 200 epochs" in trial.column for trial in space.trials)
-    assert not {trial.column for trial in space.trials} & set(space.paper_columns)
+    assert not {trial.column for trial in space.trials} & set(space.source.columns)
 
 
 @pytest.mark.parametrize("name", LISTED)
@@ -149,7 +150,7 @@ def test_what_two_tables_share_is_one_stored_state(places: list[tuple[str, str]]
 @pytest.mark.parametrize("imbalance", [10.0, 20.0, 50.0])
 def test_digits_come_at_their_own_imbalance_factors(name: str, imbalance: float) -> None:
     function, _ = catalog.find(name)
-    space = function(Request(imbalance=(imbalance,)))
+    space = function(asked(imbalance=(imbalance,)))
     assert {Config.from_json(trial.config).imbalance for trial in space.trials} == {imbalance}
 
 
@@ -166,18 +167,18 @@ def test_the_paper_s_figures_stand_beside_their_own_columns() -> None:
     }
     for (name, column, row), figure in printed.items():
         function, _ = catalog.find(name)
-        (trial,) = [t for t in function(Request(paper=True)).trials if (t.column, t.row) == (column, row)]
-        assert (trial.paper, trial.paper_of) == (figure, column)
+        (trial,) = [t for t in function(asked(paper=True)).trials if (t.column, t.row) == (column, row)]
+        assert printed_of(trial) == (figure, column)
 
 
 @pytest.mark.parametrize("name", LISTED)
 def test_every_space_knows_which_columns_are_on_the_paper_s_own_data(name: str) -> None:
     """Those that ``--paper`` gives, and no others: neither digits nor another imbalance factor."""
     paper = {trial.column for trial in made(name, paper=True).trials}
-    assert set(made(name).paper_columns) >= paper
+    assert set(made(name).source.columns) >= paper
     others = [made(name), *([made(name, data=("cifar10",), imbalance=(20.0,))] if name not in ("table10",) else [])]
     for space in others:
-        assert not {trial.column for trial in space.trials} & set(space.paper_columns)
+        assert not {trial.column for trial in space.trials} & set(space.source.columns)
 
 
 def test_methods_are_compared_under_the_recipe_that_each_column_has() -> None:
@@ -196,9 +197,9 @@ def test_methods_are_compared_under_the_recipe_that_each_column_has() -> None:
 def test_on_digits_the_paper_s_figure_is_labelled_as_another_data_set() -> None:
     function, _ = catalog.find("table9")
     for trial in function(Request()).trials:
-        assert (trial.column, trial.paper_of) == ("digits-LT IF 50", "cifar10-LT IF 50")
-    other = function(Request(data=("cifar10",), imbalance=(20.0,))).trials[0]
-    assert (other.paper, other.paper_of) == (None, "")
+        assert (trial.column, printed_of(trial)[1]) == ("digits-LT IF 50", "cifar10-LT IF 50")
+    other = function(asked(data=("cifar10",), imbalance=(20.0,))).trials[0]
+    assert other.printed is None
 
 
 def test_a_space_refuses_a_trial_outside_its_domain() -> None:
@@ -214,7 +215,7 @@ def test_a_space_refuses_a_trial_outside_its_domain() -> None:
 
 def search(**request: Any) -> Space:
     function, _ = catalog.find("sampler_search")
-    return function(Request(**request))
+    return function(asked(**request))
 
 
 def test_the_search_runs_over_both_exponents_and_every_switch_epoch_of_its_data() -> None:
@@ -265,13 +266,13 @@ def test_objectives_are_measured_on_the_half_that_chooses() -> None:
 
 @pytest.mark.parametrize("name", ["top5", "", "val/top1", "test/top1"])
 def test_an_unknown_objective_is_refused_with_those_there_are(name: str) -> None:
-    with pytest.raises(Refusal, match=r"--objectives = .*: some of top1, many, medium, few, worst would do"):
+    with pytest.raises(Refusal, match=r"--objectives = .*: must be some of top1, many, medium, few, worst"):
         search(objectives=("top1", name))
 
 
 def test_an_objective_over_no_class_is_refused() -> None:
     """At IF 10, digits-LT has more than 10 images of every class."""
-    with pytest.raises(Refusal, match=r"--objectives = 'few': some of top1, many, medium, worst would do"):
+    with pytest.raises(Refusal, match=r"--objectives = 'few': must be some of top1, many, medium, worst"):
         search(objectives=("few",), imbalance=(10.0,))
     assert search(objectives=("medium",), imbalance=(10.0,)).objectives == ("val/medium",)
 

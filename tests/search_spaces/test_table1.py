@@ -1,7 +1,7 @@
 """Table 1: the paper's rows, its copied one, and the methods that it does not have."""
 
 import pytest
-from helpers import as_trained, by_place, entry, nothing, numbered, space, tables
+from helpers import as_trained, by_place, entry, nothing, numbered, printed_of, space, tables
 
 from search_spaces.shared.protocol import CIFAR, column_name
 from study.errors import Refusal
@@ -23,8 +23,9 @@ COLUMNS = [column_name(*place) for place in CIFAR]
 )
 def test_the_paper_s_figures(row, figures, provenance):
     trials = by_place("table1", paper=True)
-    assert [trials[row, column].paper for column in COLUMNS] == figures
-    assert {trials[row, column].provenance for column in COLUMNS} == {provenance}
+    assert [printed_of(trials[row, column])[0] for column in COLUMNS] == figures
+    printed = [trials[row, column].printed for column in COLUMNS]
+    assert {"" if each is None else each.provenance for each in printed} == {provenance}
 
 
 def test_the_copied_row_stands_above_ours_with_the_figures_of_the_paper_s_column_alone():
@@ -102,7 +103,7 @@ def test_a_tau_at_an_end_of_its_range_is_said():
 def test_which_classes_label_aware_smoothing_gives_to_is_an_option_and_said(option, shares, words):
     own = [each.config for each in space("table1", options=option).trials if each.row == "Label-aware smoothing"]
     assert {config["smoothing_share"] for config in own} == {shares}
-    table, _ = tables(as_trained("table1", options=option), options=option)
+    table, _ = tables(as_trained("table1", options=option))
     assert words in table.notes[-1]
 
 

@@ -35,7 +35,7 @@ def test_ten_runs_on_one_split_whatever_is_asked_for():
     for trial in made.trials:
         seventh = Config.from_json(trial.config).replicate(7)
         assert (seventh.split_seed, seventh.subset_seed, seventh.seed) == (0, 7, 7)
-    assert {len(each.trial.ends) for each in as_trained("table13", nothing, replicates=2)} == {10}
+    assert {len(each.planned.ends) for each in as_trained("table13", nothing, replicates=2)} == {10}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_bias_and_variance_sum_to_the_mean_error_of_the_runs(seed):
     over = [entry(table, 0, column).statistic for column in range(2, 5)]
     bias2, variance, error = (each.value for each in over)
     assert {each.n for each in over} == {10}
-    assert render.notes(table)[-2] == "Mean ± std over n = 10 replicates."
+    assert render.notes(table, space("table13").source)[-2] == "Mean ± std over n = 10 replicates."
     assert bias2 + variance == pytest.approx(error)
     assert error == pytest.approx(1 - accuracy)
     disagreement = np.mean(

@@ -1,7 +1,7 @@
 """Table 2: two lengths of training, a method each where the paper has one."""
 
 import pytest
-from helpers import by_place, space
+from helpers import by_place, printed_of, space
 
 from trainables.config import Config
 from trainables.data.datasets import DATASETS
@@ -27,9 +27,9 @@ SHORT, LONG = "inaturalist2018, resnet50, 90 epochs", "inaturalist2018, resnet50
 )
 def test_the_paper_s_figures(row, short, long):
     trials = by_place("table2", paper=True)
-    assert (trials[row, SHORT].paper, trials[row, SHORT].paper_of) == (short, SHORT)
-    assert trials[row, LONG].paper == long if long else (row, LONG) not in trials
-    assert trials[row, SHORT].provenance == ("" if row.startswith("Ours") else "†")
+    assert printed_of(trials[row, SHORT]) == (short, SHORT)
+    assert printed_of(trials[row, LONG])[0] == long if long else (row, LONG) not in trials
+    assert trials[row, SHORT].printed.provenance == ("" if row.startswith("Ours") else "†")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_epochs_under_each_sampler(row, column, instance_balanced, class_rev
 
 def test_digits_stand_in_with_their_own_lengths_beside_the_paper_s_columns():
     trials = by_place("table2")
-    assert {(trial.column, trial.paper_of) for trial in trials.values()} == {
+    assert {(trial.column, printed_of(trial)[1]) for trial in trials.values()} == {
         ("digits-LT IF 50, resnet8, 100 epochs", SHORT),
         ("digits-LT IF 50, resnet8, 200 epochs", LONG),
     }

@@ -1,7 +1,7 @@
 """Table 3: two backbones, and OLTR as printed."""
 
 import pytest
-from helpers import as_trained, by_place, nothing, tables
+from helpers import as_trained, by_place, nothing, printed_of, tables
 
 from trainables.config import Config
 
@@ -21,8 +21,8 @@ RESNET, RESNEXT = "imagenet-lt, resnet50", "imagenet-lt, resnext50"
 )
 def test_the_paper_s_figures(row, figures, provenance):
     trials = by_place("table3", paper=True)
-    assert tuple(trials[row, column].paper for column in (RESNET, RESNEXT)) == figures
-    assert trials[row, RESNET].provenance == provenance
+    assert tuple(printed_of(trials[row, column])[0] for column in (RESNET, RESNEXT)) == figures
+    assert trials[row, RESNET].printed.provenance == provenance
     assert Config.from_json(trials[row, RESNEXT].config).backbone == "resnext50"
 
 

@@ -1,7 +1,7 @@
 """Table 6: the switch offset, and that it makes no difference."""
 
 import pytest
-from helpers import by_place, space
+from helpers import by_place, printed_of, space
 
 from study.space import Contrast
 
@@ -12,13 +12,13 @@ from study.space import Contrast
 )
 def test_the_paper_s_figures(S, cifar10, cifar100):
     trials = by_place("table6", paper=True)
-    assert trials[f"S = {S}", "cifar10-LT IF 50"].paper == cifar10
-    assert trials[f"S = {S}", "cifar100-LT IF 50"].paper == cifar100
+    assert printed_of(trials[f"S = {S}", "cifar10-LT IF 50"])[0] == cifar10
+    assert printed_of(trials[f"S = {S}", "cifar100-LT IF 50"])[0] == cifar100
 
 
 def test_the_digits_have_their_own_values_of_s_and_no_figure_where_the_paper_has_none():
     trials = by_place("table6")
-    assert {row: trial.paper for (row, _), trial in trials.items()} == {
+    assert {row: printed_of(trial)[0] for (row, _), trial in trials.items()} == {
         "S = 0": 82.6,
         "S = 1": 82.9,
         "S = 5": 82.9,

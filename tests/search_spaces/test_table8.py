@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import as_trained, nothing, space, tables
+from helpers import as_trained, exhibits, nothing, space, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ def observed(rng, runs=10, counts=COUNTS):
 
 
 def figures(found):
-    return [each for each in space("table8").view(found) if isinstance(each, Figure)]
+    return [each for each in exhibits(found) if isinstance(each, Figure)]
 
 
 def test_it_is_cross_entropy_with_events_counted_after_every_epoch_of_ten_runs():
@@ -49,7 +49,7 @@ def test_the_printed_rows_are_consistent():
     quotient = np.array(table8.F_NORM) / table8.CARDINALITY
     assert quotient == pytest.approx(table8.IRREGULARITY, abs=6e-5)
     assert facts("cifar10").counts(50.0) == table8.CARDINALITY
-    shown = tables(as_trained("table8", nothing, paper=True), paper=True)
+    shown = tables(as_trained("table8", nothing, paper=True))
     assert shown[0].rows[9] == ["9", "100", *["–"] * 7, "363.4100", "3.6341"]
     assert [row[2] for row in shown[1].rows] == ["-0.6112", "-0.6231", "-0.7638"]
 
@@ -93,7 +93,7 @@ def test_the_table_shows_what_the_figure_draws_beside_the_paper_s_rows():
 def test_only_the_paper_s_data_and_their_stand_in_have_printed_rows_beside_them():
     for imbalance, printed in ((20.0, False), (50.0, True)):
         found = as_trained("table8", nothing, imbalance=(imbalance,))
-        assert any("paper" in name for name in tables(found, imbalance=(imbalance,))[0].head) == printed
+        assert any("paper" in name for name in tables(found)[0].head) == printed
 
 
 def test_without_any_run_there_is_no_figure_and_no_number():

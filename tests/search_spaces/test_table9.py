@@ -1,6 +1,6 @@
 """Table 9: nine combinations, and beside each what adjusting the logits makes of the same network."""
 
-from helpers import as_trained, by_place, nothing, space, tables
+from helpers import as_trained, by_place, exhibits, nothing, printed_of, space, tables
 
 from search_spaces.shared.protocol import CIFAR, column_name
 from study.report.exhibits import Figure
@@ -15,7 +15,7 @@ def test_the_paper_s_figures_row_by_row():
         "CR⇒CB": [64.2, 72.7, 86.3, 24.7, 29.2, 52.5],
     }
     for row, figures in printed.items():
-        assert [trials[row, column_name(*place)].paper for place in CIFAR] == figures
+        assert [printed_of(trials[row, column_name(*place)])[0] for place in CIFAR] == figures
 
 
 def test_the_adjusted_read_out_stands_beside_every_cell():
@@ -35,7 +35,7 @@ def test_the_adjusted_read_out_stands_beside_every_cell():
 
 
 def test_all_six_data_sets_and_a_heat_map_of_each():
-    shown = space("table9").view(as_trained("table9", paper=True))
+    shown = exhibits(as_trained("table9", paper=True))
     (table,) = [each for each in shown if not isinstance(each, Figure)]
     assert len(table.head) == 1 + 3 * 6
     assert len([each for each in shown if isinstance(each, Figure)]) == 6
@@ -47,12 +47,12 @@ def test_the_paper_s_own_figures_bear_its_hypotheses_out_and_the_exceptions_do_n
     for each in space("table9").contrasts:
         assert set(each.except_in) & columns == {name for name in each.except_in if "of 200" not in name}
         for column in columns:
-            better, worse = (trials[row, column].paper for row in (each.better, each.worse))
+            better, worse = (printed_of(trials[row, column])[0] for row in (each.better, each.worse))
             assert (better > worse) == (column not in each.except_in)
 
 
 def test_an_empty_run_has_a_table_of_dashes_and_no_heat_map():
-    (table,) = space("table9").view(as_trained("table9", nothing))
+    (table,) = exhibits(as_trained("table9", nothing))
     assert {str(cell) for row in table.rows for cell in row[1:]} == {"–"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import as_trained, entry, nothing, space, tables
+from helpers import as_trained, entry, exhibits, nothing, space, tables
 
 from search_spaces import theorem1
 from trainables.data.datasets import facts
@@ -65,7 +65,7 @@ def test_the_gap_of_one_replicate_has_no_interval():
 
 
 def test_it_draws_the_terms_and_the_third_assumption():
-    _, bound, assumption = space("theorem1").view(as_trained("theorem1", recorded))
+    _, bound, assumption = exhibits(as_trained("theorem1", recorded))
     rows = {tuple(row[:2]): row[3] for row in bound.rows}
     gaps = [[q + s - g for s, g, q in by_hand(replicate)] for replicate in (0, 1)]
     assert [rows[theorem1.GAP, epoch + 1] for epoch in range(49)] == pytest.approx(np.mean(gaps, axis=0))
@@ -93,14 +93,14 @@ def test_at_one_theta_the_gap_is_nothing():
 
 def test_losses_that_are_all_equal_have_no_rank_and_no_curve():
     found = as_trained("theorem1", lambda trial, replicate: [{"fit/class_loss": [1.0] * 10}] * 100)
-    table, bound, assumption = space("theorem1").view(found)
+    table, bound, assumption = exhibits(found)
     assert str(entry(table, 5, 1)) == "–"
     assert bound is not None
     assert assumption is None
 
 
 def test_the_factor_of_the_confidence_term_is_known_without_a_run():
-    table, *curves = space("theorem1", paper=True).view(as_trained("theorem1", nothing, paper=True))
+    table, *curves = exhibits(as_trained("theorem1", nothing, paper=True))
     factors = {row[0]: row[1] for row in table.rows if str(row[0]).startswith("factor")}
     assert list(factors.values()) == ["1.00", "4.95"]
     assert curves == [None, None]
@@ -127,7 +127,7 @@ def test_each_replicate_has_a_subset_of_its_own_unless_told_otherwise(request_, 
 
 
 def test_crossed_replicates_have_no_interval():
-    table, *_ = tables(as_trained("theorem1", recorded, replicates=4, vary=("crossed",)), vary=("crossed",))
+    table, *_ = tables(as_trained("theorem1", recorded, replicates=4, vary=("crossed",)))
     assert len(table.notes) == 1
     table, *_ = tables(as_trained("theorem1", recorded, replicates=4))
     assert "95 % t-interval" in table.notes[1]

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import Study, call_study
+from helpers import Study, call_study, downgraded
 
 from study.store.states import Store
 
@@ -21,11 +21,12 @@ def age(home: Path) -> None:
     store = Store(str(home / "store"))
     plan = store.read_record("runs/mine/plan.json")
     assert plan is not None
+    plan = downgraded(plan)
+    del plan["request"]["short"], plan["request"]["vary"]
     for trial in plan["trials"]:
         assert len(trial.pop("seeds")) == 2
         for field in ("protocol", "smoothing_share", "alpha_epochs", "warmup_from", "crossed"):
             del trial["config"][field]
-    del plan["request"]["short"], plan["request"]["vary"]
     plan["sources"]["losses.py"] = "0" * 40
     store.write_record("runs/mine/plan.json", plan)
 

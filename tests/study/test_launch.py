@@ -3,15 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from helpers import planned_run
 
 from study.errors import Refusal
 from study.home import Home
 from study.launch import _home_of
-from study.machine import Machine
-from study.plan.stored import Plan, Resources
-from study.space import Request
 
-PLAN = Plan("mine", Request(), Machine("cpu", 1), Resources(), 1, (), (), {}, 0)
+PLAN = planned_run()
 
 
 @pytest.fixture

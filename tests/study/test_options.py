@@ -130,7 +130,7 @@ def test_a_number_out_of_its_range_is_an_error_with_the_usage(
         (["run", "table9", "--seeds", "x"], "study: Invalid value for '--seeds': 'x'"),
         (["report"], "study: Missing argument 'RUN'. `study report --help` says what would do."),
         (["frob"], "study: No such command 'frob'. `study --help` says what would do."),
-        (["run", "gone.py"], "study: space = 'gone.py': there is no such file as "),
+        (["run", "gone.py"], "study: space = 'gone.py': must be the path of a Python file: there is none at "),
     ],
 )
 def test_the_command_prints_a_mistake_as_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
@@ -164,7 +164,7 @@ def test_what_is_named_or_refused_by_every_space_is_a_mistake(study: Study, argu
     [
         ("recipe", "NAME=VALUE would do, each name once"),
         ("lr=3", "recipe (common"),
-        ("recipe=mine", "-o recipe = 'mine': common (the paper's protocol"),
+        ("recipe=mine", "-o recipe = 'mine': must be common (the paper's protocol"),
         ("recipe=@nowhere", "a text file that can be read would do"),
     ],
 )

@@ -92,18 +92,18 @@ def test_list_names_every_space_with_its_cost(study: Study) -> None:
     assert {name for name, each in listed.items() if each["search"]} == {"sampler_search"}
     assert listed["table9"]["paper"] == {"epochs_needed": 7164, "epochs_naive": 10800, "runs": 1}
     assert listed["table9"]["short"] == {"epochs_needed": 144, "epochs_naive": 270, "runs": 1}
-    assert listed["table8"]["digits"] == {"epochs_needed": 1000, "epochs_naive": 1000, "runs": 10}
-    assert {name for name, each in listed.items() if each["digits"]["runs"] > 1} == {
+    assert listed["table8"]["default"] == {"epochs_needed": 1000, "epochs_naive": 1000, "runs": 10}
+    assert {name for name, each in listed.items() if each["default"]["runs"] > 1} == {
         "table8",
         "table13",
         "figure3",
         "figure4",
     }
     lines = study("list").stdout.splitlines()
-    assert lines[0].endswith("on digits, with --short, with --paper:")
+    assert lines[0].endswith("by default, with --short, with --paper:")
     costs = {line.split()[0]: cost.strip() for line, cost in zip(lines[1::2], lines[2::2], strict=False)}
-    assert costs["table9"] == "digits 900 → 594; short 270 → 144; paper 10800 → 7164"
-    assert costs["table8"] == "digits 1000 → 1000 (10 runs); short 300 → 300 (10 runs); paper 2000 → 2000 (10 runs)"
+    assert costs["table9"] == "default 900 → 594; short 270 → 144; paper 10800 → 7164"
+    assert costs["table8"] == "default 1000 → 1000 (10 runs); short 300 → 300 (10 runs); paper 2000 → 2000 (10 runs)"
 
 
 def test_all_is_every_table_and_figure_with_what_each_costs_and_what_they_cost_together(study: Study) -> None:

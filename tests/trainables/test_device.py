@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from trainables.data.datasets import DATASETS
-from trainables.data.resident import LongTailed
+from trainables.data.resident import Arrays, LongTailed
 from trainables.draws import draws
 from trainables.loop import evaluate, train_epoch
 from trainables.schedule import epochs
@@ -101,9 +101,8 @@ def fifty(crop=1):
     counts = np.asarray([12, 9, 7, 6, 5, 4, 3, 2, 1, 1])
     images, test = (np.zeros((n, 1, 8, 8), dtype=np.uint8) for n in (50, 20))
     halves = np.arange(20) % 2 == 0
-    return LongTailed(
-        DATASETS["digits"], counts, images, test, np.repeat(np.arange(10), 2), halves, crop, torch.device("meta")
-    )
+    arrays = Arrays(counts, images, test, np.repeat(np.arange(10), 2), halves)
+    return LongTailed(DATASETS["digits"], arrays, crop, torch.device("meta"))
 
 
 def an_instruction(name, index):

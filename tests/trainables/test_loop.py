@@ -9,7 +9,7 @@ import torch
 from helpers import CUDA, EPOCH, SHORT, digits, learner, moved, snapshot, steps_of, train
 
 from trainables.data.datasets import DATASETS
-from trainables.data.resident import LongTailed
+from trainables.data.resident import Arrays, LongTailed
 from trainables.draws import draws
 from trainables.learner import Learner
 from trainables.loop import Diverged, train_epoch
@@ -55,8 +55,8 @@ def random_data():
     rng, facts, counts = np.random.default_rng(), DATASETS["digits"], np.asarray([12, 9, 7, 6, 5, 4, 3, 2, 1, 1])
     images, test = (rng.integers(0, 17, (n, 1, 8, 8), dtype=np.uint8) for n in (50, 20))
     halves = np.arange(20) % 2 == 0
-    data = LongTailed(facts, counts, images, test, np.repeat(np.arange(10), 2), halves, 1, torch.device("cpu"))
-    return data, images
+    arrays = Arrays(counts, images, test, np.repeat(np.arange(10), 2), halves)
+    return LongTailed(facts, arrays, 1, torch.device("cpu")), images
 
 
 def slow_batches(data, images, epoch, sampler, replacement, seed, streams):

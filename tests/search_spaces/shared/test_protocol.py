@@ -1,8 +1,7 @@
 """What a request means for a table: protocols, columns, what replicates vary, and the recipes of the sources."""
 
-from dataclasses import replace
-
 import pytest
+from helpers import asked, printed_of
 
 from search_spaces.shared.protocol import base, bases, column, shortened, trial, under_recipe, varied
 from study.errors import Refusal
@@ -66,7 +65,7 @@ def test_the_short_protocol_is_the_paper_s_in_30_epochs_with_the_milestone_at_20
     ],
 )
 def test_the_short_protocol_is_of_cifar_at_if_50_if_the_table_has_that(paper, request_, places):
-    made = bases(Request(short=True, **request_), paper)
+    made = bases(asked(short=True, **request_), paper)
     assert [(config.dataset, config.imbalance) for config in made] == places
     assert {(config.protocol, config.backbone, config.epochs) for config in made} == {("short", "resnet32", 30)}
 
@@ -81,14 +80,14 @@ def test_the_short_protocol_is_of_cifar_at_if_50_if_the_table_has_that(paper, re
 )
 def test_the_short_protocol_is_refused_for_what_has_none(request_, line):
     with pytest.raises(Refusal, match=line):
-        bases(Request(short=True, **request_), CIFAR_50)
+        bases(asked(short=True, **request_), CIFAR_50)
 
 
 def test_a_short_column_says_so_and_the_paper_s_figure_is_of_another():
     whole, short = base("cifar10"), shortened(base("cifar10"))
     assert (column(whole), column(short)) == ("cifar10-LT IF 50", "cifar10-LT IF 50, 30 of 200 epochs")
     made = trial(short, "IB⇒CR", {}, {("cifar10", 50.0): 82.9})
-    assert (made.column, made.paper, made.paper_of) == (column(short), 82.9, column(whole))
+    assert (made.column, printed_of(made)) == (column(short), (82.9, column(whole)))
 
 
 # What replicates vary
@@ -141,7 +140,7 @@ def test_what_a_table_wants_alike_is_alike():
 # Recipes of the sources
 
 
-SOURCE = Request(options={"recipe": "source"})
+SOURCE = asked(recipe="source")
 
 
 def test_a_row_says_what_of_it_is_its_source_s():
@@ -165,9 +164,9 @@ def test_a_row_says_what_of_it_is_its_source_s():
 
 def test_a_source_s_protocol_is_no_short_one():
     with pytest.raises(Refusal, match="-o recipe = 'source': must be common with --short"):
-        under_recipe(replace(SOURCE, short=True), methods.bbn(shortened(base("cifar10"))))
+        under_recipe(asked(recipe="source", short=True), methods.bbn(shortened(base("cifar10"))))
 
 
 def test_an_unknown_recipe_is_refused():
     with pytest.raises(Refusal, match="common"):
-        under_recipe(Request(options={"recipe": "mine"}), methods.bbn(Config()))
+        under_recipe(asked(recipe="mine"), methods.bbn(Config()))

@@ -4,15 +4,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from helpers import planned_run, planned_space, work_of
 
 from study.execution import points
 from study.execution.ledger import Ledger
 from study.execution.points import Points
-from study.machine import Machine
 from study.plan.draft import Draft
-from study.plan.stored import Plan, PlannedSearch, PlannedSpace, Resources
+from study.plan.stored import PlannedSearch
 from study.plan.tree import Failure
-from study.space import Integer, OpenSearch, Request, Resolved, Space, Trial, Work
+from study.space import Integer, OpenSearch, Request, Resolved, Space, Trial
 
 EPOCHS, SWITCH = 6, 2
 
@@ -77,20 +77,11 @@ class Searching:
 
     def __init__(self, suggestions=range(100), trials=4, objectives=("val/top1",), early_stop=0, late=False, **changes):
         search = OpenSearch(point, {"x": 0}, trials, fresh=2, reported=("test/top1",))
-        work = Work(resolve, None, None, None, None, None, None)
-        space = Space("mini", "a title", (), {"x": Integer(0, 99)}, work, objectives=objectives, search=search)
-        self.space = PlannedSpace(
-            "mini",
-            "a title",
-            "",
-            objectives,
-            (),
-            space.domain,
-            "mini",
-            "",
-            PlannedSearch(trials, 0, 2, ("test/top1",), ("base",), early_stop),
-        )
-        plan = Plan("mine", Request(early_stop=early_stop), Machine("cpu", 1), Resources(), 1, (self.space,), (), {}, 0)
+        domain, work = {"x": Integer(0, 99)}, work_of(resolve)
+        space = Space("mini", "a title", (), domain, work, objectives, search=search)
+        own = PlannedSearch(trials, 0, 2, ("test/top1",), ("base",), early_stop)
+        self.space = planned_space("mini", objectives=objectives, domain=domain, search=own)
+        plan = planned_run([self.space], request=Request(early_stop=early_stop))
         self.draft = Draft(replace(plan, **changes), [space], ())
         self.store = Store(lambda x: 80.0 - abs(x - 2))
         self.projection, self.trained = Projection(suggestions, late), []
@@ -139,7 +130,7 @@ def test_a_plan_is_stored_with_a_point_before_the_point_is_trained():
     search = Searching()
     stages = search.points.more(1, idle=True)
     ((_, stored),) = search.store.records
-    assert [trial["label"] for trial in stored["trials"]] == ["#0"]
+    assert [trial["trial"]["called"] for trial in stored["trials"]] == ["#0"]
     assert [stage.key for stage in stages] == ["r0/2", "r0/6 0"]
 
 
@@ -255,7 +246,7 @@ def test_a_point_below_the_median_of_at_least_five_is_stopped_at_its_rung():
     assert [label for label, was in stopped.items() if was] == ["#5", "#7", "#8"]
     for label in ("#5", "#7", "#8"):
         trial = search.trials[label]
-        assert (trial.epochs, trial.rung, trial.ends) == (RUNG, 0, (f"r0/{RUNG} {trial.axes['x']}",))
+        assert (trial.epochs, trial.rung, trial.ends) == (RUNG, 0, (f"r0/{RUNG} {trial.trial.axes['x']}",))
         assert (trial.name, 0, trial.ends[0]) in search.projection.shown
     for label in ("#0", "#4", "#6"):
         assert search.trials[label].epochs == EPOCHS

@@ -9,18 +9,16 @@ from itertools import count
 import optuna
 import pytest
 import sqlalchemy.exc
-from helpers import exporter
+from helpers import exporter, planned, planned_run, planned_space, work_of
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from study.execution.ledger import Ledger
 from study.execution.projection import Projection, Services
-from study.machine import Machine
 from study.plan.draft import Draft
-from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
 from study.plan.tree import Failure
 from study.search.studies import Search
-from study.space import Choice, Request, Resolved, Space, Trial, Work
+from study.space import Choice, Resolved, Space, Trial
 from study.store.states import Store
 from study.tracking.runs import Tracker
 
@@ -41,6 +39,10 @@ def recipe(switch, seed):
     for epoch in epochs:
         keys.append(name(f"{keys[-1]} {epoch}"))
     return Resolved({}, tuple({"sampler": epoch} for epoch in epochs), tuple(keys))
+
+
+def recipe_ends(switch):
+    return tuple(recipe(switch, seed).keys[-1] for seed in range(2))
 
 
 def top1(key):
@@ -68,44 +70,19 @@ class Run:
         self.recipes = {
             (f"table9/IB⇒{switch} (digits)", seed): recipe(switch, seed) for switch in SAMPLERS for seed in range(2)
         }
-        self.work = Work(
-            lambda config, seed, _machine: recipe(config["switch"], seed),
-            None,
-            None,
-            None,
-            lambda _config, _number, _machine: {},
-            exporter,
-            None,
-        )
+        self.work = work_of(lambda config, seed, _machine: recipe(config["switch"], seed), exporter=exporter)
         made = [Trial(f"IB⇒{switch}", "digits", {"switch": switch}, {"switch": switch}) for switch in SAMPLERS]
-        self.space = Space("table9", "a title", tuple(made), DOMAIN, self.work)
-        trials = tuple(
-            PlannedTrial(
-                "table9",
-                trial.label,
-                trial.row,
-                "digits",
-                trial.config,
-                trial.axes,
-                None,
-                "",
-                3,
-                tuple(recipe(trial.axes["switch"], seed).keys[-1] for seed in range(2)),
-                "test/top1",
-            )
-            for trial in made
-        )
-        space = PlannedSpace("table9", "a title", "", ("test/top1",), (), DOMAIN, "table9", "")
-        self.plan = Plan(
-            f"run-{next(names)}",
-            Request(),
-            Machine("cpu", 1),
-            Resources(),
-            2,
-            (space,),
+        self.space = Space("table9", "a title", tuple(made), DOMAIN, self.work, ("test/top1",))
+        trials = [
+            planned("table9", f"IB⇒{switch}", config=axes, axes=axes, ends=recipe_ends(switch), epochs=3)
+            for switch, axes in ((switch, {"switch": switch}) for switch in SAMPLERS)
+        ]
+        self.plan = planned_run(
+            [planned_space(domain=DOMAIN)],
             trials,
-            {},
-            8,
+            f"run-{next(names)}",
+            replicates=2,
+            epochs_needed=8,
             created="2020-02-02T02:02:02.020+00:00",
         )
 
@@ -405,7 +382,7 @@ def test_what_optuna_can_never_take_is_a_mistake_of_ours_and_no_outage(run, monk
 
 def test_a_plan_of_another_objective_is_told_that(run):
     (space,) = run.plan.spaces
-    trials = tuple(replace(trial, measure="lr") for trial in run.plan.trials)
+    trials = tuple(replace(each, trial=replace(each.trial, measure="lr")) for each in run.plan.trials)
     run.plan = replace(run.plan, spaces=(replace(space, objectives=("lr",)),), trials=trials)
     projection = run.driver()
     run.train()

@@ -5,14 +5,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from helpers import CELLS, MORE, OWN, VALUES, beginnings, draft, searched, stored
+from helpers import CELLS, MORE, OWN, VALUES, asked, beginnings, draft, searched, stored
 
 from study.errors import Refusal
 from study.execution import driver
 from study.machine import Machine
 from study.plan import drafting, growth, tree
 from study.plan.draft import FRESH, cut
-from study.space import Request
 
 
 def test_every_replicate_of_every_trial_has_a_recipe_and_its_end_in_the_plan(small_space):
@@ -42,15 +41,15 @@ def test_a_trial_has_its_own_measure_provenance_and_least_number_of_replicates(s
     for replicates, expected in ((2, [2, 4]), (5, [5, 5])):
         plan = stored(draft(str(path), replicates=replicates))
         assert [len(trial.ends) for trial in plan.trials] == expected
-        assert [trial.measure for trial in plan.trials] == ["test/top1", "tau_normalised/top1"]
-        assert [trial.provenance for trial in plan.trials] == ["", "*"]
+        assert [trial.trial.measure for trial in plan.trials] == ["test/top1", "tau_normalised/top1"]
+        assert [trial.trial.printed and trial.trial.printed.provenance for trial in plan.trials] == [None, "*"]
         assert plan.replicates == replicates
         assert growth.redraft(plan).plan == plan
 
 
 def test_each_replicate_s_seeds_stand_in_the_plan_in_words(small_space):
     whole = draft(small_space(cells=CELLS), replicates=3)
-    subsets = draft(small_space(cells=CELLS), replicates=3, request=Request(vary=("subset",)))
+    subsets = draft(small_space(cells=CELLS), replicates=3, request=asked(vary=("subset",)))
     for drawn, moving in ((whole, {"split", "subset", "training seed"}), (subsets, {"subset"})):
         for trial in stored(drawn).trials:
             assert list(trial.seeds) == [
@@ -62,7 +61,7 @@ def test_each_replicate_s_seeds_stand_in_the_plan_in_words(small_space):
 
 
 def test_crossed_replicates_are_nine_by_default_and_every_pair(small_space):
-    drawn = draft(small_space(cells=CELLS), replicates=None, request=Request(vary=("crossed",)))
+    drawn = draft(small_space(cells=CELLS), replicates=None, request=asked(vary=("crossed",)))
     assert drawn.plan.replicates == 9
     for trial in drawn.plan.trials:
         assert len({*trial.ends}) == len(trial.ends) == 9
@@ -75,13 +74,13 @@ def test_crossed_replicates_are_nine_by_default_and_every_pair(small_space):
 def test_crossed_replicates_must_be_a_square(small_space, replicates, instead):
     words = f"--seeds = {replicates}: must be a square with --vary crossed, such as {instead}"
     with pytest.raises(Refusal, match=words):
-        draft(small_space(cells=CELLS), replicates=replicates, request=Request(vary=("crossed",)))
-    drawn = draft(small_space(cells=CELLS), replicates=instead, request=Request(vary=("crossed",)))
+        draft(small_space(cells=CELLS), replicates=replicates, request=asked(vary=("crossed",)))
+    drawn = draft(small_space(cells=CELLS), replicates=instead, request=asked(vary=("crossed",)))
     assert {len(trial.ends) for trial in drawn.plan.trials} == {instead}
 
 
 def test_what_all_leaves_out_of_a_crossing_says_why():
-    drawn = draft("all", replicates=None, request=Request(vary=("crossed",)))
+    drawn = draft("all", replicates=None, request=asked(vary=("crossed",)))
     assert drawn.left_out["table8"].startswith("--vary = 'crossed': must be seed or all: ")
     assert "table9" in {space.name for space in drawn.plan.spaces}
 
@@ -95,7 +94,7 @@ def test_a_name_by_default_says_what_is_run(small_space):
         draft(space, replicates=3),
         draft(space, machine=Machine("cpu", 2)),
         draft(space, machine=Machine("cuda", 1)),
-        draft(space, request=Request(imbalance=(10.0,))),
+        draft(space, request=asked(imbalance=(10.0,))),
         draft(small_space(cells=MORE)),
     ]
     assert len({run, *(other.plan.run for other in others)}) == 6
@@ -112,7 +111,7 @@ def test_a_name_by_default_says_what_is_run(small_space):
     ],
 )
 def test_a_run_wants_a_gpu_if_any_of_its_configurations_does(references, data, wanted):
-    assert drafting.wants_gpu(references, Request(data=data)) == wanted
+    assert drafting.call(references, asked(data=data)).wants_gpu == wanted
 
 
 def test_a_space_is_planned_once(small_space):
@@ -161,7 +160,7 @@ def test_points_of_a_search_are_numbered_and_share_their_beginnings():
     (space,) = drawn.plan.spaces
     points = [drawn.add_point(space, values) for values in VALUES]
     assert [point.label for point in points] == ["#0", "#1", "#2", "#3"]
-    assert [point.measure for point in points] == ["val/top1"] * 4
+    assert [point.trial.measure for point in points] == ["val/top1"] * 4
     assert drawn.plan.points(space) == points
     assert drawn.plan.epochs_needed == len(tree.nodes(drawn.recipes.values())) < 2 * 4 * points[0].epochs
     assert drawn.find("sampler_search/#2") == points[2]
@@ -175,9 +174,9 @@ def test_a_champion_is_the_point_again_under_seeds_that_no_point_saw():
     (space,) = drawn.plan.spaces
     point = drawn.add_point(space, VALUES[0])
     champion = drawn.add_champion(space, point)
-    assert (champion.label, champion.champion_of, champion.config) == ("champion #0", "#0", point.config)
+    assert (champion.label, champion.champion_of, champion.trial.config) == ("champion #0", "#0", point.trial.config)
     assert list(champion.by_replicate) == [FRESH, FRESH + 1, FRESH + 2]
-    assert champion.measure == "test/top1"
+    assert champion.trial.measure == "test/top1"
     assert len({*champion.ends, *point.ends}) == 4
     assert drawn.plan.points(space) == [point]
     assert drawn.plan.epochs_needed == 4 * point.epochs
@@ -217,9 +216,9 @@ def test_a_point_with_a_rung_is_trained_to_it_and_judged():
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request(trials=5), "--trials = 5: it is for an open search, and table9 lists its trials"),
-        (Request(objectives=("few",)), "--objectives = 'few': it is for an open search"),
-        (Request(early_stop=5), "--early-stop = 5: it is for an open search"),
+        (asked(trials=5), "--trials = 5: it is for an open search, and table9 lists its trials"),
+        (asked(objectives=("few",)), "--objectives = 'few': it is for an open search"),
+        (asked(early_stop=5), "--early-stop = 5: it is for an open search"),
     ],
 )
 def test_what_is_for_searches_is_refused_for_a_table(request_, message):
@@ -229,13 +228,13 @@ def test_what_is_for_searches_is_refused_for_a_table(request_, message):
 
 @pytest.mark.parametrize("references", [("sampler_search",), ("table9", "sampler_search")])
 def test_the_points_of_a_search_are_not_crossed(references):
-    request = Request(vary=("crossed",))
+    request = asked(vary=("crossed",))
     with pytest.raises(Refusal, match="--vary = 'crossed': must be seed, subset, split or all for sampler_search"):
         draft(*references, replicates=4, request=request)
 
 
 def test_points_and_champions_have_the_seeds_that_vary():
-    drawn = draft("sampler_search", replicates=2, request=Request(trials=2, vary=("seed",)))
+    drawn = draft("sampler_search", replicates=2, request=asked(trials=2, vary=("seed",)))
     (space,) = drawn.plan.spaces
     point = drawn.add_point(space, VALUES[0])
     champion = drawn.add_champion(space, point)
@@ -257,8 +256,8 @@ def test_by_default_a_search_has_one_replicate_and_anything_else_three(small_spa
 
 def test_an_option_of_a_space_that_is_left_out_counts_and_is_not_stored():
     """A resumed run has no such space, and would refuse it."""
-    request = Request(data=("imagenet-lt",), options={"irregularity": "1", "recipe": "source"})
+    request = asked(data=("imagenet-lt",), options={"irregularity": "1", "recipe": "source"})
     drawn = draft("all", request=request, replicates=1)
     assert "table10" in drawn.left_out
-    assert drawn.plan.request.options == {"recipe": "source"}
+    assert drawn.plan.request.options == {"data": ("imagenet-lt",), "recipe": "source"}
     assert growth.redraft(stored(drawn)).plan.digest == drawn.plan.digest

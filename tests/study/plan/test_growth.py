@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import CELLS, MORE, OWN, VALUES, beginnings, draft, schedules, searched, stored
+from helpers import CELLS, MORE, OWN, VALUES, asked, beginnings, draft, schedules, searched, stored
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from study.errors import Refusal
 from study.machine import Machine
 from study.plan import growth, tree
-from study.space import Integer, Request
+from study.space import Integer
 
 
 def test_a_run_grows_past_what_a_trial_needs_at_least(small_space):
@@ -127,7 +127,7 @@ def test_a_run_grows_by_replicates_cells_and_spaces_and_what_it_holds_stays(smal
             lambda small: draft(small(cells=CELLS), machine=Machine("cpu", 1, "bf16", ranks=2)),
             "--ranks-per-trial 2 instead of 1; --precision bf16 instead of auto",
         ),
-        (lambda small: draft(small(cells=CELLS), request=Request(imbalance=(10.0,))), "no small/IB⇒IB"),
+        (lambda small: draft(small(cells=CELLS), request=asked(imbalance=(10.0,))), "no small/IB⇒IB"),
     ],
     ids=["fewer replicates", "a missing cell", "a missing space", "another machine", "other arithmetic", "other data"],
 )
@@ -140,7 +140,7 @@ def test_what_is_not_a_superset_is_refused_with_the_difference(small_space, chan
 
 
 def varied(path, replicates, *vary):
-    return draft(path, replicates=replicates, request=Request(vary=vary))
+    return draft(path, replicates=replicates, request=asked(vary=vary))
 
 
 def test_crossed_replicates_grow_to_the_next_square_and_keep_what_they_have(small_space):

@@ -98,8 +98,8 @@ def test_columns_of_one_answer_share_a_line():
 
 
 def test_champions_of_a_search_have_a_line_of_their_own():
-    point = replace(trial(split="0", training_seed="0"), label="#3")
-    champion = replace(trial(split="0", training_seed=["1000", "1001", "1002"]), label="champion #3", champion_of="#3")
+    point = trial(split="0", training_seed="0")
+    champion = replace(trial(split="0", training_seed=["1000", "1001", "1002"]), champion_of="#3")
     assert lines([point], searched=True) == ["One replicate: split 0, training seed 0."]
     assert lines([point, champion], searched=True) == [
         "Points: One replicate: split 0, training seed 0.",

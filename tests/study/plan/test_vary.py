@@ -195,28 +195,28 @@ OWN = """
 from dataclasses import replace
 
 from search_spaces import table7
+from study.space import Request
 
 
 def space(request):
-    return replace(table7.space({request}), name="own")
+    return replace(table7.space({request}), name="own", options={options})
 """
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--vary subset", "own: --vary = 'subset': must be left out: its function does not use request.vary"),
-        ("--vary crossed", "own: --vary = 'crossed': must be left out: its function does not use request.vary"),
-        ("--vary seed --vary split", "own: --vary = 'seed': must be left out"),
+        ("--vary subset", "--vary = ('subset',): must be left out: own does not know it"),
+        ("--vary crossed", "--vary = ('crossed',): must be left out: own does not know it"),
+        ("--vary seed --vary split", "--vary = ('seed', 'split'): must be left out: own does not know it"),
     ],
 )
 def test_a_space_that_does_not_look_at_it_refuses(study: Study, tmp_path: Path, arguments: str, words: str) -> None:
-    fixed = 'replace(request, vary=("split",))'
-    deaf = tmp_path / "own.py"
-    deaf.write_text(OWN.format(request=fixed))
-    assert str(study("run", str(deaf), *arguments.split(), "--dry-run", code=2).exception).startswith(words)
-    deaf.write_text(OWN.format(request="request"))
-    study("run", str(deaf), *arguments.split(), "--dry-run")
+    own = tmp_path / "own.py"
+    own.write_text(OWN.format(request='Request({"vary": ("split",)})', options="()"))
+    assert str(study("run", str(own), *arguments.split(), "--dry-run", code=2).exception) == words
+    own.write_text(OWN.format(request="request", options="table7.space(request).options"))
+    study("run", str(own), *arguments.split(), "--dry-run")
 
 
 def test_a_search_says_what_its_points_and_champions_will_vary(study: Study) -> None:

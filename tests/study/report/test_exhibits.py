@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.report.exhibits import Cell, Figure, Printed, Statistic, Table
+from study.report.exhibits import Cell, Figure, Statistic, Table
+from study.space import Printed
 
 values = st.dictionaries(st.integers(0, 9), st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=6)
 
@@ -26,9 +27,9 @@ def test_a_cell_is_the_mean_and_std_of_what_is_finite(values):
     [
         (Cell({0: 80.0, 3: 81.0, 4: 82.0}), "81.0 ± 1.0"),
         (Cell({7: 80.25}), "80.2"),
-        (Cell({0: 0.171, 1: 0.173}, digits=3), "0.172 ± 0.001"),
+        (Cell({0: 0.171, 1: 0.173}, decimals=3), "0.172 ± 0.001"),
         (Cell(), "–"),
-        (Cell(statistic=Statistic(0.1716, 10), digits=3), "0.172"),
+        (Cell(statistic=Statistic(0.1716, 10), decimals=3), "0.172"),
         (Cell(printed=Printed(37.7, "†")), "–"),
     ],
 )

@@ -1,10 +1,11 @@
 import pytest
 from helpers import all_of, cell, header, nine, results, top1
 
+from search_spaces.shared.protocol import PAPER
 from study.report import grids
-from study.report.exhibits import Cell, Figure, Printed, Statistic, Table
+from study.report.exhibits import Cell, Statistic, Table
 from study.report.statistics import Difference, Estimate
-from study.space import Contrast
+from study.space import Contrast, Printed
 
 
 def shown(table):
@@ -73,21 +74,6 @@ def test_nothing_is_said_of_values_inside_nor_of_rows_that_are_not_shown():
     assert at_edges((cell("IB", "CR"), {})) == [], "nothing has been chosen yet"
 
 
-def test_by_shot_has_a_dash_for_a_split_without_classes_and_the_paper_s_figures_where_it_has_some():
-    trials = [cell("IB", "CR", replicates=1, paper=82.9, paper_of="cifar10"), cell("IB", "IB", replicates=1)]
-    found = results(trials, {trials[0].ends[0]: top1(80.0, many=90.0, few=10.0)})
-    table = grids.by_shot(found, "digits", lambda trial: (1.0, 2.0, float(trial.paper)))
-    assert shown(table) == [
-        ["Method", "Many-shot", "Medium-shot", "Few-shot", "All"],
-        ["IB⇒CR", "90.0", "–", "10.0", "80.0"],
-        ["IB⇒IB", "–", "–", "–", "–"],
-    ]
-    assert [entry.printed for entry in table.rows[0][1:]] == [
-        Printed(figure, of="cifar10") for figure in (1.0, 2.0, 82.9, 82.9)
-    ]
-    assert {entry.printed for entry in table.rows[1][1:]} == {None}
-
-
 def test_a_printed_row_stands_in_each_column_beside_the_paper_s_own():
     trials = [
         cell("IB", "CR", paper=82.9, paper_of=of, dataset=name)
@@ -111,7 +97,7 @@ def test_the_default_has_shots_and_the_best_epoch_apart_in_one_column():
     assert head == ["", "digits", "many", "medium", "few", "best epoch (selected on test)"]
     assert first == ["IB⇒IB", "51.0 ± 1.4", "85.0 ± 7.1", "–", "–", "65.0 ± 7.1"]
     assert second == ["IB⇒CB", "61.0", "–", "–", "10.0", "61.0"]
-    assert others == [[trial.row, "–", "–", "–", "–", "–"] for trial in trials[2:]]
+    assert others == [[trial.trial.row, "–", "–", "–", "–", "–"] for trial in trials[2:]]
 
 
 def test_shots_are_of_the_images_of_the_trial_s_own_measure():
@@ -120,11 +106,10 @@ def test_shots_are_of_the_images_of_the_trial_s_own_measure():
     assert shown(grids.default(found)[0])[1] == ["IB⇒CR", "50.0", "90.0", "–", "–", "50.0"]
 
 
-def test_the_default_of_several_columns_has_their_heat_maps():
+def test_the_default_of_several_columns_has_neither_splits_nor_the_best_epoch():
     trials = [*nine(), *nine(dataset="cifar10")]
-    table, *figures = grids.default(results(trials, all_of(trials)))
+    (table,) = grids.default(results(trials, all_of(trials)))
     assert table.head == ["", "digits", "cifar10"]
-    assert [type(figure) for figure in figures] == [Figure, Figure]
 
 
 CONTRAST = Contrast("IB⇒CR", "IB⇒IB")
@@ -175,10 +160,10 @@ def test_differences_from_the_paper_are_those_on_its_own_data():
         [
             ["CE", Cell({0: 81.0, 1: 83.0}, own), Cell({0: 81.0}, other), Cell({0: 9.0})],
             ["Focal", Cell({}, own), Cell({0: 81.0}, other), None],
-            ["BBN", Cell({4: 79.5}, own, digits=2), "text", None],
+            ["BBN", Cell({4: 79.5}, own, decimals=2), "text", None],
         ],
     )
-    found = grids.from_paper(table)
+    found = grids.from_source(table, PAPER)
     assert found.title == "Table 1: difference from the paper"
     assert shown(found) == [["", "cifar10"], ["CE", "+2.0 [-10.7, +14.7]"], ["BBN", "-0.50"]]
     assert "Paper: n = 1 or unstated." in found.notes[0]
@@ -189,11 +174,11 @@ def test_differences_from_the_paper_keep_all_that_names_a_row():
     rows = [["IB", "1", way, Cell({0: 81.0 + n}, own)] for n, way in enumerate(("fixed", "joint"))]
     statistic = Cell(printed=own, statistic=Statistic(0.5, 3))
     table = Table("t", ["first", "S", "way", "cifar10"], [*rows, ["IB", "1", "none", statistic]], labels=3)
-    found = grids.from_paper(table)
+    found = grids.from_source(table, PAPER)
     assert shown(found) == [list(table.head), ["IB", "1", "fixed", "+1.0"], ["IB", "1", "joint", "+2.0"]]
     assert found.labels == 3
 
 
 @pytest.mark.parametrize("printed", [None, Printed(80.0, of="cifar10"), Printed(80.0, comparable=False)])
 def test_without_the_paper_s_data_and_formula_there_are_none(printed):
-    assert grids.from_paper(Table("t", ["", "digits"], [["CE", Cell({0: 81.0}, printed)]])) is None
+    assert grids.from_source(Table("t", ["", "digits"], [["CE", Cell({0: 81.0}, printed)]]), PAPER) is None

@@ -2,8 +2,10 @@ import base64
 import re
 from html.parser import HTMLParser
 
-from study.report.exhibits import Cell, Figure, Printed, Table
+from search_spaces.shared.protocol import PAPER
+from study.report.exhibits import Cell, Figure, Table
 from study.report.html import figure_html, page, table_html
+from study.space import Printed
 
 VOID = {"meta", "img", "link", "br", "hr"}
 
@@ -45,7 +47,7 @@ TABLE = Table(
 
 
 def test_a_table_has_a_caption_scopes_and_nothing_unescaped():
-    found = checked(table_html(TABLE))
+    found = checked(table_html(TABLE, PAPER))
     assert {"table", "caption", "thead", "tbody", "th", "td"} <= set(found.seen)
     assert "script" not in found.seen
     assert [w for w in found.words if w] == [
@@ -66,8 +68,8 @@ def test_a_table_has_a_caption_scopes_and_nothing_unescaped():
         "Mean ± std over n = 2 replicates.",
         "Paper: n = 1 or unstated; † copied by the paper from its source.",
     ]
-    assert table_html(TABLE).count('scope="col"') == 4
-    assert table_html(TABLE).count('scope="row"') == 2
+    assert table_html(TABLE, PAPER).count('scope="col"') == 4
+    assert table_html(TABLE, PAPER).count('scope="row"') == 2
 
 
 def test_a_figure_is_inside_the_page():
@@ -82,7 +84,9 @@ def test_a_figure_is_inside_the_page():
 
 
 def test_a_page_is_whole_and_asks_for_nothing():
-    html = page("table9-0 <x>", [("Table 9", ["Not the paper's data: digits."], table_html(TABLE))], ["commit c0"])
+    html = page(
+        "table9-0 <x>", [("Table 9", ["Not the paper's data: digits."], table_html(TABLE, PAPER))], ["commit c0"]
+    )
     found = checked(html)
     assert html.startswith("<!doctype html>")
     assert {"html", "head", "meta", "title", "style", "body", "h1", "h2", "footer"} <= set(found.seen)

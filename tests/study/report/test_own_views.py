@@ -6,18 +6,13 @@ from helpers import nine, plan, table_of, top1
 from study.report.report import Report
 
 VIEW = """
-from dataclasses import replace
-
-from search_spaces import table9
-from study.report.exhibits import Figure, Printed, Cell, Table
+from search_spaces.table9 import space
+from study.report.exhibits import Cell, Figure, Table
+from study.space import Printed
 
 
 def view(results):
     {body}
-
-
-def space(request):
-    return replace(table9.space(request), view=view)
 """
 
 SHOWN = """
@@ -55,8 +50,8 @@ def test_a_space_s_own_view_is_shown_with_its_hypotheses_behind_the_tables(tmp_p
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return results['no', 'such cell']", "it raised KeyError: ('no', 'such cell') (mine.py, line 9)"),
-        ("raise ValueError('no\\nway')", "it raised ValueError: no way (mine.py, line 9)"),
+        ("return results['no', 'such cell']", "it raised KeyError: ('no', 'such cell') (mine.py, line 8)"),
+        ("raise ValueError('no\\nway')", "it raised ValueError: no way (mine.py, line 8)"),
     ],
 )
 def test_a_view_that_raises_gives_way_to_the_default_and_says_so(tmp_path, body, said):

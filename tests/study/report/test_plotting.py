@@ -1,23 +1,15 @@
 import numpy as np
 import pytest
-from helpers import SAMPLERS, all_of, cell, nine, results
+from helpers import drawn_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure as Canvas
 
 from study.report import plotting
 
 few = settings(max_examples=20, deadline=None)
 curve = st.lists(st.none() | st.floats(0, 100), max_size=6)
 runs = st.dictionaries(st.integers(0, 4), curve, max_size=4)
-
-
-def drawn(figure):
-    canvas = Canvas(figsize=figure.size, layout="constrained")
-    figure.draw(canvas)
-    canvas.draw_without_rendering()
-    return canvas
 
 
 def legend_of(canvas):
@@ -42,7 +34,7 @@ def test_a_curve_is_the_mean_over_the_replicates_that_measured_an_epoch(series):
         return
     assert list(figure.head) == ["series", "epoch", "n", "mean of top-1 in %", "std"]
     assert [tuple(row) for row in figure.rows] == expected
-    canvas = drawn(figure)
+    canvas = drawn_on(figure)
     (axis,) = canvas.axes
     lines = {tuple(line.get_xdata()): line.get_ydata() for line in axis.lines}
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "top-1 in %")
@@ -60,7 +52,7 @@ def test_panels_share_their_axes_their_legend_and_the_style_of_a_series():
         "(d) lr = 0.001": {"head": {0: [1.0, 2.0]}},
     }
     figure = plotting.panels("figure6", "t", "c", sets, y="accuracy in %", marks={"switch": 1})
-    canvas = drawn(figure)
+    canvas = drawn_on(figure)
     shown = [axis for axis in canvas.axes if axis.get_visible()]
     assert [axis.get_title() for axis in shown] == ["(a) lr = 0.1", "(b) lr = 0.01", "(d) lr = 0.001"]
     assert len({axis.get_ylim() for axis in shown}) == len({axis.get_xlim() for axis in shown}) == 1
@@ -74,7 +66,7 @@ def test_panels_share_their_axes_their_legend_and_the_style_of_a_series():
 
 def test_a_band_is_one_std_wide_and_absent_for_one_replicate():
     def bands(own):
-        (axis,) = drawn(plotting.curves("f", "t", "c", {"IB": own}, y="y")).axes
+        (axis,) = drawn_on(plotting.curves("f", "t", "c", {"IB": own}, y="y")).axes
         return [collection.get_datalim(axis.transData).intervaly for collection in axis.collections]
 
     assert bands({0: [1.0, 2.0]}) == []
@@ -85,7 +77,7 @@ def test_a_band_is_one_std_wide_and_absent_for_one_replicate():
 def test_what_there_is_fits_in_a_column_with_many_long_names():
     series = {f"a method with a long name, number {n}": {0: [1.0, 2.0]} for n in range(9)}
     figure = plotting.curves("f", "t", "c", series, y="y")
-    canvas = drawn(figure)
+    canvas = drawn_on(figure)
     (legend,) = canvas.legends
     box = legend.get_window_extent()
     assert box.x0 >= 0
@@ -103,41 +95,6 @@ def test_no_two_of_fourteen_series_look_the_same_even_without_colour():
     assert len({(s["marker"], str(s["linestyle"]), s["fillstyle"]) for s in styles}) == 14
     assert len({s["color"] for s in styles}) == 7
     assert all(luminance(s["color"]) < 0.5 for s in styles)  # seen on white
-
-
-def test_a_heat_map_a_column_shows_every_mean():
-    trials = [*nine(), *nine(dataset="cifar10")]
-    figures = plotting.heat_maps(results(trials, all_of(trials)))
-    assert [figure.name for figure in figures] == ["combinations-digits", "combinations-cifar10"]
-    assert [list(row) for row in figures[0].rows] == [[a, b, 3, 51.0, 1.0] for a in SAMPLERS for b in SAMPLERS]
-    (axis,) = drawn(figures[0]).axes
-    assert [text.get_text() for text in axis.texts] == ["51.0 ± 1.0"] * 9
-    assert [label.get_text() for label in axis.get_xticklabels()] == list(SAMPLERS)
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("switch sampler", "first sampler")
-    assert "n = 3 replicates" in figures[0].caption
-    assert [figure.name for figure in plotting.heat_maps(results(nine(), all_of(nine())))] == ["combinations"]
-
-
-@pytest.mark.parametrize(
-    "trials",
-    [
-        [cell("IB", switch) for switch in SAMPLERS],
-        [cell(first, "CR") for first in SAMPLERS],
-        nine()[:8],
-        [],
-    ],
-    ids=["one first sampler", "one switch sampler", "a cell is missing", "nothing"],
-)
-def test_what_is_no_square_has_no_heat_map(trials):
-    assert plotting.heat_maps(results(trials, all_of(trials))) == []
-
-
-def test_a_square_that_is_not_all_there_or_hides_a_dimension_has_no_heat_map():
-    trials = nine()
-    assert plotting.heat_maps(results(trials, all_of(trials[:8]))) == []
-    more = [*trials, cell("IB", "CR", then="5 CB")]
-    more[-1] = type(more[-1])(**{**more[-1].__dict__, "row": "IB⇒CB⇒CR", "label": "another"})
-    assert plotting.heat_maps(results(more, all_of(more))) == []
 
 
 @pytest.mark.parametrize(

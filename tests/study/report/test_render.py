@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search_spaces.shared.protocol import PAPER
 from study.report import render
-from study.report.exhibits import Cell, Figure, Printed, Statistic, Table
+from study.report.exhibits import Cell, Figure, Statistic, Table
+from study.space import Printed
 
 TABLE = Table(
     "Table 3: top-1 in %",
@@ -44,7 +46,7 @@ tables = st.integers(1, 4).flatmap(
 
 
 def test_the_paper_s_figures_stand_in_a_column_beside_ours():
-    head, body = render.flat(TABLE)
+    head, body = render.flat(TABLE, PAPER)
     assert head == ["Method", "ResNet-50", "paper", "what"]
     assert body == [
         ["CE", "42.0 ± 1.4", "41.6†", "one stage"],
@@ -64,19 +66,19 @@ def test_the_paper_s_figures_stand_in_a_column_beside_ours():
 )
 def test_figures_of_another_data_set_are_said_to_be_so(of, head):
     rows = [["x", Cell({0: 1.0}, Printed(1.0, of=each))] for each in of]
-    assert render.flat(Table("t", ["", "digits"], rows))[0] == ["", "digits", head]
+    assert render.flat(Table("t", ["", "digits"], rows), PAPER)[0] == ["", "digits", head]
 
 
 @settings(deadline=None)
 @given(table=tables)
 def test_every_form_of_any_table_has_all_its_entries(table):
-    head, body = render.flat(table)
+    head, body = render.flat(table, PAPER)
     assert {len(line) for line in body} <= {len(head)}
-    assert json.loads(json.dumps(render.table_json(table), allow_nan=False))["head"] == table.head
-    assert render.text(table).strip() or not table.title.strip()
-    bars = [line for line in render.markdown(table).splitlines() if line.startswith("| ")]
+    assert json.loads(json.dumps(render.table_json(table, PAPER), allow_nan=False))["head"] == table.head
+    assert render.text(table, PAPER).strip() or not table.title.strip()
+    bars = [line for line in render.markdown(table, PAPER).splitlines() if line.startswith("| ")]
     assert len(bars) >= 2 + len(body)
-    lines = list(csv.DictReader(io.StringIO(render.table_csv([("s", table)]), newline="")))
+    lines = list(csv.DictReader(io.StringIO(render.table_csv([("s", table)], PAPER), newline="")))
     cells = [entry for row in table.rows for entry in row[1:] if isinstance(entry, Cell)]
     assert sorted(float(line["value"]) for line in lines if line["value"]) == sorted(
         value for cell in cells for value in cell.values.values()
@@ -84,17 +86,17 @@ def test_every_form_of_any_table_has_all_its_entries(table):
 
 
 def test_notes_say_n_and_where_printed_figures_are_from():
-    assert render.notes(TABLE) == [
+    assert render.notes(TABLE, PAPER) == [
         "A note.",
         "Mean ± std over n = 1 to 2 replicates.",
         "Paper: n = 1 or unstated; † copied by the paper from its source; * run again by the paper.",
     ]
-    assert render.notes(Table("t", ["", "a"], [["x", Cell({0: 1.0})]])) == ["n = 1 replicate."]
-    assert render.notes(Table("t", ["", "a"], [["x", Cell()], ["y", "text"]])) == []
+    assert render.notes(Table("t", ["", "a"], [["x", Cell({0: 1.0})]]), PAPER) == ["n = 1 replicate."]
+    assert render.notes(Table("t", ["", "a"], [["x", Cell()], ["y", "text"]]), PAPER) == []
 
 
 def test_a_table_of_markdown_escapes_bars_and_puts_numbers_to_the_right():
-    lines = render.markdown(TABLE).splitlines()
+    lines = render.markdown(TABLE, PAPER).splitlines()
     assert lines[:5] == [
         "### Table 3: top-1 in %",
         "",
@@ -103,22 +105,22 @@ def test_a_table_of_markdown_escapes_bars_and_puts_numbers_to_the_right():
         "| CE | 42.0 ± 1.4 | 41.6† | one stage |",
     ]
     assert "| BBN | 45.0 | 45.9* | a \\| b |" in lines
-    assert render.markdown(TABLE, below=TABLE.title).startswith("| Method |")
+    assert render.markdown(TABLE, PAPER, below=TABLE.title).startswith("| Method |")
 
 
 def test_a_table_in_a_terminal_is_never_cut_off():
     wide = Table(
         "t", ["", *(f"column {n} of a long name" for n in range(30))], [["x", *(Cell({0: 1.0, 1: 2.0}),) * 30]]
     )
-    text = render.text(wide)
+    text = render.text(wide, PAPER)
     assert text.count("1.5 ± 0.7") == 30
     assert "…" not in text
-    assert render.text(TABLE).startswith("Table 3: top-1 in %\n")
-    assert "Table 3" not in render.text(TABLE, below=TABLE.title)
+    assert render.text(TABLE, PAPER).startswith("Table 3: top-1 in %\n")
+    assert "Table 3" not in render.text(TABLE, PAPER, below=TABLE.title)
 
 
 def test_csv_has_a_line_a_value_and_one_for_what_is_printed_or_said_alone():
-    lines = list(csv.DictReader(io.StringIO(render.table_csv([("table3", TABLE)]))))
+    lines = list(csv.DictReader(io.StringIO(render.table_csv([("table3", TABLE)], PAPER))))
     names = ("row", "replicate", "n", "value", "text", "paper", "provenance")
     assert [tuple(line[name] for name in names) for line in lines] == [
         ("CE", "0", "2", "41.0", "", "41.6", "†"),
@@ -137,7 +139,7 @@ def test_csv_has_a_line_a_value_and_one_for_what_is_printed_or_said_alone():
 
 
 def test_json_has_the_values_by_replicate_beside_the_paper_s_figure():
-    record = render.table_json(TABLE)
+    record = render.table_json(TABLE, PAPER)
     assert record["rows"][0] == [
         "CE",
         {
@@ -156,16 +158,20 @@ def test_json_has_the_values_by_replicate_beside_the_paper_s_figure():
 
 def test_a_statistic_over_runs_has_their_number_and_no_replicate_mean_or_spread():
     runs = dict.fromkeys(range(10), 0.8)
-    table = Table("t", ["", "accuracy", "bias²"], [["BBN", Cell(runs, digits=3), Cell(statistic=Statistic(0.03, 10))]])
-    assert render.notes(table) == ["Mean ± std over n = 10 replicates."]
-    *_, line = csv.DictReader(io.StringIO(render.table_csv([("table13", table)])))
+    table = Table(
+        "t", ["", "accuracy", "bias²"], [["BBN", Cell(runs, decimals=3), Cell(statistic=Statistic(0.03, 10))]]
+    )
+    assert render.notes(table, PAPER) == ["Mean ± std over n = 10 replicates."]
+    *_, line = csv.DictReader(io.StringIO(render.table_csv([("table13", table)], PAPER)))
     assert (line["column"], line["replicate"], line["n"], line["value"]) == ("bias²", "", "10", "0.03")
-    assert render.table_json(table)["rows"][0][2] == {"statistic": 0.03, "n": 10}
+    assert render.table_json(table, PAPER)["rows"][0][2] == {"statistic": 0.03, "n": 10}
 
 
 def test_a_row_that_several_columns_name_is_called_by_all_of_them():
     rows = [["IB", way, cross, Cell({0: 1.0})] for way, cross in (("CB", "X"), ("CB", ""), ("CR", None))]
-    lines = csv.DictReader(io.StringIO(render.table_csv([("table11", Table("t", ["a", "b", "c", "d"], rows, (), 3))])))
+    lines = csv.DictReader(
+        io.StringIO(render.table_csv([("table11", Table("t", ["a", "b", "c", "d"], rows, (), 3))], PAPER))
+    )
     assert [(line["row"], line["column"]) for line in lines] == [
         ("IB, CB, X", "d"),
         ("IB, CB, –", "d"),

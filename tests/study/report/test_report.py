@@ -9,7 +9,7 @@ from helpers import all_of, cell, crossed, header, nine, report_of, size_of, tab
 from scipy.stats import ttest_rel
 
 from study.report.report import FORMATS
-from study.report.spread import NOT_INDEPENDENT
+from study.report.spread import not_independent
 from study.space import Contrast
 
 VARY = "3 replicates vary split (0 to 2), subset (0 to 2) and training seed (0 to 2)."
@@ -17,7 +17,7 @@ PUBLISHED = tuple({"subset": "0 (published)", "training seed": str(number)} for 
 
 
 def test_json_is_one_object_with_a_row_a_trial():
-    record = json.loads(report_of(trials := nine()).json())
+    record = json.loads(report_of(trials := nine(), file="table9").json())
     assert (record["study"], record["run"], record["commit"], record["device"]) == ("table9", "r-0", "c0", "cpu")
     assert record["hardware"] == ["a CPU"]
     assert [row["trial"] for row in record["rows"]] == [trial.label for trial in trials]
@@ -74,10 +74,10 @@ def test_csv_has_a_line_a_replicate_with_its_trial_s_axes_and_the_paper_s_figure
 
 def test_several_columns_stand_side_by_side_with_a_dash_for_what_is_not_there():
     trials = [*nine(dataset="cifar10", paper=82.9, paper_of="cifar10"), cell("IB", "CR", dataset="digits")]
-    trials[3] = replace(trials[3], paper=None)
+    trials[3] = replace(trials[3], trial=replace(trials[3].trial, printed=None))
     head, body = table_of(report_of(trials, all_of(trials[:1] + trials[9:])).markdown())
     assert head == ["", "cifar10", "paper", "digits"]
-    assert [line[0] for line in body] == [trial.row for trial in trials[:9]]
+    assert [line[0] for line in body] == [trial.trial.row for trial in trials[:9]]
     assert body[0] == ["IB⇒IB", "51.0 ± 1.0", "82.9", "–"]
     assert body[1] == ["IB⇒CB", "–", "82.9", "–"]
     assert body[2] == ["IB⇒CR", "–", "82.9", "51.0 ± 1.0"]
@@ -181,7 +181,7 @@ def test_crossed_replicates_have_their_spread_taken_apart_in_place_of_hypotheses
     assert [each.title for each in section.tables] == ["table9: a title", spread]
     assert [each.title for each in section.exhibits][1:3] == [spread, spread], "the table, and its picture"
     words = "4 replicates vary subset (0, 1) and training seed (0, 1), every pair; all have split 0."
-    assert section.notices == [words, NOT_INDEPENDENT]
+    assert section.notices == [words, not_independent(section.space)]
     record = json.loads(report.json())
     assert record["differences"] == []
     assert [table["title"] for table in record["tables"]] == ["table9: a title", spread]
@@ -194,13 +194,14 @@ def test_crossed_replicates_have_their_spread_taken_apart_in_place_of_hypotheses
         "table9: a title: difference from the paper",
         "Hypotheses, set down before the run",
     ]
-    assert NOT_INDEPENDENT not in section.notices
+    assert not_independent(section.space) not in section.notices
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "html"])
 def test_a_reader_of_crossed_replicates_sees_no_interval(form):
-    text = report_of(*own_data()).render(form)
-    assert 0 < text.index(NOT_INDEPENDENT) < text.index("Where the spread comes from")
+    report = report_of(*own_data())
+    text = report.render(form)
+    assert 0 < text.index(not_independent(report.sections[0].space)) < text.index("Where the spread comes from")
     assert "Hypotheses, set down" not in text
     assert "a title: difference from the paper" not in text
 
@@ -212,7 +213,7 @@ def test_a_crossing_that_is_incomplete_has_neither_spread_nor_hypotheses():
     (section,) = report.sections
     assert [each.title for each in section.tables] == ["table9: a title"]
     later = "Where the spread comes from is shown once all pairs of a row have ended."
-    assert section.notices[1:] == ["Incomplete: 27 of 36 replicates have ended.", NOT_INDEPENDENT, later]
+    assert section.notices[1:] == ["Incomplete: 27 of 36 replicates have ended.", not_independent(section.space), later]
     assert json.loads(report.json())["differences"] == []
 
 
@@ -221,7 +222,7 @@ def test_a_run_without_results_is_rendered(form):
     trials = nine(paper=82.9, paper_of="cifar10")
     report = report_of(trials, {})
     text = report.render(form)
-    assert all(trial.row in text for trial in trials)
+    assert all(trial.trial.row in text for trial in trials)
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)
     assert set(report.files()) == {"report.html", "report.md", "report.csv", "report.json"}
 
@@ -236,7 +237,7 @@ def test_one_space_of_a_run_is_reported_alone():
 
 
 def test_figures_are_files_of_the_run_and_inside_the_page():
-    report = report_of([*nine(), *nine(dataset="cifar10")])
+    report = report_of([*nine(), *nine(dataset="cifar10")], file="table9")
     names = {"table9-combinations-digits.png", "table9-combinations-cifar10.png"}
     files = report.files()
     assert set(files) - {"report.html", "report.md", "report.csv", "report.json"} == names

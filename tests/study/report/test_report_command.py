@@ -38,7 +38,7 @@ def home(tmp_path):
     trials = [replace(trial, ends=(f"{number:064x}",)) for number, trial in enumerate(trials)]
     for number, trial in enumerate(trials):
         store.save(trial.ends[0], {"key": trial.ends[0], **top1(50.0 + number)}, b"")
-    records.save_plan(store, plan(trials, ("table7", "table9")))
+    records.save_plan(store, plan(trials, ("table7", "table9"), file="table9"))
     return tmp_path / "home"
 
 

@@ -3,9 +3,9 @@ import pytest
 from helpers import cell, header, nine, plan, results, top1
 from safetensors.numpy import save
 
-from study.report.exhibits import Printed
 from study.report.results import Results
 from study.report.statistics import paired
+from study.space import Printed
 
 
 def two_replicates(**measures):
@@ -63,8 +63,8 @@ def test_results_stand_in_rows_and_columns_in_the_order_of_the_plan():
         cell("IB", "CR", replicates=1, dataset="other"),
     ]
     found = results(trials[:-1], {trials[9].ends[0]: top1(50.0)})
-    assert (found.columns, found.rows) == (["cifar10", "digits"], [trial.row for trial in trials[:9]])
-    assert [result.trial for result in found] == trials[:-1]
+    assert (found.columns, found.rows) == (["cifar10", "digits"], [trial.trial.row for trial in trials[:9]])
+    assert [result.planned for result in found] == trials[:-1]
     assert str(found.cell("IB⇒CR", "digits")) == "50.0"
     assert found.get("IB⇒IB", "digits") is None
     assert found.cell("IB⇒IB", "digits") is None
@@ -99,7 +99,7 @@ def test_the_paper_s_figure_stands_beside_the_trial_s_own_measure_only(paper, pa
 
 def test_differences_are_paired_by_replicate():
     trials = nine(replicates=4)
-    by_row = {trial.row: trial for trial in trials}
+    by_row = {trial.trial.row: trial for trial in trials}
     some, others = {0: 50.0, 1: 52.0, 3: 57.0}, {0: 49.0, 2: 48.0, 3: 50.0}
     states = {by_row["IB⇒CR"].ends[number]: top1(value) for number, value in some.items()}
     states |= {by_row["IB⇒IB"].ends[number]: top1(value) for number, value in others.items()}

@@ -5,11 +5,11 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-from helpers import drawn, plan, size_of, table_of
+from helpers import drawn, plan, planned, planned_space, size_of, table_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.plan.stored import PlannedSearch, PlannedSpace, PlannedTrial
+from study.plan.stored import PlannedSearch
 from study.report.report import FORMATS, Report
 from study.space import Integer, Real
 
@@ -19,38 +19,23 @@ REPORTED = ("test/top1", "holdout/top1")
 def search_space(objectives=("val/top1",), trials=8):
     domain = {"q": Real(-2.0, 2.0), "S": Integer(0, 49)}
     search = PlannedSearch(trials, 0, 3, REPORTED, ("base",))
-    return PlannedSpace("find", "Find: a title", "exploratory", objectives, (), domain, "find", "", search)
+    made = {"title": "Find: a title", "evidence": "exploratory", "objectives": objectives, "domain": domain}
+    return planned_space("find", search=search, **made)
 
 
-def point(number, q=0.0, S=1, stopped=False, **changes):
-    label = f"#{number}"
-    trial = PlannedTrial(
-        "find",
-        label,
-        label,
-        "digits",
-        {"q": q, "S": S},
-        {"dataset": "digits", "q": q, "S": S},
-        None,
-        "",
-        200,
-        (f"{label} 0",),
-        "val/top1",
-        stopped=stopped,
-        seeds=(drawn(0, 0, 0),),
-    )
-    return replace(trial, **changes)
+def point(number, q=0.0, S=1, stopped=False):
+    label, axes = f"#{number}", {"dataset": "digits", "q": q, "S": S}
+    made = {"epochs": 200, "ends": (f"{label} 0",), "stopped": stopped, "seeds": (drawn(0, 0, 0),)}
+    return planned("find", label, config={"q": q, "S": S}, axes=axes, measure="val/top1", called=label, **made)
 
 
-def champion_of(trial):
-    label = f"champion {trial.label}"
+def champion_of(point):
+    label = f"champion {point.label}"
     return replace(
-        trial,
-        label=label,
-        row=label,
+        point,
+        trial=replace(point.trial, row=label, called=label, measure="test/top1"),
         ends=tuple(f"{label} {n}" for n in range(3)),
-        measure="test/top1",
-        champion_of=trial.label,
+        champion_of=point.label,
         first_replicate=1000,
         seeds=tuple(drawn(0, 0, 1000 + n) for n in range(3)),
     )
@@ -129,7 +114,7 @@ def test_importances_are_shares_and_a_dimension_that_matters_has_most():
     assert "importance for val/top1 (fANOVA; shares of 1): " in report.markdown()
 
     points = [point(n, q=q, S=S) for n, (q, S) in enumerate(product((-2.0, -1.0, 0.0, 1.0), (0, 10, 20, 40)))]
-    states = {p.ends[0]: measured(val={"top1": 50 + 10 * p.axes["q"] + 0.01 * p.axes["S"]}) for p in points}
+    states = {p.ends[0]: measured(val={"top1": 50 + 10 * p.trial.axes["q"] + 0.01 * p.trial.axes["S"]}) for p in points}
     shares = Report(replace(plan(points), spaces=(search_space(),)), states.get).searches["find"].importances
     assert shares["q"] > 0.9
 

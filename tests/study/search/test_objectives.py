@@ -3,24 +3,21 @@
 from dataclasses import replace
 
 import pytest
-from helpers import header
+from helpers import header, planned, planned_run, planned_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.machine import Machine
-from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
 from study.search.objectives import front, objectives
-from study.space import Request
+from study.space import Printed
 
 
 def trial(row, replicates=6, measure="test/top1"):
     ends = tuple(f"{row} {number}" for number in range(replicates))
-    return PlannedTrial("table9", f"{row} (digits)", row, "digits", {}, {}, 80.0, "digits", 2, ends, measure)
+    return planned("table9", row, printed=Printed(80.0, of="digits"), measure=measure, epochs=2, ends=ends)
 
 
 def plan(*trials, objectives):
-    space = PlannedSpace("table9", "", "", objectives, (), {}, "", "")
-    return Plan("r", Request(), Machine("cpu", 1), Resources(), 6, (space,), trials, {}, 0)
+    return planned_run([planned_space(objectives=objectives)], trials, replicates=6)
 
 
 def states_of(cell):
@@ -62,6 +59,6 @@ def test_the_front_is_what_no_other_point_beats(values):
         if not any(all(a >= b for a, b in zip(other, own, strict=True)) for other in distinct if other != own)
     ]
     unbeaten.sort(key=lambda own: -own[0])
-    assert [point.row for point in front(named)] == [f"#{values.index(own)}" for own in unbeaten]
+    assert [point.trial.row for point in front(named)] == [f"#{values.index(own)}" for own in unbeaten]
     if values and len(values[0]) == 1:
         assert len(unbeaten) == 1

@@ -2,14 +2,12 @@ import math
 
 import optuna
 import pytest
-from helpers import Killed, killed, opened, optuna_trials
+from helpers import Killed, killed, opened, optuna_trials, planned, planned_run, planned_space
 from optuna.trial import TrialState
 
 from study.errors import Refusal
-from study.machine import Machine
-from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
 from study.search.studies import open_storage
-from study.space import Choice, Integer, Real, Request
+from study.space import Choice, Integer, Real
 
 RUN = "table9-0"
 DOMAIN = {"first": Choice(("IB", "CB", "CR")), "S": Integer(0, 100), "q": Real(-1.0, 1.0), "tau": Real(0.0, 1.0, 0.25)}
@@ -18,7 +16,7 @@ DOMAIN = {"first": Choice(("IB", "CB", "CR")), "S": Integer(0, 100), "q": Real(-
 def cell(first, S, q=0.5, tau=0.75, space="table9"):
     axes = {"first": first, "S": S, "q": q, "tau": tau, "combination": f"{first}⇒CR"}
     row = f"{first}⇒CR at {S}"
-    return PlannedTrial(space, f"{row} (digits)", row, "digits", {}, axes, None, "", 200, ("end",), "test/top1")
+    return planned(space, row, axes=axes, epochs=200, ends=("end",))
 
 
 CELLS = (cell("IB", 1), cell("CB", 1, q=-1.0), cell("CR", 100, tau=0.0))
@@ -26,19 +24,19 @@ CELLS = (cell("IB", 1), cell("CB", 1, q=-1.0), cell("CR", 100, tau=0.0))
 
 def plan(*cells, run=RUN, domain=DOMAIN, objectives=("test/top1",), generation=0):
     spaces = tuple(
-        PlannedSpace(name, name, "", objectives, (), domain, name, "") for name in dict.fromkeys(c.space for c in cells)
+        planned_space(name, objectives=objectives, domain=domain) for name in dict.fromkeys(c.space for c in cells)
     )
-    return Plan(run, Request(), Machine("cpu", 1), Resources(), 1, spaces, cells, {}, 0, generation=generation)
+    return planned_run(spaces, cells, run, generation=generation)
 
 
 def test_every_cell_is_a_running_trial_with_its_parameters(storage):
     search = opened(plan(*CELLS), storage)
     found = optuna_trials(storage, search)
     assert [trial.state for trial in found] == [TrialState.RUNNING] * 3
-    for trial, planned in zip(found, CELLS, strict=True):
-        assert trial.params == {name: planned.axes[name] for name in DOMAIN}
-        assert trial.user_attrs == {"trial": planned.label, **planned.axes}
-        assert search.state(planned) == TrialState.RUNNING
+    for trial, own in zip(found, CELLS, strict=True):
+        assert trial.params == {name: own.trial.axes[name] for name in DOMAIN}
+        assert trial.user_attrs == {"trial": own.label, **own.trial.axes}
+        assert search.state(own) == TrialState.RUNNING
 
 
 def test_a_study_says_what_it_is_of_and_maximises(storage):
@@ -90,7 +88,7 @@ def test_a_retry_is_a_new_trial_that_names_the_old_one(storage):
     assert len(found) == 4
     assert (failed.number, failed.state) == (1, TrialState.FAIL)
     assert (again.state, again.value, again.params) == (TrialState.COMPLETE, 81.5, failed.params)
-    assert again.user_attrs == {"trial": CELLS[1].label, **CELLS[1].axes, "retry_of": 1, "replicates": 1}
+    assert again.user_attrs == {"trial": CELLS[1].label, **CELLS[1].trial.axes, "retry_of": 1, "replicates": 1}
 
 
 def test_only_what_failed_is_retried(storage):
@@ -167,9 +165,11 @@ def test_a_driver_killed_while_it_opens_is_taken_up(storage, monkeypatch, name, 
             opened(plan(*CELLS), storage)
     found = optuna_trials(storage, opened(plan(*CELLS), storage))
     assert [(trial.user_attrs["trial"], trial.state) for trial in found] == [
-        (planned.label, TrialState.RUNNING) for planned in CELLS
+        (own.label, TrialState.RUNNING) for own in CELLS
     ]
-    assert [trial.params for trial in found] == [{name: planned.axes[name] for name in DOMAIN} for planned in CELLS]
+    assert [trial.params for trial in found] == [
+        {name: planned.trial.axes[name] for name in DOMAIN} for planned in CELLS
+    ]
 
 
 def test_a_driver_killed_while_it_retries_is_taken_up(storage, monkeypatch):

@@ -7,33 +7,28 @@ from random import Random
 
 import optuna
 import pytest
-from helpers import CPU, Killed, killed, opened, optuna_trials
+from helpers import Killed, killed, opened, optuna_trials, planned, planned_run, planned_space
 from optuna.trial import TrialState
 
-from study.plan.stored import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
+from study.plan.stored import PlannedSearch
 from study.space import Integer, Real, Request
 
-SPACE = PlannedSpace(
+SPACE = planned_space(
     "search",
-    "a title",
-    "",
-    ("val/top1",),
-    (),
-    {"first": Real(-2.0, 2.0, 0.5), "q": Real(-2.0, 2.0), "S": Integer(0, 9)},
-    "search",
-    "",
-    PlannedSearch(20, 0, 3, ("test/top1",), ("base",)),
+    objectives=("val/top1",),
+    domain={"first": Real(-2.0, 2.0, 0.5), "q": Real(-2.0, 2.0), "S": Integer(0, 9)},
+    search=PlannedSearch(20, 0, 3, ("test/top1",), ("base",)),
 )
 
 
 def open_plan(seed=0, objectives=("val/top1",), **changes):
     space = replace(SPACE, objectives=objectives, search=replace(SPACE.search, seed=seed))
-    whole = Plan("table9-0", Request(), CPU, Resources(), 1, (space,), (), {}, 0)
-    return replace(whole, **changes)
+    return planned_run([space], **{"run": "table9-0", **changes})
 
 
 def point(label, values, ends=("end",), stopped=False):
-    return PlannedTrial("search", label, label, "digits", {}, values, None, "", 20, ends, "val/top1", stopped=stopped)
+    made = {"epochs": 20, "ends": ends, "stopped": stopped}
+    return planned("search", label, axes=values, measure="val/top1", called=label, **made)
 
 
 def measured(values):
@@ -231,7 +226,7 @@ def test_points_that_failed_count_but_are_not_suggested_from(storage):
     search = opened(open_plan(), storage)
     failed = point("#0", search.ask(SPACE, "#0"))
     search.fail(failed, "Diverged: the loss is NaN")
-    assert search.ask(SPACE, "#1") != failed.axes
+    assert search.ask(SPACE, "#1") != failed.trial.axes
     search.retry(failed)
     search.tell(failed, [71.5])
     assert [(trial.user_attrs["trial"], trial.state.name) for trial in optuna_trials(storage, search)] == [
@@ -243,7 +238,12 @@ def test_points_that_failed_count_but_are_not_suggested_from(storage):
 
 def test_points_of_a_plan_are_told_to_a_database_that_does_not_know_them(storage):
     points = [point(f"#{number}", {"first": 0.5, "q": 0.1 * number, "S": number}) for number in range(3)]
-    search = opened(open_plan(trials=(*points, replace(points[2], label="champion #2", champion_of="#2"))), storage)
+    search = opened(
+        open_plan(
+            trials=(*points, replace(points[2], trial=replace(points[2].trial, called="champion #2"), champion_of="#2"))
+        ),
+        storage,
+    )
     for each in points:
         search.tell(each, [71.5])
     assert [(trial.user_attrs["trial"], trial.state.name) for trial in optuna_trials(storage, search)] == [

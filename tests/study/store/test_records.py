@@ -69,7 +69,7 @@ def test_what_is_not_one_run_is_refused_with_those_there_are(several, called, re
 
 
 def test_without_runs_the_way_to_one_is_named(store):
-    with pytest.raises(Refusal, match="none yet: `study run table9`"):
+    with pytest.raises(Refusal, match="none yet: `study run SPACE`"):
         records.find(store, "table9")
 
 

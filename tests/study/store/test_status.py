@@ -119,7 +119,8 @@ def test_the_size_of_a_run_is_that_of_its_final_states_each_once(store):
     sizes = {A0: 100, A1: 20, "table9a0/half": 5000, "a state of another run": 9000}
     assert Status.of(store, run_of_two("mine"), sizes).bytes == 120
     doubled = run_of_two("mine")
-    doubled = replace(doubled, trials=(*doubled.trials, replace(doubled.trials[0], label="the same again")))
+    again = replace(doubled.trials[0], trial=replace(doubled.trials[0].trial, called="the same again"))
+    doubled = replace(doubled, trials=(*doubled.trials, again))
     found = Status.of(store, doubled, sizes)
     assert (found.complete, found.bytes) == (4, 120)
 

@@ -36,7 +36,8 @@ def test_a_champion_that_is_registered_later_is_the_next_version(run):
 
 
 def test_the_model_of_a_champion_is_that_of_its_first_fresh_replicate(run):
-    champion = tracked_cell("IB", "CR", (1000, 1001), label="champion #7", champion_of="#7", first_replicate=1000)
+    champion = tracked_cell("IB", "CR", (1000, 1001), champion_of="#7", first_replicate=1000)
+    champion = replace(champion, trial=replace(champion.trial, called="champion #7"))
     run.plan = replace(run.plan, trials=(*run.plan.trials, champion))
     for number in (1001, 1000):
         tracker = run.project(TRACKED_EPOCHS, cell=champion, number=number)

@@ -8,18 +8,17 @@ from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
+from helpers import planned, planned_run, planned_space, work_of
 
-from study.machine import Machine
-from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
-from study.space import Request
 from study.tracking import views
 
-TRIAL = PlannedTrial("table9", "", "", "digits", {}, {}, None, "", 5, ("end",), "test/top1")
-TABLE9 = PlannedSpace("table9", "Table 9: a title", "", ("test/top1",), (), {}, "table9", "")
+TABLE9 = planned_space()
+MEASURES = ("test/top1", "test/many", "test/medium", "test/few")
+WORK = work_of(None, lambda config, _replicate, _machine: config, headline=MEASURES)
 
 
 def trial(row, **axes):
-    return replace(TRIAL, row=row, label=f"{row} (digits)", config=axes, axes=axes)
+    return planned("table9", row, config=axes, axes=axes, epochs=5, ends=("end",))
 
 
 def cells(*pairs):
@@ -27,12 +26,8 @@ def cells(*pairs):
 
 
 def plan(*trials, **changes):
-    made = Plan("mine", Request(), Machine("cpu", 1), Resources(), 1, (TABLE9,), trials, {}, 5)
-    return replace(made, created="2020-02-02T02:02:02.020+00:00", **changes)
-
-
-def parameters(config, _replicate, _machine):
-    return config
+    made = planned_run([TABLE9], trials, created="2020-02-02T02:02:02.020+00:00")
+    return replace(made, **changes)
 
 
 def opened(tags):
@@ -61,18 +56,18 @@ def test_or_else_over_the_trials_themselves():
 
 
 def test_a_tag_holds_a_closed_row_and_a_curve_for_each_group():
-    key, name, state = opened(views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters))
+    key, name, state = opened(views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), WORK))
     assert (key, name) == ("mlflow.sharedViewState.table9", "table9 by combination")
     assert state["searchFilter"] == "tags.`study.space` = 'table9'"
     assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "combination"}]
     assert state["groupsExpanded"] == {"param.combination.IB⇒IB": False, "param.combination.IB⇒CR": False}
     assert state["selectedColumns"][0] == "metrics.`test/top1`"
-    assert [card["metricKey"] for card in state["compareRunCharts"]] == list(views.MEASURES)
+    assert [card["metricKey"] for card in state["compareRunCharts"]] == list(MEASURES)
 
 
 def test_a_space_s_own_objective_comes_first_and_older_generations_are_left_out():
     spaces = (replace(TABLE9, objectives=("val/top1",)),)
-    _, _, state = opened(views.tags(plan(spaces=spaces, generation=2), parameters))
+    _, _, state = opened(views.tags(plan(spaces=spaces, generation=2), WORK))
     assert state["selectedColumns"][:2] == ["metrics.`val/top1`", "metrics.`test/top1`"]
     assert state["searchFilter"] == "tags.`study.space` = 'table9' and tags.`study.generation` = '2'"
 
@@ -81,7 +76,7 @@ def test_a_space_s_own_objective_comes_first_and_older_generations_are_left_out(
 def test_the_tag_of_many_points_stays_far_below_mlflow_s_limit(points, closed):
     rng = np.random.default_rng(points)  # what does not repeat is hardly compressed
     many = [trial(f"#{n} {rng.bytes(8).hex()}") for n in range(points)]
-    tags = views.tags(plan(*many), parameters)
+    tags = views.tags(plan(*many), WORK)
     assert max(map(len, tags.values())) < views.LIMIT / 2
     assert len(opened(tags)[2]["groupsExpanded"]) == closed
 
@@ -89,7 +84,7 @@ def test_the_tag_of_many_points_stays_far_below_mlflow_s_limit(points, closed):
 def test_a_view_that_mlflow_would_refuse_is_left_out():
     rng = np.random.default_rng(0)
     spaces = (replace(TABLE9, name="wide", objectives=tuple(rng.bytes(99).hex() for _ in range(200))), TABLE9)
-    assert list(views.tags(plan(spaces=spaces), parameters)) == [f"{views.TAG}table9"]
+    assert list(views.tags(plan(spaces=spaces), WORK)) == [f"{views.TAG}table9"]
 
 
 def test_links_lead_to_the_views_of_an_experiment():
@@ -98,7 +93,7 @@ def test_links_lead_to_the_views_of_an_experiment():
         f"{views.TAG}old": "deflate;",
         f"{views.TAG}older": '{"searchFilter": ""}',
     }
-    tags |= views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), parameters)
+    tags |= views.tags(plan(*cells(("IB", "IB"), ("IB", "CR"))), WORK)
     experiment = {
         "experiment_id": "7",
         "name": "mine",

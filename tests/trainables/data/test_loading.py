@@ -7,6 +7,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from helpers import normalised
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
@@ -14,9 +15,8 @@ from sklearn.datasets import load_digits
 from study.errors import Refusal
 from study.machine import Machine
 from trainables.config import Config
-from trainables.data import loading as data_module
 from trainables.data.datasets import DATASETS, facts
-from trainables.data.loading import LongTailed, load, prepare, subset
+from trainables.data.loading import load, prepare, subset
 from trainables.origins import origin
 from trainables.recipe import Epoch
 
@@ -53,87 +53,6 @@ def test_another_seed_keeps_other_images():
     labels = np.repeat(np.arange(2), 100)
     kept = {tuple(subset(labels, np.asarray([50, 10]), seed).tolist()) for seed in range(5)}
     assert len(kept) == 5
-
-
-# Batches
-
-
-def long_tailed(dataset, crop, counts=(5, 3, 2)):
-    """A data set of random images, and its training and test images: (N, channels, side, side)."""
-    rng, known = np.random.default_rng(), DATASETS[dataset]
-    shape = (known.channels, known.side, known.side)
-    train, test = (rng.integers(0, known.scale + 1, (n, *shape), dtype=np.uint8) for n in (sum(counts), 6))
-    halves = np.arange(6) % 2 == 0
-    data = LongTailed(
-        known, np.asarray(counts), train, test, np.repeat(np.arange(3), 2), halves, crop, torch.device("cpu")
-    )
-    return data, train, test
-
-
-def normalised(image, known):
-    """One image, a channel at a time: (channels, side, side)."""
-    return np.stack([(image[c] / known.scale - known.mean[c]) / known.std[c] for c in range(known.channels)])
-
-
-@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
-@pytest.mark.parametrize("crop", [0, 1, 4])
-@pytest.mark.parametrize("flip", [False, True])
-def test_a_batch_is_padded_cropped_flipped_and_normalised_image_by_image(dataset, crop, flip):
-    data, train, _ = long_tailed(dataset, crop)
-    side, seed = data.facts.side, np.random.default_rng().integers(1 << 32)
-    order = np.random.default_rng().integers(len(train), size=40)
-    epoch = Epoch(lr=0.1, crop=crop, flip=flip, batch_size=16)
-    batches = list(data.batches(order, epoch, np.random.default_rng(seed)))
-    assert [len(labels) for _, labels in batches] == [16, 16, 8]
-    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    assert labels.tolist() == data.labels[order].tolist()
-
-    rng = np.random.default_rng(seed)
-    top, left = rng.integers(2 * crop + 1, size=(2, 40))
-    mirror = rng.random(40) < 0.5
-    for b in range(40):
-        canvas = np.zeros((data.facts.channels, side + 2 * crop, side + 2 * crop))
-        canvas[:, crop : crop + side, crop : crop + side] = train[order[b]]
-        image = canvas[:, top[b] : top[b] + side, left[b] : left[b] + side]
-        image = image[:, :, ::-1] if flip and mirror[b] else image
-        np.testing.assert_allclose(images[b].numpy(), normalised(image, data.facts), rtol=1e-4, atol=1e-5)
-
-
-def test_what_is_drawn_is_drawn_at_once_so_two_orders_can_be_walked_side_by_side():
-    data, train, _ = long_tailed("cifar10", crop=4)
-    epoch, orders = Epoch(lr=0.1, crop=4, batch_size=3), np.random.default_rng().integers(len(train), size=(2, 9))
-    rng = np.random.default_rng(5)
-    one_by_one = [list(data.batches(order, epoch, rng)) for order in orders]
-    rng = np.random.default_rng(5)
-    abreast = list(zip(*[data.batches(order, epoch, rng) for order in orders], strict=True))
-    for step, pair in enumerate(abreast):
-        for walked, (images, labels) in zip(one_by_one, pair, strict=True):
-            assert torch.equal(walked[step][0], images)
-            assert torch.equal(walked[step][1], labels)
-
-
-@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
-@pytest.mark.parametrize("size", [2, 1000])
-def test_un_augmented_images_come_in_the_order_of_storage(dataset, size, monkeypatch):
-    monkeypatch.setattr(data_module, "EVALUATION_BATCH", size)
-    data, train, test = long_tailed(dataset, crop=2)
-    images, labels = (torch.cat(parts) for parts in zip(*data.fit_batches(), strict=True))
-    np.testing.assert_allclose(images.numpy(), [normalised(i, data.facts) for i in train], rtol=1e-4, atol=1e-5)
-    assert labels.tolist() == data.labels.tolist()
-    images, labels, part = (torch.cat(parts) for parts in zip(*data.test_batches(), strict=True))
-    np.testing.assert_allclose(images.numpy(), [normalised(i, data.facts) for i in test], rtol=1e-4, atol=1e-5)
-    assert labels.tolist() == data.test_labels.tolist()
-    assert part.tolist() == [1, 0, 1, 0, 1, 0] == data.in_val.long().tolist()
-
-
-def test_the_splits_follow_the_actual_counts():
-    data, _, _ = long_tailed("digits", crop=1, counts=(41, 40, 9))
-    assert data.shots == {"many": [0], "medium": [1], "few": [2]}
-
-
-def test_labels_follow_the_counts():
-    data, _, _ = long_tailed("digits", crop=1)
-    assert data.labels.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
 
 
 # Digits
