@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from helpers import VALUES, asked, downgraded, draft, planned, planned_run, planned_space, work_of
+from helpers import planned, planned_run, planned_space, work_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -221,31 +221,3 @@ def test_another_format_is_refused(other):
 def test_a_plan_without_a_format_is_refused():
     with pytest.raises(Refusal, match="plan format = None"):
         Plan.from_json({})
-
-
-@pytest.mark.parametrize(
-    ("space", "request_"),
-    [
-        ("table7", Request()),
-        ("table7", asked(data=("cifar10",), imbalance=(20.0,), vary=("seed",))),
-        ("table1", asked(paper=True, recipe="source")),
-        ("table9", asked(vary=("crossed",))),
-        ("sampler_search", asked(5, ("top1", "few"))),
-    ],
-)
-def test_a_plan_of_the_format_before_is_read_as_one_of_this(space, request_):
-    drawn = draft(space, replicates=4, request=request_)
-    if drawn.plan.spaces[0].search is not None:
-        drawn.add_champion(drawn.plan.spaces[0], drawn.add_point(drawn.plan.spaces[0], VALUES[0]))
-    plain = json.loads(json.dumps(drawn.plan.to_json()))
-    before = downgraded(plain)
-    assert "paper" in before["trials"][0]
-    assert "source" not in before["spaces"][0]
-    assert Plan.from_json(before) == Plan.from_json(plain) == drawn.plan
-
-
-def test_what_is_no_plan_of_the_format_before_is_damage_and_no_accident():
-    before = downgraded(json.loads(json.dumps(draft("table7").plan.to_json())))
-    for name in ("request", "spaces", "trials", "machine"):
-        with pytest.raises(ValueError):  # noqa: PT011
-            Plan.from_json({other: value for other, value in before.items() if other != name})

@@ -199,23 +199,27 @@ from study.space import Request
 
 
 def space(request):
-    return replace(table7.space({request}), name="own", options={options})
+    return replace(table7.space({request}), name="own"{more})
 """
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--vary subset", "--vary = ('subset',): must be left out: own does not know it"),
-        ("--vary crossed", "--vary = ('crossed',): must be left out: own does not know it"),
-        ("--vary seed --vary split", "--vary = ('seed', 'split'): must be left out: own does not know it"),
+        ("--vary subset", "own: --vary = 'subset': must be left out: its function does not look at it"),
+        ("--vary crossed", "own: --vary = 'crossed': must be left out: its function does not look at it"),
+        ("--vary seed --vary split", "own: --vary = 'seed': must be left out: its function does not look at it"),
     ],
 )
 def test_a_space_that_does_not_look_at_it_refuses(study: Study, tmp_path: Path, arguments: str, words: str) -> None:
     own = tmp_path / "own.py"
-    own.write_text(OWN.format(request='Request({"vary": ("split",)})', options="()"))
+    own.write_text(OWN.format(request='Request({"vary": ("split",)})', more=""))
     assert str(study("run", str(own), *arguments.split(), "--dry-run", code=2).exception) == words
-    own.write_text(OWN.format(request="request", options="table7.space(request).options"))
+    own.write_text(OWN.format(request="request", more=", options=()"))
+    message = str(study("run", str(own), *arguments.split(), "--dry-run", code=2).exception)
+    assert message.startswith("--vary = ")
+    assert message.endswith("must be left out: own does not know it")
+    own.write_text(OWN.format(request="request", more=""))
     study("run", str(own), *arguments.split(), "--dry-run")
 
 
