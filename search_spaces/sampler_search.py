@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from search_spaces.shared.options import CROSSED, Asked
+from search_spaces.shared.options import Asked
 from search_spaces.shared.protocol import bases, table, trial
 from study.errors import Refusal
 from study.space import Integer, OpenSearch, Real, Request, Space, Trial
@@ -37,8 +37,6 @@ def space(request: Request) -> Space:
         raise Refusal(
             "--data", ", ".join(asked.data) or asked.imbalance, "must be one data set at one imbalance factor"
         )
-    if CROSSED in Asked.of(request).vary:
-        raise Refusal("--vary", CROSSED, "must be seed, subset, split or all for sampler_search, an open search")
     config = configs[0]
     known = facts(config.dataset)
     shots = {} if known.lists is not None else known.shots(config.imbalance)  # lists have classes of every shot

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from study.errors import Refusal, one_line
+from study.errors import Refusal, StudyError, one_line
 from study.home import Home
 from study.space import Option, Value
 
@@ -67,8 +67,11 @@ def run_names(_context: click.Context, _parameter: click.Parameter, incomplete: 
     """Completion: the runs of the home."""
     from study.store import records
 
-    store = Home(os.environ.get("STUDY_HOME", "./studies"), None).store_if_any()
-    plans = [] if store is None else records.all_plans(store)
+    try:
+        store = Home(os.environ.get("STUDY_HOME", "./studies"), None).store_if_any()
+        plans = [] if store is None else records.all_plans(store)
+    except StudyError:  # nothing is said while a user types
+        return []
     return [plan.run for plan in plans if plan.run.startswith(incomplete)]
 
 
@@ -87,6 +90,10 @@ class OfSpaces(click.Command):
         from study import catalog
 
         first, *others = super().get_params(ctx)
+        own = {parameter.name for parameter in (first, *others)}
+        for name in catalog.options():
+            if name.replace("-", "_") in own:
+                raise Refusal("option", name, "must have another name: `study run` has one of this name")
         return [first, *map(_declared, catalog.options().values()), *others]
 
 
@@ -115,7 +122,7 @@ def of_spaces(given: Mapping[str, Any], named: Sequence[str]) -> dict[str, Value
     found: dict[str, Value] = {}
     for name in catalog.options():
         value = given[name.replace("-", "_")]
-        if value not in (None, False, ()):
+        if value is not None and value is not False and value != ():
             found[name] = tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value
     for each in named:
         name, equals, value = each.partition("=")

@@ -15,10 +15,11 @@ from types import ModuleType
 from typing import Any
 
 from study.errors import Refusal, StudyError, one_line
-from study.space import Option, Request, Space
+from study.space import Option, Request, Space, Value
 
 SpaceFunction = Callable[[Request], Space]
 
+BY_PATH = "study_space_"  # the modules of files that are no part of a package are called so
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -35,8 +36,30 @@ def _installed() -> Mapping[str, EntryPoint]:
 
 @cache
 def options() -> Mapping[str, Option]:
-    """The options that installed packages declare by entry points of the group ``study.options``, by name."""
-    return {option.name: option for point in entry_points(group="study.options") for option in point.load()}
+    """The options that installed packages declare by entry points of the group ``study.options``, by name.
+
+    Raises:
+        Refusal: if one cannot be imported, or two have the same name.
+    """
+    found: dict[str, Option] = {}
+    for point in entry_points(group="study.options"):
+        try:
+            declared = list(point.load())
+        except Exception as error:
+            raise Refusal(
+                "study.options", point.value, f"it cannot be imported: {one_line(error, named=True)}"
+            ) from error
+        for option in declared:
+            if option.name in found:
+                raise Refusal("study.options", point.value, f"--{option.name} is declared by another package, too")
+            found[option.name] = option
+    return found
+
+
+def typed(name: str, value: Value) -> tuple[str, str]:
+    """An option of spaces as the user gave it: ``--NAME`` or ``-o NAME``, and its value in words; "" of a flag."""
+    words = ", ".join(map(str, value)) if isinstance(value, tuple) else "" if value is True else str(value)
+    return (f"--{name}" if name in options() else f"-o {name}"), words
 
 
 def find(reference: str) -> tuple[SpaceFunction, Path]:
@@ -118,30 +141,30 @@ def _module(reference: str, where: str) -> ModuleType:
         if not _is_file(path):
             raise Refusal("space", reference, f"must be the path of a Python file: there is none at {path.absolute()}")
         name = str(path.absolute())
-    elif _MODULE.fullmatch(where) and _is_module(where):
+    elif _MODULE.fullmatch(where):
         name = where
     else:
-        known = ", ".join(names())
-        raise Refusal("space", reference, f"one of {known}, or the path of a Python file with a space, would do")
+        raise _unknown(reference)
     try:
         return _executed(name) if path.suffix == ".py" else importlib.import_module(name)
     except StudyError:
         raise
     except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{where}.".startswith(f"{error.name}."):
+            raise _unknown(reference) from error
         remedy = f"its file could not be imported: {said(error, name)}"
         raise Refusal("space", reference, remedy) from error
 
 
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # of its package
-        return False
+def _unknown(reference: str) -> Refusal:
+    ways = "the path of a Python file with a space, or the name of a module with one"
+    known = f"one of {', '.join(names())}, " if names() else ""
+    return Refusal("space", reference, f"{known}{ways}, would do")
 
 
 def _executed(path: str) -> ModuleType:
     """A module of a file that is no part of a package."""
-    spec = importlib.util.spec_from_file_location(f"study_space_{Path(path).stem}", path)
+    spec = importlib.util.spec_from_file_location(BY_PATH + Path(path).stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

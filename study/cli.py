@@ -180,8 +180,10 @@ def run(
     request = Request(arguments.of_spaces(declared, named), trials or 0, words, early_stop or 0)
     place = Home(home, store)
     folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
-    resources = Resources(workers or 0, cpus_per_trial, 0.0, address or "", folder, gpu_steps)
-    wish = launch.Wish(spaces, request, seeds, resources, gpus_per_trial, ranks_per_trial, name, precision)
+    resources = Resources(workers or 0, cpus_per_trial, address=address or "", data_dir=folder, gpu_steps=gpu_steps)
+    wish = launch.Wish(
+        spaces, request, seeds, resources, gpus=gpus_per_trial, ranks=ranks_per_trial, name=name, precision=precision
+    )
     if dry_run:
         preview.print_plan(wish, place, retrain, as_json)
         return
@@ -257,8 +259,8 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
     if forget and run is None:
         raise Refusal("--forget", "no RUN", "the name of one run would do")
     place = Home(home, store)
-    place.existing_store(run)
-    opened = place.store()
+    opened = place.existing_store(run)
+    opened.require_writable()
     plan = records.find(opened, run)[0] if run is not None else None
     if plan is not None and forget:
         starts.refuse_second(opened, plan.run)

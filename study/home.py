@@ -1,4 +1,4 @@
-"""Where everything of a user lies, unless other places are named; and what this machine has. Imports late."""
+"""Where everything of a user lies, unless other places are named. Imports late."""
 
 from __future__ import annotations
 
@@ -77,11 +77,21 @@ class Home:
         return Store(self.store_url, create=False)
 
     def store_if_any(self) -> Store | None:
-        """The store, if it is there and can be read."""
-        try:
-            return self.existing_store()
-        except Refusal:
+        """The store; None if it has not been made yet.
+
+        Raises:
+            Refusal: if it cannot be reached.
+        """
+        from study.store.states import Store
+
+        if "://" not in self.store_url and not _is_folder(self.store_url):
             return None
+        try:
+            return Store(self.store_url, create=False)
+        except Refusal as refusal:
+            if isinstance(refusal.__cause__, FileNotFoundError):
+                return None
+            raise
 
     @staticmethod
     def chosen(tracking_uri: str | None, storage: str | None) -> tuple[str, str]:

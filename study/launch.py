@@ -17,10 +17,11 @@ from study.machine import Machine, gpus_have_bf16, has_bf16, has_gpu
 from study.masking import without_password
 from study.plan.draft import Draft
 from study.plan.drafting import call, draft
-from study.plan.growth import begun_anew, drawn_again, grown, redraft
+from study.plan.growth import drawn_again, taken_up
 from study.plan.stored import Plan, Resources
 from study.space import Request
 from study.store import records
+from study.store.starts import refuse_second
 from study.store.states import Store
 
 Given = tuple[str | None, str | None]  # the URLs of MLflow and Optuna as the user gave them
@@ -92,6 +93,8 @@ def run(wish: Wish, place: Home, services: Given, download: bool, retrain: bool,
     resources = drawn.plan.resources
     store = place.store_if_any()
     before, damage = _stored(store, drawn.plan.run)
+    if store is not None:
+        refuse_second(store, drawn.plan.run)  # at once, and not after a download; the start's claim decides
     chosen = place.chosen(*services) if before is None else recorded(before, *services)
     place = place if before is None else _home_of(before, place, chosen)
     place.check_services(*chosen)
@@ -100,15 +103,14 @@ def run(wish: Wish, place: Home, services: Given, download: bool, retrain: bool,
         raise Refusal("--gpus-per-trial", resources.gpus, "must be 0: this machine shows no NVIDIA GPU")
     if not resources.address and resources.cpus > (os.cpu_count() or 1):
         raise Refusal("--cpus-per-trial", resources.cpus, f"must be at most {os.cpu_count()}, what this machine has")
-    configs = [*(planned.trial.config for planned in drawn.plan.trials), *drawn.bases]
-    drawn.work.prepare(configs, Path(resources.data_dir), download)
+    drawn.work.prepare(drawn.configs, Path(resources.data_dir), download)
     if damage is not None:
         say(f"damaged: {damage}; the plan is made anew")
     if before is None:
         kept = [without_password(url) for url in chosen]
         drawn.plan = replace(drawn.plan, tracking_uri=kept[0], storage=kept[1])
     else:
-        drawn = begun_anew(before, drawn) if retrain else grown(before, drawn)
+        drawn = taken_up(before, drawn, retrain)
     return _start(drawn, before, place.make(store), place, chosen, resources, as_json=as_json)
 
 
@@ -132,13 +134,14 @@ def resume(
     """
     store = place.existing_store(called)
     plan, _ = records.find(store, called)
+    refuse_second(store, plan.run)
     chosen = recorded(plan, *services)
     others = {name: value for name, value in asdict(machines).items() if value is not None}
     resources = replace(plan.resources, **others)
     _check_gpu_steps(resources.gpu_steps, plan.machine)
     place = _home_of(plan, place, chosen)
     check_address(resources.address)
-    drawn = begun_anew(plan, drawn_again(plan)) if retrain else redraft(plan)
+    drawn = taken_up(plan, drawn_again(plan), retrain)
     place.check_services(*chosen, may_be_away=True)
     return _start(drawn, plan, place.make(store), place, chosen, resources, retry_failed=retry_failed, as_json=as_json)
 

@@ -14,7 +14,7 @@ from study.machine import Machine
 from study.plan import replication, tree
 from study.plan.draft import Draft
 from study.plan.drafting import call, draft
-from study.plan.growth import begun_anew, grown
+from study.plan.growth import taken_up
 from study.plan.stored import Resources
 from study.space import Option, Request
 from study.store import records
@@ -29,11 +29,11 @@ def print_plan(wish: Wish, place: Home, retrain: bool, as_json: bool) -> None:
         stored = store.keys()
         before = records.load_plan(store, drawn.plan.run)
         if before is not None:
-            drawn = begun_anew(before, drawn) if retrain else grown(before, drawn)
+            drawn = taken_up(before, drawn, retrain)
     plan, recipes = drawn.plan, list(drawn.recipes.values())
     searches = {space.name: space.search.trials for space in plan.spaces if space.search is not None}
     points = [drawn.work.resolve(config, 0, plan.machine) for config in drawn.bases]
-    precisions = {recipe.origin["precision"] for recipe in (*recipes, *points)}
+    precisions = {recipe.origin.get("precision", plan.machine.precision) for recipe in (*recipes, *points)}
     record: dict[str, Any] = {
         "study": plan.study,
         "run": plan.run,
@@ -101,14 +101,13 @@ def print_costs(as_json: bool) -> None:
     scales = {"default": Request(), **{each.name: Request({each.name: True}) for each in _scales()}}
     found = []
     for name in catalog.names():
-        record: dict[str, Any] = {"space": name}
-        for scale, request in scales.items():
-            plan = draft(call([name], request), 1, Machine("cpu", 1), Resources()).plan
+        (_, _, space), *_ = call([name], Request()).spaces
+        record: dict[str, Any] = {"space": name, "search": space.search is not None, "title": space.title}
+        for scale in ("default", *(option.name for option in space.options if option.scale)):
+            plan = draft(call([name], scales[scale]), 1, Machine("cpu", 1), Resources()).plan
             naive = sum(trial.epochs * len(trial.ends) for trial in plan.trials)
             runs = max((len(trial.ends) for trial in plan.trials), default=1)
             record[scale] = {"epochs_needed": plan.epochs_needed, "epochs_naive": naive, "runs": runs}
-            record["search"] = plan.spaces[0].search is not None
-            record["title"] = plan.spaces[0].title
         found.append(record)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
@@ -126,10 +125,13 @@ def print_costs(as_json: bool) -> None:
             f"{scale} {each[scale]['epochs_naive']} → {each[scale]['epochs_needed']}"
             + (f" ({each[scale]['runs']} runs)" if each[scale]["runs"] > 1 else "")
             for scale in scales
+            if scale in each
         )
         click.echo(f"{each['space']:10} {each['title']}\n{'':10} {costs}")
-    if found:
-        say(f"\nNext: study show {found[-1]['space']}, study run {found[-1]['space']}")
+    listed = [each for each in found if not each["search"]]
+    if listed:
+        least = min(listed, key=lambda each: each["default"]["epochs_needed"])["space"]
+        say(f"\nNext: study show {least}, study run {least}")
 
 
 def _scales() -> list[Option]:

@@ -16,7 +16,7 @@ Value = str | bool | float | tuple[str, ...] | tuple[float, ...]  # of an option
 
 @dataclass(frozen=True)
 class Option:
-    """What a user may choose of a space: ``--NAME`` if an installed package declares it, else ``-o NAME=VALUE``.
+    """What a user may choose of a space: ``--NAME`` if an installed package declares it, else ``-o NAME=VALUE``, text.
 
     A package declares options by an entry point of the group ``study.options``, which names a sequence of them.
 
@@ -47,7 +47,7 @@ class Request:
     """What the user chose of a space: the argument of a space's function.
 
     Attributes:
-        options: by name, those that were given; a tuple if repeatable, True of a flag.
+        options: by name, those that were given: a tuple if repeatable, True of a flag; text of ``-o``.
         trials: of an open search, in all; 0 for the space's own default.
         objectives: of an open search, in the space's words; empty for the space's own default.
         early_stop: of an open search: epochs since a point's last joint after which it is judged; 0 for never.
@@ -92,6 +92,8 @@ class Real:
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.step is not None and not self.step > 0):
             raise Refusal("dimension", self, "low ≤ high and a step above 0 would do")
+        for name in ("low", "high"):  # as they are read again
+            object.__setattr__(self, name, float(getattr(self, name)))
 
 
 Domain = Choice | Integer | Real  # told apart by `kind`, also as JSON
@@ -277,7 +279,7 @@ class Space:
         options: those of the request's options that it understands; others are refused.
         source: what its printed figures are from.
         evidence: what its result on other data than the source's can say about it; "" if its columns say it themselves.
-        splits: measures in whose parts results are also given, such as ``few`` of ``test/few``.
+        splits: measures in whose parts results are also given, such as ``small`` of ``test/small``.
         crossed: how the user asked for replicates that are every pair of two things, such as ``--vary crossed``; "" if
             they are not.
     """
@@ -295,6 +297,11 @@ class Space:
     evidence: str = ""
     splits: tuple[str, ...] = ()
     crossed: str = ""
+
+    @property
+    def configs(self) -> list[Json]:
+        """The configurations of its trials, or the one that stands for all points of its search."""
+        return [trial.config for trial in self.trials] if self.search is None else [self.search.base]
 
     def __post_init__(self) -> None:
         if bool(self.trials) == (self.search is not None):

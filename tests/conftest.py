@@ -6,10 +6,12 @@ import ctypes
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,18 @@ THEIRS = (
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Files go to the processes in the order of the collection, not those of many tests first."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Warnings of other people's packages are not ours to mend."""
+    """Files with slow tests come first, so that no process is left with them at the end.
+
+    Warnings of other people's packages are not ours to mend.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     for item in items:
         for ignored in THEIRS:
             item.add_marker(pytest.mark.filterwarnings(ignored))
@@ -43,6 +55,29 @@ def one_ray() -> Iterator[None]:
     from study.plan.stored import Resources
 
     with cluster.connected(Resources()):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In this process MLflow's empty database is made once, which takes seconds, and copied from then on."""
+    from mlflow.store.db import utils
+
+    empty, make = tmp_path_factory.mktemp("mlflow") / "empty.db", utils._initialize_tables
+
+    def copy(engine: Any) -> None:
+        path = Path(engine.url.database or "")
+        if empty.exists():
+            with closing(sqlite3.connect(empty)) as ours, closing(sqlite3.connect(path)) as theirs:
+                ours.backup(theirs)
+        else:
+            make(engine)
+            with closing(sqlite3.connect(path)) as theirs, closing(sqlite3.connect(f"{empty}.made")) as ours:
+                theirs.backup(ours)
+            Path(f"{empty}.made").rename(empty)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_initialize_tables", copy)
         yield
 
 

@@ -21,10 +21,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:  # a worker that takes up an origin has no need of configurations: they are no source of its states
-    pass
+from typing import Any
 
 LOSSES = ("cross_entropy", "focal", "sigmoid_focal", "ldam", "logit_adjusted", "label_aware_smoothing")
 
@@ -127,7 +124,7 @@ _CHOICES = {
 class Origin:
     """What determines state 0 and the machine's arithmetic; settled when the plan is made, never by a worker.
 
-    `head` is the end of the network: see `networks.build`. Beyond what design.md lists stands NumPy's version, for its
+    `head` is the end of the network: see `networks.build`. With torch's version stands NumPy's, for its
     generators draw the orders and the crops, and torchvision's, whose blocks some backbones are made of.
     """
 

@@ -62,7 +62,7 @@ class Ledger:
     def done(self, replicates: Iterable[Replicate] | None = None) -> int:
         """How many states of these replicates, or of all, need no training."""
         recipes = self._draft.recipes
-        kept = [recipes[name] for name in (recipes if replicates is None else replicates)]
+        kept = [recipes[name] for name in (list(recipes) if replicates is None else replicates)]  # also while it grows
         return len(tree.nodes(kept)) - len(tree.missing(kept, self._stored))
 
     def missing(self) -> int:
@@ -77,7 +77,7 @@ class Ledger:
     def plan(self, replicates: Iterable[Replicate]) -> list[Stage]:
         """The stages that train these replicates, beginning where the store or a planned stage ends.
 
-        A replicate that was given up, or that needs a stage that was, is left out: see `doomed`.
+        A replicate that was given up is left out.
         """
         wanted = [self._draft.to_train(name) for name in replicates if name not in self._given_up]
         stages = tree.stages(wanted, self._stored | self._planned.keys(), self._draft.joints)

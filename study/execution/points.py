@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from study.errors import Away, one_line
+from study.errors import Away, Damaged, one_line
 from study.execution.ledger import Ledger
 from study.execution.projection import Projection
 from study.plan.draft import Draft, point_label
@@ -58,7 +58,7 @@ class Points:
         """Stages of further points, or of champions; none yet; or None if there will be none."""
         try:
             return self._more(workers, idle)
-        except Away as error:  # what is being trained goes on
+        except (Away, Damaged, FileNotFoundError) as error:  # what is being trained goes on
             self._say(f"no more points are begun: the store cannot be used ({one_line(error)})")
             self.halt()
             return None

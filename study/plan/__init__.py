@@ -1,1 +1,1 @@
-"""What a run is: drafted from its spaces, stored, grown, and cut into the stages of a tree. Pure."""
+"""What a run is: drafted from its spaces, stored, grown, and cut into the stages of a tree."""

@@ -1,4 +1,4 @@
-"""From spaces to a plan: every trial resolved, every replicate's states named, before anything is trained."""
+"""A plan with what is derived from it: each replicate's recipe. It grows by the points that a search finds. Pure."""
 
 from __future__ import annotations
 
@@ -146,6 +146,11 @@ class Draft:
             return replace(planned, ends=ends, seeds=seeds, champion_of=champion_of, first_replicate=first)
 
         return [standing_in(0, self.plan.replicates, ""), standing_in(FRESH, search.fresh, "#0")]
+
+    @property
+    def configs(self) -> list[Json]:
+        """The configurations of all its spaces; see `Space.configs`."""
+        return [config for space in self.spaces.values() for config in space.configs]
 
     @property
     def bases(self) -> list[Json]:

@@ -1,4 +1,4 @@
-"""From spaces to a plan: every trial resolved, every replicate's states named, before anything is trained."""
+"""From references to a draft: the spaces are called, every trial is resolved and every replicate's states are named."""
 
 from __future__ import annotations
 
@@ -41,14 +41,7 @@ class Called:
     @property
     def wants_gpu(self) -> bool:
         """Whether any configuration is to be trained on a GPU, if the user says nothing else."""
-        return any(
-            space.work.wants_gpu(config)
-            for _, _, space in self.spaces
-            for config in (
-                *(trial.config for trial in space.trials),
-                *(() if space.search is None else (space.search.base,)),
-            )
-        )
+        return any(space.work.wants_gpu(config) for _, _, space in self.spaces for config in space.configs)
 
 
 def call(references: Sequence[str], request: Request) -> Called:
@@ -72,20 +65,23 @@ def call(references: Sequence[str], request: Request) -> Called:
         space, refused = None, None
         try:
             space = catalog.call(function, reference, request)
+            if space.search is None or reference not in installed:
+                _check(space, reference, [other for _, _, other in found], request)
         except Refusal as refusal:
-            about_an_option = refusal.field.removeprefix("-o ") in request.options
-            if reference not in installed or about_an_option or refusal.field.startswith("space"):
+            of_an_option = refusal.field.startswith("-o ") and refusal.field.removeprefix("-o ") in request.options
+            if reference not in installed or of_an_option or refusal.field == "space":
                 raise
             refused = refusal
         known = space or catalog.call(function, reference, Request())
         if reference in installed and known.search is not None:
             continue
         options += known.options
-        if space is not None:
-            _check(space, reference, [other for _, _, other in found], request)
-            found.append((catalog.absolute(reference), path, space))
-        elif refused is not None:
+        if refused is not None:
             refusals[reference] = refused
+        elif space is not None:
+            found.append((catalog.absolute(reference), path, space))
+    if not found and not refusals:
+        raise Refusal("space", ALL, "no package is installed that has spaces: `pip install` yours again")
     if not found:
         raise next(iter(refusals.values()))
     return Called(
@@ -112,11 +108,13 @@ def _check(space: Space, reference: str, others: Sequence[Space], request: Reque
     if any(space.name == other.name for other in others):
         raise Refusal("space", f"{reference} ({space.name})", "spaces of different names, each once, would do")
     if others and space.work != others[0].work:
-        raise Refusal("space", reference, "a run of its own would do: it is trained by other code than the others")
+        remedy = "a run of its own would do: it is trained by other code than the others"
+        raise Refusal(f"space {reference}", space.name, remedy)
     own = {option.name for option in space.options}
     for name in catalog.options():
         if name in request.options and name not in own:
-            raise Refusal(f"--{name}", request.options[name], f"must be left out: {space.name} does not know it")
+            field, words = catalog.typed(name, request.options[name])
+            raise Refusal(field, words, f"must be left out: {space.name} does not know it")
     for option, given in (
         ("--trials", request.trials),
         ("--objectives", ", ".join(request.objectives)),
@@ -125,7 +123,8 @@ def _check(space: Space, reference: str, others: Sequence[Space], request: Reque
         if given and space.search is None:
             raise Refusal(option, given, f"it is for an open search, and {space.name} lists its trials")
     if space.crossed and space.search is not None:
-        raise Refusal("space", space.name, f"must be run without {space.crossed}: an open search crosses no replicates")
+        option, _, word = space.crossed.partition(" ")
+        raise Refusal(option, word, f"must be left out: {space.name} is an open search, whose points are not crossed")
     if request.early_stop and len(space.objectives) > 1:
         raise Refusal("--early-stop", request.early_stop, "one objective would do: several have no median")
 
@@ -181,17 +180,22 @@ def _check_options(space: Space, made: Draft) -> None:
     """Refuse a space whose function takes an option and does not do what it asks."""
     for option in space.options:
         value = made.plan.request.options.get(option.name)
-        for planned in made.plan.trials if option.ignored is not None and value is not None else ():
-            assert option.ignored is not None
+        if option.ignored is None or value is None:
+            continue
+        for planned in made.plan.trials:
             rest = option.ignored(value, planned.seeds) if planned.space == space.name else ""
             if rest:
-                remedy = "must be left out: its function does not look at it"
-                raise Refusal(f"{space.name}: --{option.name}", rest, remedy)
+                field, _ = catalog.typed(option.name, value)
+                raise Refusal(f"{space.name}: {field}", rest, "must be left out: its function does not look at it")
 
 
 def _check_early_stop(space: Space, request: Request, machine: Machine) -> None:
     if request.early_stop and space.search is not None:
         base = space.work.resolve(space.search.base, 0, machine)
+        if not base.joints:
+            raise Refusal(
+                "--early-stop", request.early_stop, f"must be left out: {space.name} does not say where to judge"
+            )
         room = len(base.epochs) - base.joints[0] - 1
         if request.early_stop > room:
             remedy = f"must be at most {room}: then every point has ended"

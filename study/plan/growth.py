@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from study import catalog
 from study.errors import Refusal
 from study.machine import Machine
 from study.plan.draft import Draft
@@ -53,7 +54,7 @@ def grown(before: Plan, drawn: Draft) -> Draft:
         differs = _other_machine(before.machine, now.machine)
         others = (_other_seeds(trial, drawn.find(trial.name)) for trial in before.trials)
         if any(others) or any(space.search for space in now.spaces):
-            differs += _other_options(before.request, now.request)
+            differs += _other_options(before.request, drawn)
         remedy = "must be the same, or have another --name" if differs else remedy
         lost += differs or other
     if lost:
@@ -131,17 +132,16 @@ def _other_seeds(trial: PlannedTrial, again: PlannedTrial | None) -> bool:
     return again is not None and again.seeds[: len(trial.seeds)] != trial.seeds
 
 
-def _other_options(before: Request, now: Request) -> list[str]:
-    """What differs in the options of the spaces, in the user's words."""
+def _other_options(before: Request, drawn: Draft) -> list[str]:
+    """What differs in the options that speak of seeds, in the user's words."""
 
     def said(request: Request, name: str) -> str:
         value = request.options.get(name)
-        if value is None:
-            return f"without --{name}"
-        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        return f"--{name}" + ("" if value is True else f" {shown}")
+        option, words = catalog.typed(name, "" if value is None else value)
+        return f"without {option}" if value is None else f"{option} {words}".rstrip()
 
-    names = dict.fromkeys((*before.options, *now.options))
+    now = drawn.plan.request
+    names = dict.fromkeys(o.name for space in drawn.spaces.values() for o in space.options if o.ignored is not None)
     return [
         f"{said(now, name)} instead of {said(before, name)}"
         for name in names
@@ -154,6 +154,11 @@ def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:
     names = [*space.domain, *(name for name in again.domain if name not in space.domain)]
     name = next(each for each in names if space.domain.get(each) != again.domain.get(each))
     return f"dimension {name} of {space.name} is {again.domain.get(name)} and was {space.domain.get(name)}"
+
+
+def taken_up(before: Plan, drawn: Draft, retrain: bool) -> Draft:
+    """A stored run with what has been drawn now: grown, or begun anew; see `grown` and `begun_anew`."""
+    return begun_anew(before, drawn) if retrain else grown(before, drawn)
 
 
 def begun_anew(before: Plan, drawn: Draft) -> Draft:

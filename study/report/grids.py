@@ -9,8 +9,6 @@ from study.report.results import Result, Results
 from study.report.statistics import LEAST, Difference, estimate
 from study.space import Printed, Source
 
-BEST = "best epoch (selected on test)"
-
 
 def grid(
     results: Results,
@@ -74,8 +72,11 @@ def default(results: Results) -> list[Table]:
     """What a space without a view of its own shows: its grid; in one column also its splits, and the best epoch."""
     table = grid(results)
     if len(results.columns) == 1:
+        parts = ", ".join(dict.fromkeys(result.trial.measure.partition("/")[0] for result in results)) or "nothing"
         rows = [[*row, *_details(results, result)] for row, result in zip(table.rows, results, strict=True)]
-        table = Table(table.title, [*table.head, *results.space.splits, BEST], rows, table.notes)
+        table = Table(
+            table.title, [*table.head, *results.space.splits, f"best epoch (selected on {parts})"], rows, table.notes
+        )
     return [table]
 
 

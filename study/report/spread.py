@@ -15,10 +15,11 @@ from study.report.results import Result, Results
 
 def not_independent(space: PlannedSpace) -> str:
     """What a report of crossed replicates says instead of hypotheses."""
+    instead = f" Without {space.crossed} they are given." if space.crossed else ""
     return (
         "Replicates that share a value are not independent of each other: hypotheses and differences from the "
         f"{space.source.name}, whose intervals want independent replicates, are not given, and ± is smaller than the "
-        f"spread of a pair drawn anew. Without {space.crossed} they are given."
+        f"spread of a pair drawn anew.{instead}"
     )
 
 

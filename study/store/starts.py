@@ -99,13 +99,14 @@ class Start:
             token=secrets.token_hex(8),
             behind="its last start was cut off before MLflow and Optuna showed everything",
         )
+        self._settle_before(0)
         self._write()
         self._ended, self._warned, self._superseded = threading.Event(), False, False
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
     def begin(self, epochs_done: int, epochs_done_before: int) -> None:
-        """Count from here, and settle the record of a start that was killed.
+        """Count from here, and what a start that was killed has trained.
 
         Args:
             epochs_done: how many of the plan's states need no training.
@@ -113,9 +114,13 @@ class Start:
                 have trained epochs that its record does not count.
         """
         self.record.epochs_done = epochs_done
-        if self._before is not None and self._before.outcome == "running":
-            last = self._before
-            trained = max(last.epochs_trained, epochs_done_before - last.epochs_done)
+        self._settle_before(epochs_done_before)
+
+    def _settle_before(self, epochs_done: int) -> None:
+        """The start before says that it runs, and does not: it was killed."""
+        last = self._before
+        if last is not None and last.outcome == "running":
+            trained = max(last.epochs_trained, epochs_done - last.epochs_done)
             settled = replace(last, epochs_trained=trained, outcome="killed", training=0)
             self.store.write_record(_path(self._run, last.number), asdict(settled))
 

@@ -96,8 +96,8 @@ def test_killed_and_resumed_it_ends_as_if_it_had_not_been(undisturbed: dict[str,
         assert resumed[part] == undisturbed["report"][part]
 
 
-def test_optuna_searches_it(tmp_path: Path) -> None:
-    report = json.loads(answered("run", "elsewhere.iris:search", "--json", home=tmp_path))
+def test_optuna_searches_it_and_workers_get_what_stands_in_a_file_of_no_package(tmp_path: Path) -> None:
+    report = json.loads(answered("run", f"{HERE / 'elsewhere' / 'iris.py'}:search", "--json", home=tmp_path))
     (search,) = report["searches"]
     assert (search["ended"], len(search["champions"])) == (4, 1)
     assert set(search["importances"]) == {"loss", "rate"}
@@ -107,4 +107,4 @@ def test_options_of_other_spaces_are_refused(tmp_path: Path) -> None:
     process = study("run", "elsewhere.iris", "--data", "digits", home=tmp_path / "none")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert err == "study: --data = ('digits',): must be left out: iris does not know it\n"
+    assert err == "study: --data = 'digits': must be left out: iris does not know it\n"

@@ -170,3 +170,19 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     tmp_path.chmod(0o555)
     refused(Home(str(tmp_path), None).make)
     assert everything(tmp_path) == []
+
+
+def test_a_store_that_is_not_made_yet_is_none_and_one_that_cannot_be_reached_is_refused(tmp_path):
+    assert Home(str(tmp_path), None).store_if_any() is None
+    assert Home(str(tmp_path), (tmp_path / "later").as_uri()).store_if_any() is None
+    assert Home(str(tmp_path), None).make().keys() == Home(str(tmp_path), None).store_if_any().keys() == set()
+    with pytest.raises(Refusal, match="--store"):
+        Home(str(tmp_path), "s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http").store_if_any()
+
+
+def test_a_store_that_was_opened_for_reading_is_refused_where_it_cannot_be_written(tmp_path, monkeypatch):
+    store = Home(str(tmp_path), None).make()
+    store.require_writable()
+    monkeypatch.setattr("os.access", lambda _path, mode: not mode & 2)
+    with pytest.raises(Refusal, match=r"--store = .*: a directory or URL that can be written would do"):
+        store.require_writable()

@@ -28,7 +28,7 @@ TEST = np.arange(len(Y)) % 3 == 0
 
 
 def resolve(config, replicate, machine):
-    origin = {"loss": config["loss"], "seed": replicate, "precision": "double"}
+    origin = {"loss": config["loss"], "seed": replicate}
     epochs = tuple({"rate": RATES[0] if e < FALL else config["rate"]} for e in range(EPOCHS))
     keys = [hashlib.sha256(json.dumps(origin).encode()).hexdigest()]
     for epoch in epochs:

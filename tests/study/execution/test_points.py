@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import planned_run, planned_space, work_of
 
+from study.errors import Away, Damaged
 from study.execution import points
 from study.execution.ledger import Ledger
 from study.execution.points import Points
@@ -308,3 +309,19 @@ def test_what_optuna_raised_is_raised_where_points_are_asked_for():
     search.points._projection = SimpleNamespace(check_suggestions=broken)
     with pytest.raises(ZeroDivisionError, match="ours"):
         search.points.more(1, idle=True)
+
+
+@pytest.mark.parametrize("error", [Away("full"), Damaged("state r0/6 0: its header"), FileNotFoundError("r0/6 0")])
+def test_a_store_that_cannot_be_read_ends_the_suggestions_and_not_the_run(monkeypatch, error, capsys):
+    search = Searching()
+    search.train(search.points.more(1, idle=True))
+
+    def fails(key):
+        raise error
+
+    monkeypatch.setattr(search.store, "header", fails)
+    monkeypatch.setattr(search.points, "_objectives", {})
+    while search.points.more(1, idle=True):
+        search.hold([end for trial in search.draft.plan.trials for end in trial.ends])
+    assert "no more points are begun: the store cannot be used" in capsys.readouterr().out
+    assert search.points.more(1, idle=True) is None

@@ -229,7 +229,7 @@ def test_what_is_for_searches_is_refused_for_a_table(request_, message):
 @pytest.mark.parametrize("references", [("sampler_search",), ("table9", "sampler_search")])
 def test_the_points_of_a_search_are_not_crossed(references):
     request = asked(vary=("crossed",))
-    with pytest.raises(Refusal, match="--vary = 'crossed': must be seed, subset, split or all for sampler_search"):
+    with pytest.raises(Refusal, match="--vary = 'crossed': must be left out: sampler_search is an open search"):
         draft(*references, replicates=4, request=request)
 
 
@@ -261,3 +261,23 @@ def test_an_option_of_a_space_that_is_left_out_counts_and_is_not_stored():
     assert "table10" in drawn.left_out
     assert drawn.plan.request.options == {"data": ("imagenet-lt",), "recipe": "source"}
     assert growth.redraft(stored(drawn)).plan.digest == drawn.plan.digest
+
+
+def test_what_a_table_s_configuration_refuses_is_left_out_of_all():
+    drawn = draft("all", replicates=1, request=asked(paper=True, imbalance=(10.0,)))
+    assert drawn.left_out["table2"].startswith("imbalance = 10.0")
+    assert "table9" in {space.name for space in drawn.plan.spaces}
+
+
+def test_a_search_whose_work_says_no_joints_is_not_stopped_early(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from dataclasses import replace\n"
+        "from search_spaces import sampler_search\n"
+        "def space(request):\n"
+        "    made = sampler_search.space(request)\n"
+        "    resolve = made.work.resolve\n"
+        "    return replace(made, work=replace(made.work, resolve=lambda *a: replace(resolve(*a), joints=())))\n"
+    )
+    with pytest.raises(Refusal, match="--early-stop = 3: must be left out: sampler_search does not say where to judge"):
+        draft(str(path), replicates=1, request=asked(early_stop=3))

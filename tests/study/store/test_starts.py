@@ -255,3 +255,14 @@ def test_a_record_that_a_crash_left_damaged_hides_no_other_and_its_number_is_not
     assert [each.number for each in starts(store, "mine")] == [0, 1]
     begin(store).end("complete", epochs_done=0)
     assert [each.number for each in starts(store, "mine")] == [0, 1, 3]
+
+
+def test_a_start_that_was_cut_off_before_it_counted_leaves_no_other_running(store, driver):
+    killed = driver()
+    wait_until(lambda: starts(store, "mine")[-1].epochs_trained == 2)
+    killed.kill()
+    killed.communicate()
+    Start(store, "mine", 0, lambda _: None).end("interrupted", 0)
+    begin(store).end("complete", epochs_done=0)
+    found = [(each.outcome, each.epochs_trained) for each in starts(store, "mine")]
+    assert found == [("killed", 2), ("interrupted", 0), ("complete", 0)]

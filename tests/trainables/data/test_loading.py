@@ -20,7 +20,7 @@ from trainables.data.loading import load, prepare, subset
 from trainables.origins import origin
 from trainables.recipe import Epoch
 
-UNPACK = Path(__file__).parents[3] / "shared/data/unpack.py"
+UNPACK = Path(__file__).parents[4] / "shared/data/unpack.py"
 
 
 # The subset

@@ -1,0 +1,32 @@
+"""What goes wrong: in one line, without secrets, and as it was after a process has sent it."""
+
+import pickle
+
+import pytest
+
+from study.errors import Away, Damaged, Refusal, StudyError, one_line
+
+
+@pytest.mark.parametrize(
+    ("error", "how", "line"),
+    [
+        (ValueError("first\nsecond"), {}, "first"),
+        (ValueError("first\nsecond"), {"whole": True}, "first second"),
+        (ValueError("first\nsecond"), {"named": True}, "ValueError: first"),
+        (ValueError("  \n "), {}, "ValueError"),
+        (ValueError(), {"named": True}, "ValueError"),
+        (OSError("cannot open s3://me:hunter2@host/x now"), {}, "cannot open s3://me:***@host/x now"),
+        (Away("no space left"), {"named": True}, "no space left"),
+        (Refusal("--seeds", 0, "must be 1"), {"named": True}, "--seeds = 0: must be 1"),
+    ],
+)
+def test_an_error_is_one_line(error: Exception, how: dict[str, bool], line: str) -> None:
+    assert one_line(error, **how) == line
+
+
+@pytest.mark.parametrize("error", [Refusal("--seeds", (1, 2), "must be\none"), Damaged("bad", "ab12"), Away("full")])
+def test_what_is_ours_crosses_processes_whole(error: StudyError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+    assert not isinstance(error, OSError | ValueError), "so nobody takes it for something else"
+    assert "\n" not in str(error)
