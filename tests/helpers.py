@@ -86,9 +86,15 @@ Study = Callable[..., Result]
 
 
 def call_study(*arguments: str, home: Path, code: int = 0) -> Result:
-    """The command `study` in this process on a home, with the exit code that is expected."""
+    """The command `study` in this process on a home, with the exit code that is expected.
+
+    Unless said otherwise a run has one worker: each is a process that imports torch, which takes longer than what most
+    tests train.
+    """
     from study.cli import cli
 
+    if arguments[:1] == ("run",) and not {"--workers", "--dry-run"} & set(arguments):
+        arguments += ("--workers", "1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it in the process that sets a URI

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -23,15 +24,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Four cells of 40 epochs, two replicates: two trunks of 21 each, four branches of 19."""
-    return kills.write_space(tmp_path_factory.mktemp("space"), epochs=40)
+    """Four cells of 24 epochs, two replicates: two trunks of 13 each, four branches of 11."""
+    return kills.write_space(tmp_path_factory.mktemp("space"), epochs=24)
 
 
 @pytest.fixture(scope="module")
 def whole(command: Study, space: str, one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of the run that nothing happens to."""
     home = tmp_path_factory.mktemp("whole")
-    command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, home=home)
+    command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, "--workers", "2", home=home)
     return home
 
 
@@ -66,7 +67,7 @@ def test_a_run_that_is_stopped_resumes_to_the_same_end(
     how: str, space: str, expected: object, home: Path, command: Study, tmp_path: Path
 ) -> None:
     draw = random.Random(seed := time.time_ns())
-    moment = draw.randint(1, 100)
+    moment = draw.randint(1, 50)
     print(f"seed {seed}: {how} after {moment} epochs")
     process = begin(space, home)
     wait_for(home, moment)
@@ -122,15 +123,15 @@ def test_any_number_of_workers_trains_the_minimum_to_the_same_report(
     each = ["--workers", str(workers), "--cpus-per-trial", "0.5"]
     command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, *each, home=home)
     after = status(command, home)
-    assert after["epochs_trained"] == after["epochs_needed"] == 2 * (2 * 21 + 4 * 19)
+    assert after["epochs_trained"] == after["epochs_needed"] == 2 * (2 * 13 + 4 * 11)
     reports = [command("report", kills.RUN, "--format", "csv", home=each).stdout for each in (home, whole)]
     assert reports[0] == reports[1]
 
 
 def test_damage_is_noticed_set_aside_and_trained_again(
-    space: str, expected: object, home: Path, command: Study, one_ray: None
+    whole: Path, expected: object, home: Path, command: Study, one_ray: None
 ) -> None:
-    command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, home=home)
+    shutil.copytree(whole, home)
     store = Store(str(home / "store"))
     draft = redraft(records.find(store, kills.RUN)[0])
     draw = random.Random(seed := time.time_ns())
@@ -148,7 +149,7 @@ def test_damage_is_noticed_set_aside_and_trained_again(
     assert len(list((home / "store" / "damaged").iterdir())) == 3
     assert store.verify(store.keys()) == {}
     after = status(command, home)
-    assert after["epochs_trained"] == after["epochs_needed"] + 3 * 19, "only the branches are trained again"
+    assert after["epochs_trained"] == after["epochs_needed"] + 3 * 11, "only the branches are trained again"
     assert kills.everything(home) == expected
     assert "damaged" not in command("resume", kills.RUN, home=home).stderr, "reported once"
 
