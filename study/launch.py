@@ -111,6 +111,7 @@ def run(wish: Wish, place: Home, services: Given, download: bool, retrain: bool,
         drawn.plan = replace(drawn.plan, tracking_uri=kept[0], storage=kept[1])
     else:
         drawn = taken_up(before, drawn, retrain)
+    drawn.plan.check()
     return _start(drawn, before, place.make(store), place, chosen, resources, as_json=as_json)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from study.errors import Damaged, Refusal, StudyError, one_line
+from study.errors import Damaged, Refusal, StudyError
 from study.execution.ledger import Ledger
 from study.execution.points import Points
 from study.execution.progress import Progress
@@ -88,7 +87,7 @@ def start(
 
 
 def _store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
-    """Store the plan, unless another start has stored one since this one looked, or it could not be read again."""
+    """Store the plan, unless another start has stored one since this one looked."""
     plan = draft.plan
     kept = None
     with suppress(Damaged):  # it is made anew
@@ -97,10 +96,6 @@ def _store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
         raise Refusal(
             "run", plan.run, "another start has changed its plan meanwhile: the same command, again, would do"
         )
-    try:
-        Plan.from_json(json.loads(json.dumps(plan.to_json())))
-    except (TypeError, ValueError) as error:
-        raise Refusal("space", plan.study, f"its plan cannot be stored: {one_line(error, whole=True)}") from error
     if before is not None and before.generation != plan.generation:
         records.save_failures(store, plan.run, {})
     records.remember(store, plan.run)

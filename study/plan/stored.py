@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from study.decoding import decoded
-from study.errors import Refusal
+from study.errors import Refusal, one_line
 from study.machine import Machine
 from study.plan import earlier
 from study.space import Contrast, Domain, Json, Request, Source, Trial
@@ -197,6 +197,13 @@ class Plan:
             formats = f"{earlier.FORMAT} and {FORMAT}"
             raise Refusal("plan format", plain.get("format"), f"this version reads formats {formats}")
         return decoded(cls, {name: value for name, value in plain.items() if name != "format"})
+
+    def check(self) -> None:
+        """Refuse a plan that could not be read again, for its spaces hold what a plan must not: objects, None."""
+        try:
+            Plan.from_json(json.loads(json.dumps(self.to_json())))
+        except (TypeError, ValueError) as error:
+            raise Refusal("space", self.study, f"its plan cannot be stored: {one_line(error, whole=True)}") from error
 
     def named(self, run: str) -> Plan:
         """The same plan under a name."""

@@ -22,13 +22,3 @@ def test_a_plan_that_another_start_has_changed_is_not_written_over(small_space, 
         with pytest.raises(Refusal, match="run = 'mine': another start has changed its plan meanwhile"):
             driver._store_plan(before, kept, store)
     assert records.load_plan(store, "mine") == grown.plan
-
-
-def test_a_plan_that_could_not_be_read_again_is_not_stored(small_space, tmp_path):
-    store, drawn = Store(str(tmp_path / "store")), draft(small_space(), replicates=1)
-    (first, *others) = drawn.plan.trials
-    strange = replace(first, trial=replace(first.trial, axes={**first.trial.axes, "first": None}))
-    drawn.plan = replace(drawn.plan.named("mine"), trials=(strange, *others))
-    with pytest.raises(Refusal, match="space = 'small': its plan cannot be stored: "):
-        driver._store_plan(drawn, None, store)
-    assert records.load_plan(store, "mine") is None

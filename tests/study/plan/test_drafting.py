@@ -281,3 +281,13 @@ def test_a_search_whose_work_says_no_joints_is_not_stopped_early(tmp_path):
     )
     with pytest.raises(Refusal, match="--early-stop = 3: must be left out: sampler_search does not say where to judge"):
         draft(str(path), replicates=1, request=asked(early_stop=3))
+
+
+def test_a_plan_that_could_not_be_read_again_is_refused(small_space):
+    drawn = draft(small_space(), replicates=1)
+    drawn.plan.check()
+    (first, *others) = drawn.plan.trials
+    for value in (None, object()):
+        strange = replace(first, trial=replace(first.trial, axes={**first.trial.axes, "first": value}))
+        with pytest.raises(Refusal, match="space = 'small': its plan cannot be stored: "):
+            replace(drawn.plan, trials=(strange, *others)).check()
