@@ -1,6 +1,7 @@
 """From space files to a plan and back."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
