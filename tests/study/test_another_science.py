@@ -22,7 +22,11 @@ HERE = Path(__file__).parent
 
 def study(*arguments: str, home: Path, **more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from study.cli import main; main()", *arguments, "--home", str(home)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE / "elsewhere" / "no_torch"), str(HERE), *sys.path]), **more}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE / "elsewhere" / "no_torch"), str(HERE), *sys.path]),
+        **more,
+    }
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
