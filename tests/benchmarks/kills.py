@@ -4,7 +4,7 @@
 
 Prints a table of the kills with what each start lost and the time until training went on, and whether the report, every
 MLflow metric and every Optuna trial equal those of the same run undisturbed. The suite does twenty
-(tests/study/test_kills.py).
+(tests/study/execution/test_kills.py).
 """
 
 from __future__ import annotations

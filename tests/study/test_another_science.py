@@ -19,6 +19,8 @@ from study.store.states import Store
 
 HERE = Path(__file__).parent
 
+pytestmark = pytest.mark.slow
+
 
 def study(*arguments: str, home: Path, **more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from study.cli import main; main()", *arguments, "--home", str(home)]
