@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -57,8 +59,8 @@ def options() -> Mapping[str, Option]:
 
 
 def typed(name: str, value: Value) -> tuple[str, str]:
-    """An option of spaces as the user gave it: ``--NAME`` or ``-o NAME``, and its value in words; "" of a flag."""
-    words = ", ".join(map(str, value)) if isinstance(value, tuple) else "" if value is True else str(value)
+    """An option of spaces as the user gave it: ``--NAME`` or ``-o NAME``, and its value in words."""
+    words = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return (f"--{name}" if name in options() else f"-o {name}"), words
 
 
@@ -144,22 +146,35 @@ def _module(reference: str, where: str) -> ModuleType:
     elif _MODULE.fullmatch(where):
         name = where
     else:
-        raise _unknown(reference)
+        raise _unknown(reference, where)
     try:
         return _executed(name) if path.suffix == ".py" else importlib.import_module(name)
     except StudyError:
         raise
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{where}.".startswith(f"{error.name}."):
-            raise _unknown(reference) from error
+            raise _unknown(reference, where) from error
         remedy = f"its file could not be imported: {said(error, name)}"
         raise Refusal("space", reference, remedy) from error
 
 
-def _unknown(reference: str) -> Refusal:
-    ways = "the path of a Python file with a space, or the name of a module with one"
-    known = f"one of {', '.join(names())}, " if names() else ""
-    return Refusal("space", reference, f"{known}{ways}, would do")
+def _unknown(reference: str, where: str) -> Refusal:
+    path = Path(where)
+    if os.sep in where or path.suffix:
+        what = "is a folder" if _is_folder(path) else f"there is no module {where}" if _MODULE.fullmatch(where) else ""
+        remedy = "must be the path of a Python file, FILE.py, or the dotted name of a module that Python finds"
+        return Refusal("space", reference, f"{remedy}{what and f' ({what})'}")
+    close = difflib.get_close_matches(where, names(), 1)
+    ways = "or the path of a Python file, or the dotted name of a module, would do"
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return Refusal("space", reference, f"one of {', '.join(names()) or 'none that is installed'}, {ways}{meant}")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # its name is too long
+        return False
 
 
 def _executed(path: str) -> ModuleType:

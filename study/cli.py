@@ -382,6 +382,9 @@ def main() -> None:
     except StudyError as error:
         click.echo(f"study: {error}", err=True)
         code = 2
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = error.exit_code
     except click.ClickException as error:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "study"
         click.echo(f"study: {error.format_message()} `{path} --help` says what would do.", err=True)

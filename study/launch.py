@@ -95,6 +95,8 @@ def run(wish: Wish, place: Home, services: Given, download: bool, retrain: bool,
     before, damage = _stored(store, drawn.plan.run)
     if store is not None:
         refuse_second(store, drawn.plan.run)  # at once, and not after a download; the start's claim decides
+    if retrain and before is None and damage is None:
+        raise Refusal("--retrain", drawn.plan.run, "must be left out: there is no such run yet")
     chosen = place.chosen(*services) if before is None else recorded(before, *services)
     place = place if before is None else _home_of(before, place, chosen)
     place.check_services(*chosen)

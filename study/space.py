@@ -209,8 +209,9 @@ class Work:
     """What the platform needs of the science: plain functions that import late, and what its records show.
 
     Attributes:
-        resolve: (configuration, replicate, machine) → its work. Pure and fast.
-        sources: the digest of each source file that the states' names depend on.
+        resolve: (configuration, replicate, machine) → its work. Pure and fast. The names of states must hold all that
+            determines them: the digests of `sources`, too.
+        sources: the digest of each source file that states depend on.
         prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
         trainable: → the Ray Trainable class that executes a stage; see `study.execution.job`.
         parameters: (configuration, replicate, machine) → what MLflow shows as parameters.

@@ -98,7 +98,11 @@ def _known(options: Sequence[Option], request: Request, spaces: Sequence[Space])
     for name, value in request.options.items():
         if name not in known:
             others = sorted(f"{each} ({meaning})" for each, meaning in known.items() if each not in catalog.options())
-            raise Refusal("-o", f"{name}={value}", f"must be {'; '.join(others)}" if others else "must be left out")
+            raise Refusal(
+                "-o",
+                f"{name}={value}",
+                f"must be {'; '.join(others)}" if others else "must be left out: no space here knows it",
+            )
     taken = {option.name for space in spaces for option in space.options}  # a resumed run has no others
     return {name: value for name, value in request.options.items() if name in taken}
 

@@ -35,9 +35,7 @@ def grown(before: Plan, drawn: Draft) -> Draft:
         Refusal: if that is not a superset of it, showing the difference.
     """
     now = drawn.plan
-    changed = sorted(
-        n for n in before.sources.keys() | now.sources.keys() if before.sources.get(n) != now.sources.get(n)
-    )
+    changed = _changed(before, now)
     if changed:
         raise Refusal(
             "sources",
@@ -138,7 +136,7 @@ def _other_options(before: Request, drawn: Draft) -> list[str]:
     def said(request: Request, name: str) -> str:
         value = request.options.get(name)
         option, words = catalog.typed(name, "" if value is None else value)
-        return f"without {option}" if value is None else f"{option} {words}".rstrip()
+        return f"without {option}" if value is None else option if value is True else f"{option} {words}"
 
     now = drawn.plan.request
     names = dict.fromkeys(o.name for space in drawn.spaces.values() for o in space.options if o.ignored is not None)
@@ -156,8 +154,20 @@ def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:
     return f"dimension {name} of {space.name} is {again.domain.get(name)} and was {space.domain.get(name)}"
 
 
+def _changed(before: Plan, now: Plan) -> list[str]:
+    """The sources that differ."""
+    names = before.sources.keys() | now.sources.keys()
+    return sorted(name for name in names if before.sources.get(name) != now.sources.get(name))
+
+
 def taken_up(before: Plan, drawn: Draft, retrain: bool) -> Draft:
-    """A stored run with what has been drawn now: grown, or begun anew; see `grown` and `begun_anew`."""
+    """A stored run with what has been drawn now: grown, or begun anew; see `grown` and `begun_anew`.
+
+    Raises:
+        Refusal: also if it is a run of other spaces.
+    """
+    if not {space.name for space in before.spaces} & {space.name for space in drawn.plan.spaces}:
+        raise Refusal("--name", before.run, f"must be another: this is a run of {before.study}")
     return begun_anew(before, drawn) if retrain else grown(before, drawn)
 
 
@@ -167,7 +177,12 @@ def begun_anew(before: Plan, drawn: Draft) -> Draft:
     Raises:
         Refusal: if nothing has changed.
     """
-    if before.sources == drawn.plan.sources and before.digest == drawn.plan.digest:
+    same_work = before.digest == drawn.plan.digest
+    if same_work and before.sources != drawn.plan.sources:
+        changed = ", ".join(_changed(before, drawn.plan))
+        remedy = "they changed, and the names of states did not: Work.resolve must put Work.sources into its keys"
+        raise Refusal("sources", changed, remedy)
+    if same_work:
         raise Refusal("--retrain", before.run, "must be left out: nothing has changed that its states depend on")
     drawn.plan = replace(
         drawn.plan,

@@ -111,7 +111,9 @@ def clean_runs(
             plan = records.load_plan(store, name)
         except Damaged as error:
             raise Refusal(
-                "run", name, f"its plan cannot be read, so nothing is dropped: mend it first ({error})"
+                "run",
+                name,
+                f"its plan cannot be read, so nothing is dropped; the `study run` that made it makes it anew ({error})",
             ) from error
         except Refusal:  # of another version
             unknown.add(name)

@@ -91,6 +91,16 @@ def test_an_unknown_name_is_refused_with_the_known_ones(reference):
     assert ", ".join(catalog.names()) in refusal(reference)
 
 
+def test_a_name_that_is_nearly_right_is_said():
+    assert refusal("tabel7").endswith("(did you mean table7?)")
+    assert "did you mean" not in refusal("nothing_like_it")
+
+
+def test_a_module_that_is_not_there_and_a_folder_are_called_so(tmp_path):
+    assert "(there is no module pkg.nope)" in refusal("pkg.nope")
+    assert "(is a folder)" in refusal(str(tmp_path))
+
+
 def test_what_is_no_python_file_is_refused(tmp_path, mine):
     (tmp_path / "folder.py").mkdir()
     for path in (tmp_path / "absent.py", tmp_path / "folder.py", mine.rename(tmp_path / "mine.txt")):

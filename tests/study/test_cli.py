@@ -267,7 +267,12 @@ def test_a_run_is_begun_anew_when_its_sources_have_changed_and_its_old_records_s
     store = Store(str(tmp_path / "home/store"))
     plan = store.read_record("runs/mine/plan.json")
     assert plan is not None
-    store.write_record("runs/mine/plan.json", {**plan, "sources": {**plan["sources"], "loop.py": "0" * 40}})
+    changed = {**plan, "sources": {**plan["sources"], "loop.py": "0" * 40}}
+    store.write_record("runs/mine/plan.json", changed)
+    message = str(study("resume", "mine", "--retrain", code=2).exception)
+    assert message.startswith("sources = 'loop.py': they changed, and the names of states did not")
+    trials = [{**trial, "ends": ["0" * 40]} for trial in plan["trials"]]
+    store.write_record("runs/mine/plan.json", {**changed, "trials": trials})
 
     study("resume", "mine", code=2)
     study("resume", "mine", "--retrain")

@@ -93,5 +93,5 @@ def test_a_number_may_be_0(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_option_is_shown_as_it_was_typed() -> None:
     assert catalog.typed("data", ("digits", "cifar10")) == ("--data", "digits, cifar10")
-    assert catalog.typed("paper", True) == ("--paper", "")
+    assert catalog.typed("paper", True) == ("--paper", "True")
     assert catalog.typed("recipe", "source") == ("-o recipe", "source")

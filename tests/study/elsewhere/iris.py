@@ -27,8 +27,12 @@ X, Y = load_iris(return_X_y=True)
 TEST = np.arange(len(Y)) % 3 == 0
 
 
+def sources():
+    return {"iris.py": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}
+
+
 def resolve(config, replicate, machine):
-    origin = {"loss": config["loss"], "seed": replicate}
+    origin = {"loss": config["loss"], "seed": replicate, **sources()}
     epochs = tuple({"rate": RATES[0] if e < FALL else config["rate"]} for e in range(EPOCHS))
     keys = [hashlib.sha256(json.dumps(origin).encode()).hexdigest()]
     for epoch in epochs:
@@ -82,7 +86,7 @@ def exporter(config):
 
 WORK = Work(
     resolve=resolve,
-    sources=lambda: {"iris.py": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()},
+    sources=sources,
     prepare=lambda configs, folder, download: None,
     trainable=lambda: Stage,
     parameters=lambda config, replicate, machine: {**config, "seed": replicate},

@@ -205,6 +205,10 @@ def test_a_run_begun_anew_counts_its_generation_and_keeps_its_name_and_places(sm
     before = replace(
         stored(drawn), run="mine", created="2020", generation=1, sources={}, tracking_uri="http://m", storage="s"
     )
+    with pytest.raises(Refusal, match=r"sources = '.*': they changed, and the names of states did not"):
+        growth.begun_anew(before, drawn)
+    other = tuple(replace(trial, ends=tuple(f"{end}0" for end in trial.ends)) for trial in before.trials)
+    before = replace(before, trials=other)
     now = growth.begun_anew(before, drawn).plan
     assert (now.run, now.generation, now.tracking_uri, now.storage) == ("mine", 2, "http://m", "s")
     assert now.created != "2020"
@@ -280,3 +284,10 @@ def test_after_any_growth_the_epochs_needed_are_the_distinct_states(steps, repli
             drawn.judge(open_points[0], step == "stop")
         assert drawn.plan.epochs_needed == len(tree.nodes(drawn.recipes.values()))
     assert growth.grown(stored(drawn), searched(trials=7, early_stop=3, replicates=replicates)).plan == drawn.plan
+
+
+@pytest.mark.parametrize("retrain", [False, True])
+def test_a_run_of_other_spaces_keeps_its_name(small_space, retrain):
+    before = replace(stored(draft(small_space(cells=CELLS))), run="mine")
+    with pytest.raises(Refusal, match="--name = 'mine': must be another: this is a run of small"):
+        growth.taken_up(before, draft("table7"), retrain)
