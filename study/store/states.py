@@ -61,6 +61,15 @@ def _reaching(method: Callable[_P, _T]) -> Callable[_P, _T]:
     return guarded
 
 
+@contextmanager
+def _absent() -> Iterator[None]:
+    """A state whose folder is a file is not there."""
+    try:
+        yield
+    except NotADirectoryError as error:
+        raise FileNotFoundError(str(error)) from error
+
+
 @dataclass(frozen=True)
 class Stored:
     """An object as a listing shows it; its path is below the store's root."""
@@ -139,12 +148,14 @@ class Store:
                 missing = _head_end(data) - len(data)
                 return data + file.read(missing) if 0 < missing < 1 << 32 else data
 
-        return _certain(read, lambda data: _header(key, data))
+        with _absent():
+            return _certain(read, lambda data: _header(key, data))
 
     @_reaching
     def load(self, key: str) -> tuple[dict[str, Any], bytes]:
         """A state's header and payload, checked; raises as `header` does."""
-        return _certain(lambda: self._read(_state_path(key)), lambda data: _state(key, data))
+        with _absent():
+            return _certain(lambda: self._read(_state_path(key)), lambda data: _state(key, data))
 
     def keys(self) -> set[str]:
         """The names of all states."""

@@ -7,7 +7,7 @@ from helpers import HEADER, KEY, PLAN, content, few, files, headers, path_of, pu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.errors import Damaged
+from study.errors import Away, Damaged
 from study.store.states import Store
 
 # States
@@ -49,6 +49,17 @@ def test_a_header_is_read_without_its_payload(store, size):
     assert store.header(KEY)["measures"] == HEADER["measures"]
     with pytest.raises(Damaged, match=KEY):
         store.load(KEY)
+
+
+def test_a_state_whose_folder_is_a_file_is_not_there_and_cannot_be_saved(tmp_path):
+    store = Store(str(tmp_path))
+    (tmp_path / "states").mkdir()
+    (tmp_path / "states" / "ab").touch()
+    for read in (store.header, store.load, store.measures):
+        with pytest.raises(FileNotFoundError):
+            read("ab12")
+    with pytest.raises(Away):
+        store.save("ab12", {"key": "ab12"}, b"")
 
 
 def test_saving_twice_is_harmless(store):
