@@ -12,13 +12,11 @@ A record is JSON whose first entry, ``sha256``, is the checksum over its path an
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
 import secrets
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -27,12 +25,12 @@ from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
-from urllib.parse import parse_qs, urlsplit
 
 from pyarrow import fs
 
 from study.errors import Away, Damaged, Refusal, one_line
 from study.masking import without_password
+from study.store.places import check_bucket, check_folder, connect, sync
 
 MAGIC = b"LTSTATE1"
 _PREFIX = len(MAGIC) + 8 + 32
@@ -40,7 +38,6 @@ _FIRST = 1 << 16  # read at once; most headers fit
 _HEX = re.compile(r"[0-9a-f]+")
 _OBJECTS = ("s3", "gcs")  # a put is atomic; Azure's stream begins with an empty blob, so it is moved like a file
 _READERS = 4
-_ANSWER_SECONDS = 5.0
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -101,20 +98,20 @@ class Store:
         with self._refused("written" if create else "read"):
             if "://" not in url:
                 self.url = self.shown = str(Path(url).expanduser().absolute())
-            self._base, self._path = _connect(self.url)
+            self._base, self._path = connect(self.url)
             self._objects = self._base.type_name in _OBJECTS
             self._local = Path(self._path) if isinstance(self._base, fs.LocalFileSystem) else None
             if self._objects:
-                _check_bucket(self._base, self._path)
+                check_bucket(self._base, self._path)
             else:
-                _check_folder(self._base, self._path, create)
+                check_folder(self._base, self._path, create)
         self._fs = fs.SubTreeFileSystem(self._path, self._base)
 
     def require_writable(self) -> None:
         """Refuse a store that was opened for reading and cannot be written."""
         if not self._objects:
             with self._refused("written"):
-                _check_folder(self._base, self._path, create=True)
+                check_folder(self._base, self._path, create=True)
 
     @contextmanager
     def _refused(self, done: str) -> Iterator[None]:
@@ -333,70 +330,14 @@ class Store:
         try:
             self._put(temporary, data)
             if self._local and durable:
-                _sync(self._local / temporary)
+                sync(self._local / temporary)
             self._fs.move(temporary, path)
         except BaseException:
             self.delete_record(temporary)
             raise
         if self._local and durable:
             for entry in entries:
-                _sync(self._local / entry)
-
-
-def _connect(url: str) -> tuple[Any, str]:
-    parts = urlsplit(url)
-    if parts.scheme == "s3":
-        options = parse_qs(parts.query)
-        given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        endpoint = options.get("endpoint_override", [given])[0]
-        if endpoint:
-            _require_answer(endpoint if "://" in endpoint else f"{options.get('scheme', ['https'])[0]}://{endpoint}")
-        with suppress(ValueError):  # pyarrow 18 does not know it; one request for a small object instead of three
-            delayed: tuple[Any, str] = fs.FileSystem.from_uri(
-                f"{url}{'&' if parts.query else '?'}allow_delayed_open=true"
-            )
-            return delayed
-    found: tuple[Any, str] = fs.FileSystem.from_uri(url)
-    return found
-
-
-def _require_answer(endpoint: str) -> None:
-    """Raise OSError unless a server says something within five seconds: the S3 client would wait for minutes."""
-    parts = urlsplit(endpoint)
-    address = (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
-    with socket.create_connection(address, timeout=_ANSWER_SECONDS) as server:
-        server.sendall(b"HEAD / HTTP/1.1\r\nHost: store\r\nConnection: close\r\n\r\n")
-        server.recv(1)
-
-
-def _check_bucket(base: Any, path: str) -> None:
-    if not path:
-        raise ValueError("it names no bucket")
-    base.get_file_info(fs.FileSelector(f"{path}/none", recursive=True, allow_not_found=True))
-    bucket = path.partition("/")[0]
-    with suppress(OSError):  # who may list the folder need not see the bucket
-        if base.get_file_info(bucket).type == fs.FileType.NotFound:
-            raise ValueError(f"the bucket {bucket} does not exist")
-
-
-def _check_folder(base: Any, path: str, create: bool) -> None:
-    if create:
-        base.create_dir(path, recursive=True)
-    elif base.get_file_info(path).type != fs.FileType.Directory:
-        raise FileNotFoundError("it is no directory")
-    if isinstance(base, fs.LocalFileSystem) and not os.access(path, os.R_OK | os.X_OK | (os.W_OK if create else 0)):
-        raise PermissionError(f"it is not {'writable' if create else 'readable'}")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
-            raise
-    finally:
-        os.close(handle)
+                sync(self._local / entry)
 
 
 def _certain(read: Callable[[], bytes], check: Callable[[bytes], _T]) -> _T:

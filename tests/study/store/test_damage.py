@@ -209,7 +209,7 @@ def test_a_state_that_json_cannot_hold_is_not_written(store):
 def test_a_file_is_durable_before_it_has_its_name(local, monkeypatch):
     synced = []
     monkeypatch.setattr(
-        "study.store.states._sync", lambda path: synced.append((path.relative_to(local.url), files(local)))
+        "study.store.states.sync", lambda path: synced.append((path.relative_to(local.url), files(local)))
     )
     local.save(KEY, HEADER, b"tensors")
     (first, seen), *folders = synced

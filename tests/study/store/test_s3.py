@@ -59,7 +59,7 @@ def test_a_bucket_that_cannot_be_used_is_refused(s3, create):
 
 
 def test_a_server_that_is_away_or_mute_is_refused(s3, monkeypatch):
-    monkeypatch.setattr("study.store.states._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("study.store.places.ANSWER_SECONDS", 0.5)
     with socket.socket() as away:
         away.bind(("127.0.0.1", 0))
         assert "refused" in refused_place(s3_url(f"127.0.0.1:{away.getsockname()[1]}", "folder"))
