@@ -127,13 +127,15 @@ def of_spaces(given: Mapping[str, Any], named: Sequence[str]) -> dict[str, Value
     for each in named:
         name, equals, value = each.partition("=")
         if not name or not equals or name in found:
-            raise Refusal("-o", each, "NAME=VALUE would do, each name once")
+            raise Refusal("-o", each, "must be NAME=VALUE, each name once")
         if name in catalog.options():
             raise Refusal("-o", each, f"must be given as --{name}")
         if value.startswith("@"):
             try:
                 value = Path(value[1:]).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise Refusal("-o", each, f"a text file that can be read would do ({one_line(error)})") from error
+                raise Refusal(
+                    "-o", each, f"must be NAME=@FILE with a text file that can be read ({one_line(error)})"
+                ) from error
         found[name] = value
     return found

@@ -80,7 +80,7 @@ def find(reference: str) -> tuple[SpaceFunction, Path]:
     function = function or (point.attr if point is not None else "") or "space"
     found = getattr(module, function, None)
     if not callable(found):
-        raise Refusal("space", reference, f"a function `{function}(request)` in {where} would do")
+        raise Refusal("space", reference, f"must be a file or module with a function `{function}(request)`")
     return found, Path(str(module.__file__))
 
 
@@ -165,9 +165,11 @@ def _unknown(reference: str, where: str) -> Refusal:
         remedy = "must be the path of a Python file, FILE.py, or the dotted name of a module that Python finds"
         return Refusal("space", reference, f"{remedy}{what and f' ({what})'}")
     close = difflib.get_close_matches(where, names(), 1)
-    ways = "or the path of a Python file, or the dotted name of a module, would do"
+    ways = "the path of a Python file, or the dotted name of a module"
     meant = f" (did you mean {close[0]}?)" if close else ""
-    return Refusal("space", reference, f"one of {', '.join(names()) or 'none that is installed'}, {ways}{meant}")
+    return Refusal(
+        "space", reference, f"must be one of {', '.join(names()) or 'none that is installed'}, {ways}{meant}"
+    )
 
 
 def _is_folder(path: Path) -> bool:

@@ -342,7 +342,7 @@ def report(run: str, home: str, store: str | None, form: str, figures: str | Non
             for name, content in made.figures().items():
                 (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         except OSError as error:
-            remedy = f"a folder that can be written would do ({one_line(error)})"
+            remedy = f"must be a folder that can be written ({one_line(error)})"
             raise Refusal("--figures", figures, remedy) from error
     click.echo(made.render(form).rstrip("\n"))
 

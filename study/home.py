@@ -143,4 +143,4 @@ def _is_folder(path: str) -> bool:
 
 def _refused(path: str, error: Exception) -> Refusal:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return Refusal("--home", path, f"a folder that can be written would do ({reason})")
+    return Refusal("--home", path, f"must be a folder that can be written ({reason})")

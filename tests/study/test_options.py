@@ -162,10 +162,10 @@ def test_what_is_named_or_refused_by_every_space_is_a_mistake(study: Study, argu
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("recipe", "NAME=VALUE would do, each name once"),
+        ("recipe", "must be NAME=VALUE, each name once"),
         ("lr=3", "recipe (common"),
         ("recipe=mine", "-o recipe = 'mine': must be common (the paper's protocol"),
-        ("recipe=@nowhere", "a text file that can be read would do"),
+        ("recipe=@nowhere", "must be NAME=@FILE with a text file that can be read"),
     ],
 )
 def test_an_option_that_no_space_knows_is_refused(study: Study, option: str, words: str) -> None:
