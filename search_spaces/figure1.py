@@ -26,9 +26,11 @@ from study.report.exhibits import Figure
 from study.report.plotting import curves, slug, style
 from study.report.results import Results
 from study.space import Request, Space
-from trainables import methods
 from trainables.config import Config
 from trainables.exponents import SAMPLERS
+from trainables.methods.bbn import bbn
+from trainables.methods.cross_entropy import cross_entropy
+from trainables.methods.switching import switching
 
 
 def space(request: Request) -> Space:
@@ -36,8 +38,8 @@ def space(request: Request) -> Space:
     trials = []
     for base in bases(request, (MAIN,)):
         class_counts(base)
-        for method in (methods.cross_entropy, methods.bbn, methods.switching):
-            config, row = under_recipe(request, method(base))
+        for method in (cross_entropy, bbn, switching):
+            config, row = under_recipe(request, method, base)
             trials.append(trial(config, row, {"method": config.method}))
     return table(
         request,

@@ -19,10 +19,12 @@ from study.report.exhibits import Figure
 from study.report.plotting import panels, slug
 from study.report.results import Results
 from study.space import Choice, Request, Space
-from trainables import methods
 from trainables.config import Config
+from trainables.method import Method
+from trainables.methods.cross_entropy import cross_entropy
+from trainables.methods.switching import switching
 
-PROCEDURES: Mapping[str, methods.Method] = {"standard": methods.cross_entropy, "ours": methods.switching}
+PROCEDURES: Mapping[str, Method] = {"standard": cross_entropy, "ours": switching}
 
 
 def space(request: Request) -> Space:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from search_spaces.shared.options import Asked
+from search_spaces.shared.options import BACKBONE, LOSS, Asked
 from search_spaces.shared.protocol import bases, table, trial
 from study.errors import Refusal
 from study.space import Integer, OpenSearch, Real, Request, Space, Trial
@@ -63,4 +63,5 @@ def space(request: Request) -> Space:
         objectives=tuple(f"val/{name}" for name in request.objectives or ("top1",)),
         search=OpenSearch(point=point, base=config.to_json(), trials=request.trials or TRIALS, reported=REPORTED),
         evidence="exploratory",
+        parts=(BACKBONE, LOSS),
     )

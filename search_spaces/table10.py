@@ -18,15 +18,15 @@ import math
 from pathlib import Path
 
 from search_spaces import table8
-from search_spaces.shared.options import text
-from search_spaces.shared.protocol import MAIN, bases, class_counts, column, column_names, table, trial
+from search_spaces.shared.options import BACKBONE, LOSS, text
+from search_spaces.shared.protocol import MAIN, STAND_IN, bases, class_counts, column, column_names, table, trial
 from study.errors import Refusal
 from study.report.exhibits import Figure, Table
 from study.report.grids import grid
 from study.report.results import Results
 from study.space import Choice, Contrast, Option, Request, Space
-from trainables import methods
 from trainables.config import Config
+from trainables.methods.switching import switching, weighted_switching
 
 MEASURED = Path(__file__).parent / "results" / "table8-digits.json"
 OPTION = "-o irregularity"
@@ -47,13 +47,13 @@ def space(request: Request) -> Space:
     for config in configs:
         irregularity, source = irregularities(request, config)
         weights = probabilities(irregularity)
-        by_irregularity = methods.weighted_switching(config, weights, "irregularity")
+        by_irregularity = weighted_switching(config, weights, "irregularity")
         axes: dict[str, str | int | float] = {
             "weight": "irregularity",
             "source": source,
             "floored": sum(value == 0 for value in irregularity),
         }
-        trials.append(trial(methods.switching(config), "cardinality", {"weight": "cardinality"}, {MAIN: 82.9}))
+        trials.append(trial(switching(config), "cardinality", {"weight": "cardinality"}, {MAIN: 82.9}))
         trials.append(trial(by_irregularity, "irregularity", axes, {MAIN: 82.8}))
     return table(
         request,
@@ -65,6 +65,7 @@ def space(request: Request) -> Space:
         evidence="exploratory",
         columns=column_names((MAIN,)),
         options=(Option("irregularity", f"each class's, for table10: {REMEDY}"),),
+        parts=(BACKBONE, LOSS),
     )
 
 
@@ -78,7 +79,7 @@ def irregularities(request: Request, config: Config) -> tuple[list[float], str]:
     if not given and place == MAIN:
         return list(table8.IRREGULARITY), "as printed"
     source = "given"
-    if not given and place == ("digits", 50.0) and MEASURED.exists():
+    if not given and place == (STAND_IN, 50.0) and MEASURED.exists():
         given, source = MEASURED.read_text(encoding="utf-8"), f"results/{MEASURED.name}"
     if not given:
         raise Refusal(OPTION, given, f"none is known for {column(config)}: {REMEDY} would do")

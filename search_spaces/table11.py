@@ -10,6 +10,7 @@ training is better; a classifier drawn anew helps only where the sampler is not 
 
 from dataclasses import replace
 
+from search_spaces.shared.options import BACKBONE, LOSS
 from search_spaces.shared.protocol import MAIN, bases, column_names, table, trial
 from study.report.exhibits import Figure, Table
 from study.report.results import Results
@@ -58,6 +59,7 @@ def space(request: Request) -> Space:
         contrasts=HYPOTHESES,
         evidence="exploratory",
         columns=column_names((MAIN,)),
+        parts=(BACKBONE, LOSS),
     )
 
 

@@ -14,12 +14,14 @@ from search_spaces.shared.protocol import MAIN, bases, column_names, table, tria
 from study.report.exhibits import Figure, Table
 from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
-from trainables import methods
 from trainables.config import Config
+from trainables.method import Method
+from trainables.methods.cross_entropy import cross_entropy
+from trainables.methods.switching import switching
 
 STAGE_WISE = "stage-wise"
 RATES = (0.1, 0.02, 0.01, 0.001)
-PROCEDURES: dict[str, methods.Method] = {"Standard": methods.cross_entropy, "Our": methods.switching}
+PROCEDURES: dict[str, Method] = {"Standard": cross_entropy, "Our": switching}
 
 # By the learning rate, then as `PROCEDURES`.
 PAPER = {

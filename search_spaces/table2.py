@@ -12,39 +12,42 @@ prints one figure are trained for 90 epochs only.
 
 from dataclasses import replace
 
-from search_spaces.shared.options import Asked
+from search_spaces.shared.options import BACKBONE, METHOD, Asked
 from search_spaces.shared.protocol import (
     RECIPE,
     after_the_standard_procedure,
     against,
     bases,
     column_names,
+    found,
     in_part,
+    own_methods,
+    own_rows,
     table,
     trial,
     under_recipe,
 )
 from study.space import Choice, Integer, Request, Space
-from trainables import methods
 from trainables.config import Config
+from trainables.method import Method
 
 COLUMN = ("inaturalist2018", 500.0)
 PAPER_LENGTHS = (", resnet50, 90 epochs", ", resnet50, 200 epochs")
 
 # The method, its figures by `PAPER_LENGTHS`, and where the paper has them from.
-ROWS: tuple[tuple[methods.Method, tuple[float, ...], str], ...] = (
-    (methods.cross_entropy, (57.2,), "†"),
-    (methods.ce_drw, (63.7,), "†"),
-    (methods.ce_drs, (63.6,), "†"),
-    (methods.cb_focal, (61.1,), "†"),
-    (methods.ldam_drw, (68.0,), "†"),
-    (methods.crt, (65.2, 67.6), "†"),
-    (methods.lws, (65.9, 69.5), "†"),
-    (methods.bbn, (66.3, 69.6), "†"),
-    (methods.switching, (66.7, 70.4), ""),
+ROWS: tuple[tuple[str | Method, tuple[float, ...], str], ...] = (
+    ("cross_entropy", (57.2,), "†"),
+    ("ce_drw", (63.7,), "†"),
+    ("ce_drs", (63.6,), "†"),
+    ("cb_focal", (61.1,), "†"),
+    ("ldam_drw", (68.0,), "†"),
+    ("crt", (65.2, 67.6), "†"),
+    ("lws", (65.9, 69.5), "†"),
+    ("bbn", (66.3, 69.6), "†"),
+    ("switching", (66.7, 70.4), ""),
     (after_the_standard_procedure, (66.8, 70.0), ""),
 )
-METHODS = Choice(tuple(method(Config()).method for method, _, _ in ROWS))
+METHODS = tuple(found(method)(Config()).method for method, _, _ in ROWS)
 
 
 def long(base: Config) -> Config:
@@ -61,14 +64,14 @@ def space(request: Request) -> Space:
         lengths = (base,) if Asked.of(request).short else (base, long(base))
         late = " / ".join(f"S = {after_the_standard_procedure(length).S}" for length in lengths)
         for place, length in enumerate(lengths):
-            for method, figures, provenance in ROWS:
-                if place < len(figures):
-                    config, row = under_recipe(request, method(length))
+            for method, figures, provenance in (*ROWS, *own_rows(request)):
+                if place < len(figures) or not figures:
+                    config, row = under_recipe(request, found(method), length)
                     made = trial(
                         config,
                         f"Ours ({late})" if method is after_the_standard_procedure else row,
                         {"method": config.method, "epochs": config.epochs},
-                        {COLUMN: figures[place]},
+                        {COLUMN: figures[place]} if figures else {},
                         provenance=provenance,
                     )
                     part = f", {base.backbone}, {length.epochs} epochs"
@@ -78,9 +81,10 @@ def space(request: Request) -> Space:
         name="table2",
         title="Table 2: top-1 accuracy of a ResNet-50 on iNaturalist 2018",
         trials=trials,
-        domain={"method": METHODS, "epochs": Integer(1, 10_000)},
+        domain={"method": Choice((*METHODS, *own_methods(trials, METHODS))), "epochs": Integer(1, 10_000)},
         contrasts=against(trials, "Ours (S = 1)", "Decouple-cRT", "Decouple-LWS", "BBN"),
         evidence="mechanics only",
         columns=column_names((COLUMN,), *PAPER_LENGTHS),
         options=(RECIPE,),
+        parts=(BACKBONE, METHOD),
     )

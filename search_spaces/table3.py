@@ -11,13 +11,17 @@ OLTR (Liu et al., 2019) stands beside as the paper prints it.
 
 from dataclasses import replace
 
+from search_spaces.shared.options import METHOD
 from search_spaces.shared.protocol import (
     RECIPE,
     after_the_standard_procedure,
     against,
     bases,
     column_names,
+    found,
     in_part,
+    own_methods,
+    own_rows,
     table,
     trial,
     under_recipe,
@@ -26,37 +30,40 @@ from study.report.exhibits import Figure, Table
 from study.report.grids import grid, printed_row
 from study.report.results import Results
 from study.space import Choice, Request, Space
-from trainables import methods
-from trainables.config import BACKBONES, Config
+from trainables import references
+from trainables.config import Config
+from trainables.method import Method
 
 COLUMN = ("imagenet-lt", 256.0)
 PAPER_BACKBONES = (", resnet50", ", resnext50")
 STAND_IN = {"resnet8": ("resnet8", "resnext11"), "resnet32": ("resnet32",)}  # by the data set's own
 
 # The method, its figures by `PAPER_BACKBONES`, and where the paper has them from.
-ROWS: tuple[tuple[methods.Method, tuple[float, float], str], ...] = (
-    (methods.cross_entropy, (41.6, 44.4), "†"),
-    (methods.crt, (47.3, 49.5), "†"),
-    (methods.lws, (47.7, 49.9), "†"),
-    (methods.bbn, (45.9, 47.1), "*"),
-    (methods.switching, (47.9, 49.2), ""),
+ROWS: tuple[tuple[str | Method, tuple[float, ...], str], ...] = (
+    ("cross_entropy", (41.6, 44.4), "†"),
+    ("crt", (47.3, 49.5), "†"),
+    ("lws", (47.7, 49.9), "†"),
+    ("bbn", (45.9, 47.1), "*"),
+    ("switching", (47.9, 49.2), ""),
     (after_the_standard_procedure, (48.2, 49.3), ""),
 )
-METHODS = Choice(tuple(method(Config()).method for method, _, _ in ROWS))
+METHODS = tuple(found(method)(Config()).method for method, _, _ in ROWS)
 
 
 def space(request: Request) -> Space:
     """Every method with each backbone on every data set asked for."""
     trials = []
     for base in bases(request, (COLUMN,)):
-        for place, backbone in enumerate(STAND_IN.get(base.backbone, ("resnet50", "resnext50"))):
-            for method, figures, provenance in ROWS:
-                config, row = under_recipe(request, method(replace(base, backbone=backbone)))
+        for place, backbone in enumerate(STAND_IN.get(references.reference(base.backbone), ("resnet50", "resnext50"))):
+            for method, figures, provenance in (*ROWS, *own_rows(request)):
+                config, row = under_recipe(
+                    request, found(method), replace(base, backbone=references.made(references.BACKBONE, backbone))
+                )
                 made = trial(
                     config,
                     f"Ours (S = {config.S})" if method is after_the_standard_procedure else row,
                     {"method": config.method, "backbone": backbone},
-                    {COLUMN: figures[place]},
+                    {COLUMN: figures[place]} if figures else {},
                     provenance=provenance,
                 )
                 trials.append(in_part(made, f", {backbone}", PAPER_BACKBONES[place]))
@@ -65,11 +72,15 @@ def space(request: Request) -> Space:
         name="table3",
         title="Table 3: top-1 accuracy by backbone on ImageNet-LT",
         trials=trials,
-        domain={"method": METHODS, "backbone": Choice(BACKBONES)},
+        domain={
+            "method": Choice((*METHODS, *own_methods(trials, METHODS))),
+            "backbone": Choice(references.names(references.BACKBONE)),
+        },
         contrasts=against(trials, "Ours (S = 1)", "Cross Entropy", "Decouple-cRT", "BBN"),
         evidence="mechanics only",
         columns=column_names((COLUMN,), *PAPER_BACKBONES),
         options=(RECIPE,),
+        parts=(METHOD,),
     )
 
 

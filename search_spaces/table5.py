@@ -10,6 +10,7 @@ Paper: Table 5 (4.1). Evidence on digits: mechanics only; what stands in for wha
 from dataclasses import replace
 
 from search_spaces import table3, table4
+from search_spaces.shared.options import METHOD
 from search_spaces.shared.protocol import column_names
 from search_spaces.shared.shots import by_shot
 from study.report.exhibits import Figure, Table
@@ -31,7 +32,8 @@ def space(request: Request) -> Space:
     """Table 3's trials with Table 5's claims and view."""
     same = table3.space(request)
     title = "Table 5: accuracy by shot and backbone on ImageNet-LT"
-    return replace(same, name="table5", title=title, contrasts=table4.claims(same.trials))
+    options = tuple(option for option in same.options if option is not METHOD)  # it has no figures by shot
+    return replace(same, name="table5", title=title, contrasts=table4.claims(same.trials), options=options)
 
 
 def view(results: Results) -> list[Table | Figure]:

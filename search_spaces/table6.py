@@ -11,7 +11,8 @@ S = 1.
 
 from dataclasses import replace
 
-from search_spaces.shared.protocol import about, bases, column_names, table, trial
+from search_spaces.shared.options import BACKBONE, LOSS
+from search_spaces.shared.protocol import STAND_IN, about, bases, column_names, table, trial
 from study.space import Contrast, Integer, Request, Space
 
 OFFSETS = (0, 1, 5, 10, 50)
@@ -28,7 +29,7 @@ def space(request: Request) -> Space:
     """IB⇒CR at each offset on every data set asked for."""
     trials = []
     for config in bases(request, COLUMNS):
-        offsets = DIGITS_OFFSETS if config.dataset == "digits" else OFFSETS
+        offsets = DIGITS_OFFSETS if config.dataset == STAND_IN else OFFSETS
         for S in (S for S in offsets if config.last_milestone + S < config.epochs):
             cell = replace(config, first="IB", switch="CR", S=S)
             paper = dict(zip(COLUMNS, PAPER[S], strict=True)) if S in PAPER else {}
@@ -42,4 +43,5 @@ def space(request: Request) -> Space:
         contrasts=about(HYPOTHESES, trials),
         evidence="exploratory",
         columns=column_names(COLUMNS),
+        parts=(BACKBONE, LOSS),
     )

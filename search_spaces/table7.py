@@ -9,6 +9,7 @@ middle sampler, the rest under the last. The paper's claims: CB first changes no
 
 from dataclasses import replace
 
+from search_spaces.shared.options import BACKBONE, LOSS
 from search_spaces.shared.protocol import MAIN, bases, column_names, table, trial
 from study.report.exhibits import Figure, Table
 from study.report.grids import grid
@@ -44,6 +45,7 @@ def space(request: Request) -> Space:
         contrasts=HYPOTHESES,
         evidence="same question, other data",
         columns=column_names((MAIN,)),
+        parts=(BACKBONE, LOSS),
     )
 
 

@@ -19,13 +19,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.shared.protocol import MAIN, bases, class_counts, column_name, column_names, table, trial
+from search_spaces.shared.protocol import MAIN, STAND_IN, bases, class_counts, column_name, column_names, table, trial
 from study.report.exhibits import NOTHING, Figure, Table
 from study.report.plotting import slug, style
 from study.report.results import Result, Results
 from study.space import Request, Space
-from trainables import methods
 from trainables.config import Config
+from trainables.methods.cross_entropy import cross_entropy
 
 if TYPE_CHECKING:
     from search_spaces.shared.analysis import Floats, Regularity
@@ -43,7 +43,7 @@ def space(request: Request) -> Space:
     trials = []
     for config in bases(request, (MAIN,), alike=("split", "subset")):
         class_counts(config)  # refuses data that have none before they are read
-        runs = replace(methods.cross_entropy(config), seed=FIRST_SEED, measures=("events",))
+        runs = replace(cross_entropy(config), seed=FIRST_SEED, measures=("events",))
         trials.append(trial(runs, runs.method, {}, least=RUNS))
     return table(
         request,
@@ -81,7 +81,7 @@ def view(results: Results) -> list[Table | Figure | None]:
         counts = np.asarray(class_counts(config))
         own = None if found is None else regularity(*found, counts)
         place = (config.dataset, config.imbalance)
-        beside = place in (MAIN, ("digits", 50.0))
+        beside = place in (MAIN, (STAND_IN, 50.0))
         same = result.trial.column == column_name(*MAIN)
         paper = "paper" if same else f"paper: {column_name(*MAIN)} (other data or protocol)"
         runs = f"Events in {config.epochs} epochs, means over {len(result.observed('learned'))} runs."

@@ -14,6 +14,7 @@ first sampler, and CR improves every first sampler (except CR itself on CIFAR-10
 from dataclasses import replace
 
 from search_spaces.shared.heat_maps import heat_maps
+from search_spaces.shared.options import BACKBONE, LOSS
 from search_spaces.shared.protocol import CIFAR, READ_OUT_TAUS, bases, column_names, short_name, table, trial
 from study.report.exhibits import Figure, Table
 from study.report.grids import at_edges, grid
@@ -70,6 +71,7 @@ def space(request: Request) -> Space:
         contrasts=HYPOTHESES,
         evidence="same question, other data",
         columns=column_names(CIFAR),
+        parts=(BACKBONE, LOSS),
     )
 
 

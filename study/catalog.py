@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
 import os
 import re
-import sys
-import traceback
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -16,14 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from study import modules
 from study.errors import Refusal, StudyError, one_line
 from study.space import Option, Request, Space, Value
 
 SpaceFunction = Callable[[Request], Space]
 
-BY_PATH = "study_space_"  # the modules of files that are no part of a package are called so
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def names() -> list[str]:
@@ -94,12 +89,6 @@ def view(reference: str) -> tuple[Callable[[Any], Any] | None, Path]:
     return getattr(module, "view", None), Path(str(module.__file__))
 
 
-def absolute(reference: str) -> str:
-    """The reference as it is found from anywhere: with the whole path of a file."""
-    where, colon, function = reference.partition(":")
-    return (str(Path(where).absolute()) if where.endswith(".py") else where) + colon + function
-
-
 def call(function: SpaceFunction, reference: str, request: Request) -> Space:
     """The space that a function makes of a request.
 
@@ -112,7 +101,7 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
         raise
     except (Exception, SystemExit) as error:
         file = getattr(getattr(function, "__code__", None), "co_filename", "")
-        raise Refusal("space", reference, f"its function raised {said(error, file)}") from error
+        raise Refusal("space", reference, f"its function raised {modules.said(error, file)}") from error
     if not isinstance(space, Space):
         raise Refusal("space", reference, f"a function that returns a Space would do, not {type(space).__name__}")
     if not isinstance(space.name, str) or not _NAME.fullmatch(space.name):
@@ -121,49 +110,19 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
     return space
 
 
-def said(error: BaseException, file: str) -> str:
-    """An error with the last line of the user's file that it passed; a syntax error's text has its own."""
-    said = one_line(error, named=True, whole=True)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return said if isinstance(error, SyntaxError) or not lines else f"{said} ({Path(file).name}, line {lines[-1]})"
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # its name is too long
-        return False
-
-
 def _module(reference: str, where: str) -> ModuleType:
-    path = Path(where)
     if where in _installed():
-        name = _installed()[where].module
-    elif path.suffix == ".py":
-        if not _is_file(path):
-            raise Refusal("space", reference, f"must be the path of a Python file: there is none at {path.absolute()}")
-        name = str(path.absolute())
-    elif _MODULE.fullmatch(where):
-        name = where
-    else:
+        return modules.find(_installed()[where].module, "space", reference, installed=True)
+    if not modules.is_file(where) and not modules.is_dotted(where):
         raise _unknown(reference, where)
-    try:
-        return _executed(name) if path.suffix == ".py" else importlib.import_module(name)
-    except StudyError:
-        raise
-    except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and f"{where}.".startswith(f"{error.name}."):
-            raise _unknown(reference, where) from error
-        remedy = f"its file could not be imported: {said(error, name)}"
-        raise Refusal("space", reference, remedy) from error
+    return modules.find(where, "space", reference)
 
 
 def _unknown(reference: str, where: str) -> Refusal:
-    path = Path(where)
-    if os.sep in where or path.suffix:
-        what = "is a folder" if _is_folder(path) else f"there is no module {where}" if _MODULE.fullmatch(where) else ""
+    if os.sep in where or Path(where).suffix:
+        what = " (is a folder)" if _is_folder(Path(where)) else ""
         remedy = "must be the path of a Python file, FILE.py, or the dotted name of a module that Python finds"
-        return Refusal("space", reference, f"{remedy}{what and f' ({what})'}")
+        return Refusal("space", reference, f"{remedy}{what}")
     close = difflib.get_close_matches(where, names(), 1)
     ways = "the path of a Python file, or the dotted name of a module"
     meant = f" (did you mean {close[0]}?)" if close else ""
@@ -177,18 +136,3 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # its name is too long
         return False
-
-
-def _executed(path: str) -> ModuleType:
-    """A module of a file that is no part of a package."""
-    spec = importlib.util.spec_from_file_location(BY_PATH + Path(path).stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(spec.name, None)
-        raise
-    return module

@@ -195,6 +195,7 @@ class Resolved:
     Attributes:
         joints: the states, by number, at which other points of an open search are likely to part from this one.
         seeds: what tells the replicate from others of its trial, by name, in words.
+        sources: the digest of each part of the code that the states depend on, by names that tell a user where it is.
     """
 
     origin: Json
@@ -202,6 +203,7 @@ class Resolved:
     keys: tuple[str, ...]
     joints: tuple[int, ...] = ()
     seeds: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,8 +212,7 @@ class Work:
 
     Attributes:
         resolve: (configuration, replicate, machine) → its work. Pure and fast. The names of states must hold all that
-            determines them: the digests of `sources`, too.
-        sources: the digest of each source file that states depend on.
+            determines them: the digests of its sources, too.
         prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
         trainable: → the Ray Trainable class that executes a stage; see `study.execution.job`.
         parameters: (configuration, replicate, machine) → what MLflow shows as parameters.
@@ -227,7 +228,6 @@ class Work:
     """
 
     resolve: Callable[[Json, int, Machine], Resolved]
-    sources: Callable[[], Mapping[str, str]]
     prepare: Callable[[Sequence[Json], Path, bool], None]
     trainable: Callable[[], type]
     parameters: Callable[[Json, int, Machine], Mapping[str, Any]]

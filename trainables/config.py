@@ -4,249 +4,207 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from study import modules
 from study.errors import Refusal
+from trainables import earlier, parameters, references
 from trainables.data.datasets import facts
-from trainables.exponents import Sampler, number, resolve_sampler, sampler_name
-from trainables.recipe import LOSSES
+from trainables.exponents import Sampler, resolve_sampler, sampler_name
+from trainables.parameters import as_number, choice, flag, is_whole, number, parameter, some, thaw, whole
+from trainables.parts import Backbone, Head, Loss, Mixture
 
-BACKBONES = ("resnet8", "resnext11", "resnet32", "resnet50", "resnext50")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 SEEDS = ("split_seed", "subset_seed", "seed")
-PROTOCOLS = ("common", "source", "short")
+PROTOCOLS = {
+    "common": "the paper's for every method (of digits, their own)",
+    "source": "with constants of the method's own code",
+    "short": "CIFAR in 30 epochs",
+}
+_MOST = (1 << 32) - 1
+
+
+def _same(value: Any) -> Any:
+    """A value that is checked with others."""
+    return value
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a name")
+    return value
+
+
+def _dataset(value: Any) -> str:
+    found = _name(value)
+    facts(found)
+    return modules.absolute(found)
+
+
+def _part(kind: references.Kind) -> parameters.Check:
+    return lambda value: references.made(kind, value)
+
+
+def _mixture(value: Any) -> Any:
+    return None if value is None else references.made(references.MIXTURE, value)
+
+
+def _sampler(value: Any) -> Any:
+    return parameters.freeze(value)  # checked once the number of classes is known
+
+
+def _then(value: Any) -> Any:
+    stages = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(each, (list, tuple)) and len(each) == 2 and is_whole(each[0], 1) for each in stages):
+        raise ValueError("a list of pairs: a whole number of epochs ≥ 1, and a sampler")
+    return parameters.freeze(value)
+
+
+def _milestones(value: Any) -> Any:
+    good = isinstance(value, (list, tuple)) and all(is_whole(each, 0) for each in value)
+    if not good or list(value) != sorted(set(value)):
+        raise ValueError("increasing whole numbers ≥ 0")
+    return tuple(value)
+
+
+def _share(value: Any) -> float | None:
+    found = None if value is None else as_number(value)
+    if found is not None and not 0 <= found <= 1:
+        raise ValueError("none, or a share of the lr from 0 to 1")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One trial: everything that its recipe follows from. The defaults are the paper's for CIFAR (A.3.2).
 
-    Each method of the paper is a point of this space; `trainables.methods` says which, `trainables.schedule` what its
-    epochs are.
-
-    Attributes:
-        method: what tables call it; the fields below say what it is.
-        protocol: what tables call the settings below: common, the paper's for every method (of digits, their own);
-            source, with constants of the method's own code; short, CIFAR in 30 epochs.
-        dataset: digits, cifar10, cifar100, imagenet-lt, inaturalist2018, places-lt, or folder:PATH.
-        imbalance: imbalance factor IF = n_max / n_min, at least 1; of data that are long-tailed by nature, their own.
-        backbone: resnet32 (the paper's for CIFAR), resnet50 or resnext50; resnet8 or resnext11 for digits.
-        first, switch: the samplers before and after the switch: IB, CB, CR, an exponent q, or class weights.
-        S: the first sampler is used for exactly m + S epochs, m the last milestone (Algorithm 1).
-        switch_epoch: where a method's source says it: the epochs before the switch, instead of m + S.
-        then: further stages (Table 7): pairs of (epochs that the sampler before is used for, next sampler).
-        joint: whether the backbone is trained on after the switch (Table 11).
-        reinitialise: whether the classifier is drawn anew at the switch (Table 11).
-        bilateral: BBN's two branches: `first` in one, the reversed sampler in the other, instead of a switch.
-        alpha_epochs: what BBN's α = 1 - (e / alpha_epochs)² divides by; None for all epochs, T.
-        loss: of `losses`; its constants are the next four.
-        focal_gamma: γ of focal and sigmoid_focal.
-        max_margin: the largest margin of ldam.
-        tau: τ of logit_adjusted, ``z + τ log π``; 1 is balanced softmax.
-        smoothing: of label_aware_smoothing, for the largest class and the smallest.
-        smoothing_share: which classes it gives ε to: others, all but the label (its paper's eq. 4), or all, the label
-            among them (its code).
-        beta: β of the loss's effective-number weights; 0 for none.
-        switch_beta: β after the switch; 0 for that of before.
-        mixup: a of the Beta(a, a) that batches before the switch are mixed by; 0 for none.
-        epochs: T; m + S and the lengths in `then` must leave at least one epoch to the last sampler.
-        batch_size, lr, momentum, nesterov, weight_decay: of SGD.
-        milestones, gamma: from each milestone's epoch on (counted from 0) the lr is multiplied by gamma.
-        warmup: epochs of linear warm-up, ``lr · (e + 1) / warmup``.
-        warmup_from: with a share f of the lr, from which BBN's code begins, it is ``lr · (f + (1 - f) · e / warmup)``.
-        drop_last: leave out the last, smaller batch of an epoch.
-        replacement: draw images inside a class with replacement (BBN's habit; Algorithm 1 draws without).
-        retrain: the sampler of a second stage after all epochs (Table 12, cRT, LWS), in which the backbone is fixed;
-            None for no such stage.
-        retrains: classifier, which is drawn anew (cRT), or scale, a factor a class (LWS).
-        retrain_epochs, retrain_lr, retrain_weight_decay, retrain_batch: of that stage; a batch of 0 is `batch_size`.
-        fixed_batch_norm: whether the batch-norm statistics of a fixed backbone move (train) or not (frozen).
-        retrain_schedule: step, after a warm-up as before ×0.1 at a third and at two thirds; or cosine to 0.
-        measures: beyond the fixed set: fit, events; see `recipe.Epoch`.
-        precision: fp32 (without TF32), tf32 (fp32, but for matrix products and convolutions on a GPU), bf16
-            (autocast), or auto, as the machine has it; see `recipe.precision`.
-        split_seed: on digits, which images are for test and which digit is the n-th largest class.
-        subset_seed: which images the long-tailed subset keeps; 0 is LDAM's and BBN's on CIFAR.
-        seed: initial weights, sampling and augmentation.
-        varies: the seeds that a replicate's number is added to; the others are the same in all of them.
-        crossed: whether the replicates are instead the pairs of a subset and a training seed; see `crossing`.
+    Each method of the paper is a point of this space: `trainables.methods` says which, `trainables.schedule` what its
+    epochs are. The help of each field says what it means.
 
     Raises:
-        Refusal: if a value is wrong, naming the field, the value and what would do.
+        Refusal: if a value is wrong, naming the field, the value and what it must be.
     """
 
-    method: str = "switching"
-    protocol: str = "common"
-    dataset: str = "cifar10"
-    imbalance: float = 50.0
-    backbone: str = "resnet32"
-    first: Sampler = "IB"
-    switch: Sampler = "CR"
-    S: int = 1
-    switch_epoch: int | None = None
-    then: tuple[tuple[int, Sampler], ...] = ()
-    joint: bool = True
-    reinitialise: bool = False
-    bilateral: bool = False
-    alpha_epochs: int | None = None
-    loss: str = "cross_entropy"
-    focal_gamma: float = 1.0
-    max_margin: float = 0.5
-    tau: float = 1.0
-    smoothing: tuple[float, float] = (0.4, 0.1)
-    smoothing_share: str = "others"
-    beta: float = 0.0
-    switch_beta: float = 0.0
-    mixup: float = 0.0
-    epochs: int = 200
-    batch_size: int = 64
-    lr: float = 0.1
-    milestones: tuple[int, ...] = (100,)
-    gamma: float = 0.1
-    warmup: int = 5
-    warmup_from: float | None = None
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 2e-4
-    drop_last: bool = False
-    replacement: bool = False
-    retrain: Sampler | None = None
-    retrains: str = "classifier"
-    retrain_epochs: int = 30
-    retrain_lr: float = 0.1
-    retrain_weight_decay: float = 5e-4
-    retrain_batch: int = 0
-    retrain_schedule: str = "step"
-    fixed_batch_norm: str = "train"
-    measures: tuple[str, ...] = ()
-    precision: str = "auto"
-    split_seed: int = 0
-    subset_seed: int = 0
-    seed: int = 0
-    varies: tuple[str, ...] = ("seed",)
-    crossed: bool = False
+    method: str = parameter("switching", "what tables call it; the fields below say what it is", _name)
+    protocol: str = choice("common", "what tables call the settings below; see PROTOCOLS", tuple(PROTOCOLS))
+    dataset: str = parameter("cifar10", "a data set of ours, folder:PATH, or a reference to one", _dataset)
+    imbalance: float = number(
+        50.0, "imbalance factor IF = n_max / n_min; data long-tailed by nature have one", least=1.0
+    )
+    backbone: Backbone = parameter("resnet32", "the network, without its head", _part(references.BACKBONE))
+
+    first: Sampler = parameter(
+        "IB", "the sampler before the switch: IB, CB, CR, an exponent q, or class weights", _sampler
+    )
+    switch: Sampler = parameter("CR", "the sampler after it", _sampler)
+    S: int = whole(1, "the first sampler is used for exactly m + S epochs, m the last milestone (Algorithm 1)", least=0)
+    switch_epoch: int | None = parameter(None, "where a method's source says it: the epochs before the switch", _same)
+    then: tuple[tuple[int, Sampler], ...] = parameter(
+        (), "further stages (Table 7): (epochs of the one before, sampler)", _then
+    )
+    joint: bool = flag(True, "whether the backbone is trained on after the switch (Table 11)")
+    reinitialise: bool = flag(False, "whether the classifier is drawn anew at the switch (Table 11)")
+
+    loss: Loss = parameter("cross_entropy", "a loss, which brings its own head and parameters", _part(references.LOSS))
+    beta: float = number(0.0, "β of the loss's effective-number weights; 0 for none", least=0.0, below=1.0)
+    switch_beta: float = number(0.0, "β after the switch; 0 for that of before", least=0.0, below=1.0)
+    mixture: Mixture | None = parameter(None, "what a step before the switch is made of, if not of one batch", _mixture)
+
+    epochs: int = whole(200, "T; m + S and the lengths in `then` leave at least one epoch to the last sampler", least=1)
+    batch_size: int = whole(64, "images of a step", least=1)
+    lr: float = number(0.1, "the learning rate of SGD", least=0.0)
+    milestones: tuple[int, ...] = parameter(
+        (100,), "epochs, from 0, from which on the lr is multiplied by gamma", _milestones
+    )
+    gamma: float = number(0.1, "what the lr is multiplied by", least=0.0)
+    warmup: int = whole(5, "epochs of linear warm-up, lr · (e + 1) / warmup", least=0)
+    warmup_from: float | None = parameter(
+        None, "a share f, of BBN's code: warm-up as lr · (f + (1 - f) · e / warmup)", _share
+    )
+    momentum: float = number(0.9, "of SGD", least=0.0, below=1.0)
+    nesterov: bool = flag(False, "whether it is Nesterov's")
+    weight_decay: float = number(2e-4, "of SGD", least=0.0)
+    drop_last: bool = flag(False, "leave out the last, smaller batch of an epoch")
+    replacement: bool = flag(
+        False, "draw images inside a class with replacement (BBN's habit); Algorithm 1 draws without"
+    )
+
+    retrain: Sampler | None = parameter(
+        None, "the sampler of a second stage upon a fixed backbone (Table 12, cRT, LWS)", _sampler
+    )
+    retrains: str = choice(
+        "classifier", "the classifier, drawn anew (cRT), or a factor a class (LWS)", ("classifier", "scale")
+    )
+    retrain_epochs: int = whole(30, "its epochs", least=1)
+    retrain_lr: float = number(0.1, "its learning rate", least=0.0)
+    retrain_weight_decay: float = number(5e-4, "its weight decay", least=0.0)
+    retrain_batch: int = whole(0, "its batch size; 0 for batch_size", least=0)
+    retrain_schedule: str = choice("step", "step: warm-up, ×0.1 at 1/3 and 2/3; or cosine to 0", ("step", "cosine"))
+    fixed_batch_norm: str = choice("train", "whether statistics of a fixed backbone move", ("train", "frozen"))
+
+    measures: tuple[str, ...] = some((), "beyond the fixed set; see `recipe.Epoch`", ("fit", "events"))
+    precision: str = choice("auto", "auto: as the machine has it; see `origins.precision`", PRECISIONS)
+    split_seed: int = whole(
+        0, "on digits: which images are for test, and which digit is the n-th largest class", least=0, most=_MOST
+    )
+    subset_seed: int = whole(
+        0, "which images the long-tailed subset keeps; on CIFAR 0 is LDAM's and BBN's", least=0, most=_MOST
+    )
+    seed: int = whole(0, "initial weights, sampling and augmentation", least=0, most=_MOST)
+    varies: tuple[str, ...] = some(("seed",), "the seeds that a replicate's number is added to", SEEDS)
+    crossed: bool = flag(False, "whether replicates are the pairs of a subset and a training seed; see `crossing`")
 
     def __post_init__(self) -> None:
-        self._require("method", isinstance(self.method, str) and self.method != "", "a name would do")
-        self._require("dataset", isinstance(self.dataset, str), "a name would do")
-        facts(self.dataset)
-        for field, choices in (
-            ("backbone", BACKBONES),
-            ("loss", LOSSES),
-            ("precision", PRECISIONS),
-            ("retrains", ("classifier", "scale")),
-            ("retrain_schedule", ("step", "cosine")),
-            ("fixed_batch_norm", ("train", "frozen")),
-            ("protocol", PROTOCOLS),
-            ("smoothing_share", ("others", "all")),
-        ):
-            self._require(field, getattr(self, field) in choices, f"one of {', '.join(choices)} would do")
-        for field, some in (("measures", ("fit", "events")), ("varies", SEEDS)):
-            value = getattr(self, field)
-            good = isinstance(value, (list, tuple)) and all(each in some for each in value)
-            self._require(field, good, f"some of {', '.join(some)} would do")
-            object.__setattr__(self, field, tuple(each for each in some if each in value))
-        for field, low in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("warmup", 0),
-            ("S", 0),
-            ("retrain_epochs", 1),
-            ("retrain_batch", 0),
-        ):
-            self._require(field, _is_int(getattr(self, field), low), f"a whole number ≥ {low} would do")
-        for field in SEEDS:
-            value = getattr(self, field)
-            self._require(field, _is_int(value, 0) and value < 1 << 32, "a whole number from 0 to 2³² - 1 would do")
-        for field, least, limit in (
-            ("imbalance", 1.0, math.inf),
-            ("lr", 0.0, math.inf),
-            ("gamma", 0.0, math.inf),
-            ("momentum", 0.0, 1.0),
-            ("weight_decay", 0.0, math.inf),
-            ("focal_gamma", 0.0, math.inf),
-            ("max_margin", 0.0, math.inf),
-            ("tau", -math.inf, math.inf),
-            ("beta", 0.0, 1.0),
-            ("switch_beta", 0.0, 1.0),
-            ("mixup", 0.0, math.inf),
-            ("retrain_lr", 0.0, math.inf),
-            ("retrain_weight_decay", 0.0, math.inf),
-        ):
-            value = number(getattr(self, field))
-            above = (f" ≥ {least:g}" if least > -math.inf else "") + (f" and < {limit:g}" if limit < math.inf else "")
-            self._require(field, math.isfinite(value) and least <= value < limit, f"a finite number{above} would do")
-            object.__setattr__(self, field, value)
-        for field in ("joint", "reinitialise", "bilateral", "nesterov", "drop_last", "replacement", "crossed"):
-            self._require(field, isinstance(getattr(self, field), bool), "true or false would do")
-        self._require("nesterov", not self.nesterov or self.momentum > 0, "Nesterov needs a momentum above 0")
-        pair = self.smoothing if isinstance(self.smoothing, (list, tuple)) else ()
-        good = len(pair) == 2 and all(0 <= number(share) < 1 for share in pair)
-        self._require("smoothing", good, "two shares ≥ 0 and < 1, of the largest class and the smallest, would do")
-        object.__setattr__(self, "smoothing", tuple(map(number, self.smoothing)))
+        parameters.check(self)
+        self._require("nesterov", not self.nesterov or self.momentum > 0, "false, unless momentum is above 0")
         self._check_counts()
         self._check_schedule()
         self._check_parts()
 
     def _require(self, field: str, good: bool, remedy: str) -> None:
         if not good:
-            raise Refusal(field, getattr(self, field), remedy)
+            raise Refusal(field, getattr(self, field), f"must be {remedy}")
 
     def _check_counts(self) -> None:
         known = facts(self.dataset)
         if known.natural is None:
             counts = known.counts(self.imbalance)
-            self._require(
-                "imbalance",
-                counts[-1] >= 1,
-                f"{self.dataset} has at most {counts[0]} training images a class: "
-                f"at most {counts[0]} would leave one to the smallest",
-            )
+            most = f"at most {counts[0]}: {self.dataset} has so many training images in a class, and keeps one of each"
+            self._require("imbalance", counts[-1] >= 1, most)
         else:
-            own = f"{known.natural:g}, its own, would do: {self.dataset} is long-tailed by nature"
+            own = f"{known.natural:g}, its own: {self.dataset} is long-tailed by nature"
             self._require("imbalance", self.imbalance == known.natural, own)
         images = known.images(self.imbalance)
-        remedy = f"with drop_last, at most {images}, the images of an epoch, would do"
+        remedy = f"at most {images}, the images of an epoch, with drop_last"
         for field in ("batch_size", "retrain_batch"):
             self._require(field, not self.drop_last or getattr(self, field) <= images, remedy)
 
     def _check_schedule(self) -> None:
         stones = self.milestones
-        good = isinstance(stones, (list, tuple)) and all(_is_int(m, 0) for m in stones)
         self._require(
             "milestones",
-            good and list(stones) == sorted(set(stones)) and all(m < self.epochs for m in stones),
-            f"increasing whole numbers below epochs = {self.epochs} would do",
+            all(m < self.epochs for m in stones),
+            f"increasing whole numbers below epochs = {self.epochs}",
         )
-        object.__setattr__(self, "milestones", tuple(stones))
-        if self.warmup_from is not None:
-            share = number(self.warmup_from)
-            self._require("warmup_from", 0 <= share <= 1, "must be none, or a share of the lr from 0 to 1")
-            object.__setattr__(self, "warmup_from", share)
         highest = math.log(max(self.gamma, 1.0)) * len(stones) + math.log(self.lr or 1.0)
-        self._require("gamma", highest < 700, "an lr that stays finite through the milestones would do")
-        stages = []
-        self._require("then", isinstance(self.then, (list, tuple)), "a list of (epochs, sampler) would do")
-        for stage in self.then:
-            good = isinstance(stage, (list, tuple)) and len(stage) == 2 and _is_int(stage[0], 1)
-            self._require("then", good, "pairs of (a whole number of epochs ≥ 1, a sampler) would do")
-            stages.append((stage[0], _freeze(stage[1])))
-        object.__setattr__(self, "then", tuple(stages))
-        for field in ("first", "switch", "retrain"):
-            object.__setattr__(self, field, _freeze(getattr(self, field)))
+        self._require("gamma", highest < 700, "less: the lr must stay finite through the milestones")
         classes = facts(self.dataset).classes
-        own = [("first", self.first), ("switch", self.switch), *(("then", s) for _, s in stages)]
-        for field, sampler in own if self.retrain is None else [*own, ("retrain", self.retrain)]:
+        for field, sampler in (
+            ("first", self.first),
+            ("switch", self.switch),
+            *(("then", sampler) for _, sampler in self.then),
+            ("retrain", 1.0 if self.retrain is None else self.retrain),
+        ):
             resolve_sampler(sampler, field, classes)
-        length = sum(length for length, _ in stages)
+        length = sum(length for length, _ in self.then)
         if self.switch_epoch is not None:
-            good = _is_int(self.switch_epoch, 0) and self.switch_epoch + length < self.epochs
-            self._require("switch_epoch", good, f"a whole number from 0 to {self.epochs - length - 1} would do")
+            good = is_whole(self.switch_epoch, 0) and self.switch_epoch + length < self.epochs
+            self._require("switch_epoch", good, f"a whole number from 0 to {self.epochs - length - 1}")
         fixed = self.last_milestone + length
         if self.switch_epoch is None and fixed + self.S >= self.epochs:
             room = self.epochs - 1 - fixed
-            remedy = f"at most {room} would do" if room >= 0 else "more epochs or an earlier milestone would do"
+            remedy = f"must be at most {room}" if room >= 0 else "more epochs or an earlier milestone would do"
             raise Refusal(
                 "S",
                 self.S,
@@ -256,34 +214,40 @@ class Config:
     def _check_parts(self) -> None:
         """What goes together."""
         good = not self.crossed or self.varies == ("subset_seed", "seed")
-        self._require("crossed", good, "must be false, unless varies = subset_seed, seed")
-        good = self.alpha_epochs is None or (self.bilateral and _is_int(self.alpha_epochs, self.epochs))
-        remedy = f"must be none, or, of a bilateral network, a whole number ≥ epochs = {self.epochs}"
-        self._require("alpha_epochs", good, remedy)
-        linear = "a linear classifier would do: no ldam, no bilateral"
+        self._require("crossed", good, "false, unless varies = subset_seed, seed")
+        asked = {
+            references.made(references.HEAD, part.head) for part in (self.mixture, self.loss) if part and part.head
+        }
+        plain = asked - {references.made(references.HEAD, "linear")}
+        remedy = "another: a network has one head, and this loss asks for another than the mixture"
+        self._require("loss", len(plain) <= 1, remedy)
         scaled = self.retrain is not None and self.retrains == "scale"
-        self._require("retrains", not scaled or self.head in ("linear", "rare"), linear)
-        for field, plain in (
+        self._require("retrains", not scaled or self.head.linear, "classifier, unless the network's head is linear")
+        two = self.mixture is not None and self.mixture.second is not None
+        self._require("mixture", two == (self.head.branches == 2), "one of two samplers if the head has two branches")
+        if self.mixture is not None:
+            self.mixture.at(self.epochs - 1, self.epochs)
+        for field, value in (
             ("then", ()),
             ("retrain", None),
-            ("mixup", 0.0),
             ("joint", True),
             ("reinitialise", False),
             ("switch_beta", 0.0),
             ("switch", self.first),
         ):
-            good = not self.bilateral or getattr(self, field) == plain
-            self._require(field, good, f"{plain!r} would do: a bilateral network has no switch and one stage")
-        self._require(
-            "loss", not self.bilateral or self.loss != "ldam", "another would do: bilateral has a head of its own"
-        )
+            good = not two or getattr(self, field) == value
+            self._require(field, good, f"{value!r}: a mixture of two samplers has no switch and one stage")
 
     @property
-    def head(self) -> str:
-        """The end of the network that the loss asks for; see `networks.build`."""
-        if self.bilateral:
-            return "bilateral"
-        return {"ldam": "cosine", "sigmoid_focal": "rare"}.get(self.loss, "linear")
+    def head(self) -> Head:
+        """The end of the network, for which the mixture or else the loss asks."""
+        asked = (self.mixture and self.mixture.head) or self.loss.head
+        return references.made(references.HEAD, asked)  # type: ignore[no-any-return]
+
+    @property
+    def bilateral(self) -> bool:
+        """Whether each step has batches of two samplers, so that nothing is switched."""
+        return self.mixture is not None and self.mixture.second is not None
 
     @property
     def last_first(self) -> int:
@@ -332,16 +296,20 @@ class Config:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON holds and `from_json` takes back."""
-        plain = asdict(self)
-        return {field: _thaw(value) for field, value in plain.items()}
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = (Backbone, Loss, Mixture)
+        return {
+            name: references.plain(value) if isinstance(value, parts) else thaw(value) for name, value in found.items()
+        }
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Config:
         """The configuration of a dictionary, every value checked; unknown fields are refused."""
+        plain = earlier.upgraded(plain)
         known = {field.name for field in fields(cls)}
         for field in plain:
             if field not in known:
-                raise Refusal("config", field, f"no such field; one of {', '.join(sorted(known))} would do")
+                raise Refusal("config", field, f"must be one of {', '.join(sorted(known))}")
         return cls(**plain)
 
 
@@ -350,15 +318,3 @@ def crossing(number: int) -> tuple[int, int]:
     k = math.isqrt(number)
     rest = number - k * k
     return (rest, k) if rest < k else (k, rest - k)
-
-
-def _is_int(value: object, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
-def _freeze(value: Any) -> Any:
-    return tuple(map(_freeze, value)) if isinstance(value, (list, tuple)) else value
-
-
-def _thaw(value: Any) -> Any:
-    return list(map(_thaw, value)) if isinstance(value, (list, tuple)) else value

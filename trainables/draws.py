@@ -19,8 +19,7 @@ class Draws:
         steps: how many the epoch has.
         orders: for each branch of the network the images of its steps, as positions in the training set: (n,) each.
         streams: for each branch the generator of its augmentation, which is drawn once.
-        shares: of each step, how much its first and its second labels count: (2, steps); None where a step has labels
-            of one kind.
+        shares: of each step, its share and what is left of 1: (2, steps); None where a step is one batch.
     """
 
     steps: int
@@ -31,7 +30,7 @@ class Draws:
 
 
 def draws(counts: NDArray[np.int64], epoch: Epoch, origin: Origin, index: int) -> Draws:
-    """The numbers of the epoch with this index: of one sampler, mixed with themselves, or of two samplers.
+    """The numbers of the epoch with this index: of one sampler, or of a mixture.
 
     Args:
         counts: n_j: (C,).
@@ -39,9 +38,10 @@ def draws(counts: NDArray[np.int64], epoch: Epoch, origin: Origin, index: int) -
         origin: its seed, and how many ranks share a batch.
         index: which epoch it is, from 0.
     """
+    mixture = epoch.mixture
     branches = [(epoch.sampler, epoch.replacement, Purpose.ORDER, Purpose.AUGMENTATION)]
-    if epoch.bilateral is not None:
-        branches.append((-1.0, True, Purpose.REVERSED_ORDER, Purpose.REVERSED_AUGMENTATION))
+    if mixture is not None and mixture.second is not None:
+        branches.append((*mixture.second, Purpose.REVERSED_ORDER, Purpose.REVERSED_AUGMENTATION))
     orders, streams = [], []
     for sampler, replacement, ordering, augmenting in branches:
         order = epoch_order(counts, sampler, replacement, generator(origin.seed, index, ordering))
@@ -50,9 +50,8 @@ def draws(counts: NDArray[np.int64], epoch: Epoch, origin: Origin, index: int) -
         orders.append(order[: len(order) - rest] if epoch.drop_last or rest < origin.ranks else order)
         streams.append(generator(origin.seed, index, augmenting))
     steps = -(-len(orders[0]) // epoch.batch_size)
-    first = None
-    if epoch.bilateral is not None:
-        first = np.full(steps, epoch.bilateral)
-    elif epoch.mixup:
-        first = generator(origin.seed, index, Purpose.MIXUP).beta(epoch.mixup, epoch.mixup, size=steps)
-    return Draws(steps, tuple(orders), tuple(streams), None if first is None else np.stack((first, 1 - first)))
+    shares = None
+    if mixture is not None:
+        first = mixture.shares(steps, generator(origin.seed, index, Purpose.MIXTURE))
+        shares = np.stack((first, 1 - first))
+    return Draws(steps, tuple(orders), tuple(streams), shares)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from study.errors import Refusal
+from trainables.parameters import as_number
 
 SAMPLERS = {"IB": 1.0, "CB": 0.0, "CR": -1.0}
 
@@ -26,11 +27,11 @@ def resolve_sampler(sampler: Sampler, field: str = "sampler", classes: int | Non
         if sampler not in SAMPLERS:
             raise Refusal(field, sampler, f"one of {', '.join(SAMPLERS)}, an exponent q or class weights would do")
         return SAMPLERS[sampler]
-    exponent = number(sampler)
+    exponent = as_number(sampler)
     if math.isfinite(exponent):
         return exponent
     if isinstance(sampler, (list, tuple)):
-        weights = tuple(map(number, sampler))
+        weights = tuple(map(as_number, sampler))
         if not all(w >= 0 for w in weights) or not 0 < sum(weights) < math.inf:
             raise Refusal(field, sampler, "finite class weights ≥ 0 that do not all vanish would do")
         if classes is not None and len(weights) != classes:
@@ -45,13 +46,3 @@ def sampler_name(sampler: Sampler) -> str:
     if isinstance(resolved, tuple):
         return "weights"
     return next((name for name, q in SAMPLERS.items() if q == resolved), f"q={resolved!r}")
-
-
-def number(value: object) -> float:
-    """A number as a float, -0.0 as 0.0, for one value needs one name; NaN for anything else."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return math.nan
-    try:
-        return float(value) + 0.0
-    except OverflowError:
-        return math.inf

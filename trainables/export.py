@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from trainables.config import Config
 from trainables.data.datasets import facts
-from trainables.networks import build
+from trainables.network import build
+from trainables.parts import Backbone, Head
 
 
 class Classifier(nn.Module):
@@ -81,7 +82,7 @@ class Exporter:
 class _Template:
     """A saved model of a kind of network."""
 
-    def __init__(self, dataset: str, backbone: str, head: str) -> None:
+    def __init__(self, dataset: str, backbone: Backbone, head: Head) -> None:
         known = facts(dataset)
         shape = (known.channels, known.side, known.side)
         example = np.zeros((2, *shape), dtype=np.float32)
@@ -123,5 +124,5 @@ class _Template:
 
 
 @lru_cache(maxsize=8)
-def _template(dataset: str, backbone: str, head: str) -> _Template:
+def _template(dataset: str, backbone: Backbone, head: Head) -> _Template:
     return _Template(dataset, backbone, head)

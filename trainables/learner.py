@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from trainables.data.datasets import facts
-from trainables.networks import BatchNorm, Bilateral, Network, add_scale, build, initialise, remove_scale
+from trainables.layers import BatchNorm
+from trainables.network import Bilateral, Network, add_scale, build, redraw, remove_scale
 from trainables.ranks import ALONE, Ranks
-from trainables.recipe import Epoch, Origin
+from trainables.recipe import Epoch, Origin, first_key
 from trainables.recording import Recorder, cuda_recorder
 from trainables.samplers import Purpose, generator
 
@@ -23,6 +24,7 @@ class Learner:
     """A network, its momentum and what was observed of single images, on a device: the tensors of a state.
 
     Attributes:
+        key, epochs: the name of the state that it is in, and how many epochs from state 0 that is.
         network, momentum: what `steps` move, in place.
         recorder: how steps are recorded; None if they are not.
         steps: the `steps.Steps` that were made for this network, by kind of instruction.
@@ -40,6 +42,7 @@ class Learner:
     def __init__(self, origin: Origin, ranks: Ranks = ALONE, recorded: bool = False) -> None:
         assert ranks.size == origin.ranks
         self.origin, self.device, self.ranks = origin, torch.device(origin.device), ranks
+        self.key, self.epochs = first_key(origin), 0
         _settle_arithmetic(origin)
         self.network = _drawn(origin).to(self.device).to(memory_format=torch.channels_last)
         self.momentum = {name: torch.zeros_like(p) for name, p in self.network.named_parameters()}
@@ -59,6 +62,7 @@ class Learner:
         """Take up state 0 of an origin that fits, into the tensors that are there: what is recorded stays good."""
         assert self.fits(origin)
         self.origin = origin
+        self.key, self.epochs = first_key(origin), 0
         _settle_arithmetic(origin)  # another learner of this process may have settled its own
         if self.momentum.pop("classifier.scale", None) is not None:
             remove_scale(self.network)
@@ -78,8 +82,9 @@ class Learner:
         tensors |= {f"observed.{name}": tensor for name, tensor in self.observed.items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take up a state as `state` gave it."""
+    def load(self, tensors: dict[str, Tensor], key: str = "", epochs: int = 0) -> None:
+        """Take up a state as `state` gave it, with its name and its number."""
+        self.key, self.epochs = key, epochs
         if "network.classifier.scale" in tensors:
             self._add_scale()
         self.network.load_state_dict(_below("network.", tensors))
@@ -102,7 +107,7 @@ class Learner:
         """Prepare the network for an instruction; returns the names of the parameters that it trains."""
         if epoch.reinitialise == "classifier":
             rng = _torch_generator(self.origin.seed, index, Purpose.WEIGHTS)
-            initialise(self.network.classifier, rng, self.origin.backbone)
+            redraw(self.network.classifier, self.origin.backbone, self.origin.head, rng)
         if epoch.reinitialise == "scale":
             self._add_scale()
         if epoch.fresh_optimizer:
@@ -145,15 +150,15 @@ class Learner:
             yield
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def count_batches(self, steps: int, bilateral: bool) -> None:
+    def count_batches(self, steps: int, two: bool) -> None:
         """Add an epoch's steps to the counters of the batch norms that saw them; see `networks.BatchNorm`.
 
-        In a step of two branches, the trunk sees two batches.
+        In a step of two batches, the trunk of two branches sees both.
         """
         for name, part in self.network.named_modules():
             if isinstance(part, BatchNorm) and part.training:
                 assert part.num_batches_tracked is not None
-                part.num_batches_tracked.add_(2 * steps if bilateral and name.startswith("trunk.") else steps)
+                part.num_batches_tracked.add_(2 * steps if two and name.startswith("trunk.") else steps)
 
 
 def _drawn(origin: Origin) -> Network | Bilateral:

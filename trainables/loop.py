@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainables.data.loading import load
 from trainables.draws import draws
 from trainables.learner import Learner
 from trainables.metrics import Tally, summary
 from trainables.readouts import ReadOuts
-from trainables.recipe import Epoch
+from trainables.recipe import Epoch, next_key
 from trainables.steps import steps_for
 
 if TYPE_CHECKING:
@@ -22,6 +24,27 @@ HOLDOUT, VAL = 0, 1  # parts of the test set
 
 class Diverged(ArithmeticError):
     """The loss is no longer a number: the weights are lost, and so is the rest of the recipe."""
+
+
+def advance(learner: Learner, epoch: Epoch, root: Path, decoders: int) -> dict[str, Any]:
+    """Train the epoch that follows the learner's state, and evaluate; returns the measures.
+
+    The learner has then the name that follows from its own and the instruction: what is saved under it is what it says.
+
+    Args:
+        learner: in any state.
+        epoch: the instruction.
+        root: where the files of data sets lie.
+        decoders: processes that decode files of images.
+
+    Raises:
+        Diverged: if a loss is not finite.
+    """
+    data = load(learner.origin, epoch, root, decoders, learner.ranks)
+    measures: dict[str, Any] = train_epoch(learner, data, epoch, learner.epochs)
+    measures |= evaluate(learner, data, epoch)
+    learner.key, learner.epochs = next_key(learner.key, epoch), learner.epochs + 1
+    return measures
 
 
 def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[str, float]:
@@ -41,7 +64,7 @@ def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[
     with learner.stream():
         sums = steps_for(learner, data, epoch, trained).run(drawn, epoch)
     learner.ranks.total(sums)
-    learner.count_batches(drawn.steps, epoch.bilateral is not None)
+    learner.count_batches(drawn.steps, epoch.mixture is not None and epoch.mixture.second is not None)
     learner.ranks.align(learner.network.buffers())
     loss, right, used = sums.tolist()  # all that the host waits for
     if not math.isfinite(loss):

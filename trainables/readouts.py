@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.networks import Linear
+from trainables.layers import Linear
 
 ADJUSTED = tuple(step / 4 for step in range(9))
 NORMALISED = tuple(step / 10 for step in range(21))

@@ -17,7 +17,7 @@ class Purpose(IntEnum):
     AUGMENTATION = 3
     SPLIT = 4
     SELECTION = 5
-    MIXUP = 6
+    MIXTURE = 6
     REVERSED_ORDER = 7
     REVERSED_AUGMENTATION = 8
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from trainables.config import Config
 from trainables.data.datasets import facts
 from trainables.exponents import resolve_sampler
+from trainables.losses.cross_entropy import CrossEntropy
 from trainables.recipe import Epoch
 
 
@@ -26,14 +27,13 @@ def epochs(config: Config) -> tuple[Epoch, ...]:
         crop=known.crop,
         flip=known.flip,
         loss=config.loss,
-        loss_args=_loss_args(config),
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
-        decay_bias=config.head != "rare",
+        decay_bias=config.head.decay_bias,
         measures=config.measures,
     )
-    before = replace(plain, effective_number=config.beta, mixup=config.mixup)
+    before = replace(plain, effective_number=config.beta, mixture=config.mixture)
     after = replace(
         plain,
         effective_number=config.switch_beta or config.beta,
@@ -48,9 +48,9 @@ def epochs(config: Config) -> tuple[Epoch, ...]:
             instruction = replace(
                 after, reinitialise=anew, fresh_optimizer=config.reinitialise or not config.joint
             )  # the optimiser of other parameters, or of other values, is another
-        alpha = 1 - (index / (config.alpha_epochs or config.epochs)) ** 2 if config.bilateral else None
+        mixture = instruction.mixture and instruction.mixture.at(index, config.epochs)
         lr, replacement = learning_rate(config, index), config.replacement
-        made.append(replace(instruction, lr=lr, sampler=sampler, replacement=replacement, bilateral=alpha))
+        made.append(replace(instruction, lr=lr, sampler=sampler, replacement=replacement, mixture=mixture))
     return (*made, *_second_stage(config, plain))
 
 
@@ -76,8 +76,7 @@ def _second_stage(config: Config, plain: Epoch) -> list[Epoch]:
         sampler=resolve_sampler(config.retrain),
         replacement=config.replacement,
         trains=config.retrains,
-        loss="cross_entropy",
-        loss_args=(),
+        loss=CrossEntropy(),
         weight_decay=config.retrain_weight_decay,
         batch_size=config.retrain_batch or config.batch_size,
         batch_norm=config.fixed_batch_norm,
@@ -109,13 +108,3 @@ def _second_lr(config: Config, index: int) -> float:
     if index < config.warmup:
         return _warm(config, lr, index)
     return lr * 0.1 ** sum(index >= milestone for milestone in (total // 3, 2 * total // 3))
-
-
-def _loss_args(config: Config) -> tuple[float, ...]:
-    return {
-        "focal": (config.focal_gamma,),
-        "sigmoid_focal": (config.focal_gamma,),
-        "ldam": (config.max_margin,),
-        "logit_adjusted": (config.tau,),
-        "label_aware_smoothing": (*config.smoothing, float(config.smoothing_share == "all")),
-    }.get(config.loss, ())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,15 @@ from torch.optim.sgd import sgd
 
 from trainables.data.resident import LongTailed
 from trainables.learner import Learner
-from trainables.losses import loss_of, normaliser_of
 from trainables.recipe import Epoch
 from trainables.recording import Replayed
 
 if TYPE_CHECKING:
     from trainables.data.resident import Data
     from trainables.draws import Draws
+    from trainables.parts import Batch, Targets
 
 KEPT = 4  # most kinds of steps that a learner keeps: what is recorded of one takes some hundred MB of a GPU
-
-Batch = tuple[Tensor, Tensor]  # images (B, channels, side, side), labels (B,)
 
 
 def kind(epoch: Epoch) -> Epoch:
@@ -39,8 +38,7 @@ def kind(epoch: Epoch) -> Epoch:
         measures=(),
         fresh_optimizer=False,
         reinitialise="nothing",
-        mixup=float(bool(epoch.mixup)),
-        bilateral=None if epoch.bilateral is None else 0.5,
+        mixture=epoch.mixture and epoch.mixture.step,
     )
 
 
@@ -64,8 +62,7 @@ class Steps:
     def __init__(self, learner: Learner, data: Data, epoch: Epoch, trained: Sequence[str]) -> None:
         self.data = data
         self._learner, self._kind, self._trained = learner, kind(epoch), trained
-        self._loss = loss_of(epoch, data.counts, learner.device)
-        self._normaliser = normaliser_of(epoch, data.counts, learner.device)
+        self._loss, self._normaliser = loss_of(epoch, data.counts, learner.device)
         self._parameters = dict(learner.network.named_parameters())
         bare = {"classifier.bias"} if not epoch.decay_bias else set()
         self._groups = (
@@ -81,7 +78,7 @@ class Steps:
             if any(own is weight for weight in convolutions)
         }
         self._gradients = {name: torch.zeros_like(self._parameters[name]) for name in self._rounded if name in trained}
-        images, branches = int(data.counts.sum()), 1 if epoch.bilateral is None else 2
+        images, branches = int(data.counts.sum()), 1 if epoch.mixture is None or epoch.mixture.second is None else 2
         device, dtype = learner.device, next(learner.network.parameters()).dtype
         self._lr = torch.zeros((), device=device)
         self._shares = torch.zeros(2, -(-images // epoch.batch_size), dtype=dtype, device=device)
@@ -140,17 +137,13 @@ class Steps:
         self._sums += torch.stack((loss.detach() * (n / count), correct, torch.full_like(correct, n))).double()
         self._number += 1
 
-    def _mixed(self, batches: Sequence[Batch]) -> tuple[tuple[object, ...], list[tuple[Tensor | float, Tensor]]]:
+    def _mixed(self, batches: Sequence[Batch]) -> tuple[tuple[Any, ...], Targets]:
         """The network's inputs, and its labels with how much they count."""
-        images, labels = batches[0]
-        if not self._kind.mixup and self._kind.bilateral is None:
+        if self._kind.mixture is None:
+            ((images, labels),) = batches
             return (images,), [(1.0, labels)]
         share, rest = self._shares[:, self._number].flatten().unbind()
-        if self._kind.mixup:
-            # A batch is in random order: its reverse is as good as any other to be mixed with.
-            return (share * images + rest * images.flip(0),), [(share, labels), (rest, labels.flip(0))]
-        others, theirs = batches[1]
-        return (images, others, (share, rest)), [(share, labels), (rest, theirs)]
+        return self._kind.mixture.mix(batches, share, rest)
 
     def _logits(self, inputs: tuple[object, ...]) -> Tensor:
         if not self._rounded:
@@ -201,6 +194,37 @@ def steps_for(learner: Learner, data: Data, epoch: Epoch, trained: Sequence[str]
         known = Steps(learner, data, epoch, trained)
     learner.steps[own] = known
     return known
+
+
+def loss_of(
+    epoch: Epoch, counts: NDArray[np.int64], device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """The loss of an instruction over classes of these sizes, and what its mean divides by.
+
+    Returns:
+        (logits (B, C), labels (B,)) → (); and labels (B,) → (), their number or the sum of their weights.
+    """
+    loss = epoch.loss.build(torch.tensor(counts, dtype=dtype, device=device))
+    weights = None
+    if epoch.effective_number:  # made on the host in float64, rounded once
+        exact = torch.tensor(counts, dtype=torch.float64)
+        weights = effective_number_weights(exact, epoch.effective_number).to(device, dtype)
+
+    def normaliser(labels: Tensor) -> Tensor:
+        if weights is None or not epoch.loss.weighted_mean:
+            return labels.new_full((), len(labels), dtype=dtype)
+        return weights[labels].sum()
+
+    return lambda logits, labels: loss(logits, labels, weights), normaliser
+
+
+def effective_number_weights(n: Tensor, beta: float) -> Tensor:
+    """Weights inverse to the effective number of samples: ``(1 - β) / (1 - β^n_j)``, normalised to sum C: (C,).
+
+    Cui et al. (2019), eq. 2. β is close to 1: n is in float64, and `expm1` keeps what 1 - β^n would cancel.
+    """
+    weights = (1 - beta) / -torch.expm1(n * math.log(beta))
+    return weights / weights.sum() * len(n)
 
 
 def _own_rows(data: LongTailed, drawn: Draws, epoch: Epoch, learner: Learner) -> tuple[NDArray[np.int64], list[int]]:

@@ -18,7 +18,6 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from study.errors import one_line
 from study.execution.job import Job
 from trainables import loop, ranks
-from trainables.data.loading import load
 from trainables.learner import Learner
 from trainables.ranks import RankLost, Ranks
 from trainables.recipe import Epoch, Origin
@@ -46,8 +45,8 @@ class Member:
         """Join rank 0, who waits there; see `ranks.join`."""
         ranks.join(self._ranks, device, partial(ranks.meet, host, self._ranks.size, port))
 
-    def begin(self, origin: Origin, payload: bytes | None) -> None:
-        """Take up a state, or state 0 of an origin."""
+    def begin(self, origin: Origin, payload: bytes | None, key: str, epochs: int) -> None:
+        """Take up a state with its name and number, or state 0 of an origin."""
         from safetensors.torch import load as load_tensors
 
         if self._learner is not None and self._learner.fits(origin):
@@ -61,18 +60,16 @@ class Member:
                 torch.cuda.empty_cache()
             self._learner = Learner(origin, self._ranks, recorded=_recorded(self._job))
         if payload is not None:
-            self.learner.load(load_tensors(payload))
+            self.learner.load(load_tensors(payload), key, epochs)
 
-    def train(self, epoch: Epoch, index: int) -> dict[str, Any]:
-        """Train an epoch and evaluate; returns the measures.
+    def train(self, epoch: Epoch) -> dict[str, Any]:
+        """Train the next epoch and evaluate; returns the measures.
 
         Raises:
             Diverged: in every rank alike.
             RankLost: if another rank is gone.
         """
-        data = load(self.learner.origin, epoch, Path(self._job.resources.data_dir), self._decoders, self._ranks)
-        measures: dict[str, Any] = loop.train_epoch(self.learner, data, epoch, index)
-        return measures | loop.evaluate(self.learner, data, epoch)
+        return loop.advance(self.learner, epoch, Path(self._job.resources.data_dir), self._decoders)
 
     @cached_property
     def _decoders(self) -> int:
@@ -122,13 +119,13 @@ class Team:
         """Rank 0's: its state is the one that is kept."""
         return self._first.learner
 
-    def begin(self, origin: Origin, payload: bytes | None) -> None:
-        """Take up a state, or state 0 of an origin."""
-        self._together(partial(self._first.begin, origin, payload), "begin", origin, payload)
+    def begin(self, origin: Origin, payload: bytes | None, key: str, epochs: int) -> None:
+        """Take up a state with its name and number, or state 0 of an origin."""
+        self._together(partial(self._first.begin, origin, payload, key, epochs), "begin", origin, payload, key, epochs)
 
-    def train(self, epoch: Epoch, index: int) -> dict[str, Any]:
-        """Train an epoch and evaluate; returns the measures."""
-        return self._together(partial(self._first.train, epoch, index), "train", epoch, index)
+    def train(self, epoch: Epoch) -> dict[str, Any]:
+        """Train the next epoch and evaluate; returns the measures."""
+        return self._together(partial(self._first.train, epoch), "train", epoch)
 
     def _together(self, first: Callable[[], Answer], method: str, *arguments: Any) -> Answer:
         """Call the others' method while rank 0 does its own part; returns rank 0's answer.

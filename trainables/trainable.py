@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
 
-from study.errors import Damaged, Refusal, StudyError, one_line
+from study.errors import Damaged, StudyError, one_line
 from study.execution.job import Job
 from study.store.states import Store
-from trainables.recipe import Epoch, Origin, settled
+from trainables.origins import verify
+from trainables.recipe import Epoch, Origin
 
 if TYPE_CHECKING:  # the driver names this class and has no need of the seconds that importing torch takes
     from trainables.team import Team
@@ -99,20 +100,21 @@ class StageTrainable(Trainable):
         from trainables.team import Team
 
         origin = Origin.from_json(self.stage.origin)
-        _refuse_other_sources(origin)
+        verify(origin)
         self.store = Store(self.job.store)
-        payload = None
+        key, begun, payload = "", 0, None
         self.measures: list[dict[str, Any]] = []
         self.wall_seconds: list[float] = []
         self.provenance: list[dict[str, Any]] = []
-        begun = self.stage.start + self.position
-        if begun:
-            header, payload = self.store.load(self.saved or self.stage.parent)
+        if self.stage.start + self.position:
+            key = self.saved or self.stage.parent
+            header, payload = self.store.load(key)
+            begun = header["epochs"]
             self.measures, self.wall_seconds = header["measures"], header["wall_seconds"]
             self.provenance = header["provenance"]
         if self.team is None:
             self.team = Team(self.job, origin.device, origin.ranks)
-        self.team.begin(origin, payload)
+        self.team.begin(origin, payload, key, begun)
         self.provenance = [*self.provenance, {"from_epoch": begun, "run": self.job.run, **_machine(origin)}]
         self.training, self.saved_at, self.saved_time = True, self.position, time.monotonic()
 
@@ -121,9 +123,8 @@ class StageTrainable(Trainable):
         began = time.monotonic()
         while self.position < len(self.stage.keys):
             started = time.monotonic()
-            index = self.stage.start + self.position
             epoch = Epoch.from_json(self.stage.epochs[self.position])
-            self.measures.append(self.team.train(epoch, index))
+            self.measures.append(self.team.train(epoch))
             self.position += 1
             now = time.monotonic()
             self.wall_seconds.append(round(now - started, 4))
@@ -139,10 +140,11 @@ class StageTrainable(Trainable):
         assert self.team is not None
         if self.position == self.saved_at:
             return
-        key = self.stage.keys[self.position - 1]
+        key = self.team.learner.key
+        assert key == self.stage.keys[self.position - 1], "what was trained is not what the plan says"
         header = {
             "key": key,
-            "epochs": self.stage.start + self.position,
+            "epochs": self.team.learner.epochs,
             "measures": self.measures,
             "wall_seconds": self.wall_seconds,
             "provenance": self.provenance,
@@ -150,14 +152,6 @@ class StageTrainable(Trainable):
         }
         self.store.save(key, header, save_tensors(self.team.learner.state()))
         self.saved, self.saved_at, self.saved_time = key, self.position, time.monotonic()
-
-
-def _refuse_other_sources(origin: Origin) -> None:
-    """A worker whose code or arithmetic is not the plan's would store other states under the plan's names."""
-    for name, here in settled().items():
-        planned = getattr(origin, name)
-        if planned != here:
-            raise Refusal(f"{name} of the worker", here, f"the plan was made with {planned}; the same would do")
 
 
 def _machine(origin: Origin) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from typing import Any
 from study.errors import Refusal
 from study.machine import Machine
 from study.space import Json, Resolved, Work
+from trainables import references
 from trainables.config import Config
+from trainables.data.datasets import facts
 from trainables.exponents import resolve_sampler, sampler_name
-from trainables.origins import origin, precision
-from trainables.recipe import Recipe, source_files
+from trainables.origins import origin, precision, sources
+from trainables.recipe import Recipe
 from trainables.schedule import epochs
 
 
@@ -35,17 +37,13 @@ def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
     switch = checked.last_first
     joints = (checked.last_milestone, switch) if checked.last_milestone else (switch,)
     steps = tuple(plain[epoch] for epoch in recipe.epochs)
-    return Resolved(recipe.origin.to_json(), steps, recipe.keys(), joints, checked.seeds())
+    return Resolved(recipe.origin.to_json(), steps, recipe.keys(), joints, checked.seeds(), sources(recipe))
 
 
 def prepare(configs: Sequence[Json], data_dir: Path, download: bool) -> None:
-    """See that every data set of the configurations is on disk; digits are part of scikit-learn."""
-    wanted = sorted({config["dataset"] for config in configs} - {"digits"})
-    if wanted:
-        from trainables.data import loading
-
-        for dataset in wanted:
-            loading.prepare(dataset, data_dir, download)
+    """See that every data set of the configurations is on disk."""
+    for dataset in sorted({config["dataset"] for config in configs}):
+        facts(dataset).prepare(data_dir, download)
 
 
 def trainable() -> type:
@@ -64,6 +62,11 @@ def parameters(config: Json, replicate: int, machine: Machine) -> Mapping[str, A
         exponent = resolve_sampler(getattr(checked, stage))
         if isinstance(exponent, float):
             shown[f"{stage}_q"] = exponent
+    for kind in ("backbone", "loss", "mixture"):
+        part = getattr(checked, kind)
+        if part is not None:
+            shown[kind] = references.reference(part)
+            shown |= {f"{kind}.{name}": value for name, value in references.values(part).items()}
     return {**shown, "combination": checked.combination, "precision": precision(checked, machine)}
 
 
@@ -77,14 +80,14 @@ def exporter(config: Json) -> Callable[[bytes, Path, Any], None]:
 def wants_gpu(config: Json) -> bool:
     """Whether a GPU trains it sooner than a few CPU cores do.
 
-    Not digits: Table 9, one seed, took 39 s with four trials on an H100, and 24.6 s on two cores.
+    Not where steps are short: of digits, Table 9, one seed, took 39 s with four trials on an H100, and 24.6 s on two
+    cores.
     """
-    return bool(config["dataset"] != "digits")
+    return not facts(config["dataset"]).short_steps
 
 
 WORK = Work(
     resolve=resolve,
-    sources=source_files,
     prepare=prepare,
     trainable=trainable,
     parameters=parameters,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from study.errors import Refusal
 from study.plan.replication import Crossing
 from study.space import Option, Request
+from trainables import references
+from trainables.data.datasets import names
 
 CROSSED = "crossed"  # replicates are every pair of a subset and a training seed
 
@@ -29,7 +31,7 @@ def _not_varied(vary: Sequence[str], seeds: Sequence[Mapping[str, str]]) -> str:
 OPTIONS = (
     Option(
         "data",
-        "digits, cifar10, cifar100, imagenet-lt, inaturalist2018, places-lt or folder:PATH; repeatable. "
+        f"{', '.join(names())}, folder:PATH, or one of your own, package.module:Name or ./file.py:Name; repeatable. "
         "[default: digits]",
         repeatable=True,
         metavar="NAME",
@@ -54,16 +56,39 @@ OPTIONS = (
     ),
 )
 
+BACKBONE = Option(
+    "backbone",
+    f"{', '.join(references.names(references.BACKBONE))}, or one of your own, package.module:Name or ./file.py:Name. "
+    "[default: the data set's]",
+    metavar="NAME",
+)
+LOSS = Option(
+    "loss",
+    f"Of tables of samplers: {', '.join(references.names(references.LOSS))}, or one of your own, package.module:Name "
+    "or ./file.py:Name; with parameters as in 'ldam(max_margin=0.3)'. [default: cross_entropy]",
+    metavar="NAME",
+)
+METHOD = Option(
+    "method",
+    "Of tables of methods: one more row, ./file.py:function or package.module:function, from the protocol's "
+    "configuration to the method's own; repeatable.",
+    repeatable=True,
+    metavar="NAME",
+)
+ALL = (*OPTIONS, BACKBONE, LOSS, METHOD)
+
 
 @dataclass(frozen=True)
 class Asked:
-    """What was chosen of `OPTIONS`.
+    """What was chosen of `ALL`.
 
     Attributes:
         data: names of data sets; empty for the table's own default.
         imbalance: imbalance factors; empty for the table's own default.
         short, paper: the protocol.
         vary: what a replicate differs from the others in; empty for the default.
+        backbone, loss: references to parts; "" for the protocol's.
+        method: references to methods beside the table's.
     """
 
     data: tuple[str, ...] = ()
@@ -71,6 +96,9 @@ class Asked:
     short: bool = False
     paper: bool = False
     vary: tuple[str, ...] = ()
+    backbone: str = ""
+    loss: str = ""
+    method: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, request: Request) -> Asked:
@@ -79,7 +107,7 @@ class Asked:
         Raises:
             Refusal: of words of ``--vary`` that cannot stand together.
         """
-        names = [option.name for option in OPTIONS]
+        names = [option.name for option in ALL]
         found = cls(**{name: value for name, value in request.options.items() if name in names})  # type: ignore[arg-type]
         if len(found.vary) > 1 and {"all", CROSSED} & set(found.vary):
             remedy = "must be all or crossed alone, or some of seed, subset and split"

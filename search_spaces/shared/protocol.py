@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from search_spaces.shared.options import CROSSED, OPTIONS, Asked, text
+from search_spaces.shared.options import BACKBONE, CROSSED, OPTIONS, Asked, text
 from search_spaces.shared.shots import SHOTS
 from study.errors import Refusal
 from study.space import Choice, Contrast, Domain, OpenSearch, Option, Printed, Real, Request, Source, Space, Trial
-from trainables import methods
+from trainables import method, references
 from trainables.config import SEEDS, Config
-from trainables.data.datasets import DATASETS, facts
-from trainables.sources import source
+from trainables.data.datasets import FOLDER, facts, label, names
+from trainables.method import Method, sourced
+from trainables.methods.switching import switching
 from trainables.work import WORK
-
-DATA_DOMAIN: Mapping[str, Domain] = {"dataset": Choice((*DATASETS, "folder")), "imbalance": Real(1.0, 1e6)}
 
 RECIPE = Option(
     "recipe", "common (the paper's protocol for every method) or source (the constants of its own code, if it has one)"
@@ -29,6 +28,7 @@ READ_OUT_TAUS = (0.0, 2.0)  # the ends of what read-outs choose τ from; see `re
 
 Columns = Sequence[tuple[str, float]]
 
+STAND_IN = "digits"  # trained unless the user says otherwise: in minutes on a CPU
 MAIN = ("cifar10", 50.0)  # what most of the paper's analysis is of, and what digits-LT at IF 50 are shown beside
 SHORT = ("cifar10", "cifar100")  # the data that have a short protocol
 SHORT_EPOCHS = 30
@@ -36,7 +36,7 @@ CIFAR: Columns = tuple((dataset, imbalance) for dataset in ("cifar10", "cifar100
 
 
 def base(dataset: str, imbalance: float | None = None) -> Config:
-    """The protocol of a data set (A.3.2); for digits-LT 100 epochs, milestone 50.
+    """The protocol of a data set: the paper's for CIFAR (A.3.2), with what the data set says otherwise.
 
     For ImageNet-LT and iNaturalist the paper gives neither weight decay nor warm-up: 5e-4 and 1e-4 are those of Kang et
     al. (2020), without warm-up. Places-LT and folders, which are not in the paper, are trained as ImageNet-LT is.
@@ -45,22 +45,9 @@ def base(dataset: str, imbalance: float | None = None) -> Config:
         dataset: as in `Config`.
         imbalance: IF, 50 by default; data that are long-tailed by nature have their own.
     """
-    natural = facts(dataset).natural
-    if natural is not None:
-        lr, batch_size, weight_decay = (0.05, 512, 1e-4) if dataset == "inaturalist2018" else (0.2, 256, 5e-4)
-        return Config(
-            dataset=dataset,
-            imbalance=natural if imbalance is None else imbalance,
-            backbone="resnet50",
-            epochs=90,
-            milestones=(60, 80),
-            warmup=0,
-            lr=lr,
-            batch_size=batch_size,
-            weight_decay=weight_decay,
-        )
-    config = Config(dataset=dataset, imbalance=50.0 if imbalance is None else imbalance)
-    return replace(config, backbone="resnet8", epochs=100, milestones=(50,)) if dataset == "digits" else config
+    known = facts(dataset)
+    own = known.natural if known.natural is not None else 50.0
+    return replace(Config(), dataset=dataset, imbalance=own if imbalance is None else imbalance, **known.settings)
 
 
 def shortened(config: Config) -> Config:
@@ -94,15 +81,17 @@ def bases(
     asked = Asked.of(request)
     _check_protocol(asked)
     columns = paper if asked.paper else (_short_column(paper),) if asked.short else ()
-    names = dict.fromkeys(dataset for dataset, _ in columns) or ("digits",)
+    names = dict.fromkeys(dataset for dataset, _ in columns) or (STAND_IN,)
     found: dict[tuple[str, float], Config] = {}
     for dataset in asked.data or names:
         own: Sequence[float | None] = (None,)
         if facts(dataset).natural is None:
             own = [imbalance for name, imbalance in columns if name == dataset]
-            own = own or (digits if dataset == "digits" else (50.0,))
+            own = own or (digits if dataset == STAND_IN else (50.0,))
         for imbalance in asked.imbalance or own:
             config = base(dataset, imbalance)
+            given = {name: getattr(asked, name) for name in ("backbone", "loss") if getattr(asked, name)}
+            config = replace(config, **given)
             config = varied(shortened(config) if asked.short else config, asked.vary, alike)
             found[dataset, config.imbalance] = config
     return list(found.values())
@@ -113,7 +102,7 @@ def _check_protocol(asked: Asked) -> None:
     if asked.paper and asked.short:
         raise Refusal("--short", True, "must not stand beside --paper, which is the whole protocol")
     for dataset in asked.data:
-        if asked.paper and dataset == "digits":
+        if asked.paper and dataset == STAND_IN:
             raise Refusal("--data", dataset, "must be a data set of the paper, such as cifar10, with --paper")
         if asked.short and dataset not in SHORT:
             raise Refusal("--data", dataset, f"must be {' or '.join(SHORT)} with --short")
@@ -154,11 +143,12 @@ def varied(config: Config, vary: Sequence[str], alike: Sequence[str] = ()) -> Co
     return replace(config, varies=tuple(seeds), crossed=CROSSED in vary)
 
 
-def under_recipe(request: Request, made: Config) -> tuple[Config, str]:
+def under_recipe(request: Request, procedure: Method, base: Config) -> tuple[Config, str]:
     """A method's configuration under the recipe that was asked for (``-o recipe=…``), and its name in a table.
 
     The name says what of it is from the method's source; the paper's own method has no other than the paper.
     """
+    made = procedure(base)
     recipe = text(request, "recipe", "common")
     if recipe not in ("common", "source"):
         raise Refusal("-o recipe", recipe, f"must be {RECIPE.help}")
@@ -166,8 +156,23 @@ def under_recipe(request: Request, made: Config) -> tuple[Config, str]:
         return made, made.method
     if Asked.of(request).short:
         raise Refusal("-o recipe", recipe, "must be common with --short: the sources' protocols are longer")
-    own, words = source(made) or (made, "common: no source recipe")
+    own, words = method.source(procedure, made) or (made, "common: no source recipe")
     return own, f"{made.method} ({words})" if words else made.method
+
+
+def found(row: str | Method) -> Method:
+    """The method of a table's row: itself, or found by reference."""
+    return method.find(row) if isinstance(row, str) else row
+
+
+def own_rows(request: Request) -> list[tuple[str, tuple[float, ...], str]]:
+    """The rows of methods that the user adds (``--method``): no source prints figures of them."""
+    return [(reference, (), "") for reference in Asked.of(request).method]
+
+
+def own_methods(trials: Sequence[Trial], known: Sequence[str]) -> list[str]:
+    """What the methods of trials are called that are none of a table's own."""
+    return list(dict.fromkeys(str(each.axes["method"]) for each in trials if each.axes["method"] not in known))
 
 
 def column(config: Config) -> str:
@@ -183,7 +188,8 @@ def short_name(column: str) -> str:
 
 def column_name(dataset: str, imbalance: float) -> str:
     """The same, of a data set and an imbalance factor."""
-    return dataset if facts(dataset).natural is not None else f"{dataset}-LT IF {imbalance:g}"
+    name = dataset if dataset.startswith(f"{FOLDER}:") else label(dataset)
+    return name if facts(dataset).natural is not None else f"{name}-LT IF {imbalance:g}"
 
 
 def column_names(columns: Columns, *parts: str) -> tuple[str, ...]:
@@ -204,33 +210,48 @@ def table(
     options: Sequence[Option] = (),
     objectives: Sequence[str] = ("test/top1",),
     search: OpenSearch | None = None,
+    parts: Sequence[Option] = (BACKBONE,),
 ) -> Space:
     """A table, figure or search: a space, with what all of them share.
 
     Args:
         request: what the user chose.
         name, title, trials, contrasts, objectives, search: see `Space`.
-        domain: its dimensions; those of trials that are listed are `DATA_DOMAIN`, too.
+        domain: its dimensions; those of trials that are listed are data set and imbalance factor, too.
         evidence: what its result on other data can say about the paper's; under ``--short`` the columns say it.
         columns: the names of the paper's columns; none if the paper has no such table.
         options: its own, beside those of every table.
+        parts: which parts of a configuration the user may choose; their names are then in the columns'.
     """
     asked = Asked.of(request)
     return Space(
         name=name,
         title=title,
-        trials=tuple(trials),
-        domain={**(DATA_DOMAIN if search is None else {}), **domain},
+        trials=tuple(replace(each, column=each.column + _chosen(asked)) for each in trials),
+        domain={**(_data_domain(trials) if search is None else {}), **domain},
         work=WORK,
         objectives=tuple(objectives),
         contrasts=tuple(contrasts),
         search=search,
-        options=(*OPTIONS, *options),
+        options=(*OPTIONS, *parts, *options),
         source=replace(PAPER, columns=tuple(columns)),
         evidence="" if asked.short else evidence,
         splits=SHOTS,
         crossed=f"--vary {CROSSED}" if CROSSED in asked.vary else "",
     )
+
+
+def _data_domain(trials: Sequence[Trial]) -> dict[str, Domain]:
+    """The dimensions of every table: our data sets and whatever the trials have."""
+    known = [*names(), FOLDER]
+    own = dict.fromkeys(str(each.axes["dataset"]) for each in trials if each.axes["dataset"] not in known)
+    return {"dataset": Choice((*known, *own)), "imbalance": Real(1.0, 1e6)}
+
+
+def _chosen(asked: Asked) -> str:
+    """What the name of a column says of the parts that the user chose."""
+    chosen = ((references.BACKBONE, asked.backbone), (references.LOSS, asked.loss))
+    return "".join(f", {references.title(references.made(kind, name))}" for kind, name in chosen if name)
 
 
 def class_counts(config: Config) -> tuple[int, ...]:
@@ -241,7 +262,7 @@ def class_counts(config: Config) -> tuple[int, ...]:
     """
     known = facts(config.dataset)
     if known.lists is not None:
-        remedy = "data whose class counts are declared would do: digits, cifar10, cifar100 or folder:PATH"
+        remedy = "must be data whose class counts are declared, such as digits, cifar10, cifar100 or folder:PATH"
         raise Refusal("--data", config.dataset, remedy)
     return known.counts(config.imbalance)
 
@@ -269,7 +290,7 @@ def trial(
         least: replicates that it needs at least.
     """
     figures, beside = paper or {}, (config.dataset, config.imbalance)
-    if beside == ("digits", 50.0):
+    if beside == (STAND_IN, 50.0):
         beside = next(iter(figures)) if len(figures) == 1 else MAIN
     figure = figures.get(beside)
     return Trial(
@@ -277,7 +298,7 @@ def trial(
         column=column(config),
         config=config.to_json(),
         axes={
-            "dataset": config.dataset.partition(":")[0],
+            "dataset": label(config.dataset),
             "imbalance": config.imbalance,
             "combination": config.combination,
             **axes,
@@ -294,10 +315,11 @@ def in_part(made: Trial, part: str, paper_part: str) -> Trial:
     return replace(made, column=made.column + part, printed=printed)
 
 
+@sourced(paper=True)
 def after_the_standard_procedure(base: Config, more: int = 10) -> Config:
     """Switching after all epochs of the base, for so many more (A.3.2: the larger S of ImageNet-LT and iNaturalist)."""
     longer = replace(base, epochs=base.epochs + more, S=base.epochs - base.last_milestone)
-    return replace(methods.switching(longer), method=f"Ours, {more} more epochs")
+    return replace(switching(longer), method=f"Ours, {more} more epochs")
 
 
 def about(hypotheses: Sequence[Contrast], trials: Sequence[Trial]) -> tuple[Contrast, ...]:

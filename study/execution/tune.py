@@ -20,7 +20,7 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from study import catalog
+from study import modules
 from study.errors import Refusal
 from study.execution.job import Job
 from study.plan.tree import Failure, Stage, descendants
@@ -217,7 +217,7 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
     # Never more than fit: a stage that waits for room would begin when a drain makes some.
     workers = min(resources.workers, fits) if resources.workers else fits
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # or Tune would start one process after the other
-    if trainable.__module__.startswith(catalog.BY_PATH):  # workers could not import it
+    if trainable.__module__.startswith(modules.BY_PATH):  # workers could not import it
         ray.cloudpickle.register_pickle_by_value(sys.modules[trainable.__module__])
     searcher = StageSearcher(stages, workers, drain, events)
     with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(sys.stderr):

@@ -68,7 +68,10 @@ class Draft:
             for key in recipe.keys[1:]:
                 self._through.setdefault(key, []).append((trial.name, number))
         self.plan = replace(
-            self.plan, trials=(*self.plan.trials, trial), epochs_needed=self.plan.epochs_needed + self._new(own)
+            self.plan,
+            trials=(*self.plan.trials, trial),
+            epochs_needed=self.plan.epochs_needed + self._new(own),
+            sources={**self.plan.sources, **own[numbers[0]].sources},
         )
         return trial
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from study import catalog
+from study import catalog, modules
 from study.errors import Refusal
 from study.machine import Machine
 from study.plan.draft import FRESH, Draft, planned_trial
@@ -79,7 +79,7 @@ def call(references: Sequence[str], request: Request) -> Called:
         if refused is not None:
             refusals[reference] = refused
         elif space is not None:
-            found.append((catalog.absolute(reference), path, space))
+            found.append((modules.absolute(reference), path, space))
     if not found and not refusals:
         raise Refusal("space", ALL, "no package is installed that has spaces: `pip install` yours again")
     if not found:
@@ -161,7 +161,7 @@ def draft(called: Called, replicates: int | None, machine: Machine, resources: R
             for where, path, space in called.spaces
         ),
         trials=(),
-        sources=dict(work.sources()),
+        sources=_of_searches(spaces, machine),
         epochs_needed=0,
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         commit=commit(),
@@ -178,6 +178,12 @@ def draft(called: Called, replicates: int | None, machine: Machine, resources: R
         _check_options(space, made)
     made.plan = made.plan.named(f"{called.name or made.plan.study}-{made.plan.digest}")
     return made
+
+
+def _of_searches(spaces: Sequence[Space], machine: Machine) -> dict[str, str]:
+    """What the states of open searches depend on, as far as it is known before there are points."""
+    bases = [space.work.resolve(space.search.base, 0, machine) for space in spaces if space.search is not None]
+    return {name: digest for base in bases for name, digest in base.sources.items()}
 
 
 def _check_options(space: Space, made: Draft) -> None:

@@ -34,16 +34,16 @@ def grown(before: Plan, drawn: Draft) -> Draft:
     Raises:
         Refusal: if that is not a superset of it, showing the difference.
     """
+    lost, other = _lost(before, drawn)
     now = drawn.plan
     changed = _changed(before, now)
-    if changed:
+    if changed and (other or not lost):
         raise Refusal(
             "sources",
-            ", ".join(changed),
+            ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""),
             f"they changed since run {before.run} was planned, so its states would be others: "
             "check out what it was planned with, or start it anew with --retrain",
         )
-    lost, other = _lost(before, drawn)
     remedy = (
         "at least what it has, or another --name, would do; if its data or its space's file have changed, --retrain "
         "begins it anew"
@@ -155,9 +155,9 @@ def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:
 
 
 def _changed(before: Plan, now: Plan) -> list[str]:
-    """The sources that differ."""
-    names = before.sources.keys() | now.sources.keys()
-    return sorted(name for name in names if before.sources.get(name) != now.sources.get(name))
+    """The sources of a plan that are others now; what was only moved to another place is the same."""
+    here = set(now.sources.values())
+    return sorted(name for name, digest in before.sources.items() if digest not in here)
 
 
 def taken_up(before: Plan, drawn: Draft, retrain: bool) -> Draft:
@@ -178,10 +178,10 @@ def begun_anew(before: Plan, drawn: Draft) -> Draft:
         Refusal: if nothing has changed.
     """
     same_work = before.digest == drawn.plan.digest
-    if same_work and before.sources != drawn.plan.sources:
-        changed = ", ".join(_changed(before, drawn.plan))
-        remedy = "they changed, and the names of states did not: Work.resolve must put Work.sources into its keys"
-        raise Refusal("sources", changed, remedy)
+    changed = [name for name in _changed(before, drawn.plan) if name in drawn.plan.sources]
+    if same_work and changed:
+        remedy = "they changed, and the names of states did not: Work.resolve must put its sources into its keys"
+        raise Refusal("sources", ", ".join(changed), remedy)
     if same_work:
         raise Refusal("--retrain", before.run, "must be left out: nothing has changed that its states depend on")
     drawn.plan = replace(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from study import catalog
+from study import catalog, modules
 from study.errors import Damaged, Refusal
 from study.plan import replication
 from study.plan.stored import Plan, PlannedSpace
@@ -262,7 +262,7 @@ def _shown(results: Results) -> Sequence[Table | Figure | None] | None:
     try:
         return None if view is None else list(view(results))
     except Exception as error:
-        raise Refusal("view", results.space.name, f"it raised {catalog.said(error, str(path))}") from error
+        raise Refusal("view", results.space.name, f"it raised {modules.said(error, str(path))}") from error
 
 
 def _notices(results: Results) -> list[str]:

@@ -97,7 +97,7 @@ def test_a_name_that_is_nearly_right_is_said():
 
 
 def test_a_module_that_is_not_there_and_a_folder_are_called_so(tmp_path):
-    assert "(there is no module pkg.nope)" in refusal("pkg.nope")
+    assert "(there is no module pkg)" in refusal("pkg.nope")
     assert "(is a folder)" in refusal(str(tmp_path))
 
 
@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_imported_leaves_no_module(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("1 / 0\n")
     refusal(str(path))
-    assert "study_space_broken" not in sys.modules
+    assert "study_file_broken" not in "".join(sys.modules)
 
 
 def test_a_path_too_long_is_refused():

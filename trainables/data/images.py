@@ -21,7 +21,7 @@ from torch.utils.data import Dataset as Items
 from torchvision.transforms import v2
 
 from study.errors import Refusal
-from trainables.data.dataset import Dataset
+from trainables.data.facts import Dataset, Files
 from trainables.data.lists import Listing, Paths
 from trainables.ranks import ALONE, Ranks
 from trainables.recipe import Epoch
@@ -138,9 +138,10 @@ class ImageFiles:
     """
 
     def __init__(
-        self, known: Dataset, listing: Listing, device: torch.device, workers: int, ranks: Ranks = ALONE
+        self, known: Files, listing: Listing, device: torch.device, workers: int, ranks: Ranks = ALONE
     ) -> None:
-        self.facts, self.counts, self.device, self._own = known, listing.counts, device, ranks.own
+        self.facts: Dataset = known
+        self.counts, self.device, self._own = listing.counts, device, ranks.own
         self.shots = known.split(listing.listed.tolist())
         self.in_val = torch.from_numpy(listing.in_val).to(device)
         self._labels = np.repeat(np.arange(len(listing.counts)), listing.counts)

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.data.dataset import Dataset
+from trainables.data.facts import Dataset, Small, Wanted
+from trainables.data.lists import halves
 from trainables.ranks import ALONE, Ranks
 from trainables.recipe import Epoch
 
@@ -77,6 +78,30 @@ class Arrays:
     test: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
     in_val: NDArray[np.bool_]
+
+
+def long_tailed(known: Small, wanted: Wanted) -> LongTailed:
+    """The long-tailed version of a balanced data set."""
+    images = known.read(wanted.root, wanted.split_seed)
+    counts = np.asarray(known.counts(wanted.imbalance))
+    train = images.train[subset(images.labels, counts, wanted.subset_seed)]
+    in_val = halves(images.test_labels, wanted.split_seed if "split" in known.drawn else 0)
+    arrays = Arrays(counts, train, images.test, images.test_labels, in_val)
+    return LongTailed(known, arrays, wanted.crop, torch.device(wanted.device), wanted.ranks)
+
+
+def subset(labels: NDArray[np.int64], counts: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """LDAM's and BBN's long-tailed subset: positions sorted by class, (Σ n_j,).
+
+    One `RandomState(seed)`; classes ascending; each class's positions are shuffled and the first n_j kept.
+    """
+    rng = np.random.RandomState(seed)
+    kept = []
+    for label, count in enumerate(counts):
+        positions = np.flatnonzero(labels == label)
+        rng.shuffle(positions)
+        kept.append(positions[:count])
+    return np.concatenate(kept)
 
 
 class LongTailed:

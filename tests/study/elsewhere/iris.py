@@ -37,7 +37,7 @@ def resolve(config, replicate, machine):
     keys = [hashlib.sha256(json.dumps(origin).encode()).hexdigest()]
     for epoch in epochs:
         keys.append(hashlib.sha256((keys[-1] + json.dumps(epoch)).encode()).hexdigest())
-    return Resolved(origin, epochs, tuple(keys), (FALL,), {"seed": str(replicate)})
+    return Resolved(origin, epochs, tuple(keys), (FALL,), {"seed": str(replicate)}, sources())
 
 
 class Stage(Trainable):
@@ -86,7 +86,6 @@ def exporter(config):
 
 WORK = Work(
     resolve=resolve,
-    sources=sources,
     prepare=lambda configs, folder, download: None,
     trainable=lambda: Stage,
     parameters=lambda config, replicate, machine: {**config, "seed": replicate},

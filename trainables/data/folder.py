@@ -10,9 +10,36 @@ from pathlib import Path
 import numpy as np
 
 from study.errors import Refusal
+from trainables.data.facts import Files, decoders
 from trainables.data.lists import Listing, halves, ranked
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class Folder(Files):
+    """A folder of images, long-tailed as it is: ``train/`` and ``test/``, in each a folder a class.
+
+    Args:
+        path: absolute.
+
+    Raises:
+        Refusal: if it is not such a folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        found = look(path)
+        self.train_counts = tuple(found.counts.tolist())
+        self.classes, self.largest = len(self.train_counts), self.train_counts[0]
+        self.natural = self.largest / self.train_counts[-1]
+        self.fingerprint = f"{fingerprint(path, found)}; {decoders()}"
+
+    def listing(self, root: Path) -> Listing:  # noqa: ARG002
+        """See `Files.listing`."""
+        return look(self.path)
+
+    def prepare(self, root: Path, download: bool) -> None:
+        """There is nothing to prepare: it was looked at."""
 
 
 def look(folder: Path) -> Listing:

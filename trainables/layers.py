@@ -1,0 +1,106 @@
+"""Layers that networks are made of: batch norm, the CIFAR ResNet's block and stages, classifiers."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm whose counter of batches is added to once an epoch (`Learner.count_batches`), not in every step.
+
+    It has the same value then; nothing is computed from it. On a GPU it would be a kernel a layer and step.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) → the same."""
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum or 0.0,
+            self.eps,
+        )
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions and shortcut A: where the shape changes, subsample by 2 and pad channels with zeros."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = BatchNorm(width)
+        self.stride, self.pad = stride, (width - channels) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) → (B, width, H / stride, W / stride)."""
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.stride > 1:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
+        return F.relu(out + x)
+
+
+class Linear(nn.Linear):
+    """A linear classifier; with `scale`, (C,), each class's logit has a factor of its own (LWS, Kang et al., 2020).
+
+    The scale is no parameter before an instruction asks for it.
+    """
+
+    scale: nn.Parameter | None
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__(features, classes)
+        self.register_parameter("scale", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d) → (B, C)."""
+        logits = super().forward(x)
+        return logits if self.scale is None else logits * self.scale
+
+
+class Cosine(nn.Module):
+    """A cosine classifier without bias: s · cos(w_j, x) (Cao et al., 2019)."""
+
+    def __init__(self, features: int, classes: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(classes, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d) → (B, C)."""
+        return self.scale * F.linear(F.normalize(x), F.normalize(self.weight))
+
+    def draw(self, rng: torch.Generator) -> None:
+        """Weights of length 1, in a direction that is drawn."""
+        weight = nn.init.kaiming_normal_(torch.empty(self.weight.shape), generator=rng)
+        self.weight.data.copy_(F.normalize(weight))
+
+
+def stem(channels: int, width: int) -> list[nn.Module]:
+    """A 3×3 convolution, batch norm and ReLU."""
+    return [nn.Conv2d(channels, width, 3, 1, 1, bias=False), BatchNorm(width), nn.ReLU()]
+
+
+def cifar(blocks: int, width: int, channels: int) -> tuple[list[nn.Module], int]:
+    """The CIFAR ResNet of He et al. (2016): three stages of so many blocks at widths w, 2w and 4w, shortcut A."""
+    layers, last = stem(channels, width), width
+    for stage in range(3):
+        for block in range(blocks):
+            layers.append(Block(last, width << stage, 2 if stage and not block else 1))
+            last = width << stage
+    return layers, last
+
+
+def torchvision(name: str) -> tuple[list[nn.Module], int]:
+    """A residual network of torchvision's, for images of about 224 pixels."""
+    from torchvision.models import resnet
+
+    whole = getattr(resnet, name)(weights=None, norm_layer=BatchNorm)
+    layers = [whole.conv1, whole.bn1, whole.relu, whole.maxpool, whole.layer1, whole.layer2, whole.layer3]
+    return [*layers, *whole.layer4], whole.fc.in_features

@@ -1,0 +1,17 @@
+"""Focal loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trainables.config import Config
+from trainables.losses.focal import Focal
+from trainables.method import sourced
+from trainables.methods.cross_entropy import cross_entropy
+from trainables.sources import LDAM_DRW
+
+
+@sourced(cifar=LDAM_DRW)
+def focal(base: Config) -> Config:
+    """Focal loss (Lin et al., 2017); softmax form, γ = 1 as LDAM's code has it on CIFAR."""
+    return replace(cross_entropy(base), method="Focal", loss=Focal())

@@ -1,0 +1,21 @@
+"""Learnable weight scaling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trainables.config import Config
+from trainables.method import sourced
+from trainables.methods.crt import crt
+from trainables.sources import SECOND_STAGES, TWO_STAGES
+
+_FIVE_EPOCHS = {dataset: {**settings, "retrain_epochs": 5} for dataset, settings in SECOND_STAGES.items()}
+
+
+@sourced(cifar=TWO_STAGES, second_stages=_FIVE_EPOCHS)
+def lws(base: Config) -> Config:
+    """Learnable weight scaling (Kang et al., 2020): a factor a class on the fixed classifier's logits, from 1 on.
+
+    Deviations: cRT's, with 5 epochs in its authors' code.
+    """
+    return replace(crt(base), method="Decouple-LWS", retrains="scale")

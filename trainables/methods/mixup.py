@@ -1,0 +1,41 @@
+"""Mixup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainables.parameters import number
+from trainables.parts import Mixture
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from trainables.parts import Batch, Targets
+
+
+@dataclass(frozen=True)
+class Mixup(Mixture):
+    """Mixup (Zhang et al., 2018): a step's share λ is drawn from Beta(a, a), of its batch and of what it is mixed with.
+
+    Deviation: a batch is mixed with its own reverse, not with a permutation: it is in random order already.
+    """
+
+    a: float = number(1.0, "a of the Beta(a, a) that a step's share is drawn from", above=0.0)
+
+    def shares(self, steps: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """See `Mixture.shares`."""
+        return rng.beta(self.a, self.a, size=steps)
+
+    @property
+    def step(self) -> Mixup:
+        """See `Mixture.step`."""
+        return Mixup()
+
+    def mix(self, batches: Sequence[Batch], share: Tensor, rest: Tensor) -> tuple[tuple[Any, ...], Targets]:
+        """See `Mixture.mix`."""
+        ((images, labels),) = batches
+        return (share * images + rest * images.flip(0),), [(share, labels), (rest, labels.flip(0))]
