@@ -73,9 +73,13 @@ def reference_of(kind: type) -> str:
 
 
 def to_ship() -> list[str]:
-    """The files and packages of the modules that were named, but for those that are installed: for Ray's workers."""
+    """The files and packages of the modules that were named, but for those that are installed: for Ray's workers.
+
+    Raises:
+        Refusal: for two of one name: workers find them by it.
+    """
     installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
-    paths = set()
+    paths: dict[str, Path] = {}
     for name in _named:
         module = sys.modules.get(name if name.startswith(BY_PATH) else name.partition(".")[0])
         file = getattr(module, "__file__", None)
@@ -83,9 +87,12 @@ def to_ship() -> list[str]:
             continue
         path = Path(file).resolve()
         path = path.parent if path.name == "__init__.py" else path
-        if not any(path.is_relative_to(folder) for folder in installed):
-            paths.add(str(path))
-    return sorted(paths)
+        if any(path.is_relative_to(folder) for folder in installed):
+            continue
+        other = paths.setdefault(path.name, path)
+        if other != path:
+            raise Refusal("module", str(path), f"must have another name: {other} has it, and workers find them by name")
+    return sorted(map(str, paths.values()))
 
 
 def said(error: BaseException, file: str) -> str:

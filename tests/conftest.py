@@ -51,11 +51,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_ray() -> Iterator[None]:
     """A Ray on this machine for all tests that train in this process."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    from study import modules
     from study.execution import cluster
     from study.plan.stored import Resources
 
-    with cluster.connected(Resources()):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modules, "_named", set())
+        with cluster.connected(Resources()):
+            yield
+
+
+@pytest.fixture(autouse=True)
+def named_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test brings workers the modules that others have named, of which many have one name."""
+    monkeypatch.setattr("study.modules._named", set())
 
 
 @pytest.fixture(scope="session", autouse=True)

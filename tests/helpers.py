@@ -43,7 +43,8 @@ from trainables import ranks, steps
 from trainables.data.loading import load
 from trainables.draws import draws
 from trainables.loop import Learner, evaluate, train_epoch
-from trainables.losses import loss_of, normaliser_of
+from trainables.losses.focal import Focal
+from trainables.methods.mixup import Mixup
 from trainables.origins import origin
 from trainables.ranks import Ranks
 from trainables.recipe import Epoch
@@ -281,7 +282,7 @@ def work_of(resolve, parameters=lambda _config, _number, _machine: {}, exporter=
         "curves": ("lr", "train/", "test/loss", "test/top1", "val/top1"),
         "lists": {"test/class_accuracy": "test/class"},
     }
-    return Work(resolve, dict, None, None, parameters, exporter, None, **{**shown, **more})
+    return Work(resolve, None, None, parameters, exporter, None, **{**shown, **more})
 
 
 def run_of_two(run, spaces=("table9",), created="2020-01-01T00:00:00.000+00:00", replicates=2):
@@ -579,8 +580,8 @@ RANKED = replace(SHORT, measures=("events",))
 RANKED_EPOCHS = [
     Epoch(lr=0.05, crop=1, flip=True, batch_size=13),
     Epoch(lr=0.05, crop=1, flip=False, batch_size=50, sampler=-1.0, measures=("fit", "events")),
-    Epoch(lr=0.02, crop=1, flip=False, batch_size=20, sampler=0.0, mixup=1.0, effective_number=0.99),
-    Epoch(lr=0.01, crop=1, batch_size=13, loss="focal", loss_args=(1.0,), measures=("fit", "events")),
+    Epoch(lr=0.02, crop=1, flip=False, batch_size=20, sampler=0.0, mixture=Mixup(1.0), effective_number=0.99),
+    Epoch(lr=0.01, crop=1, batch_size=13, loss=Focal(1.0), measures=("fit", "events")),
 ]
 
 
@@ -609,8 +610,7 @@ def train_as_rank(rank: int, port: Any, answers: Any) -> None:
     else:
         store = ranks.meet("127.0.0.1", RANKS, port.get(timeout=60))
     ranks.join(own, "cpu", lambda: store)
-    for constants in (loss_of, normaliser_of):
-        setattr(steps, constants.__name__, partial(constants, dtype=torch.float64))
+    steps.loss_of = partial(steps.loss_of, dtype=torch.float64)
     student, measures = Exact(own), []
     for index, epoch in enumerate(RANKED_EPOCHS):
         seen = ranked_data(own, epoch)

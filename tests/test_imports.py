@@ -6,6 +6,8 @@ import ast
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -20,7 +22,7 @@ PACKAGES = ("study", "trainables", "search_spaces")  # each may import itself an
 FLOORS = (
     ("masking", "decoding", "machine"),
     ("errors",),
-    ("space",),
+    ("space", "modules"),
     ("catalog", "services"),
     ("plan",),
     ("store",),
@@ -59,6 +61,21 @@ def files(package: str) -> dict[str, Path]:
     return found
 
 
+def imported_at_once(path: Path) -> Iterator[str]:
+    """The modules that a file imports when it is imported itself: neither late nor for types only."""
+    todo: list[ast.stmt] = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            types_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            blocks = ("orelse",) if types_only else ("body", "orelse", "handlers", "finalbody")
+            todo += (each for block in blocks for each in getattr(node, block, []))
+
+
 def imported(path: Path) -> Iterator[str]:
     """The modules that a file imports anywhere: late, for types only, or by a name in a string, too."""
     every = {name for package in PACKAGES for name in files(package)}
@@ -69,10 +86,12 @@ def imported(path: Path) -> Iterator[str]:
             assert node.level == 0, f"{path}: a relative import"
             inside = {f"{node.module}.{alias.name}" for alias in node.names} & every
             yield from inside or {str(node.module)}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # Also the beginning of an f-string such as f"search_spaces.{name}".
+        elif isinstance(node, ast.Call):
+            # An argument, also the beginning of an f-string such as f"search_spaces.{name}". Elsewhere a name in a
+            # string is data: `digests` and `recipe` say by such names whose code they take.
             known = every - set(PACKAGES) | {f"{package}." for package in PACKAGES if package != "study"}
-            yield from (node.value.rstrip(".") for _ in range(node.value in known))
+            inside = {own.value for each in node.args for own in ast.walk(each) if isinstance(own, ast.Constant)}
+            yield from (name.rstrip(".") for name in inside & known)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -135,22 +154,48 @@ def test_constructors_take_few_arguments() -> None:
                     assert len(taken) - 1 <= 6, f"{path}, line {node.lineno}"
 
 
-def test_what_plans_and_names_states_is_free_of_torch() -> None:
-    pure = ("config", "data.dataset", "data.datasets", "exponents", "methods", "origins", "recipe", "schedule", "work")
-    for name in pure:
-        roots = {each.partition(".")[0] for each in imported(files("trainables")[f"trainables.{name}"])}
-        assert roots <= {
-            "__future__",
-            "ast",
-            "collections",
-            "dataclasses",
-            "functools",
-            "hashlib",
-            "importlib",
-            "json",
-            "math",
-            "pathlib",
-            "study",
-            "trainables",
-            "typing",
-        }, name
+# What trains and reads images needs torch at once; all else of `trainables` is also for planning, which does without.
+TRAINS = {
+    "trainables.data": {"images", "loading", "resident"},
+    "trainables": {"export", "layers", "learner", "loop", "metrics", "network", "ranks", "readouts", "recording"}
+    | {"steps", "team"},
+}
+PURE = [
+    module
+    for module in files("trainables")
+    if module.rpartition(".")[2] not in TRAINS.get(module.rpartition(".")[0], ()) and module != "trainables.trainable"
+]
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_what_plans_and_names_states_is_free_of_torch(module: str) -> None:
+    """Parts import it inside their methods."""
+    roots = {each.partition(".")[0] for each in imported_at_once(files("trainables")[module])}
+    assert roots <= {*sys.stdlib_module_names, "numpy", "study", "trainables"}
+
+
+@pytest.mark.parametrize("package", ["trainables.losses", "trainables.networks", "trainables.methods"])
+def test_every_part_and_method_is_free_of_torch(package: str) -> None:
+    assert len([module for module in PURE if module.startswith(f"{package}.")]) >= 6
+    assert {module for module in files("trainables") if module.startswith(f"{package}.")} <= set(PURE)
+
+
+def test_every_table_is_planned_without_torch() -> None:
+    """All that planning imports, late or through others: in a process that has no such packages."""
+    code = f"""
+import importlib, sys
+for name in ("torch", "torchvision", "safetensors", "ray", "sklearn", "PIL", "mlflow", "optuna"):
+    sys.modules[name] = None
+for name in {PURE}:
+    importlib.import_module(name)
+from study.machine import Machine
+from study.plan import drafting
+from study.plan.stored import Resources
+from study.space import Request
+for options in ({{}}, {{"paper": True}}):
+    called = drafting.call(["all"], Request(options))
+    plan = drafting.draft(called, 1, Machine("cpu", 1), Resources()).plan
+    print(len(plan.spaces), plan.epochs_needed > 1000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "23 True\n23 True\n"), done.stderr

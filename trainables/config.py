@@ -215,12 +215,9 @@ class Config:
         """What goes together."""
         good = not self.crossed or self.varies == ("subset_seed", "seed")
         self._require("crossed", good, "false, unless varies = subset_seed, seed")
-        asked = {
-            references.made(references.HEAD, part.head) for part in (self.mixture, self.loss) if part and part.head
-        }
-        plain = asked - {references.made(references.HEAD, "linear")}
-        remedy = "another: a network has one head, and this loss asks for another than the mixture"
-        self._require("loss", len(plain) <= 1, remedy)
+        own = self.mixture is not None and self.mixture.head is not None
+        good = not own or references.made(references.HEAD, self.loss.head).linear
+        self._require("loss", good, "one whose head is linear: the mixture has a head of its own")
         scaled = self.retrain is not None and self.retrains == "scale"
         self._require("retrains", not scaled or self.head.linear, "classifier, unless the network's head is linear")
         two = self.mixture is not None and self.mixture.second is not None

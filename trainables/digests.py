@@ -40,8 +40,9 @@ class _Module:
 
 
 def code_digest(module: str, name: str) -> str:
-    """The digest of all that a definition reaches, itself included."""
-    return digest("".join(sorted(set(reached(module, name).values()))))
+    """The digest of a definition and of all that it reaches."""
+    own, _ = _definition(module, name)
+    return digest(own + "".join(sorted(set(reached(module, name).values()))))
 
 
 @cache

@@ -36,13 +36,14 @@ class Block(nn.Module):
         self.bn1 = BatchNorm(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = BatchNorm(width)
-        self.stride, self.pad = stride, (width - channels) // 2
+        self.stride, more = stride, width - channels
+        self.pad = (more // 2, more - more // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) → (B, width, H / stride, W / stride)."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.stride > 1:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.pad))
         return F.relu(out + x)
 
 

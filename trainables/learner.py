@@ -107,7 +107,7 @@ class Learner:
         """Prepare the network for an instruction; returns the names of the parameters that it trains."""
         if epoch.reinitialise == "classifier":
             rng = _torch_generator(self.origin.seed, index, Purpose.WEIGHTS)
-            redraw(self.network.classifier, self.origin.backbone, self.origin.head, rng)
+            redraw(self.network, self.origin.backbone, self.origin.head, rng)
         if epoch.reinitialise == "scale":
             self._add_scale()
         if epoch.fresh_optimizer:
@@ -151,7 +151,7 @@ class Learner:
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def count_batches(self, steps: int, two: bool) -> None:
-        """Add an epoch's steps to the counters of the batch norms that saw them; see `networks.BatchNorm`.
+        """Add an epoch's steps to the counters of the batch norms that saw them; see `layers.BatchNorm`.
 
         In a step of two batches, the trunk of two branches sees both.
         """

@@ -14,7 +14,9 @@ from trainables.parts import Backbone, Head
 
 
 class Network(nn.Module):
-    """A backbone under one head."""
+    """A backbone under one head; `shape` is the features of a branch and the classes."""
+
+    shape: tuple[int, int]
 
     def __init__(self, trunk: nn.Module, last: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
@@ -30,6 +32,8 @@ class Bilateral(nn.Module):
 
     z = W · 2 [α f_c; (1 - α) f_r] + b. On ResNet-32: 538,778 parameters for 10 classes, 550,388 for 100.
     """
+
+    shape: tuple[int, int]
 
     def __init__(self, trunk: nn.Module, last: nn.Module, reversed_: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
@@ -78,19 +82,18 @@ def build(backbone: Backbone, head: Head, channels: int, classes: int, rng: torc
         if head.branches == 2:
             (*_, reversed_), _ = backbone.layers(channels)
             network = Bilateral(own, last, reversed_, classifier)
+    network.shape = features, classes
     initialise(network, rng, backbone)
     head.start(network.classifier, classes)
     return network
 
 
-def redraw(classifier: nn.Module, backbone: Backbone, head: Head, rng: torch.Generator) -> None:
-    """Draw a classifier's weights anew, in place."""
-    weight = next(classifier.parameters())
-    classes, features = weight.shape
+def redraw(network: Network | Bilateral, backbone: Backbone, head: Head, rng: torch.Generator) -> None:
+    """Draw the weights of a network's classifier anew, in place."""
     with _drawing(rng):
-        fresh = head.build(features // head.branches, classes)
+        fresh = head.build(*network.shape)
     initialise(fresh, rng, backbone)
-    classifier.load_state_dict(fresh.state_dict(), strict=False)  # it may have a scale, which stays
+    network.classifier.load_state_dict(fresh.state_dict(), strict=False)  # it may have a scale, which stays
 
 
 @contextmanager

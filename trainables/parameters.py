@@ -34,12 +34,13 @@ def number(
     return parameter(default, help, check)
 
 
-def whole(default: int, help: str, *, least: int, most: int | None = None) -> Any:
+def whole(default: int, help: str, *, least: int | None = None, most: int | None = None) -> Any:
     """A whole number from `least` to `most`, both included."""
 
     def check(value: Any) -> int:
         if not is_whole(value, least) or (most is not None and value > most):
-            raise ValueError(f"a whole number ≥ {least}" + ("" if most is None else f" and ≤ {most}"))
+            bounds = [f"{sign} {bound}" for sign, bound in (("≥", least), ("≤", most)) if bound is not None]
+            raise ValueError(" ".join(("a whole number", " and ".join(bounds))).strip())
         return int(value)
 
     return parameter(default, help, check)
@@ -113,7 +114,7 @@ def check(instance: Any, prefix: str = "") -> None:
 def _like(declared: Field[Any]) -> Check:
     """The check of a field that has none: as its default is."""
     default = declared.default
-    kinds = {float: number(0.0, ""), bool: flag(False, ""), int: whole(0, "", least=-(1 << 63))}
+    kinds = {float: number(0.0, ""), bool: flag(False, ""), int: whole(0, "")}
     found = kinds.get(type(default))
     return freeze if found is None else found.metadata["check"]
 
@@ -138,6 +139,6 @@ def as_number(value: object) -> float:
         return math.inf
 
 
-def is_whole(value: object, least: int) -> bool:
+def is_whole(value: object, least: int | None = None) -> bool:
     """Whether a value is a whole number, and at least so much."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)

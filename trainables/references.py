@@ -88,7 +88,7 @@ def find(kind: Kind, reference: str) -> type:
             remedy = f"must be {', '.join(names(kind))}, package.module:Name or ./file.py:Name{meant}"
             raise Refusal(kind.name, reference, remedy)
         return found
-    module = modules.find(where, kind.name, reference)
+    module = modules.find(where, kind.name, reference, installed=where.startswith("trainables."))
     if not name:
         known = [
             each for each, value in vars(module).items() if _is_a(kind, value) and value.__module__ == module.__name__
@@ -99,7 +99,9 @@ def find(kind: Kind, reference: str) -> type:
         raise Refusal(kind.name, reference, remedy)
     found = getattr(module, name, None)
     if not _is_a(kind, found):
-        remedy = f"must be a class that derives from trainables.parts.{kind.base.__name__}, and defines its methods"
+        remedy = (
+            f"must be a class that derives from {kind.base.__module__}.{kind.base.__name__}, and defines its methods"
+        )
         raise Refusal(kind.name, reference, remedy)
     return found  # type: ignore[return-value]
 
@@ -183,6 +185,12 @@ def reference(part: Any) -> str:
     if package.startswith("trainables.") and kind.__name__.lower() == file.replace("_", ""):
         return file
     return modules.reference_of(kind)
+
+
+def label(part: Any) -> str:
+    """The same without the folder of a file, which is another on every machine."""
+    where, colon, name = reference(part).partition(":")
+    return Path(where).name + colon + name
 
 
 def title(part: Any) -> str:

@@ -65,7 +65,7 @@ def parameters(config: Json, replicate: int, machine: Machine) -> Mapping[str, A
     for kind in ("backbone", "loss", "mixture"):
         part = getattr(checked, kind)
         if part is not None:
-            shown[kind] = references.reference(part)
+            shown[kind] = references.label(part)
             shown |= {f"{kind}.{name}": value for name, value in references.values(part).items()}
     return {**shown, "combination": checked.combination, "precision": precision(checked, machine)}
 

@@ -21,6 +21,7 @@ os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the first Ctrl-C drains; see 
 import psutil
 import ray
 
+from study import modules
 from study.errors import Refusal, one_line
 from study.plan.stored import Resources
 
@@ -31,6 +32,8 @@ PATIENCE = 45  # times that, without an answer, before Ray counts as dead
 @contextmanager
 def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Within it, Ray runs on this machine or is the cluster that `resources` names; a Ray of the caller's is used.
+
+    The modules that the user named and that are not installed are brought to the workers, in Ray's runtime environment.
 
     Args:
         resources: name the cluster.
@@ -47,6 +50,9 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if not resources.address:
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
+    own = modules.to_ship()
+    if own:
+        options["runtime_env"] = {"py_modules": own}
     try:
         ray.init(address=resources.address or "local", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:

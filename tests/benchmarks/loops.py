@@ -17,7 +17,7 @@ from study.machine import Machine
 from trainables.config import Config
 from trainables.data.datasets import facts
 from trainables.loop import Learner, train_epoch
-from trainables.networks import build
+from trainables.network import build
 from trainables.origins import origin
 from trainables.steps import Steps, steps_for
 
@@ -33,7 +33,7 @@ PUBLIC = {"cudnn_tf32": True, "benchmark": True}  # PyTorch's defaults, and cudn
 def network(config: Config) -> nn.Module:
     """Ours with fresh weights, before it is laid out for anything."""
     known = facts(config.dataset)
-    return build(config.backbone, "linear", known.channels, known.classes, torch.Generator().manual_seed(0))
+    return build(config.backbone, config.head, known.channels, known.classes, torch.Generator().manual_seed(0))
 
 
 def eager_epoch(

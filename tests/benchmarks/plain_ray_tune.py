@@ -29,7 +29,9 @@ from torchvision.transforms import v2
 from search_spaces.shared.protocol import base
 from study.machine import Machine
 from trainables.data.loading import load
-from trainables.networks import build
+from trainables.network import build
+from trainables.networks.linear import Linear
+from trainables.networks.resnet8 import ResNet8
 from trainables.origins import origin
 from trainables.schedule import epochs
 
@@ -98,7 +100,7 @@ def train(config, data):
         for name in {config["first"], config["switch"]}
     }
     test = DataLoader(Images(data["test_images"], data["test_labels"]), batch_size=500)
-    network = build("resnet8", "linear", 1, 10, torch.Generator().manual_seed(config["seed"]))
+    network = build(ResNet8(), Linear(), 1, 10, torch.Generator().manual_seed(config["seed"]))
     optimizer = torch.optim.SGD(
         network.parameters(), lr=config["lr"], momentum=config["momentum"], weight_decay=config["weight_decay"]
     )

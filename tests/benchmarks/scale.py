@@ -86,7 +86,6 @@ def exporter(_config: Json) -> Any:
 
 WORK = Work(
     resolve=resolve,
-    sources=dict,
     prepare=lambda *_: None,
     trainable=lambda: Nothing,
     parameters=lambda config, *_: dict(config),

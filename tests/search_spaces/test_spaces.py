@@ -17,6 +17,7 @@ from study.machine import Machine
 from study.plan import tree
 from study.space import Contrast, Integer, Real, Request, Resolved, Space, Trial
 from trainables.config import Config
+from trainables.networks.resnet32 import ResNet32
 from trainables.recipe import Epoch, Origin
 from trainables.work import WORK
 
@@ -59,7 +60,7 @@ def test_every_space_has_the_short_protocol_and_says_so(name: str) -> None:
     """30 epochs of ResNet-32 on CIFAR; nothing of it stands in a column of the paper's."""
     space = made(name, short=True)
     configs = [Config.from_json(trial.config) for trial in space.trials]
-    assert {(config.protocol, config.backbone) for config in configs} == {("short", "resnet32")}
+    assert {(config.protocol, config.backbone) for config in configs} == {("short", ResNet32())}
     assert {config.milestones for config in configs} == {(20,)}
     assert {config.dataset for config in configs} <= {"cifar10", "cifar100"}
     assert all("30 of 200 epochs" in trial.column for trial in space.trials)
@@ -104,7 +105,8 @@ def test_every_kind_of_epoch_of_every_space_trains() -> None:
             learner = loop.Learner(origin)
             for index in _turns(recipe):
                 epoch = Epoch.from_json(recipe.epochs[index])
-                kind = f"{origin.backbone} {origin.head} {replace(epoch, lr=0.1, bilateral=epoch.bilateral and 0.5)}"
+                alike = replace(epoch, lr=0.1, mixture=epoch.mixture and epoch.mixture.step)
+                kind = f"{origin.backbone} {origin.head} {alike}"
                 if kind not in done or epoch.reinitialise != "nothing":
                     images = loading.load(origin, epoch, None)
                     measures = loop.train_epoch(learner, images, epoch, index)

@@ -102,7 +102,7 @@ def test_a_tau_at_an_end_of_its_range_is_said():
 )
 def test_which_classes_label_aware_smoothing_gives_to_is_an_option_and_said(option, shares, words):
     own = [each.config for each in space("table1", options=option).trials if each.row == "Label-aware smoothing"]
-    assert {config["smoothing_share"] for config in own} == {shares}
+    assert {config["loss"]["share"] for config in own} == {shares}
     table, _ = tables(as_trained("table1", options=option))
     assert words in table.notes[-1]
 

@@ -4,7 +4,10 @@ import pytest
 from helpers import by_place, printed_of, space
 
 from trainables.config import Config
-from trainables.data.datasets import DATASETS
+from trainables.data.datasets import facts
+from trainables.losses.sigmoid_focal import SigmoidFocal
+from trainables.methods.bbn import Bilateral
+from trainables.networks.resnet50 import ResNet50
 from trainables.work import WORK
 
 SHORT, LONG = "inaturalist2018, resnet50, 90 epochs", "inaturalist2018, resnet50, 200 epochs"
@@ -44,7 +47,7 @@ def test_the_paper_s_figures(row, short, long):
 def test_the_epochs_under_each_sampler(row, column, instance_balanced, class_reversed):
     config = Config.from_json(by_place("table2", paper=True)[row, column].config)
     assert (config.last_first, config.epochs - config.last_first) == (instance_balanced, class_reversed)
-    assert (config.S, config.backbone, config.lr, config.batch_size) == (config.S, "resnet50", 0.05, 512)
+    assert (config.S, config.backbone, config.lr, config.batch_size) == (config.S, ResNet50(), 0.05, 512)
 
 
 def test_digits_stand_in_with_their_own_lengths_beside_the_paper_s_columns():
@@ -72,8 +75,8 @@ def test_ten_more_epochs_go_on_from_the_standard_procedure():
 def test_the_column_is_named_by_the_imbalance_factor_of_the_data_and_the_domain_by_all_methods():
     from search_spaces import table2, table3
 
-    assert table2.COLUMN[1] == DATASETS["inaturalist2018"].natural
-    assert table3.COLUMN[1] == DATASETS["imagenet-lt"].natural
+    assert table2.COLUMN[1] == facts("inaturalist2018").natural
+    assert table3.COLUMN[1] == facts("imagenet-lt").natural
     assert space("table2").domain == space("table2", paper=True, options={"recipe": "source"}).domain
 
 
@@ -99,14 +102,18 @@ BBN = {
 @pytest.mark.parametrize(
     ("row", "column", "constants"),
     [
-        ("BBN (source)", SHORT, {**BBN, "epochs": 90, "milestones": [60, 80], "alpha_epochs": 100}),
-        ("BBN (source, 180 epochs)", LONG, {**BBN, "epochs": 180, "milestones": [120, 160], "alpha_epochs": 200}),
-        ("CB-Focal (source)", SHORT, {"beta": 0.999, "focal_gamma": 0.5, "loss": "sigmoid_focal", "batch_size": 1024}),
+        ("BBN (source)", SHORT, {**BBN, "epochs": 90, "milestones": (60, 80), "mixture": Bilateral(alpha_epochs=100)}),
+        (
+            "BBN (source, 180 epochs)",
+            LONG,
+            {**BBN, "epochs": 180, "milestones": (120, 160), "mixture": Bilateral(alpha_epochs=200)},
+        ),
+        ("CB-Focal (source)", SHORT, {"beta": 0.999, "loss": SigmoidFocal(gamma=0.5), "batch_size": 1024}),
     ],
 )
 def test_the_source_recipe_has_its_source_s_constants(row, column, constants):
-    config = by_place("table2", paper=True, options={"recipe": "source"})[row, column].config
-    assert {name: config[name] for name in constants} == constants
+    config = Config.from_json(by_place("table2", paper=True, options={"recipe": "source"})[row, column].config)
+    assert {name: getattr(config, name) for name in constants} == constants
 
 
 def test_under_the_source_recipe_rows_without_a_source_say_so():

@@ -4,6 +4,8 @@ import pytest
 from helpers import as_trained, by_place, nothing, printed_of, tables
 
 from trainables.config import Config
+from trainables.methods.bbn import Bilateral
+from trainables.networks.resnext50 import ResNeXt50
 
 RESNET, RESNEXT = "imagenet-lt, resnet50", "imagenet-lt, resnext50"
 
@@ -23,7 +25,7 @@ def test_the_paper_s_figures(row, figures, provenance):
     trials = by_place("table3", paper=True)
     assert tuple(printed_of(trials[row, column])[0] for column in (RESNET, RESNEXT)) == figures
     assert trials[row, RESNET].printed.provenance == provenance
-    assert Config.from_json(trials[row, RESNEXT].config).backbone == "resnext50"
+    assert Config.from_json(trials[row, RESNEXT].config).backbone == ResNeXt50()
 
 
 def test_oltr_is_printed_beside_the_resnext_alone():
@@ -53,7 +55,9 @@ def test_cifar_has_its_own_backbone_only():
 @pytest.mark.parametrize("name", ["table3", "table5"])
 def test_bbn_s_source_is_its_configuration_for_inaturalist(name):
     trials = by_place(name, paper=True, options={"recipe": "source"})
-    configs = [trial.config for (row, _), trial in trials.items() if row == "BBN (source: iNaturalist's)"]
-    assert [(config["batch_size"], config["nesterov"], config["alpha_epochs"]) for config in configs] == [
-        (128, True, 100)
+    configs = [
+        Config.from_json(trial.config) for (row, _), trial in trials.items() if row == "BBN (source: iNaturalist's)"
+    ]
+    assert [(config.batch_size, config.nesterov, config.mixture) for config in configs] == [
+        (128, True, Bilateral(alpha_epochs=100))
     ] * 2

@@ -31,7 +31,7 @@ def figures(found):
 def test_it_is_cross_entropy_with_events_counted_after_every_epoch_of_ten_runs():
     (trial,) = space("table8", paper=True).trials
     recipe = WORK.resolve(trial.config, 0, Machine("cpu", 1))
-    assert {(each["sampler"], each["loss"], tuple(each["measures"])) for each in recipe.epochs} == {
+    assert {(each["sampler"], each["loss"]["part"], tuple(each["measures"])) for each in recipe.epochs} == {
         (1.0, "cross_entropy", ("events",))
     }
     assert (len(recipe.epochs), trial.least, trial.column) == (200, 10, "cifar10-LT IF 50")
@@ -103,5 +103,5 @@ def test_without_any_run_there_is_no_figure_and_no_number():
 
 
 def test_data_whose_counts_only_their_lists_know_are_refused():
-    with pytest.raises(Refusal, match=r"--data = 'imagenet-lt': data whose class counts are declared would do"):
+    with pytest.raises(Refusal, match=r"--data = 'imagenet-lt': must be data whose class counts are declared"):
         space("table8", data=("imagenet-lt",))

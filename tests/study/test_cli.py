@@ -52,6 +52,50 @@ def test_the_way_of_stepping_is_stored_and_is_no_part_of_the_work(
     assert (stored().digest, stored().trials) == (before.digest, before.trials)
 
 
+OWN_PARTS = """
+from dataclasses import dataclass
+
+from trainables.parameters import number, whole
+from trainables.parts import Backbone, Loss
+
+
+@dataclass(frozen=True)
+class Own(Loss):
+    by: float = number(1.0, "a factor", above=0.0)
+
+    def build(self, counts):
+        import torch
+
+        return lambda logits, labels, weights: self.by * torch.nn.functional.cross_entropy(logits, labels)
+
+
+@dataclass(frozen=True)
+class Small(Backbone):
+    width: int = whole(8, "channels", least=1)
+
+    def layers(self, channels):
+        from torch import nn
+
+        return [nn.Conv2d(channels, self.width, 3), nn.ReLU()], self.width
+"""
+
+
+def test_a_loss_and_a_network_of_the_user_s_own_are_trained(
+    study: Study, small_space: Callable[..., str], one_ray: None, tmp_path: Path
+) -> None:
+    import mlflow
+
+    (tmp_path / "parts.py").write_text(OWN_PARTS)
+    own = ("--loss", "./parts.py:Own(by=2.0)", "--backbone", "./parts.py:Small(width=4)")
+    study("run", small_space(cells=(("IB", "CR"),)), "--seeds", "1", "--name", "mine", *own)
+    assert parsed(study("status", "mine", "--json"))["outcome"] == "complete"
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'home/mlflow.db'}")
+    experiment = client.get_experiment_by_name("mine").experiment_id
+    (run,) = client.search_runs([experiment], "tags.`study.kind` = 'replicate'")
+    shown = {name: run.data.params[name] for name in ("loss", "loss.by", "backbone", "backbone.width")}
+    assert shown == {"loss": "parts.py:Own", "loss.by": "2.0", "backbone": "parts.py:Small", "backbone.width": "4"}
+
+
 def test_two_processes_train_each_replicate_together(
     study: Study, small_space: Callable[..., str], one_ray: None
 ) -> None:
@@ -250,10 +294,10 @@ def test_changed_sources_refuse_a_resume_and_name_the_files(finished: Finished) 
     study, folder, _ = finished
     plan = json.loads((folder / "home/store/runs/mine/plan.json").read_text())
     del plan["sha256"]
-    plan["sources"]["loop.py"] = "0" * 40  # as if it had been planned with another loop
+    plan["sources"]["loop.py: evaluate"] = "0" * 40  # as if it had been planned with another
     Store(str(folder / "home/store")).write_record("runs/other/plan.json", {**plan, "run": "other"})
     message = str(study("resume", "other", code=2).exception)
-    assert "loop.py" in message
+    assert "loop.py: evaluate" in message
     assert "--retrain" in message
 
 
@@ -267,10 +311,10 @@ def test_a_run_is_begun_anew_when_its_sources_have_changed_and_its_old_records_s
     store = Store(str(tmp_path / "home/store"))
     plan = store.read_record("runs/mine/plan.json")
     assert plan is not None
-    changed = {**plan, "sources": {**plan["sources"], "loop.py": "0" * 40}}
+    changed = {**plan, "sources": {**plan["sources"], "loop.py: evaluate": "0" * 40}}
     store.write_record("runs/mine/plan.json", changed)
     message = str(study("resume", "mine", "--retrain", code=2).exception)
-    assert message.startswith("sources = 'loop.py': they changed, and the names of states did not")
+    assert message.startswith("sources = 'loop.py: evaluate': they changed, and the names of states did not")
     trials = [{**trial, "ends": ["0" * 40]} for trial in plan["trials"]]
     store.write_record("runs/mine/plan.json", {**changed, "trials": trials})
 

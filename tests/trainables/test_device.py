@@ -16,10 +16,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainables.data.datasets import DATASETS
+from trainables.data.datasets import facts
 from trainables.data.resident import Arrays, LongTailed
 from trainables.draws import draws
 from trainables.loop import evaluate, train_epoch
+from trainables.methods.bbn import Bilateral
+from trainables.methods.mixup import Mixup
 from trainables.schedule import epochs
 from trainables.steps import Steps, kind
 
@@ -102,7 +104,7 @@ def fifty(crop=1):
     images, test = (np.zeros((n, 1, 8, 8), dtype=np.uint8) for n in (50, 20))
     halves = np.arange(20) % 2 == 0
     arrays = Arrays(counts, images, test, np.repeat(np.arange(10), 2), halves)
-    return LongTailed(DATASETS["digits"], arrays, crop, torch.device("meta"))
+    return LongTailed(facts("digits"), arrays, crop, torch.device("meta"))
 
 
 def an_instruction(name, index):
@@ -157,7 +159,7 @@ def test_a_state_goes_to_the_device_and_back(device):
 
 
 @pytest.mark.parametrize("backbone", ["resnext11", "resnet32"])
-@pytest.mark.parametrize("head", [{}, {"loss": "ldam"}, {"bilateral": True, "first": "IB", "switch": "IB"}])
+@pytest.mark.parametrize("head", [{}, {"loss": "ldam"}, {"mixture": Bilateral(), "first": "IB", "switch": "IB"}])
 def test_every_network(backbone, head, device):
     config = replace(SHORT, backbone=backbone, **head)
     with device:
@@ -210,7 +212,7 @@ def test_an_lr_of_the_host_is_found(device, monkeypatch):
 
 def test_a_share_of_the_host_s_is_found_by_replaying():
     """Nothing crosses then: a number goes along with the operator. Its replays have the share of the recording."""
-    epoch, losses = replace(EPOCH, mixup=1.0, batch_size=50), []
+    epoch, losses = replace(EPOCH, mixture=Mixup(1.0), batch_size=50), []
     for record in (None, on_tape):
         student = learner()
         student.recorder = record

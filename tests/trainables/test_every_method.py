@@ -8,29 +8,37 @@ import safetensors.torch
 import torch
 from helpers import SHORT, digits, learner, moved
 
-from trainables import methods
 from trainables.loop import evaluate, train_epoch
+from trainables.method import find
+from trainables.methods.switching import weighted_switching
+from trainables.references import LOSS, names, reference
 from trainables.schedule import epochs
 
 PAPER = replace(SHORT, epochs=4, milestones=(1,), warmup=1, measures=("fit", "events"))
 SWITCH = 2  # m + S
+
+
+def made(method):
+    return find(method)(PAPER)
+
+
 SETTINGS = {
-    "cross-entropy": methods.cross_entropy(PAPER),
-    "focal": methods.focal(PAPER),
-    "cb-focal": methods.cb_focal(PAPER),
-    "cb-focal, sigmoid": replace(methods.cb_focal(PAPER), loss="sigmoid_focal"),
-    "ldam-drw": methods.ldam_drw(PAPER),
-    "ce-drs with replacement": replace(methods.ce_drs(PAPER), replacement=True),
-    "crt": methods.crt(PAPER),
-    "crt after ldam": replace(methods.ldam_drw(PAPER), retrain="CB"),
-    "lws": methods.lws(PAPER),
-    "bbn": methods.bbn(PAPER),
-    "bbn, drop_last": replace(methods.bbn(PAPER), drop_last=True, nesterov=True),
-    "switching": methods.switching(PAPER),
-    "irregularity": methods.weighted_switching(PAPER, tuple(range(1, 11)), "rank"),
-    "logit adjustment": methods.logit_adjusted(PAPER),
-    "label-aware smoothing": methods.label_aware_smoothing(PAPER),
-    "mixup": methods.mixup_switching(PAPER),
+    "cross-entropy": made("cross_entropy"),
+    "focal": made("focal"),
+    "cb-focal": made("cb_focal"),
+    "cb-focal, sigmoid": replace(made("cb_focal"), loss="sigmoid_focal"),
+    "ldam-drw": made("ldam_drw"),
+    "ce-drs with replacement": replace(made("ce_drs"), replacement=True),
+    "crt": made("crt"),
+    "crt after ldam": replace(made("ldam_drw"), retrain="CB"),
+    "lws": made("lws"),
+    "bbn": made("bbn"),
+    "bbn, drop_last": replace(made("bbn"), drop_last=True, nesterov=True),
+    "switching": made("switching"),
+    "irregularity": weighted_switching(PAPER, tuple(range(1, 11)), "rank"),
+    "logit adjustment": made("logit_adjusted"),
+    "label-aware smoothing": made("label_aware_smoothing"),
+    "mixup": made("mixup_switching"),
     "fixed backbone": replace(PAPER, joint=False),
     "fixed backbone, new classifier": replace(PAPER, joint=False, reinitialise=True),
     "new classifier": replace(PAPER, reinitialise=True),
@@ -95,16 +103,18 @@ def test_a_replicate_taken_up_after_any_epoch_has_the_same_bits(name):
 
 def test_the_settings_have_what_an_instruction_may_ask_for():
     every = [(index, epoch) for config in SETTINGS.values() for index, epoch in enumerate(epochs(config))]
-    assert {(index >= SWITCH, epoch.loss) for index, epoch in every} >= {
+    assert {(index >= SWITCH, reference(epoch.loss)) for index, epoch in every} >= {
         (after, loss) for after in (False, True) for loss in ("cross_entropy", "focal", "sigmoid_focal", "ldam")
     }
     for field, values in {
         "trains": {"all", "classifier", "scale"},
         "reinitialise": {"nothing", "classifier", "scale"},
-        "loss": {"cross_entropy", "focal", "sigmoid_focal", "ldam", "logit_adjusted", "label_aware_smoothing"},
         "fresh_optimizer": {True, False},
         "decay_bias": {True, False},
         "drop_last": {True, False},
         "replacement": {True, False},
     }.items():
         assert {getattr(epoch, field) for _, epoch in every} == values
+    assert {reference(epoch.loss) for _, epoch in every} == set(names(LOSS))
+    mixtures = {epoch.mixture and reference(epoch.mixture) for _, epoch in every}
+    assert mixtures == {None, "mixup", "trainables.methods.bbn:Bilateral"}

@@ -10,11 +10,14 @@ import safetensors.torch
 import torch
 from helpers import SHORT, digits, learner
 from mlflow.models import Model
+from test_loop import OwnLoss
 
 from trainables.data.datasets import facts
 from trainables.export import Exporter, classifier
 from trainables.loop import train_epoch
-from trainables.methods import bbn, ldam_drw, lws
+from trainables.methods.bbn import bbn
+from trainables.methods.ldam_drw import ldam_drw
+from trainables.methods.lws import lws
 from trainables.schedule import epochs
 
 CONFIGS = {
@@ -24,6 +27,7 @@ CONFIGS = {
     "rare": replace(SHORT, loss="sigmoid_focal"),
     "bilateral": bbn(SHORT),
     "grouped": replace(SHORT, backbone="resnext11"),
+    "one's own": replace(SHORT, loss=OwnLoss()),
 }
 
 

@@ -21,10 +21,12 @@ from study.machine import Machine
 from study.plan import tree
 from study.plan.stored import Resources
 from study.store.states import Store
-from trainables import methods, ranks, recording, work
+from trainables import ranks, recording, work
 from trainables.data import loading as data_module
 from trainables.learner import Learner
 from trainables.loop import evaluate
+from trainables.methods.bbn import bbn
+from trainables.methods.mixup import Mixup
 from trainables.origins import origin
 from trainables.ranks import Ranks
 from trainables.schedule import epochs
@@ -125,7 +127,7 @@ def test_a_step_that_waits_for_the_device_is_not_recorded_but_goes_on(caplog, mo
 # Agreement
 
 
-@pytest.mark.parametrize("config", [SHORT, methods.bbn(SHORT), replace(SHORT, mixup=0.2, loss="ldam", beta=0.99)])
+@pytest.mark.parametrize("config", [SHORT, bbn(SHORT), replace(SHORT, mixture=Mixup(0.2), loss="ldam", beta=0.99)])
 def test_the_first_epoch_agrees_with_a_cpu_s(config):
     recipe = epochs(config)[:2]
     _, on_cpu = train(learner(config=config), recipe)

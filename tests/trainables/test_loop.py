@@ -1,20 +1,27 @@
 import copy
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from helpers import CUDA, EPOCH, SHORT, digits, learner, moved, snapshot, steps_of, train
+from torch import nn
 
-from trainables.data.datasets import DATASETS
+from trainables.data.datasets import facts
 from trainables.data.resident import Arrays, LongTailed
 from trainables.draws import draws
 from trainables.learner import Learner
-from trainables.loop import Diverged, train_epoch
-from trainables.networks import add_scale
-from trainables.recipe import Epoch
+from trainables.loop import Diverged, advance, train_epoch
+from trainables.losses.cross_entropy import CrossEntropy
+from trainables.methods.bbn import Bilateral
+from trainables.methods.mixup import Mixup
+from trainables.network import add_scale
+from trainables.parts import Backbone, Head
+from trainables.recipe import Epoch, Recipe, first_key
 from trainables.samplers import Purpose, epoch_order, generator
 from trainables.schedule import epochs
 
@@ -47,16 +54,65 @@ def test_a_state_is_weights_statistics_and_momentum():
     assert moved(state, student.state()) == state.keys()
 
 
+# Names: a learner knows which state it is in
+
+
+def test_a_learner_s_names_and_numbers_are_its_recipe_s_and_its_epochs_those_of_their_index():
+    student, recipe = learner(5), Recipe(learner(5).origin, epochs(SHORT))
+    _, expected = train(learner(5), recipe.epochs)
+    names, numbers, measures = [student.key], [student.epochs], []
+    for epoch in recipe.epochs:
+        measures.append(advance(student, epoch, Path(), 1))
+        names.append(student.key)
+        numbers.append(student.epochs)
+    assert tuple(names) == recipe.keys()
+    assert len(set(names)) == len(names)
+    assert numbers == list(range(len(recipe.epochs) + 1))
+    assert measures == expected
+
+
+def test_a_state_is_taken_up_with_its_name_and_its_number():
+    student, again, recipe = learner(), learner(), Recipe(learner().origin, epochs(SHORT))
+    for epoch in recipe.epochs[:3]:
+        advance(student, epoch, Path(), 1)
+    again.load(safetensors.torch.load(safetensors.torch.save(student.state())), student.key, student.epochs)
+    following = [advance(each, recipe.epochs[3], Path(), 1) for each in (student, again)]
+    assert following[0] == following[1]
+    assert not moved(student.state(), again.state())
+    assert (again.key, again.epochs) == (student.key, student.epochs) == (recipe.keys()[4], 4)
+
+
+def test_another_origin_s_state_0_has_its_name():
+    student, other = learner(0), learner(1).origin
+    advance(student, EPOCH, Path(), 1)
+    student.begin(other)
+    assert (student.key, student.epochs) == (first_key(other), 0)
+    assert advance(student, EPOCH, Path(), 1) == train(learner(1), [EPOCH])[1][0]
+    assert student.key == Recipe(other, (EPOCH,)).keys()[1] != Recipe(learner(0).origin, (EPOCH,)).keys()[1]
+
+
+def test_what_diverges_is_no_state_of_the_recipe():
+    student = learner()
+    with pytest.raises(Diverged):
+        advance(student, replace(EPOCH, lr=1e20), Path(), 1)
+    assert (student.key, student.epochs) == (first_key(student.origin), 0)
+
+
 # One epoch
 
 
 def random_data():
     """Fifty random images of ten classes in the shape of digits, and the raw training images."""
-    rng, facts, counts = np.random.default_rng(), DATASETS["digits"], np.asarray([12, 9, 7, 6, 5, 4, 3, 2, 1, 1])
+    rng, counts = np.random.default_rng(), np.asarray([12, 9, 7, 6, 5, 4, 3, 2, 1, 1])
     images, test = (rng.integers(0, 17, (n, 1, 8, 8), dtype=np.uint8) for n in (50, 20))
     halves = np.arange(20) % 2 == 0
     arrays = Arrays(counts, images, test, np.repeat(np.arange(10), 2), halves)
-    return LongTailed(facts, arrays, 1, torch.device("cpu")), images
+    return LongTailed(facts("digits"), arrays, 1, torch.device("cpu")), images
+
+
+def config_of(epoch):
+    """A configuration of the network that an instruction trains."""
+    return replace(SHORT, first="IB", switch="IB", mixture=epoch.mixture)
 
 
 def slow_batches(data, images, epoch, sampler, replacement, seed, streams):
@@ -121,16 +177,16 @@ def slow_epoch(network, data, images, epoch, seed):
         data, images, epoch, epoch.sampler, epoch.replacement, seed, (Purpose.ORDER, Purpose.AUGMENTATION)
     )
     other = slow_batches(data, images, epoch, -1.0, True, seed, (Purpose.REVERSED_ORDER, Purpose.REVERSED_AUGMENTATION))
-    shares = generator(seed, 3, Purpose.MIXUP)
+    shares = generator(seed, 3, Purpose.MIXTURE)
     losses, hits = [], []
     for batch, labels in own:
         inputs, share, others = (tensor(batch),), 1.0, labels
-        if epoch.bilateral is not None:
+        if isinstance(epoch.mixture, Bilateral):
             reversed_, others = next(other)
-            share = epoch.bilateral
+            share = epoch.mixture.alpha
             inputs = (tensor(batch), tensor(reversed_), (share, 1 - share))
-        if epoch.mixup:
-            share, others = shares.beta(epoch.mixup, epoch.mixup), labels[::-1]
+        if isinstance(epoch.mixture, Mixup):
+            share, others = shares.beta(epoch.mixture.a, epoch.mixture.a), labels[::-1]
             mixed = [share * one + (1 - share) * two for one, two in zip(batch, batch[::-1], strict=True)]
             inputs = (tensor(mixed).float(),)
         logits = network(*inputs)
@@ -161,10 +217,10 @@ def slow_epoch(network, data, images, epoch, seed):
         {"effective_number": 0.9},
         {"trains": "classifier"},
         {"trains": "scale", "reinitialise": "scale"},
-        {"mixup": 0.2},
-        {"mixup": 1.0, "drop_last": True, "effective_number": 0.99},
-        {"bilateral": 0.7},
-        {"bilateral": 0.2, "drop_last": True, "flip": True},
+        {"mixture": Mixup(0.2)},
+        {"mixture": Mixup(1.0), "drop_last": True, "effective_number": 0.99},
+        {"mixture": Bilateral(0.7)},
+        {"mixture": Bilateral(0.2), "drop_last": True, "flip": True},
     ],
     ids=str,
 )
@@ -172,8 +228,7 @@ def test_an_epoch_agrees_with_a_slow_one(setting, monkeypatch):
     # Rounding may turn a ReLU on or off, a jump of the gradient; in a smooth network it stays small.
     monkeypatch.setattr(torch.nn.functional, "relu", lambda x, inplace=False: torch.nn.functional.softplus(x))
     epoch = replace(EPOCH, **{"batch_size": 16, **setting})
-    config = replace(SHORT, first="IB", switch="IB", bilateral=epoch.bilateral is not None)
-    student, (data, images) = learner(int(torch.randint(1000, ())), config=config), random_data()
+    student, (data, images) = learner(int(torch.randint(1000, ())), config=config_of(epoch)), random_data()
     network = copy.deepcopy(student.network)
     measures = train_epoch(student, data, epoch, 3)
     expected = slow_epoch(network, data, images, epoch, student.origin.seed)
@@ -186,8 +241,7 @@ def test_an_epoch_agrees_with_a_slow_one(setting, monkeypatch):
 
 
 def steps(epoch, index=0):
-    bilateral = {"first": "IB", "switch": "IB", "bilateral": True} if epoch.bilateral is not None else {}
-    return steps_of(learner(config=replace(SHORT, **bilateral)), digits(), epoch, index)
+    return steps_of(learner(config=config_of(epoch)), digits(), epoch, index)
 
 
 def test_every_epoch_has_an_order_and_an_augmentation_of_its_own():
@@ -197,7 +251,7 @@ def test_every_epoch_has_an_order_and_an_augmentation_of_its_own():
 
 def test_mixup_moves_no_other_stream():
     for ((plain,), [(_, labels)]), ((mixed,), [(share, own), (rest, others)]) in zip(
-        steps(EPOCH), steps(replace(EPOCH, mixup=0.2)), strict=True
+        steps(EPOCH), steps(replace(EPOCH, mixture=Mixup(0.2))), strict=True
     ):
         assert torch.equal(own, labels)
         assert torch.equal(others, labels.flip(0))
@@ -206,7 +260,7 @@ def test_mixup_moves_no_other_stream():
 
 
 def test_batches_are_mixed_by_beta_distributed_shares():
-    mixed, own = replace(EPOCH, mixup=0.2), learner().origin
+    mixed, own = replace(EPOCH, mixture=Mixup(0.2)), learner().origin
     shares = [share for index in range(40) for share in draws(digits().counts, mixed, own, index).shares[0]]
     assert len(set(shares)) == len(shares) == 40 * 6
     assert np.mean(shares) == pytest.approx(0.5, abs=6 * 0.42 / math.sqrt(240))  # of Beta(.2, .2) std is .42
@@ -217,7 +271,7 @@ def test_bbn_s_first_branch_sees_what_a_plain_epoch_does_and_the_second_other_dr
     # Even where both branches have one sampler: streams of their own.
     reversed_ = replace(EPOCH, sampler=-1.0, replacement=True)
     for ((plain,), [(_, labels)]), ((images, others, weights), targets) in zip(
-        steps(reversed_), steps(replace(reversed_, bilateral=0.7)), strict=True
+        steps(reversed_), steps(replace(reversed_, mixture=Bilateral(0.7))), strict=True
     ):
         assert torch.equal(images, plain)
         (share, own), (rest, theirs) = targets
@@ -229,20 +283,20 @@ def test_bbn_s_first_branch_sees_what_a_plain_epoch_does_and_the_second_other_dr
 
 def test_bbn_s_second_branch_sees_mostly_the_tail():
     seen = torch.cat(
-        [theirs for index in range(20) for _, [_, (_, theirs)] in steps(replace(EPOCH, bilateral=0.5), index)]
+        [theirs for index in range(20) for _, [_, (_, theirs)] in steps(replace(EPOCH, mixture=Bilateral(0.5)), index)]
     )
     counts = digits().counts
     wanted = (1 / counts) / (1 / counts).sum()
     assert (seen.bincount(minlength=10) / len(seen)).tolist() == pytest.approx(wanted.tolist(), abs=0.04)
 
 
-@pytest.mark.parametrize("parts", [{}, {"sampler": 0.0}, {"mixup": 0.2}, {"bilateral": 0.5}])
+@pytest.mark.parametrize("parts", [{}, {"sampler": 0.0}, {"mixture": Mixup(0.2)}, {"mixture": Bilateral(0.5)}])
 def test_a_smaller_last_batch_is_trained_on_or_left_out(parts):
     sizes = {
         drop: [[len(labels) for _, labels in targets] for _, targets in steps(replace(EPOCH, drop_last=drop, **parts))]
         for drop in (True, False)
     }
-    copies = 2 if "mixup" in parts or "bilateral" in parts else 1
+    copies = 2 if "mixture" in parts else 1
     assert sizes[True] == [[64] * copies] * 5  # digits-LT at IF 50 has 342 training images
     assert sizes[False] == [[64] * copies] * 5 + [[22] * copies]
 
@@ -327,6 +381,66 @@ def test_a_network_learns():
     _, measures = train(learner(), [EPOCH] * 8)
     assert measures[-1]["train/loss"] < 0.5 * measures[0]["train/loss"]
     assert measures[-1]["test/top1"] > 40
+
+
+# Networks of the user's own
+
+
+@dataclass(frozen=True)
+class Vectors(Backbone):
+    """Fully connected, with dropout."""
+
+    def layers(self, channels):
+        return [nn.Flatten(), nn.Linear(64 * channels, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout()], 32
+
+
+class Scaled(nn.Linear):
+    """A linear map with a factor that is trained with it."""
+
+    def __init__(self, features, classes):
+        super().__init__(features, classes)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+
+@dataclass(frozen=True)
+class OwnHead(Head):
+    def build(self, features, classes):
+        return Scaled(features, classes)
+
+
+@dataclass(frozen=True)
+class OwnLoss(CrossEntropy):
+    head: ClassVar[OwnHead] = OwnHead()
+
+
+@pytest.mark.parametrize("own", [{"backbone": Vectors()}, {"loss": OwnLoss()}], ids=["dropout", "scale"])
+def test_a_network_of_one_s_own_has_the_same_bits_taken_up_after_any_epoch(own):
+    config = replace(SHORT, **own)
+    states, measures = train(learner(5, config=config), [EPOCH] * 3)
+    for done in range(3):
+        student = learner(5, config=config)
+        if done:
+            student.load(safetensors.torch.load(states[done - 1]))
+        assert train(student, [EPOCH] * 3, done) == (states[done:], measures[done:]), done
+
+
+def test_another_stage_begins_with_the_parameters_of_one_s_own_head():
+    config = replace(SHORT, loss=OwnLoss())
+    student, fresh = learner(0, config=config), learner(1, config=config)
+    train(student, [EPOCH])
+    student.begin(fresh.origin)
+    assert "network.classifier.scale" in student.state()
+    assert train(student, [EPOCH]) == train(fresh, [EPOCH])
+
+
+def test_batch_norm_of_vectors_is_frozen_too():
+    student = learner(config=replace(SHORT, backbone=Vectors()))
+    before = snapshot(student)
+    train_epoch(student, digits(), replace(EPOCH, batch_norm="frozen"), 0)
+    assert not moved(before, student.state()) & statistics(before)
 
 
 # Divergence, precision, devices

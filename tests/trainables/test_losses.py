@@ -1,5 +1,7 @@
 import math
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -7,9 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables import recipe
-from trainables.losses import effective_number_weights, label_aware_smoothing, ldam_margins, loss_of
+from trainables import references
+from trainables.losses.cross_entropy import CrossEntropy
+from trainables.losses.focal import Focal
+from trainables.losses.label_aware_smoothing import LabelAwareSmoothing
+from trainables.losses.ldam import LDAM
+from trainables.losses.logit_adjusted import LogitAdjusted
+from trainables.losses.sigmoid_focal import SigmoidFocal
+from trainables.networks.cosine import Cosine
 from trainables.recipe import Epoch
+from trainables.steps import effective_number_weights, loss_of
 
 CPU = torch.device("cpu")
 CIFAR10 = (5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100)  # at IF 50
@@ -39,9 +48,8 @@ def sigmoid_focal(z, y, n, gamma):
     return total
 
 
-def ldam(z, y, n, largest):
-    scale = 30.0
-    margin = largest * n[y] ** -0.25 / min(n) ** -0.25
+def ldam(z, y, n, max_margin, scale=30.0):
+    margin = max_margin * n[y] ** -0.25 / min(n) ** -0.25
     return cross_entropy([each - scale * margin * (j == y) for j, each in enumerate(z)], y, n)
 
 
@@ -49,10 +57,10 @@ def logit_adjusted(z, y, n, tau):
     return cross_entropy([each + tau * math.log(size / sum(n)) for each, size in zip(z, n, strict=True)], y, n)
 
 
-def smoothed(z, y, n, head, tail, own_share):
-    share = (n[y] - n[-1]) / (n[0] - n[-1]) if n[0] > n[-1] else 1.0
-    epsilon = tail + (head - tail) * math.sin(math.pi / 2 * share)
-    if own_share:  # MiSLAS, methods.py: every class has ε / C, and the label 1 - ε more
+def label_aware_smoothing(z, y, n, largest, smallest, share):
+    place = (n[y] - n[-1]) / (n[0] - n[-1]) if n[0] > n[-1] else 1.0
+    epsilon = smallest + (largest - smallest) * math.sin(math.pi / 2 * place)
+    if share == "all":  # MiSLAS, methods.py: every class has ε / C, and the label 1 - ε more
         wanted = [(1 - epsilon) * (j == y) + epsilon / len(z) for j in range(len(z))]
     else:  # its paper's eq. 4
         wanted = [1 - epsilon if j == y else epsilon / (len(z) - 1) for j in range(len(z))]
@@ -60,15 +68,22 @@ def smoothed(z, y, n, head, tail, own_share):
     return sum(q * cross_entropy(z, j, n) for j, q in enumerate(wanted))
 
 
-LOSSES = {
-    "cross_entropy": (cross_entropy, [()]),
-    "focal": (focal, [(0.0,), (0.5,), (1.0,), (2.0,)]),
-    "sigmoid_focal": (sigmoid_focal, [(0.0,), (0.5,), (1.0,), (2.0,)]),
-    "ldam": (ldam, [(0.5,), (0.3,)]),
-    "logit_adjusted": (logit_adjusted, [(1.0,), (-0.5,)]),
-    "label_aware_smoothing": (smoothed, [(0.4, 0.1, 0.0), (0.0, 0.3, 0.0), (0.4, 0.1, 1.0)]),
+FORMULAE = {
+    CrossEntropy: cross_entropy,
+    Focal: focal,
+    SigmoidFocal: sigmoid_focal,
+    LDAM: ldam,
+    LogitAdjusted: logit_adjusted,
+    LabelAwareSmoothing: label_aware_smoothing,
 }
-EACH = [pytest.param(name, args, id=f"{name}{args}") for name, (_, choices) in LOSSES.items() for args in choices]
+EACH = [
+    CrossEntropy(),
+    *(kind(gamma=gamma) for kind in (Focal, SigmoidFocal) for gamma in (0.0, 0.5, 1.0, 2.0)),
+    *(LDAM(max_margin=largest) for largest in (0.5, 0.3)),
+    *(LogitAdjusted(tau=tau) for tau in (1.0, -0.5)),
+    *(LabelAwareSmoothing(*epsilon) for epsilon in ((0.4, 0.1), (0.0, 0.3), (0.4, 0.1, "all"))),
+]
+every = pytest.mark.parametrize("part", EACH, ids=references.title)
 
 
 def weights_of(n, beta):
@@ -78,11 +93,12 @@ def weights_of(n, beta):
         return [float(weight / sum(raw) * len(n)) for weight in raw]
 
 
-def slow(name, args, beta, z, labels, n):
+def slow(part, beta, z, labels, n):
     """The loss of a batch, image by image."""
+    formula, parameters = FORMULAE[type(part)], references.values(part)
     weights = weights_of(n, beta) if beta else [1.0] * len(n)
-    losses = [weights[y] * LOSSES[name][0](row, y, n, *args) for row, y in zip(z, labels, strict=True)]
-    return sum(losses) / (len(losses) if "focal" in name else sum(weights[y] for y in labels))
+    losses = [weights[y] * formula(row, y, n, **parameters) for row, y in zip(z, labels, strict=True)]
+    return sum(losses) / (len(losses) if isinstance(part, (Focal, SigmoidFocal)) else sum(weights[y] for y in labels))
 
 
 def batch(n, seed):
@@ -92,55 +108,89 @@ def batch(n, seed):
     return rng.normal(scale=3.0, size=(16, len(n))), rng.choice(present, size=16)
 
 
-def loss(name, args=(), n=CIFAR10, beta=0.0, dtype=torch.float64):
-    return loss_of(Epoch(lr=0.1, loss=name, loss_args=args, effective_number=beta), np.asarray(n), CPU, dtype)
+def both(part, n=CIFAR10, beta=0.0, dtype=torch.float64):
+    """A loss over classes of these sizes, and what its mean divides by."""
+    return loss_of(Epoch(lr=0.1, loss=part, effective_number=beta), np.asarray(n), CPU, dtype)
+
+
+def loss(*given, **others):
+    return both(*given, **others)[0]
 
 
 def test_every_loss_has_a_formula_above():
-    assert LOSSES.keys() == set(recipe._CHOICES["loss"])
+    assert {references.reference(kind()) for kind in FORMULAE} == set(references.names(references.LOSS))
+    assert {type(part) for part in EACH} == set(FORMULAE)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999])
-@pytest.mark.parametrize(("name", "args"), EACH)
+@every
 @settings(deadline=None, max_examples=10)
 @given(n=sizes, seed=seeds)
-def test_a_loss_agrees_with_its_formula(name, args, beta, n, seed):
+def test_a_loss_agrees_with_its_formula(part, beta, n, seed):
     z, labels = batch(n, seed)
-    found = loss(name, args, n, beta)(torch.from_numpy(z), torch.from_numpy(labels))
+    found = loss(part, n, beta)(torch.from_numpy(z), torch.from_numpy(labels))
     assert found.dtype == torch.float64
-    assert found.item() == pytest.approx(slow(name, args, beta, z.tolist(), labels.tolist(), n), rel=1e-9)
+    assert found.item() == pytest.approx(slow(part, beta, z.tolist(), labels.tolist(), n), rel=1e-9)
 
 
-@pytest.mark.parametrize(("name", "args"), EACH)
-def test_the_slope_is_that_of_the_value(name, args):
+@every
+def test_the_slope_is_that_of_the_value(part):
     n = (40, 9, 3, 1, 1)
     z, labels = batch(n, seed=None)
-    function = loss(name, args, n, beta=0.99)
+    function = loss(part, n, beta=0.99)
     own = torch.from_numpy(z).requires_grad_()
     assert torch.autograd.gradcheck(lambda logits: function(logits, torch.from_numpy(labels)), own)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9999])
-@pytest.mark.parametrize(("name", "args"), EACH)
-def test_in_single_precision_it_is_the_same_but_for_rounding(name, args, beta):
+@every
+def test_in_single_precision_it_is_the_same_but_for_rounding(part, beta):
     z, labels = batch(CIFAR10, seed=None)
-    expected = slow(name, args, beta, z.tolist(), labels.tolist(), CIFAR10)
-    found = loss(name, args, CIFAR10, beta, torch.float32)(torch.from_numpy(z).float(), torch.from_numpy(labels))
+    expected = slow(part, beta, z.tolist(), labels.tolist(), CIFAR10)
+    found = loss(part, CIFAR10, beta, torch.float32)(torch.from_numpy(z).float(), torch.from_numpy(labels))
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9999])
-@pytest.mark.parametrize(("name", "args"), EACH)
-def test_sure_predictions_have_finite_losses_and_slopes(name, args, beta):
+@every
+def test_sure_predictions_have_finite_losses_and_slopes(part, beta):
     # In single precision the softmax of 200 against -200 is 1 exactly, and so is the sigmoid of 200.
     sure = 200 * (2 * torch.eye(10) - 1)
     for labels in (torch.arange(10), torch.arange(10).roll(1)):
         z = sure.clone().requires_grad_()
-        found = loss(name, args, CIFAR10, beta, torch.float32)(z, labels)
+        found = loss(part, CIFAR10, beta, torch.float32)(z, labels)
         found.backward()
         assert found.isfinite()
         assert z.grad.isfinite().all()
+
+
+# The mean
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.99])
+@every
+@settings(deadline=None, max_examples=10)
+@given(seed=seeds, cut=st.integers(1, 15))
+def test_a_batch_s_loss_is_that_of_its_parts_by_what_they_divide_by(part, beta, seed, cut):
+    z, labels = map(torch.from_numpy, batch(CIFAR10, seed))
+    function, normaliser = both(part, beta=beta)
+    whole = function(z, labels) * normaliser(labels)
+    parts = [function(z[own], labels[own]) * normaliser(labels[own]) for own in (slice(cut), slice(cut, None))]
+    torch.testing.assert_close(sum(parts), whole, rtol=1e-12, atol=1e-12)
+
+
+def test_what_a_mean_divides_by_is_the_number_of_images_or_the_sum_of_their_weights():
+    labels = torch.tensor([0, 9, 9])
+    weights = weights_of(CIFAR10, 0.99)
+    for part, beta, expected in (
+        (CrossEntropy(), 0.0, 3.0),
+        (CrossEntropy(), 0.99, weights[0] + 2 * weights[9]),
+        (Focal(), 0.99, 3.0),
+    ):
+        found = both(part, beta=beta)[1](labels)
+        assert found.dtype == torch.float64
+        assert found.item() == pytest.approx(expected)
 
 
 # Identities
@@ -154,12 +204,12 @@ def same(one, other):
 @pytest.mark.parametrize(
     "other",
     [
-        loss("focal", (0.0,)),
-        loss("ldam", (0.0,)),
-        loss("logit_adjusted", (0.0,)),
-        loss("logit_adjusted", (1.7,), n=(30,) * 10),
-        loss("label_aware_smoothing", (0.0, 0.0, 0.0)),
-        loss("label_aware_smoothing", (0.0, 0.0, 1.0)),
+        loss("focal(gamma=0)"),
+        loss("ldam(max_margin=0)"),
+        loss("logit_adjusted(tau=0)"),
+        loss("logit_adjusted(tau=1.7)", n=(30,) * 10),
+        loss(LabelAwareSmoothing(0.0, 0.0)),
+        loss(LabelAwareSmoothing(0.0, 0.0, share="all")),
         loss("cross_entropy", beta=0.9999, n=(30,) * 10),
         loss("cross_entropy", beta=1e-9),
     ],
@@ -170,13 +220,13 @@ def test_without_its_constant_or_with_equal_classes_a_loss_is_cross_entropy(othe
 
 def test_logit_adjustment_with_tau_1_is_balanced_softmax():
     log_n = torch.tensor(CIFAR10, dtype=torch.float64).log()  # Ren et al. (2020): the softmax of z + log n
-    same(loss("logit_adjusted", (1.0,)), lambda z, labels: torch.nn.functional.cross_entropy(z + log_n, labels))
+    same(loss(LogitAdjusted(tau=1.0)), lambda z, labels: torch.nn.functional.cross_entropy(z + log_n, labels))
 
 
 def test_equal_smoothing_of_all_classes_is_label_smoothing():
     # torch spreads ε over all C classes, this loss over the C - 1 others.
     usual = torch.nn.CrossEntropyLoss(label_smoothing=0.1 * 10 / 9)
-    same(loss("label_aware_smoothing", (0.1, 0.1, 0.0)), usual)
+    same(loss(LabelAwareSmoothing(0.1, 0.1)), usual)
 
 
 def test_sigmoid_focal_with_gamma_0_is_the_sum_of_binary_cross_entropies():
@@ -184,7 +234,7 @@ def test_sigmoid_focal_with_gamma_0_is_the_sum_of_binary_cross_entropies():
         target = torch.nn.functional.one_hot(labels, 10).double()
         return torch.nn.functional.binary_cross_entropy_with_logits(z, target) * 10
 
-    same(loss("sigmoid_focal", (0.0,)), binary)
+    same(loss(SigmoidFocal(gamma=0.0)), binary)
 
 
 # Constants of classes
@@ -207,18 +257,32 @@ def test_the_effective_number_lies_between_one_and_all():
 
 
 def test_margins_fall_with_the_fourth_root_of_the_size():
-    assert ldam_margins(torch.tensor([1296.0, 256.0, 16.0, 1.0]), 0.6).tolist() == pytest.approx([0.1, 0.15, 0.3, 0.6])
-    assert ldam_margins(torch.tensor([500.0, 16.0, 16.0]), 0.5).tolist()[1:] == [0.5, 0.5]
+    assert LDAM(max_margin=0.6).margins(torch.tensor([1296.0, 256.0, 16.0, 1.0])).tolist() == pytest.approx(
+        [0.1, 0.15, 0.3, 0.6]
+    )
+    assert LDAM().margins(torch.tensor([500.0, 16.0, 16.0])).tolist()[1:] == [0.5, 0.5]
 
 
 def test_smoothing_runs_from_the_largest_class_s_to_the_smallest_one_s():
-    epsilon = label_aware_smoothing(torch.tensor(CIFAR10, dtype=torch.float64), 0.4, 0.1)
+    epsilon = LabelAwareSmoothing(0.4, 0.1).epsilon(torch.tensor(CIFAR10, dtype=torch.float64))
     assert epsilon[[0, -1]].tolist() == pytest.approx([0.4, 0.1])
     assert (epsilon.diff() < 0).all()
     between = (epsilon[0] + epsilon[-1]) / 2  # at a third of the sizes' range, for sin 30° = ½
-    third = label_aware_smoothing(torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64), 0.4, 0.1)[1]
+    third = LabelAwareSmoothing(0.4, 0.1).epsilon(torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64))[1]
     torch.testing.assert_close(third, between)
 
 
 def test_equal_classes_have_equal_smoothing():
-    assert label_aware_smoothing(torch.full((3,), 7.0), 0.4, 0.1).tolist() == pytest.approx([0.4] * 3)
+    assert LabelAwareSmoothing(0.4, 0.1).epsilon(torch.full((3,), 7.0)).tolist() == pytest.approx([0.4] * 3)
+
+
+@dataclass(frozen=True)
+class Gentle(LDAM):
+    head: ClassVar[Cosine] = Cosine(scale=10.0)
+
+
+def test_ldam_s_margins_count_by_the_scale_of_its_head():
+    z, labels = batch(CIFAR10, seed=None)
+    expected = [ldam(row, y, CIFAR10, 0.5, scale=10.0) for row, y in zip(z.tolist(), labels.tolist(), strict=True)]
+    found = loss(Gentle())(torch.from_numpy(z), torch.from_numpy(labels))
+    assert found.item() == pytest.approx(sum(expected) / len(expected), rel=1e-9)

@@ -1,18 +1,36 @@
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 from scipy.stats import kstest
 from torch import nn
 
-from trainables.config import BACKBONES
-from trainables.networks import Block, add_scale, build, initialise
+from trainables import references
+from trainables.layers import Block
+from trainables.network import add_scale, build, initialise, redraw, remove_scale
+from trainables.networks.cosine import Cosine
+from trainables.networks.linear import Linear
+from trainables.networks.rare import Rare
+from trainables.networks.resnet8 import ResNet8
+from trainables.networks.resnet32 import ResNet32
+from trainables.networks.resnet50 import ResNet50
+from trainables.networks.two_branches import TwoBranches
+from trainables.parts import Backbone, Head
+from trainables.references import BACKBONE, HEAD
 
-HEADS = ("linear", "cosine", "rare", "bilateral")
+HEADS = references.names(HEAD)
+BACKBONES = references.names(BACKBONE)
+
+
+def drawn_from(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def network(backbone="resnet32", head="linear", channels=3, classes=10, seed=0):
-    return build(backbone, head, channels, classes, torch.Generator().manual_seed(seed))
+    """A network of parts, or of what they are called."""
+    parts = references.made(BACKBONE, backbone), references.made(HEAD, head)
+    return build(*parts, channels, classes, drawn_from(seed))
 
 
 def parameters(module):
@@ -24,7 +42,7 @@ def parameters(module):
 
 @pytest.mark.parametrize(
     ("head", "classes", "published"),
-    [("linear", 10, 464_154), ("linear", 100, 470_004), ("bilateral", 10, 538_778), ("bilateral", 100, 550_388)],
+    [("linear", 10, 464_154), ("linear", 100, 470_004), ("two_branches", 10, 538_778), ("two_branches", 100, 550_388)],
 )
 def test_resnet32_and_bbn_upon_it_have_the_published_numbers_of_parameters(head, classes, published):
     assert parameters(network(head=head, classes=classes)) == published
@@ -57,7 +75,7 @@ def test_a_large_backbone_is_torchvision_s_with_another_classifier(backbone):
 def test_bbn_on_a_large_backbone_has_a_second_last_block_and_a_classifier_of_both(backbone):
     _, below, block = LARGE[backbone]
     with torch.device("meta"):
-        made = network(backbone, "bilateral", classes=8142)
+        made = network(backbone, "two_branches", classes=8142)
     assert parameters(made) == below + block + 8142 * (2 * 2048 + 1)
 
 
@@ -139,7 +157,7 @@ def test_a_scale_multiplies_each_class_s_logit_with_its_bias_and_begins_at_1():
 
 def branches(x, other, alpha):
     """BBN's logits by their formula, and by the network."""
-    made = network("resnet8", "bilateral", channels=1, seed=int(torch.randint(1000, ()))).eval()
+    made = network("resnet8", "two_branches", channels=1, seed=int(torch.randint(1000, ()))).eval()
     uniform, reversed_ = made.last(made.trunk(x)).mean((2, 3)), made.reversed(made.trunk(other)).mean((2, 3))
     w_c, w_r = made.classifier.weight.split(32, dim=1)
     expected = 2 * (alpha * uniform @ w_c.T + (1 - alpha) * reversed_ @ w_r.T) + made.classifier.bias
@@ -169,7 +187,7 @@ def test_with_alpha_1_the_reversed_branch_s_images_do_not_matter_and_with_0_the_
 
 
 def test_the_branches_start_from_weights_of_their_own():
-    made = network("resnet8", "bilateral", channels=1)
+    made = network("resnet8", "two_branches", channels=1)
     one, other = made.last.state_dict(), made.reversed.state_dict()
     assert one.keys() == other.keys()
     assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
@@ -228,12 +246,116 @@ def test_the_weights_of_large_networks_are_drawn_as_torchvision_s(backbone):
     assert stem.std().item() == pytest.approx(math.sqrt(2 / (64 * 7 * 7)), rel=0.05), "by the fan-out, not the fan-in"
 
 
-def test_a_classifier_is_drawn_anew_as_its_network_was():
-    for backbone, largest in (("resnet32", None), ("resnet50", 1 / math.sqrt(64))):
-        made = nn.Linear(64, 100)
-        initialise(made, torch.Generator().manual_seed(1), backbone)
+def test_linear_maps_are_drawn_as_the_backbone_says():
+    for backbone, largest in ((ResNet32(), None), (ResNet50(), 1 / math.sqrt(64))):
+        fresh = nn.Linear(64, 100)
+        initialise(fresh, drawn_from(1), backbone)
         if largest is None:
-            assert kstest(made.weight.detach().flatten() / math.sqrt(2 / 64), "norm").pvalue > 1e-8
+            assert kstest(fresh.weight.detach().flatten() / math.sqrt(2 / 64), "norm").pvalue > 1e-8
         else:
-            assert made.weight.abs().max() <= largest
-            assert kstest(made.weight.detach().flatten(), "uniform", (-largest, 2 * largest)).pvalue > 1e-8
+            assert fresh.weight.abs().max() <= largest
+            assert kstest(fresh.weight.detach().flatten(), "uniform", (-largest, 2 * largest)).pvalue > 1e-8
+
+
+@pytest.mark.parametrize("head", [Linear(), Cosine(), Rare(), TwoBranches()], ids=references.title)
+def test_a_classifier_is_drawn_anew_from_its_stream_alone(head):
+    networks = [build(ResNet8(), head, 1, 10, drawn_from(seed)) for seed in (1, 2)]
+    classifiers = [each.classifier for each in networks]
+    before = [[tensor.clone() for tensor in each.state_dict().values()] for each in classifiers]
+    for own in networks:
+        redraw(own, ResNet8(), head, drawn_from(3))
+        torch.rand(1)  # the global stream moves on
+    after = [list(each.state_dict().values()) for each in classifiers]
+    assert all(map(torch.equal, *after))
+    for old, new in zip(before, after, strict=True):
+        assert [(a.shape, torch.equal(a, b)) for a, b in zip(old, new, strict=True)] == [(b.shape, False) for b in new]
+
+
+def test_a_classifier_that_is_drawn_anew_keeps_its_scale():
+    own = network("resnet8", channels=1)
+    add_scale(own)
+    factors = torch.rand(10)
+    own.classifier.scale.data.copy_(factors)
+    weight = own.classifier.weight.detach().clone()
+    redraw(own, ResNet8(), Linear(), drawn_from(1))
+    assert torch.equal(own.classifier.scale, factors)
+    assert not torch.equal(own.classifier.weight, weight)
+    remove_scale(own)
+    assert "classifier.scale" not in own.state_dict()
+
+
+# Parts of the user's own
+
+
+@dataclass(frozen=True)
+class Flat(Backbone):
+    """Features (B, d), by weights that its constructor draws."""
+
+    width: int = 12
+
+    def layers(self, channels):
+        """Images of 8 × 8 pixels."""
+        return [nn.Flatten(), Projection(channels * 64, self.width)], self.width
+
+
+class Projection(nn.Module):
+    def __init__(self, pixels, features):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(features, pixels))
+
+    def forward(self, x):
+        return x @ self.matrix.T
+
+
+@dataclass(frozen=True)
+class Deep(Head):
+    """A hidden layer between features and logits; at first each class has a logit of its own rank."""
+
+    hidden: int = 7
+
+    def build(self, features, classes):
+        return nn.Sequential(nn.Linear(features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, classes))
+
+    def start(self, classifier, classes):
+        classifier[2].bias.data.copy_(torch.arange(classes))
+
+
+def test_a_backbone_may_give_features_and_what_its_constructor_draws_follows_from_the_seed():
+    one = network(Flat(width=9), channels=1, seed=3)
+    torch.rand(1)
+    again, other = network(Flat(width=9), channels=1, seed=3), network(Flat(width=9), channels=1, seed=4)
+    assert torch.equal(one.last.matrix, again.last.matrix)
+    assert not torch.equal(one.last.matrix, other.last.matrix)
+    x = torch.randn(2, 1, 8, 8)
+    expected = x.flatten(1) @ one.last.matrix.T @ one.classifier.weight.T + one.classifier.bias
+    torch.testing.assert_close(one(x), expected)
+
+
+def test_building_and_drawing_anew_leave_the_process_s_own_random_numbers_alone():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    own = network(Flat(), channels=1)
+    redraw(own, Flat(), Linear(), drawn_from(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_head_decides_what_its_classifier_starts_from():
+    assert network(Flat(), Deep(), channels=1).classifier[2].bias.tolist() == list(range(10))
+
+
+def test_a_head_of_several_layers_is_drawn_anew():
+    own = network(Flat(), Deep(), channels=1)
+    before = {name: tensor.clone() for name, tensor in own.classifier.state_dict().items()}
+    redraw(own, Flat(), Deep(), drawn_from(1))
+    after = own.classifier.state_dict()
+    assert not any(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_narrower_and_shallower_resnet32_is_resnet8():
+    own, other = network(ResNet32(blocks=1, width=8), seed=3), network(ResNet8(), seed=3)
+    assert all(map(torch.equal, own.state_dict().values(), other.state_dict().values()))
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_resnet32_may_be_as_narrow_as_it_says(width):
+    assert network(ResNet32(blocks=1, width=width)).eval()(torch.randn(2, 3, 8, 8)).shape == (2, 10)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from study.machine import Machine
 from trainables import loop, ranks
 from trainables.draws import draws
-from trainables.losses import loss_of
 from trainables.origins import origin
 from trainables.ranks import ALONE, Ranks
+from trainables.recipe import Epoch
+from trainables.steps import loss_of
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def in_one_process():
         ]
         for network in networks:
             network.train()
-        function = loss_of(epoch, ranked_data(ALONE, epoch).counts, torch.device("cpu"), torch.float64)
+        function, _ = loss_of(epoch, ranked_data(ALONE, epoch).counts, torch.device("cpu"), torch.float64)
         for step in zip(*shares, strict=True):
             logits = []
             for network, ((images,), _) in zip(networks, step, strict=True):
@@ -139,7 +140,7 @@ def test_the_shares_of_all_ranks_are_the_single_process_s_order_batch_by_batch(n
 
 def test_a_last_batch_with_fewer_images_than_ranks_is_left_out():
     epoch, counts = RANKED_EPOCHS[0], ranked_data(ALONE).counts
-    epoch = loop.Epoch(lr=0.1, crop=1, batch_size=int(counts.sum()) - 1)
+    epoch = Epoch(lr=0.1, crop=1, batch_size=int(counts.sum()) - 1)
     origins = [origin(RANKED, Machine("cpu", 1, ranks=size)) for size in (1, 2)]
     lengths = [len(draws(counts, epoch, own, 0).orders[0]) for own in origins]
     assert lengths == [counts.sum(), counts.sum() - 1]

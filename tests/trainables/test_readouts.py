@@ -7,7 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from search_spaces.shared.protocol import READ_OUT_TAUS
-from trainables.networks import Cosine, Linear, add_scale
+from trainables.layers import Cosine, Linear
+from trainables.network import add_scale
 from trainables.readouts import ADJUSTED, NORMALISED, ReadOuts
 
 HOLDOUT, VAL = 0, 1
@@ -141,7 +142,7 @@ def test_a_class_without_reported_images_counts_in_no_split():
 
 def test_only_a_plain_linear_classifier_has_lengths_to_normalise():
     rng = np.random.default_rng()
-    cosine, scaled = Cosine(6, 4), torch.nn.Module()
+    cosine, scaled = Cosine(6, 4, 30.0), torch.nn.Module()
     torch.nn.init.normal_(cosine.weight)
     scaled.classifier = head(rng)
     add_scale(scaled)

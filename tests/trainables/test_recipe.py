@@ -1,10 +1,8 @@
-import ast
 import copy
 import json
 import subprocess
 import sys
-from dataclasses import asdict, fields, replace
-from pathlib import Path
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -13,10 +11,19 @@ from hypothesis import strategies as st
 from search_spaces.shared.protocol import base
 from study.errors import Refusal
 from study.machine import Machine
-from trainables import recipe
+from trainables import recipe, references
 from trainables.config import Config
-from trainables.origins import origin
-from trainables.recipe import LOSSES, Epoch, Origin, Recipe, source_files
+from trainables.losses.focal import Focal
+from trainables.losses.ldam import LDAM
+from trainables.losses.logit_adjusted import LogitAdjusted
+from trainables.methods.bbn import Bilateral
+from trainables.methods.mixup import Mixup
+from trainables.networks.cosine import Cosine
+from trainables.networks.linear import Linear
+from trainables.networks.resnet32 import ResNet32
+from trainables.networks.resnet50 import ResNet50
+from trainables.origins import origin, sources, verify
+from trainables.recipe import Epoch, Origin, Recipe
 from trainables.schedule import epochs
 from trainables.work import resolve
 
@@ -26,6 +33,8 @@ ORIGIN = origin(base("digits"), Machine("cpu", 1))
 names = st.text("abcde", min_size=1, max_size=4)
 numbers = st.integers(0, 100)
 reals = st.floats(-10, 10).map(lambda x: x + 0.0)  # 0.0 and -0.0 are equal, but not in JSON
+positive = st.floats(0.125, 10)
+shares = st.floats(0, 1)
 vectors = st.lists(reals, min_size=10, max_size=10).map(tuple)
 
 VALUES = {
@@ -37,10 +46,8 @@ VALUES = {
         "drop_last": st.booleans(),
         "crop": numbers,
         "flip": st.booleans(),
-        "mixup": reals,
-        "bilateral": st.none() | reals,
-        "loss": names,
-        "loss_args": st.sampled_from([(), (1.0,), (0.5, 30.0)]),
+        "mixture": st.none() | positive.map(Mixup) | shares.map(Bilateral),
+        "loss": positive.map(Focal) | positive.map(LDAM) | reals.map(LogitAdjusted),
         "effective_number": reals,
         "momentum": reals,
         "nesterov": st.booleans(),
@@ -53,13 +60,13 @@ VALUES = {
         "measures": st.sampled_from([(), ("fit",), ("fit", "events")]),
     },
     Origin: {
-        "dataset": names,
+        "data": names,
         "fingerprint": names,
         "imbalance": reals,
         "split_seed": numbers,
         "subset_seed": numbers,
-        "backbone": names,
-        "head": names,
+        "backbone": st.builds(ResNet32, numbers.map(lambda n: n + 1)) | st.just(ResNet50()),
+        "head": st.just(Linear()) | positive.map(Cosine),
         "seed": numbers,
         "precision": names,
         "device": names,
@@ -68,7 +75,7 @@ VALUES = {
         "torch": names,
         "torchvision": names,
         "numpy": names,
-        "source": names,
+        "core": names,
     },
 }
 
@@ -80,10 +87,15 @@ def changed(part, field, value):
     return other
 
 
+def held(part):
+    """The fields that a name holds: all but where data lie, for what they are is in two others."""
+    return [f.name for f in fields(part) if (type(part), f.name) != (Origin, "dataset")]
+
+
 @st.composite
 def changes(draw, part):
     """`part` with up to one field changed at random."""
-    field = draw(st.none() | st.sampled_from([f.name for f in fields(part)]))
+    field = draw(st.none() | st.sampled_from(held(part)))
     return part if field is None else changed(part, field, draw(VALUES[type(part)][field]))
 
 
@@ -104,7 +116,7 @@ def test_two_recipes_share_a_state_exactly_if_they_agree_in_everything_up_to_it(
     keys = list(zip(first.keys(), second.keys(), strict=False))
     assert len(keys) == 1 + min(len(first.epochs), len(second.epochs))
     for done, (one, other) in enumerate(keys):
-        agree = asdict(first.origin) == asdict(second.origin) and first.epochs[:done] == second.epochs[:done]
+        agree = first.origin == second.origin and first.epochs[:done] == second.epochs[:done]
         assert (one == other) == agree
 
 
@@ -114,7 +126,7 @@ def test_no_two_states_of_a_recipe_share_a_name(pair):
     assert len(set(keys)) == len(keys) == 1 + len(pair[0].epochs)
 
 
-@pytest.mark.parametrize(("part", "field"), [(part, f.name) for part in (EPOCH, ORIGIN) for f in fields(part)])
+@pytest.mark.parametrize(("part", "field"), [(part, name) for part in (EPOCH, ORIGIN) for name in held(part)])
 @given(data=st.data())
 def test_every_field_tells_two_states_apart(part, field, data):
     # A new field raises KeyError here until its values are listed above.
@@ -150,9 +162,9 @@ def test_replacement_is_irrelevant_exactly_where_each_image_is_visited_once():
 
 @given(data=st.data())
 def test_an_epoch_survives_json_text(data):
-    free = {"loss", "trains", "reinitialise", "batch_norm"}  # words, of which few are allowed
+    free = {"trains", "reinitialise", "batch_norm"}  # words, of which few are allowed
     drawn = {name: data.draw(values) for name, values in VALUES[Epoch].items() if name not in free}
-    epoch = Epoch(**drawn, loss="focal", trains="scale", reinitialise="classifier", batch_norm="frozen")
+    epoch = Epoch(**drawn, trains="scale", reinitialise="classifier", batch_norm="frozen")
     again = Epoch.from_json(json.loads(json.dumps(epoch.to_json(), allow_nan=False)))
     assert again == epoch
     assert Recipe(ORIGIN, (again,)).keys() == Recipe(ORIGIN, (epoch,)).keys()
@@ -165,14 +177,12 @@ def test_an_origin_survives_json_text():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"loss": "hinge"},
         {"trains": "backbone"},
         {"reinitialise": "all"},
         {"batch_norm": "eval"},
         {"measures": ("test",)},
         {"lr": float("inf")},
-        {"bilateral": float("nan")},
-        {"loss_args": (float("inf"),)},
+        {"sampler": (1.0, float("nan"))},
     ],
 )
 def test_an_instruction_that_nobody_obeys_is_not_made(wrong):
@@ -180,8 +190,9 @@ def test_an_instruction_that_nobody_obeys_is_not_made(wrong):
         Epoch(**{"lr": 0.1, **wrong})
 
 
-def test_what_a_configuration_may_say_an_instruction_may():
-    assert recipe._CHOICES["loss"] == LOSSES
+def test_a_part_that_is_not_there_is_refused():
+    with pytest.raises(Refusal, match=r"^loss = 'hinge': must be cross_entropy, "):
+        Epoch(lr=0.1, loss="hinge")
 
 
 def test_equal_instructions_have_one_name():
@@ -189,8 +200,10 @@ def test_equal_instructions_have_one_name():
         return Recipe(ORIGIN, (Epoch(**{"lr": 1.0, **fields}),)).keys()[1]
 
     assert name() == name(lr=1)
-    assert name(sampler=-0.0, loss_args=(1,), bilateral=1) == name(sampler=0, loss_args=(1.0,), bilateral=1.0)
-    assert name(bilateral=0.0) != name(bilateral=None)
+    assert name(sampler=-0.0, loss=Focal(1), mixture=Bilateral(1)) == name(
+        sampler=0, loss="focal", mixture=Bilateral(1.0)
+    )
+    assert name(mixture=Bilateral(0)) != name()
     assert name(replacement=True) == name()
     assert name(replacement=True, sampler=0.0) != name(sampler=0.0)
 
@@ -241,6 +254,10 @@ def test_names_are_made_without_torch_and_are_the_same_in_every_process():
         "from trainables.origins import origin\n"
         "from trainables.recipe import Recipe\n"
         "from trainables.schedule import epochs\n"
+        "from trainables import method\n"
+        "for name in method.names():\n"
+        "    made = method.find(name)(base('digits'))\n"
+        "    Recipe(origin(made, Machine('cpu', 1)), epochs(made)).keys()\n"
         "made = Recipe(origin(base('digits'), Machine('cpu', 1)), epochs(base('digits')))\n"
         "print(made.keys()[-1], 'torch' in sys.modules)"
     )
@@ -248,86 +265,70 @@ def test_names_are_made_without_torch_and_are_the_same_in_every_process():
     assert told == [Recipe(ORIGIN, epochs(base("digits"))).keys()[-1], "False"]
 
 
-@pytest.fixture
-def code_of(tmp_path):
-    """The code of a source text, as it enters a state's name."""
-
-    def write(text):
-        path = tmp_path / "module.py"
-        path.write_text(text, encoding="utf-8")
-        return recipe._code(path)
-
-    return write
-
-
-SOURCE = '''"""A module."""
-
-class Sampler:
-    """Draws."""
-
-    size = "x"
-
-def draw(n=1):
-    """Draw."""
-    return n + 1  # the next
-'''
+def test_where_data_and_parts_lie_is_no_part_of_a_name(tmp_path):
+    text = (
+        "from dataclasses import dataclass\n"
+        "from trainables.data.digits import Digits\n"
+        "from trainables.parts import Loss\n"
+        "class Mine(Digits):\n    many = 41\n"
+        "@dataclass(frozen=True)\n"
+        "class Sum(Loss):\n    def build(self, counts): return lambda z, y, w: z.sum()\n"
+    )
+    keys = []
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(text)
+        config = replace(base(f"{tmp_path / name}:Mine"), loss=f"{tmp_path / name}:Sum")
+        keys.append(resolve(config.to_json(), 0, Machine("cpu", 1)).keys)
+    assert keys[0] == keys[1]
+    assert keys[0][0] != resolve(base("digits").to_json(), 0, Machine("cpu", 1)).keys[0]
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("changed", "same"),
     [
-        ('"""A module."""\n', ""),
-        ('"""Draw."""', '"""Draw one.\n\n    A longer story.\n    """'),
-        ('    """Draws."""\n', ""),
-        ("  # the next", ""),
-        ("n + 1", "(n\n    + 1)"),
-        ('"x"', "'x'"),
+        ("trainables.losses.focal:Focal", 3),
+        ("trainables.methods.mixup:Mixup", 2),
+        ("trainables.losses.cross_entropy:CrossEntropy", 1),
+        ("trainables.networks.resnet8:ResNet8", 0),
+        ("trainables.networks.linear:Linear", 0),
+        ("trainables.losses.ldam:LDAM", 6),
+        ("trainables.networks.cosine:Cosine", 6),
     ],
 )
-def test_words_and_layout_do_not_change_the_source(code_of, old, new):
-    assert old in SOURCE
-    assert code_of(SOURCE.replace(old, new)) == code_of(SOURCE)
+def test_other_code_of_a_part_renames_what_is_trained_with_it_from_the_first_epoch_that_uses_it(
+    changed, same, monkeypatch
+):
+    plain = Epoch(lr=0.1)
+    made = Recipe(ORIGIN, (plain, replace(plain, mixture=Mixup()), replace(plain, loss=Focal()), plain, plain))
+    before = made.keys()
+    real = references.code_digest
+    monkeypatch.setattr(references, "code_digest", lambda *place: "0" if ":".join(place) == changed else real(*place))
+    caches = (references.with_code, recipe._canonical)
+    for each in caches:
+        each.cache_clear()
+    after = made.keys()
+    for each in caches:
+        each.cache_clear()
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True] * same + [False] * (6 - same)
 
 
-@pytest.mark.parametrize(("old", "new"), [("n + 1", "n + 2"), ("n=1", "n=2"), ('"x"', '"y"'), ("return ", "")])
-def test_code_changes_the_source(code_of, old, new):
-    assert old in SOURCE
-    assert code_of(SOURCE.replace(old, new)) != code_of(SOURCE)
+def test_other_code_of_the_core_or_of_the_data_renames_all_and_is_refused_by_a_worker():
+    verify(ORIGIN)
+    for field in ("core", "data", "torch", "numpy"):
+        other = replace(ORIGIN, **{field: "0"})
+        assert not set(Recipe(other, (EPOCH,)).keys()) & set(Recipe(ORIGIN, (EPOCH,)).keys())
+        with pytest.raises(Refusal, match=f"^{field} of the worker = '.*': the plan was made with 0"):
+            verify(other)
 
 
-PACKAGE = Path(recipe.__file__).parent
-
-
-def imported(path):
-    """The files of the package that a file imports anywhere, early or late, for more than its types."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    checked = [
-        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    ]
-    types = {id(node) for each in checked for node in ast.walk(each)}
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and id(node) not in types]
-    inside = [node for node in found if node.module == "trainables" or node.module.startswith("trainables.")]
-    found = set()
-    for node in inside:
-        module = "/".join(node.module.split(".")[1:])
-        if (PACKAGE / f"{module}.py").is_file():
-            found.add(f"{module}.py")
-        else:
-            found |= {(Path(module) / f"{alias.name}.py").as_posix() for alias in node.names}
-    return found
-
-
-def test_the_source_is_every_file_that_a_stage_runs_through():
-    reached, new = set(), {"trainable.py"}
-    while new:
-        reached |= new
-        new = set().union(*(imported(PACKAGE / name) for name in new)) - reached
-    data = {f"data/{name}.py" for name in ("dataset", "datasets", "loading", "images")}
-    assert {"loop.py", "losses.py", "samplers.py", "networks.py", "readouts.py", *data} < reached
-    assert reached <= source_files().keys() <= {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
-
-
-def test_what_only_chooses_recipes_or_reads_states_is_no_source():
-    files = source_files().keys()
-    assert not files & {"config.py", "schedule.py", "methods.py", "export.py", "work.py"}
-    assert not {name for name in files if "protocol" in name or "analysis" in name}
+def test_the_sources_of_a_recipe_are_the_core_its_data_and_its_own_parts():
+    plain = sources(Recipe(ORIGIN, (EPOCH,))).keys()
+    files = {name.partition(":")[0] for name in plain}
+    core = {"loop.py", "steps.py", "samplers.py", "draws.py", "learner.py", "metrics.py", "readouts.py", "ranks.py"}
+    own = {"data/digits.py", "losses/cross_entropy.py", "networks/linear.py", "networks/resnet8.py"}
+    assert core | own <= files
+    assert not {name for name in files if name.startswith("methods/")}
+    assert {name for name in files if name.startswith("losses/")} == {"losses/cross_entropy.py"}
+    assert not files & {"config.py", "schedule.py", "method.py", "sources.py", "export.py", "work.py", "references.py"}
+    with_focal = sources(Recipe(ORIGIN, (EPOCH, replace(EPOCH, loss=Focal())))).keys()
+    assert with_focal - plain == {"losses/focal.py: Focal"}

@@ -13,6 +13,9 @@ from study.machine import Machine
 from trainables import loop, recording, steps
 from trainables.data.loading import load
 from trainables.learner import Learner
+from trainables.losses.focal import Focal
+from trainables.methods.bbn import Bilateral
+from trainables.methods.mixup import Mixup
 from trainables.origins import origin
 from trainables.recording import WARM, Replayed
 from trainables.schedule import epochs
@@ -66,10 +69,19 @@ def test_epochs_that_differ_in_what_fills_tensors_share_a_recording_a_batch_size
     assert recorded(student) == 2  # 64 images, and the last 22
 
 
-@pytest.mark.parametrize("kind", [{"mixup": 0.2}, {"mixup": 1.0}])
-def test_shares_that_are_drawn_anew_in_every_step_are_no_part_of_a_recording(kind):
-    recipe = [replace(EPOCH, **kind)] * 3
+@pytest.mark.parametrize("a", [0.2, 1.0])
+def test_shares_that_are_drawn_anew_in_every_step_are_no_part_of_a_recording(a):
+    recipe = [replace(EPOCH, mixture=Mixup(a))] * 3
     assert train(recording_learner(), recipe) == train(learner(), recipe)
+
+
+@pytest.mark.parametrize("mixtures", [(Mixup(0.2), Mixup(1.0)), (Bilateral(0.9), Bilateral(0.3))])
+def test_epochs_that_differ_in_their_shares_only_share_a_recording(mixtures):
+    config = replace(SHORT, first="IB", switch="IB", mixture=mixtures[0])
+    recipe = [replace(EPOCH, mixture=mixture) for mixture in mixtures * 2]
+    student = recording_learner(config=config)
+    assert train(student, recipe) == train(learner(config=config), recipe)
+    assert len(student.steps) == 1
 
 
 @pytest.mark.parametrize(
@@ -81,9 +93,9 @@ def test_shares_that_are_drawn_anew_in_every_step_are_no_part_of_a_recording(kin
         {"decay_bias": False},
         {"flip": True},
         {"batch_size": 50},
-        {"loss": "focal", "loss_args": (1.0,)},
+        {"loss": Focal(1.0)},
         {"effective_number": 0.9},
-        {"mixup": 1.0},
+        {"mixture": Mixup(1.0)},
         {"trains": "classifier"},
         {"batch_norm": "frozen"},
     ],

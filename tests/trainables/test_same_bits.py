@@ -13,8 +13,12 @@ from study.plan import tree
 from study.plan.stored import Resources
 from study.space import Resolved
 from study.store.states import Store
-from trainables import methods, work
+from trainables import work
 from trainables.config import Config
+from trainables.method import Method
+from trainables.methods.cross_entropy import cross_entropy
+from trainables.methods.crt import crt
+from trainables.methods.lws import lws
 from trainables.trainable import StageTrainable
 
 EPOCHS = 7
@@ -83,9 +87,9 @@ def test_started_from_another_s_prefix(whole: object, tmp_path: Path) -> None:
     assert bits(train(stages, tmp_path), own) == whole
 
 
-@pytest.mark.parametrize("method", [methods.crt, methods.lws])
-def test_a_second_stage_started_from_cross_entropy_s_last_state(method: methods.Method, tmp_path: Path) -> None:
-    own, trunk = resolved(method(PAPER)), resolved(methods.cross_entropy(PAPER))
+@pytest.mark.parametrize("method", [crt, lws])
+def test_a_second_stage_started_from_cross_entropy_s_last_state(method: Method, tmp_path: Path) -> None:
+    own, trunk = resolved(method(PAPER)), resolved(cross_entropy(PAPER))
     (alone,) = tree.stages([own], set())
     stages = sorted(tree.stages([own, trunk], set()), key=lambda stage: stage.start)
     assert [len(stage.keys) for stage in stages] == [EPOCHS, 2]

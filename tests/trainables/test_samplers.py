@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
 from trainables import samplers
-from trainables.data.datasets import DATASETS
+from trainables.data.datasets import facts
 from trainables.samplers import Purpose, class_probabilities, epoch_order, generator
 
 CHANCE = 1e-7  # a right sampler fails a test about once in 1 / CHANCE runs
@@ -154,13 +154,13 @@ def test_probabilities_are_n_to_the_q_in_exact_arithmetic(counts, q):
 
 @pytest.mark.parametrize(("q", "only"), [(200.0, 0), (-200.0, 9)])
 def test_an_extreme_exponent_draws_from_one_class(q, only):
-    counts = np.asarray(DATASETS["cifar10"].counts(50))
+    counts = np.asarray(facts("cifar10").counts(50))
     assert set(classes_of(epoch_order(counts, q, False, np.random.default_rng()), counts).tolist()) == {only}
     assert np.isfinite(class_probabilities(counts, q)).all()
 
 
 def test_the_printed_probabilities_on_cifar10_at_50():
-    counts = np.asarray(DATASETS["cifar10"].counts(50))
+    counts = np.asarray(facts("cifar10").counts(50))
     reversed_ = class_probabilities(counts, -1.0)
     assert (round(reversed_[0], 4), round(reversed_[9], 4)) == (0.0071, 0.3567)
     # Table 8's irregularities as Table 10's class weights.

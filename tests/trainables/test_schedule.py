@@ -10,6 +10,14 @@ from search_spaces.shared.protocol import after_the_standard_procedure, base
 from study.machine import Machine
 from trainables.config import Config
 from trainables.exponents import SAMPLERS
+from trainables.losses.cross_entropy import CrossEntropy
+from trainables.losses.focal import Focal
+from trainables.losses.label_aware_smoothing import LabelAwareSmoothing
+from trainables.losses.ldam import LDAM
+from trainables.losses.logit_adjusted import LogitAdjusted
+from trainables.losses.sigmoid_focal import SigmoidFocal
+from trainables.methods.bbn import Bilateral
+from trainables.methods.mixup import Mixup
 from trainables.origins import origin
 from trainables.recipe import Recipe
 from trainables.samplers import class_probabilities
@@ -154,20 +162,19 @@ def test_augmentation_is_the_data_set_s(dataset, crop, flip):
 
 
 @pytest.mark.parametrize(
-    ("parts", "args"),
+    ("named", "loss"),
     [
-        ({"loss": "cross_entropy"}, ()),
-        ({"loss": "focal", "focal_gamma": 2}, (2.0,)),
-        ({"loss": "sigmoid_focal", "focal_gamma": 0.5}, (0.5,)),
-        ({"loss": "ldam", "max_margin": 0.3}, (0.3,)),
-        ({"loss": "logit_adjusted", "tau": 1.5}, (1.5,)),
-        ({"loss": "label_aware_smoothing", "smoothing": (0.3, 0.0)}, (0.3, 0.0, 0.0)),
-        ({"loss": "label_aware_smoothing", "smoothing": (0.3, 0.0), "smoothing_share": "all"}, (0.3, 0.0, 1.0)),
+        ("cross_entropy", CrossEntropy()),
+        ("focal(gamma=2)", Focal(gamma=2.0)),
+        ("sigmoid_focal(gamma=0.5)", SigmoidFocal(gamma=0.5)),
+        ("ldam(max_margin=0.3)", LDAM(max_margin=0.3)),
+        ("logit_adjusted(tau=1.5)", LogitAdjusted(tau=1.5)),
+        ("label_aware_smoothing(largest=0.3, smallest=0)", LabelAwareSmoothing(0.3, 0.0, "others")),
+        ("label_aware_smoothing(largest=0.3, smallest=0, share='all')", LabelAwareSmoothing(0.3, 0.0, "all")),
     ],
 )
-def test_a_loss_comes_with_its_own_constants_and_no_other_s(parts, args):
-    every = {"focal_gamma": 7, "max_margin": 7, "tau": 7, "smoothing": (0.7, 0.7), **parts}
-    assert {(epoch.loss, epoch.loss_args) for epoch in epochs(Config(**every))} == {(parts["loss"], args)}
+def test_a_loss_comes_with_its_own_constants_in_every_epoch(named, loss):
+    assert set(values("loss", epochs(Config(loss=named)))) == {loss}
 
 
 def test_re_weighting_begins_with_the_switch():
@@ -177,7 +184,8 @@ def test_re_weighting_begins_with_the_switch():
 
 
 def test_mixup_ends_with_the_switch():
-    assert values("mixup", epochs(Config(mixup=0.2, retrain="CB"))) == [0.2] * 101 + [0.0] * (99 + 30)
+    made = epochs(Config(mixture=Mixup(a=0.2), retrain="CB"))
+    assert values("mixture", made) == [Mixup(a=0.2)] * 101 + [None] * (99 + 30)
 
 
 def test_only_the_rare_classifier_s_bias_is_spared_the_weight_decay():
@@ -227,10 +235,10 @@ def test_table_12_retrains_a_new_classifier_after_all_200_epochs(trained, retrai
 
 
 def test_a_second_stage_has_an_lr_a_weight_decay_and_a_batch_of_its_own_and_plain_cross_entropy():
-    second = epochs(Config(loss="ldam", switch_beta=0.9999, mixup=0.2, retrain="CB"))[200:]
+    second = epochs(Config(loss="ldam", switch_beta=0.9999, mixture=Mixup(0.2), retrain="CB"))[200:]
     assert values("lr", second) == pytest.approx([0.02, 0.04, 0.06, 0.08] + [0.1] * 6 + [0.01] * 10 + [0.001] * 10)
-    assert {(e.weight_decay, e.batch_size, e.loss, e.loss_args) for e in second} == {(5e-4, 64, "cross_entropy", ())}
-    assert {(e.effective_number, e.mixup) for e in second} == {(0.0, 0.0)}
+    assert {(e.weight_decay, e.batch_size, e.loss) for e in second} == {(5e-4, 64, CrossEntropy())}
+    assert {(e.effective_number, e.mixture) for e in second} == {(0.0, None)}
     (batch,) = set(values("batch_size", epochs(Config(retrain="CB", retrain_batch=512))[200:]))
     assert batch == 512
 
@@ -251,11 +259,24 @@ def test_a_scale_is_trained_from_1_on_while_all_else_is_fixed():
 # BBN
 
 
+def alphas(config):
+    return [mixture.alpha for mixture in values("mixture", epochs(config))]
+
+
 def test_bbn_s_alpha_falls_as_a_parabola_and_nothing_switches():
-    made = epochs(Config(bilateral=True, switch="IB"))
-    assert values("bilateral", made) == pytest.approx([1 - (e / 200) ** 2 for e in range(200)])
-    assert len({replace(epoch, lr=0.0, bilateral=None) for epoch in made}) == 1
-    assert set(values("bilateral", epochs(Config()))) == {None}
+    config = Config(mixture=Bilateral(), switch="IB")
+    assert alphas(config) == pytest.approx([1 - (e / 200) ** 2 for e in range(200)])
+    assert len({replace(epoch, lr=0.0, mixture=None) for epoch in epochs(config)}) == 1
+    assert set(values("mixture", epochs(Config()))) == {None}
+
+
+def test_bbn_s_alpha_may_be_divided_by_more_than_all_epochs_and_a_state_s_name_has_only_what_it_comes_to():
+    longer = Config(mixture=Bilateral(alpha_epochs=250), switch="IB")
+    assert alphas(longer) == pytest.approx([1 - (e / 250) ** 2 for e in range(200)])
+    assert keys(Config(mixture=Bilateral(alpha_epochs=200), switch="IB")) == keys(
+        Config(mixture=Bilateral(), switch="IB")
+    )
+    assert keys(longer)[:2] == keys(Config(mixture=Bilateral(), switch="IB"))[:2]  # in the first epoch α is 1
 
 
 # What is shared

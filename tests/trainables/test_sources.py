@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from test_methods import CIFAR, IMAGENET, INATURALIST, METHODS, changes
+from test_methods import CIFAR, IMAGENET, INATURALIST, METHODS, changes, made
 
-from search_spaces.shared.protocol import base
-from trainables import methods
+from search_spaces.shared.protocol import after_the_standard_procedure, base
+from trainables.losses.sigmoid_focal import SigmoidFocal
+from trainables.method import find, source
+from trainables.methods.bbn import Bilateral
+from trainables.networks.rare import Rare
+from trainables.references import plain
 from trainables.schedule import epochs
-from trainables.sources import source
 
 # kaidic/LDAM-DRW: cifar_train.py
 LDAM = {"milestones": [160, 180], "gamma": 0.01, "batch_size": 128, "switch_epoch": 160}
@@ -20,13 +23,12 @@ BBN_CODE = {"nesterov": True, "drop_last": True, "replacement": True}
 BOT = {**BBN_CODE, "warmup_from": 1 / 3, "milestones": [160, 180], "gamma": 0.01, "batch_size": 128}
 # megvii-research/BBN: configs/cifar10.yaml; iNaturalist2018.yaml and lib/core/combiner.py
 BBN = {**BBN_CODE, "warmup_from": 1 / 3, "milestones": [120, 160], "gamma": 0.01, "batch_size": 128}
-BBN_90 = {**BBN_CODE, "batch_size": 128, "alpha_epochs": 100}
-BBN_180 = {**BBN_CODE, "batch_size": 128, "alpha_epochs": 200, "epochs": 180}
+BBN_90 = {**BBN_CODE, "batch_size": 128, "mixture": plain(Bilateral(alpha_epochs=100))}
+BBN_180 = {**BBN_CODE, "batch_size": 128, "mixture": plain(Bilateral(alpha_epochs=200)), "epochs": 180}
 # richardaecn/class-balanced-loss: tpu/run_inat2018.sh; tpu/models/official/resnet/resnet_main.py
 CBL = {
-    "loss": "sigmoid_focal",
+    "loss": plain(SigmoidFocal(gamma=0.5)),
     "beta": 0.999,
-    "focal_gamma": 0.5,
     "batch_size": 1024,
     "lr": 0.4 * 1024 / 256,
     "milestones": [30, 60, 80],
@@ -42,67 +44,71 @@ PLACES, DIGITS = base("places-lt"), base("digits")
 LONG = replace(INATURALIST, epochs=200, milestones=(120, 160))
 
 
+def sourced(method, protocol=CIFAR):
+    """A method's source recipe and what it is of, by the method's name."""
+    return source(find(method), made(method, protocol))
+
+
 @pytest.mark.parametrize(
-    ("method", "made", "own", "words"),
+    ("method", "protocol", "own", "words"),
     [
-        (methods.cross_entropy, CIFAR, LDAM, "source"),
-        (methods.focal, CIFAR, LDAM, "source"),
-        (methods.ce_drw, CIFAR, LDAM, "source"),
-        (methods.ldam_drw, CIFAR, LDAM, "source"),
-        (methods.cb_focal, CIFAR, {**LDAM, "loss": "sigmoid_focal"}, "source"),
-        (methods.ce_drs, CIFAR, {**BOT, "switch_epoch": 160}, "source"),
-        (methods.crt, CIFAR, BOT, "source"),
-        (methods.lws, CIFAR, BOT, "source"),
-        (methods.bbn, CIFAR, BBN, "source"),
-        (methods.bbn, INATURALIST, BBN_90, "source"),
-        (methods.bbn, LONG, BBN_180, "source, 180 epochs"),
-        (methods.bbn, IMAGENET, {**BBN_90, "lr": 0.05, "weight_decay": 1e-4}, "source: iNaturalist's"),
-        (methods.cb_focal, INATURALIST, CBL, "source"),
-        (methods.cb_focal, IMAGENET, {**CBL, "weight_decay": 1e-4}, "source: iNaturalist's"),
-        (methods.crt, PLACES, {**KB_PLACES, "retrain_epochs": 10}, "second stage: source"),
-        (methods.lws, PLACES, {**KB_PLACES, "retrain_epochs": 5}, "second stage: source"),
+        ("cross_entropy", CIFAR, LDAM, "source"),
+        ("focal", CIFAR, LDAM, "source"),
+        ("ce_drw", CIFAR, LDAM, "source"),
+        ("ldam_drw", CIFAR, LDAM, "source"),
+        ("cb_focal", CIFAR, {**LDAM, "loss": plain(SigmoidFocal(gamma=1.0))}, "source"),
+        ("ce_drs", CIFAR, {**BOT, "switch_epoch": 160}, "source"),
+        ("crt", CIFAR, BOT, "source"),
+        ("lws", CIFAR, BOT, "source"),
+        ("bbn", CIFAR, BBN, "source"),
+        ("bbn", INATURALIST, BBN_90, "source"),
+        ("bbn", LONG, BBN_180, "source, 180 epochs"),
+        ("bbn", IMAGENET, {**BBN_90, "lr": 0.05, "weight_decay": 1e-4}, "source: iNaturalist's"),
+        ("cb_focal", INATURALIST, CBL, "source"),
+        ("cb_focal", IMAGENET, {**CBL, "weight_decay": 1e-4}, "source: iNaturalist's"),
+        ("crt", PLACES, {**KB_PLACES, "retrain_epochs": 10}, "second stage: source"),
+        ("lws", PLACES, {**KB_PLACES, "retrain_epochs": 5}, "second stage: source"),
         (
-            methods.bbn,
+            "bbn",
             DIGITS,
             {**BBN, "epochs": 200},
             "source: CIFAR's, 200 epochs",
         ),
-        (methods.crt, IMAGENET, {**KB, "retrain_epochs": 10}, "second stage: source"),
-        (methods.lws, IMAGENET, {**KB, "retrain_epochs": 5}, "second stage: source"),
-        (methods.crt, INATURALIST, {**KB, "retrain_weight_decay": 1e-4}, "second stage: source"),
-        (methods.lws, INATURALIST, {**KB, "retrain_epochs": 5, "retrain_weight_decay": 1e-4}, "second stage: source"),
+        ("crt", IMAGENET, {**KB, "retrain_epochs": 10}, "second stage: source"),
+        ("lws", IMAGENET, {**KB, "retrain_epochs": 5}, "second stage: source"),
+        ("crt", INATURALIST, {**KB, "retrain_weight_decay": 1e-4}, "second stage: source"),
+        ("lws", INATURALIST, {**KB, "retrain_epochs": 5, "retrain_weight_decay": 1e-4}, "second stage: source"),
     ],
 )
-def test_a_source_recipe_has_its_source_s_constants_and_is_common_otherwise(method, made, own, words):
-    found, of = source(method(made))
-    assert changes(found, method(made)) == {"protocol": "source", **own}
+def test_a_source_recipe_has_its_source_s_constants_and_is_common_otherwise(method, protocol, own, words):
+    found, of = sourced(method, protocol)
+    assert changes(found, made(method, protocol)) == {"protocol": "source", **own}
     assert of == words
 
 
 @pytest.mark.parametrize(
-    ("method", "made"),
+    ("method", "protocol"),
     [
-        *[
-            (method, IMAGENET)
-            for method in METHODS
-            if method not in (methods.crt, methods.lws, methods.bbn, methods.cb_focal, methods.switching)
-        ],
-        *[(method, CIFAR) for method in (methods.balanced_softmax, methods.mixup_switching)],
-        *[(method, CIFAR) for method in (methods.tau_normalised, methods.post_hoc, methods.label_aware_smoothing)],
+        *[(method, IMAGENET) for method in METHODS if method not in ("crt", "lws", "bbn", "cb_focal", "switching")],
+        *[(method, CIFAR) for method in ("balanced_softmax", "mixup_switching")],
+        *[(method, CIFAR) for method in ("tau_normalised", "post_hoc", "label_aware_smoothing", "logit_adjusted")],
     ],
 )
-def test_without_a_source_for_the_data_there_is_no_source_recipe(method, made):
-    assert source(method(made)) is None
+def test_without_a_source_for_the_data_there_is_no_source_recipe(method, protocol):
+    assert sourced(method, protocol) is None
 
 
 def test_the_paper_is_the_source_of_its_own_method():
-    assert source(methods.switching(CIFAR)) == (methods.switching(CIFAR), "")
+    for protocol in (CIFAR, IMAGENET):
+        assert sourced("switching", protocol) == (made("switching", protocol), "")
+        longer = after_the_standard_procedure(protocol)
+        assert source(after_the_standard_procedure, longer) == (longer, "")
 
 
-@pytest.mark.parametrize("made", [CIFAR, INATURALIST])
-@pytest.mark.parametrize("method", [methods.cross_entropy, methods.bbn, methods.ce_drs, methods.cb_focal])
-def test_a_source_s_lr_is_its_own_whatever_the_base_s_is(method, made):
-    found, other = (source(method(replace(made, lr=lr))) for lr in (made.lr, 0.7))
+@pytest.mark.parametrize("protocol", [CIFAR, INATURALIST])
+@pytest.mark.parametrize("method", ["cross_entropy", "bbn", "ce_drs", "cb_focal"])
+def test_a_source_s_lr_is_its_own_whatever_the_base_s_is(method, protocol):
+    found, other = (sourced(method, replace(protocol, lr=lr)) for lr in (protocol.lr, 0.7))
     assert found == other or (found, other) == (None, None)
 
 
@@ -114,35 +120,35 @@ def test_folders_whose_size_may_be_any_have_no_source(tmp_path):
                 Image.fromarray(np.full((8, 8, 3), 40 * number, np.uint8)).save(
                     tmp_path / part / label / f"{number}.png"
                 )
-    made = base(f"folder:{tmp_path}")
-    assert {source(method(made)) for method in METHODS if method is not methods.switching} == {None}
+    folder = base(f"folder:{tmp_path}")
+    assert {sourced(method, folder) for method in METHODS if method != "switching"} == {None}
 
 
-def under_source(made):
+def under_source(method, protocol=CIFAR):
     """The epochs of a method's source recipe."""
-    config, _ = source(made)
+    config, _ = sourced(method, protocol)
     return epochs(config)
 
 
 def test_ldam_s_recipe_defers_to_epoch_160_where_its_lr_falls():
-    made = under_source(methods.ldam_drw(CIFAR))
-    assert [epoch.effective_number for epoch in made] == [0.0] * 160 + [0.9999] * 40
-    assert [made[index].lr for index in (0, 4, 159, 160, 180)] == pytest.approx([0.02, 0.1, 0.1, 1e-3, 1e-5])
+    theirs = under_source("ldam_drw")
+    assert [epoch.effective_number for epoch in theirs] == [0.0] * 160 + [0.9999] * 40
+    assert [theirs[index].lr for index in (0, 4, 159, 160, 180)] == pytest.approx([0.02, 0.1, 0.1, 1e-3, 1e-5])
 
 
 def test_cb_focal_s_recipe_starts_from_a_bias_that_says_rare_and_does_not_decay_it():
-    config, _ = source(methods.cb_focal(CIFAR))
-    assert config.head == "rare"
-    assert {(epoch.loss, epoch.loss_args, epoch.decay_bias) for epoch in epochs(config)} == {
-        ("sigmoid_focal", (1.0,), False)
-    }
+    config, _ = sourced("cb_focal")
+    assert config.head == Rare()
+    assert {(epoch.loss, epoch.decay_bias) for epoch in epochs(config)} == {(SigmoidFocal(gamma=1.0), False)}
 
 
 def test_cb_focal_on_inaturalist_falls_tenfold_at_30_60_and_80():
-    made = under_source(methods.cb_focal(INATURALIST))
-    lrs = [made[index].lr for index in (0, 4, 29, 30, 60, 80)]
+    theirs = under_source("cb_focal", INATURALIST)
+    lrs = [theirs[index].lr for index in (0, 4, 29, 30, 60, 80)]
     assert lrs == pytest.approx([0.32, 1.6, 1.6, 0.16, 0.016, 0.0016])
-    assert {(epoch.loss_args, epoch.effective_number, epoch.decay_bias) for epoch in made} == {((0.5,), 0.999, False)}
+    assert {(epoch.loss, epoch.effective_number, epoch.decay_bias) for epoch in theirs} == {
+        (SigmoidFocal(gamma=0.5), 0.999, False)
+    }
 
 
 def warming(made):
@@ -151,51 +157,52 @@ def warming(made):
 
 
 def test_bbn_s_recipe_draws_no_smaller_last_batch_and_warms_up_from_a_third():
-    made = under_source(methods.bbn(CIFAR))
-    assert {(epoch.drop_last, epoch.nesterov, epoch.batch_size) for epoch in made} == {(True, True, 128)}
-    assert [made[index].lr for index in (119, 120, 160)] == pytest.approx([0.1, 1e-3, 1e-5])
-    assert warming(made)
+    theirs = under_source("bbn")
+    assert {(epoch.drop_last, epoch.nesterov, epoch.batch_size) for epoch in theirs} == {(True, True, 128)}
+    assert [theirs[index].lr for index in (119, 120, 160)] == pytest.approx([0.1, 1e-3, 1e-5])
+    assert warming(theirs)
 
 
-@pytest.mark.parametrize(("made", "last", "tenths"), [(INATURALIST, 0.2079, (60, 80)), (LONG, 0.19897, (120, 160))])
-def test_bbn_s_alpha_on_inaturalist_does_not_come_to_0(made, last, tenths):
+@pytest.mark.parametrize(("protocol", "last", "tenths"), [(INATURALIST, 0.2079, (60, 80)), (LONG, 0.19897, (120, 160))])
+def test_bbn_s_alpha_on_inaturalist_does_not_come_to_0(protocol, last, tenths):
     """``div_epoch = 100 * (T // 100 + 1)`` for T = 90 and 180 (lib/core/combiner.py)."""
-    theirs = under_source(methods.bbn(made))
+    theirs = under_source("bbn", protocol)
     total = len(theirs)
     divisor = 100 * (total // 100 + 1)
-    assert [epoch.bilateral for epoch in theirs] == pytest.approx([1 - (e / divisor) ** 2 for e in range(total)])
-    assert theirs[-1].bilateral == pytest.approx(last, abs=5e-5)
+    assert [epoch.mixture.alpha for epoch in theirs] == pytest.approx([1 - (e / divisor) ** 2 for e in range(total)])
+    assert theirs[-1].mixture.alpha == pytest.approx(last, abs=5e-5)
     assert [theirs[index].lr for index in (0, *tenths)] == pytest.approx([0.05, 0.005, 0.0005])
-    assert epochs(methods.bbn(INATURALIST))[-1].bilateral == pytest.approx(0.0221, abs=5e-5), "common: 1 - (89/90)²"
+    common = epochs(made("bbn", INATURALIST))[-1]
+    assert common.mixture.alpha == pytest.approx(0.0221, abs=5e-5), "1 - (89/90)²"
 
 
 def test_bag_of_tricks_re_samples_from_epoch_160_with_replacement():
-    made = under_source(methods.ce_drs(CIFAR))
-    assert [epoch.sampler for epoch in made] == [1.0] * 160 + [0.0] * 40
-    assert {epoch.replacement for epoch in made[160:]} == {True}
-    assert {(epoch.drop_last, epoch.nesterov, epoch.batch_size, epoch.weight_decay) for epoch in made} == {
+    theirs = under_source("ce_drs")
+    assert [epoch.sampler for epoch in theirs] == [1.0] * 160 + [0.0] * 40
+    assert {epoch.replacement for epoch in theirs[160:]} == {True}
+    assert {(epoch.drop_last, epoch.nesterov, epoch.batch_size, epoch.weight_decay) for epoch in theirs} == {
         (True, True, 128, 2e-4)
     }
-    assert [made[index].lr for index in (159, 160, 180)] == pytest.approx([0.1, 1e-3, 1e-5])
-    assert warming(made)
+    assert [theirs[index].lr for index in (159, 160, 180)] == pytest.approx([0.1, 1e-3, 1e-5])
+    assert warming(theirs)
 
 
-@pytest.mark.parametrize("method", [methods.crt, methods.lws])
+@pytest.mark.parametrize("method", ["crt", "lws"])
 def test_bag_of_tricks_trains_its_own_baseline_before_the_second_stage(method):
-    made = under_source(method(CIFAR))
-    first, second = made[:200], made[200:]
+    theirs = under_source(method)
+    first, second = theirs[:200], theirs[200:]
     assert [first[index].lr for index in (159, 160, 180)] == pytest.approx([0.1, 1e-3, 1e-5])
     assert {epoch.sampler for epoch in first} == {1.0}
     assert len(second) == 30
     assert {(epoch.sampler, epoch.replacement, epoch.weight_decay) for epoch in second} == {(0.0, True, 5e-4)}
     assert [second[index].lr for index in (9, 10, 20)] == pytest.approx([0.1, 0.01, 0.001])
-    assert {(epoch.drop_last, epoch.nesterov, epoch.batch_size) for epoch in made} == {(True, True, 128)}
+    assert {(epoch.drop_last, epoch.nesterov, epoch.batch_size) for epoch in theirs} == {(True, True, 128)}
     assert warming(first)
     assert warming(second)
 
 
 def test_kang_et_al_s_second_stages_fall_from_0_2_along_a_cosine():
-    second = under_source(methods.crt(IMAGENET))[90:]
+    second = under_source("crt", IMAGENET)[90:]
     assert [(epoch.batch_size, epoch.weight_decay, epoch.sampler) for epoch in second] == [(512, 5e-4, 0.0)] * 10
     assert (second[0].lr, second[5].lr) == pytest.approx((0.2, 0.1))
-    assert len(under_source(methods.crt(INATURALIST))) == 90 + 30
+    assert len(under_source("crt", INATURALIST)) == 90 + 30

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import ray
 from helpers import EPOCH, SHORT
+from safetensors.torch import save
 
 from study.errors import Refusal
 from study.execution.job import Job
@@ -20,6 +21,7 @@ from trainables import team as teams
 from trainables.loop import Diverged
 from trainables.origins import origin
 from trainables.ranks import RankLost, Ranks
+from trainables.recipe import Recipe
 from trainables.team import AUTO_STEPS, Member, Team
 
 # Half a CPU each: the other one is for whatever else is running.
@@ -41,37 +43,38 @@ def team(one_ray: None) -> Iterator[Team]:
 def test_a_team_trains_one_stage_after_the_other(team: Team) -> None:
     measures = []
     for _ in range(2):
-        team.begin(ORIGIN, None)
-        measures.append([team.train(EPOCH, index) for index in range(2)])
+        team.begin(ORIGIN, None, "", 0)
+        measures.append([team.train(EPOCH) for _ in range(2)])
+        assert (team.learner.key, team.learner.epochs) == (Recipe(ORIGIN, (EPOCH,) * 2).keys()[2], 2)
     assert measures[0] == measures[1]
     assert measures[0][0]["train/loss"] != measures[0][1]["train/loss"]
 
 
 def test_a_rank_that_is_lost_ends_the_epoch_and_a_new_team_goes_on(team: Team) -> None:
-    team.begin(ORIGIN, None)
-    expected = team.train(EPOCH, 0)
+    team.begin(ORIGIN, None, "", 0)
+    expected = team.train(EPOCH)
     ray.kill(team._others[0])
     with pytest.raises(RankLost, match="lost"):
-        team.train(EPOCH, 1)
+        team.train(EPOCH)
     assert not ranks.distributed.is_initialized()
     again = Team(JOB, "cpu", 2)
-    again.begin(ORIGIN, None)
-    assert again.train(EPOCH, 0) == expected
+    again.begin(ORIGIN, None, "", 0)
+    assert again.train(EPOCH) == expected
     again.close()
 
 
 def test_what_another_rank_raises_is_the_reason(team: Team) -> None:
-    team.begin(ORIGIN, None)
+    team.begin(ORIGIN, None, "", 0)
     elsewhere = replace(ORIGIN, dataset="cifar10")  # whose files are not there
-    ray.get(team._others[0].begin.remote(elsewhere, None))
+    ray.get(team._others[0].begin.remote(elsewhere, None, "", 0))
     with pytest.raises(Refusal, match="cifar10"):
-        team.train(EPOCH, 0)
+        team.train(EPOCH)
 
 
 def test_a_loss_that_is_no_number_is_the_training_s_in_every_rank(team: Team) -> None:
-    team.begin(ORIGIN, None)
+    team.begin(ORIGIN, None, "", 0)
     with pytest.raises(Diverged):
-        team.train(replace(EPOCH, lr=1e30), 0)
+        team.train(replace(EPOCH, lr=1e30))
 
 
 @pytest.mark.parametrize(
@@ -82,20 +85,35 @@ def test_a_learner_is_told_how_its_gpu_is_given_its_steps(
 ) -> None:
     told = []
     monkeypatch.setattr(teams, "Learner", lambda *_, recorded: told.append(recorded))
-    Member(job(gpu_steps=asked), Ranks()).begin(ORIGIN, None)
+    Member(job(gpu_steps=asked), Ranks()).begin(ORIGIN, None, "", 0)
     assert told == [recorded]
 
 
 def test_a_learner_serves_one_stage_after_the_other_as_long_as_they_fit() -> None:
     member, alone = Member(JOB, Ranks()), replace(ORIGIN, ranks=1)
-    member.begin(alone, None)
+    member.begin(alone, None, "", 0)
     first = member.learner
-    member.train(EPOCH, 0)
-    member.begin(replace(alone, seed=7), None)
+    member.train(EPOCH)
+    member.begin(replace(alone, seed=7), None, "", 0)
     assert member.learner is first
-    member.begin(replace(alone, precision="bf16"), None)
+    member.begin(replace(alone, precision="bf16"), None, "", 0)
     assert member.learner is not first
     assert not first.steps  # which held it
+
+
+def test_a_state_is_begun_with_its_name_and_number_and_state_0_with_its_own() -> None:
+    one, other, alone = Member(JOB, Ranks()), Member(JOB, Ranks()), replace(ORIGIN, ranks=1)
+    keys = Recipe(alone, (EPOCH,) * 2).keys()
+    one.begin(alone, None, "", 0)
+    assert (one.learner.key, one.learner.epochs) == (keys[0], 0)
+    one.train(EPOCH)
+    assert (one.learner.key, one.learner.epochs) == (keys[1], 1)
+    other.begin(replace(alone, seed=7), None, "", 0)
+    other.train(EPOCH)
+    other.begin(alone, save(one.learner.state()), one.learner.key, one.learner.epochs)
+    assert (other.learner.key, other.learner.epochs) == (keys[1], 1)
+    assert other.train(EPOCH) == one.train(EPOCH)
+    assert (other.learner.key, other.learner.epochs) == (keys[2], 2)
 
 
 NODES = [
@@ -131,13 +149,14 @@ def test_images_are_decoded_by_a_gpu_s_share_of_its_machine_s_cpus(
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "this"))
     monkeypatch.setattr(ray, "nodes", nodes)
     decoders: list[int] = []
-    monkeypatch.setattr(teams, "load", lambda _origin, _epoch, _root, workers, _ranks: decoders.append(workers))
-    monkeypatch.setattr(teams, "Learner", lambda *_, **__: SimpleNamespace(origin=ORIGIN))
+    learner = SimpleNamespace(origin=ORIGIN, ranks=Ranks(), key="", epochs=0)
+    monkeypatch.setattr(teams, "Learner", lambda *_, **__: learner)
+    monkeypatch.setattr(teams.loop, "load", lambda _origin, _epoch, _root, workers, _ranks: decoders.append(workers))
     for measure in ("train_epoch", "evaluate"):
         monkeypatch.setattr(teams.loop, measure, lambda *_: {})
     member = Member(replace(job(cpus=cpus, gpus=gpus), ranks=ranks), Ranks(0, ranks))
-    member.begin(ORIGIN, None)
-    for index in range(3):
-        member.train(EPOCH, index)
+    member.begin(ORIGIN, None, "", 0)
+    for _ in range(3):
+        member.train(EPOCH)
     assert decoders == [expected] * 3
     assert asked == ["nodes"] * bool(gpus)  # once

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from study.machine import Machine
 from study.plan import tree
 from study.plan.stored import Resources
 from study.plan.tree import Failure, Stage
+from study.space import Json
 from study.store.states import Store
 from trainables import trainable, work
 from trainables.config import Config
@@ -95,8 +97,7 @@ def test_a_stopped_stage_saves_what_it_has_trained(job: Job, stage: Stage, monke
 
 def test_what_training_raises_is_reported_in_one_line_with_its_traceback(job: Job, stage: Stage) -> None:
     wild = {**stage.epochs[0], "lr": 1e30}
-    broken = tree.Stage(stage.parent, 0, stage.keys, (wild, *stage.epochs[1:]), stage.origin, 5)
-    result = finish(actor(job, broken))
+    result = finish(actor(job, replace(stage, epochs=(wild, *stage.epochs[1:]))))
     failure = Failure(**result["failure"])
     assert failure.reason.startswith("Diverged: the ")
     assert "Traceback" in failure.traceback
@@ -104,13 +105,56 @@ def test_what_training_raises_is_reported_in_one_line_with_its_traceback(job: Jo
     assert Store(job.store).keys() == set()
 
 
-@pytest.mark.parametrize("field", ["source", "torch", "numpy"])
+@pytest.mark.parametrize("field", ["core", "data", "torch", "torchvision", "numpy"])
 def test_a_worker_refuses_a_plan_made_with_other_code(job: Job, stage: Stage, field: str) -> None:
-    origin = {**stage.origin, field: "another"}
-    other = tree.Stage(stage.parent, 0, stage.keys, stage.epochs, origin, 5)
-    result = finish(actor(job, other))
+    result = finish(actor(job, replace(stage, origin={**stage.origin, field: "another"})))
+    assert f"{field} of the worker" in result["failure"]["reason"]
     assert "the plan was made with another" in result["failure"]["reason"]
     assert not result["failure"]["for_good"]
+
+
+@pytest.mark.parametrize("part", ["backbone", "head", "loss"])
+def test_a_worker_refuses_a_part_whose_code_is_another(job: Job, stage: Stage, part: str) -> None:
+    def changed(plain: Json) -> Json:
+        return {**plain, part: {**plain[part], "code": "another"}} if part in plain else plain
+
+    other = replace(stage, origin=changed(stage.origin), epochs=tuple(map(changed, stage.epochs)))
+    result = finish(actor(job, other))
+    assert (
+        f"code of {part} {(stage.origin | stage.epochs[0])[part]['part']} of the worker" in result["failure"]["reason"]
+    )
+    assert "the plan was made with another" in result["failure"]["reason"]
+    assert not result["failure"]["for_good"]
+    assert Store(job.store).keys() == set()
+
+
+def test_a_part_that_the_worker_does_not_have_is_not_for_good(job: Job, stage: Stage) -> None:
+    elsewhere = {**stage.epochs[0], "loss": {"part": "/nowhere/mine.py:Mine", "code": "some"}}
+    failure = Failure(**finish(actor(job, replace(stage, epochs=(elsewhere, *stage.epochs[1:]))))["failure"])
+    assert "/nowhere/mine.py:Mine" in failure.reason
+    assert not failure.for_good
+
+
+@pytest.mark.parametrize("wrong", ["origin", "instruction", "parent"])
+def test_a_state_is_stored_under_no_other_name_than_its_own(job: Job, stage: Stage, wrong: str) -> None:
+    head, rest = (replace(stage, keys=stage.keys[at], epochs=stage.epochs[at]) for at in (slice(2), slice(2, 5)))
+    rest = replace(rest, parent=head.key, start=2)
+    finish(actor(job, head))
+    stored = Store(job.store).keys()
+    if wrong == "origin":
+        rest = replace(stage, origin={**stage.origin, "seed": 7})
+    elif wrong == "instruction":
+        rest = replace(rest, epochs=({**rest.epochs[0], "lr": 0.05}, *rest.epochs[1:]))
+    else:  # by another way to a state of as many epochs
+        other = work.resolve({**CONFIG, "lr": 0.05}, 0, Machine("cpu", 1))
+        (before,) = tree.stages([replace(other, epochs=other.epochs[:2], keys=other.keys[:3])], set())
+        finish(actor(job, before))
+        stored |= {before.key}
+        rest = replace(rest, parent=before.key)
+    failure = Failure(**finish(actor(job, rest))["failure"])
+    assert failure.reason.endswith("what was trained is not what the plan says")
+    assert failure.for_good
+    assert Store(job.store).keys() == stored
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), MemoryError(), ImportError("no torch"), ValueError("odd")])
@@ -143,9 +187,9 @@ def failing(job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Callable
     def make(error: Exception) -> StageTrainable:
         train = Team.train
 
-        def fail_once(team: Team, epoch: Epoch, index: int) -> dict[str, Any]:
-            if index != 1:
-                return train(team, epoch, index)
+        def fail_once(team: Team, epoch: Epoch) -> dict[str, Any]:
+            if team.learner.epochs != 1:
+                return train(team, epoch)
             monkeypatch.setattr(Team, "train", train)
             raise error
 

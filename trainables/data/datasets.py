@@ -14,6 +14,7 @@ from trainables.references import Kind
 DATASET = Kind("dataset", "data", Dataset)
 
 FOLDER = "folder"
+_DECLARED = ("classes", "largest", "channels", "side", "mean", "std", "fingerprint")
 _FOLDER = f"{FOLDER}:"
 
 
@@ -38,7 +39,14 @@ def facts(name: str) -> Dataset:
 
 @cache
 def _found(name: str) -> Dataset:
-    found: Dataset = references.find(DATASET, name)()
+    kind = references.find(DATASET, name)
+    missing = [fact for fact in _DECLARED if not hasattr(kind, fact)]
+    if missing:
+        raise Refusal("dataset", name, f"must declare {', '.join(missing)}")
+    try:
+        found: Dataset = kind()
+    except TypeError as error:
+        raise Refusal("dataset", name, f"must be a class that is made without arguments ({error})") from error
     return found
 
 

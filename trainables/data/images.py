@@ -127,7 +127,7 @@ class _Feed:
 
 
 class ImageFiles:
-    """A data set of image files; see `data.Data`.
+    """A data set of image files; see `resident.Data`.
 
     Args:
         known: what is declared of it.

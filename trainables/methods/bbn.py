@@ -11,7 +11,7 @@ from trainables.config import Config
 from trainables.losses.cross_entropy import CrossEntropy
 from trainables.method import Settings, sourced
 from trainables.networks.two_branches import TwoBranches
-from trainables.parameters import is_whole, number, parameter
+from trainables.parameters import as_number, is_whole, parameter
 from trainables.parts import Mixture
 from trainables.sources import BBN_CIFAR, BBN_CODE
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainables.parts import Batch, Targets
+
+
+def _alpha(value: Any) -> float | None:
+    found = None if value is None else as_number(value)
+    if found is not None and not 0 <= found <= 1:
+        raise ValueError("none, or a number from 0 to 1")
+    return found
 
 
 def _divisor(value: Any) -> int | None:
@@ -33,17 +40,18 @@ def _divisor(value: Any) -> int | None:
 class Bilateral(Mixture):
     """BBN's two branches: one sees the sampler's draws, the other as many of the reversed sampler.
 
-    The first counts α = 1 - (e / T)² of the features and of the loss, the second 1 - α. The second sampler draws with
-    replacement.
+    The first counts α of the features and of the loss, the second 1 - α. The second sampler draws with replacement.
     """
 
-    alpha: float = number(1.0, "α of an epoch, which its index says", least=0.0, most=1.0)
+    alpha: float | None = parameter(None, "α of every epoch; none for 1 - (e / T)², e its index", _alpha)
     alpha_epochs: int | None = parameter(None, "what e is divided by; none for all epochs, T", _divisor)
     second: ClassVar[tuple[float, bool]] = (-1.0, True)
     head: ClassVar[TwoBranches] = TwoBranches()
 
     def at(self, index: int, epochs: int) -> Bilateral:
         """See `Mixture.at`."""
+        if self.alpha is not None:
+            return self
         if self.alpha_epochs is not None and self.alpha_epochs < epochs:
             raise Refusal("mixture.alpha_epochs", self.alpha_epochs, f"must be none, or ≥ epochs = {epochs}")
         return Bilateral(alpha=1 - (index / (self.alpha_epochs or epochs)) ** 2)
@@ -57,6 +65,7 @@ class Bilateral(Mixture):
         """See `Mixture.shares`."""
         import numpy as np
 
+        assert self.alpha is not None
         return np.full(steps, self.alpha)
 
     def mix(self, batches: Sequence[Batch], share: Tensor, rest: Tensor) -> tuple[tuple[Any, ...], Targets]:

@@ -6,8 +6,11 @@ from helpers import asked, printed_of
 from search_spaces.shared.protocol import base, bases, column, shortened, trial, under_recipe, varied
 from study.errors import Refusal
 from study.space import Request
-from trainables import methods
 from trainables.config import SEEDS, Config
+from trainables.method import find
+from trainables.networks.resnet8 import ResNet8
+from trainables.networks.resnet32 import ResNet32
+from trainables.networks.resnet50 import ResNet50
 from trainables.schedule import epochs
 
 CIFAR_50 = (("cifar100", 100.0), ("cifar10", 50.0))
@@ -17,7 +20,7 @@ LARGE = (("inaturalist2018", 500.0),)
 def test_base_is_the_protocol_of_each_data_set():
     assert base("cifar100", 10) == Config(dataset="cifar100", imbalance=10.0)
     digits = base("digits")
-    assert (digits.backbone, digits.epochs, digits.milestones, digits.warmup) == ("resnet8", 100, (50,), 5)
+    assert (digits.backbone, digits.epochs, digits.milestones, digits.warmup) == (ResNet8(), 100, (50,), 5)
     assert (digits.batch_size, digits.lr, digits.imbalance) == (64, 0.1, 50.0)
 
 
@@ -35,7 +38,7 @@ def test_data_that_are_long_tailed_by_nature_have_a_protocol_of_90_epochs(
     config = base(dataset)
     assert (config.imbalance, config.backbone, config.epochs, config.milestones) == (
         imbalance,
-        "resnet50",
+        ResNet50(),
         90,
         (60, 80),
     )
@@ -49,7 +52,7 @@ def test_the_short_protocol_is_the_paper_s_in_30_epochs_with_the_milestone_at_20
     short, whole = shortened(base("cifar10")), base("cifar10")
     changed = {name: value for name, value in short.to_json().items() if value != whole.to_json()[name]}
     assert changed == {"protocol": "short", "epochs": 30, "milestones": [20]}
-    made = epochs(methods.switching(short))
+    made = epochs(find("switching")(short))
     assert [epoch.sampler for epoch in made] == [1.0] * 21 + [-1.0] * 9
     assert [made[index].lr for index in (0, 4, 19, 20, 29)] == pytest.approx([0.02, 0.1, 0.1, 0.01, 0.01])
 
@@ -67,7 +70,7 @@ def test_the_short_protocol_is_the_paper_s_in_30_epochs_with_the_milestone_at_20
 def test_the_short_protocol_is_of_cifar_at_if_50_if_the_table_has_that(paper, request_, places):
     made = bases(asked(short=True, **request_), paper)
     assert [(config.dataset, config.imbalance) for config in made] == places
-    assert {(config.protocol, config.backbone, config.epochs) for config in made} == {("short", "resnet32", 30)}
+    assert {(config.protocol, config.backbone, config.epochs) for config in made} == {("short", ResNet32(), 30)}
 
 
 @pytest.mark.parametrize(
@@ -146,27 +149,28 @@ SOURCE = asked(recipe="source")
 def test_a_row_says_what_of_it_is_its_source_s():
     large, imagenet = base("inaturalist2018"), base("imagenet-lt")
     named = [
-        (methods.bbn, large, "BBN (source)"),
-        (methods.bbn, imagenet, "BBN (source: iNaturalist's)"),
-        (methods.crt, large, "Decouple-cRT (second stage: source)"),
-        (methods.crt, base("cifar10"), "Decouple-cRT (source)"),
-        (methods.crt, base("digits"), "Decouple-cRT (source: CIFAR's, 200 epochs)"),
-        (methods.ce_drw, large, "CE-DRW (common: no source recipe)"),
-        (methods.balanced_softmax, base("cifar10"), "Balanced softmax (common: no source recipe)"),
-        (methods.switching, large, "Ours (S = 1)"),
+        ("bbn", large, "BBN (source)"),
+        ("bbn", imagenet, "BBN (source: iNaturalist's)"),
+        ("crt", large, "Decouple-cRT (second stage: source)"),
+        ("crt", base("cifar10"), "Decouple-cRT (source)"),
+        ("crt", base("digits"), "Decouple-cRT (source: CIFAR's, 200 epochs)"),
+        ("ce_drw", large, "CE-DRW (common: no source recipe)"),
+        ("balanced_softmax", base("cifar10"), "Balanced softmax (common: no source recipe)"),
+        ("switching", large, "Ours (S = 1)"),
     ]
-    for method, made, row in named:
-        config, name = under_recipe(SOURCE, method(made))
+    for reference, made, row in named:
+        method = find(reference)
+        config, name = under_recipe(SOURCE, method, made)
         assert name == row
         assert config.protocol == ("source" if "source" in row and "no source" not in row else "common")
-        assert under_recipe(Request(), method(made)) == (method(made), method(made).method)
+        assert under_recipe(Request(), method, made) == (method(made), method(made).method)
 
 
 def test_a_source_s_protocol_is_no_short_one():
     with pytest.raises(Refusal, match="-o recipe = 'source': must be common with --short"):
-        under_recipe(asked(recipe="source", short=True), methods.bbn(shortened(base("cifar10"))))
+        under_recipe(asked(recipe="source", short=True), find("bbn"), shortened(base("cifar10")))
 
 
 def test_an_unknown_recipe_is_refused():
     with pytest.raises(Refusal, match="common"):
-        under_recipe(asked(recipe="mine"), methods.bbn(Config()))
+        under_recipe(asked(recipe="mine"), find("bbn"), Config())

@@ -1,6 +1,7 @@
-"""That Ray has died is noticed; that it is slow is no death."""
+"""That Ray has died is noticed; that it is slow is no death. It brings workers what the user has named."""
 
 import subprocess
+import sys
 import threading
 import time
 from itertools import count
@@ -57,3 +58,35 @@ def test_a_ray_whose_process_has_ended_is_lost_at_once_though_nothing_asks_it(mo
     assert not ended.is_set()
     ended.set()
     part.wait()
+
+
+BROUGHT = """
+import sys
+from pathlib import Path
+
+import ray
+
+from study import modules
+from study.execution import cluster
+from study.plan.stored import Resources
+
+
+@ray.remote
+def worker(path):
+    return modules.find(path, "loss", path).own, Path(path).exists()
+
+
+path = sys.argv[1]
+modules.find(path, "loss", path)
+with cluster.connected(Resources()):
+    Path(path).unlink()  # as on a machine that has no such file
+    print(*ray.get(worker.remote(path)))
+"""
+
+
+def test_workers_find_a_file_of_the_user_s_where_ray_has_brought_it(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("own = 'here'\n")
+    command = [sys.executable, "-c", BROUGHT, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "here False\n"), done.stderr

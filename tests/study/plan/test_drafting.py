@@ -25,6 +25,19 @@ def test_every_replicate_of_every_trial_has_a_recipe_and_its_end_in_the_plan(sma
     assert {trial.epochs for trial in drawn.plan.trials} == {3}
 
 
+def test_a_plan_has_the_sources_of_all_that_it_trains(small_space):
+    """Those of a search before it has points: of what all its points share."""
+    small, table = draft(small_space(cells=CELLS)).plan.sources, draft("table1", replicates=1).plan.sources
+    assert {"steps.py: Steps", "losses/cross_entropy.py: CrossEntropy", "networks/resnet8.py: ResNet8"} <= small.keys()
+    assert {"losses/ldam.py: LDAM", "methods/bbn.py: Bilateral"} <= table.keys() - small.keys()
+    assert table.items() >= small.items()
+    assert draft("table1", "table9", replicates=1).plan.sources == table
+    drawn = searched()
+    assert drawn.plan.sources == small
+    drawn.add_point(drawn.plan.spaces[0], VALUES[0])
+    assert drawn.plan.sources == small
+
+
 def test_spaces_planned_together_are_one_tree(small_space):
     one, other = small_space("one", CELLS), small_space("other", MORE)
     needed = [draft(*references).plan.epochs_needed for references in ([one], [other], [one, other])]
@@ -129,7 +142,7 @@ def test_a_label_belongs_to_one_trial(small_space):
 
 def test_what_is_trained_by_other_code_is_a_run_of_its_own(small_space):
     path = Path(small_space(cells=CELLS))
-    text = path.read_text().replace("name='small'", "name='small', work=replace(table.work, sources=dict)")
+    text = path.read_text().replace("name='small'", "name='small', work=replace(table.work, trainable=dict)")
     path.write_text(text)
     with pytest.raises(Refusal, match="a run of its own would do"):
         draft("table9", str(path))

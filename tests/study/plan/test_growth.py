@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from study.errors import Refusal
+from study.execution import driver
 from study.machine import Machine
 from study.plan import growth, tree
 from study.space import Integer
@@ -47,17 +48,105 @@ def test_a_shipped_file_called_by_its_path_is_drawn_again_from_anywhere(monkeypa
 @pytest.mark.parametrize(
     ("sources", "named"),
     [
-        (lambda now: {**now, "loop.py": "0", "data.py": "0"}, "data.py, loop.py"),
-        (lambda now: {**now, "removed.py": "0"}, "removed.py"),
-        (lambda now: {name: digest for name, digest in now.items() if name != "samplers.py"}, "samplers.py"),
+        (lambda now: {**now, "steps.py: Steps": "0", "draws.py: draws": "0"}, "draws.py: draws, steps.py: Steps"),
+        (lambda now: {**now, "removed.py: gone": "0"}, "removed.py: gone"),
+        (lambda now: {**now, **{f"{n}.py: own": "0" for n in "abcde"}}, "a.py: own, b.py: own, c.py: own and 2 more"),
     ],
 )
 def test_changed_sources_are_refused_by_name(small_space, sources, named):
     plan = stored(draft(small_space(cells=CELLS)))
+    assert plan.sources.keys() >= {"steps.py: Steps", "draws.py: draws"}
     with pytest.raises(Refusal) as refused:
         growth.redraft(replace(plan, sources=sources(plan.sources)))
     assert (refused.value.field, refused.value.value) == ("sources", named)
     assert plan.run in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        lambda now: {name.replace("steps.py", "descent.py"): digest for name, digest in now.items()},
+        lambda now: {name: digest for name, digest in now.items() if not name.startswith("steps.py")},
+    ],
+    ids=["moved to another file", "not in the plan"],
+)
+def test_sources_that_a_plan_has_elsewhere_or_not_at_all_are_no_difference(small_space, sources):
+    plan = stored(draft(small_space(cells=CELLS)))
+    before = replace(plan, sources=sources(plan.sources))
+    assert before.sources != plan.sources
+    assert growth.redraft(before).plan.trials == plan.trials
+
+
+OWN_LOSS = """
+from dataclasses import dataclass
+from trainables.parts import Loss
+
+@dataclass(frozen=True)
+class Own(Loss):
+    def build(self, counts):
+        return own
+
+def own(logits, labels, weights):
+    return logits.logsumexp(1).mean()
+"""
+OWN_OTHERS = """
+from dataclasses import replace
+from trainables.parameters import whole
+from trainables.parts import Backbone
+
+@dataclass(frozen=True)
+class Small(Backbone):
+    width: int = whole(8, "channels", least=1)
+
+    def layers(self, channels):
+        return [], channels
+
+def own_method(base):
+    return replace(base, first="CB")
+
+def other_method(base):
+    return replace(base, first="CR")
+"""
+
+
+@pytest.mark.parametrize(
+    ("space", "options"),
+    [
+        ("table9", ["--loss", "./parts.py:Own"]),
+        ("table9", ["--backbone", "parts.py:Small(width=4)"]),
+        ("table1", ["--method", "parts.py:own_method", "--method", "./parts.py:other_method"]),
+    ],
+)
+def test_what_an_option_refers_to_is_found_again_from_anywhere(study, tmp_path, monkeypatch, space, options):
+    (tmp_path / "parts.py").write_text(OWN_LOSS + OWN_OTHERS)
+    plans = []
+
+    def only_plan(drawn, before, store, *_):
+        plans.append(drawn.plan)
+        driver._store_plan(drawn, before, store)
+        return 0
+
+    monkeypatch.setattr("study.home.Home.check_services", lambda *_, **__: None)
+    monkeypatch.setattr(driver, "start", only_plan)
+    study("run", space, *options, "--seeds", "1", "--name", "mine")
+    monkeypatch.chdir("/")
+    study("resume", "mine")
+    first, again = plans
+    assert [trial.ends for trial in again.trials] == [trial.ends for trial in first.trials]
+    assert again.request == first.request
+
+
+def test_what_changed_in_a_file_of_the_user_s_is_named(small_space, tmp_path):
+    """A remark changes nothing; a function that a loss reaches does, and is named."""
+    file, space = tmp_path / "losses.py", small_space(cells=CELLS)
+    file.write_text(OWN_LOSS)
+    plan = stored(draft(space, request=asked(loss=f"{file}:Own")))
+    file.write_text("# a remark\n" + OWN_LOSS)
+    assert growth.redraft(plan).plan.sources == plan.sources
+    file.write_text(OWN_LOSS.replace(".mean()", ".sum()"))
+    with pytest.raises(Refusal) as refused:
+        growth.redraft(plan)
+    assert (refused.value.field, refused.value.value) == ("sources", "losses.py: own")
 
 
 def test_a_space_file_that_now_gives_other_trials_is_refused_and_named(small_space):
@@ -195,17 +284,19 @@ def test_a_long_difference_is_shown_by_three_and_a_number(small_space):
 
 def test_changed_sources_name_the_files_and_the_way_to_train_anew(small_space):
     drawn = draft(small_space(cells=CELLS))
-    before = replace(stored(drawn), run="mine", sources={**drawn.plan.sources, "loop.py": "0", "data.py": "0"})
-    with pytest.raises(Refusal, match=r"sources = 'data.py, loop.py': .* run mine .*--retrain"):
+    sources = {**drawn.plan.sources, "steps.py: Steps": "0", "draws.py: draws": "0"}
+    before = replace(stored(drawn), run="mine", sources=sources)
+    with pytest.raises(Refusal, match=r"sources = 'draws.py: draws, steps.py: Steps': .* run mine .*--retrain"):
         growth.grown(before, drawn)
 
 
 def test_a_run_begun_anew_counts_its_generation_and_keeps_its_name_and_places(small_space):
     drawn = draft(small_space(cells=CELLS))
-    before = replace(
-        stored(drawn), run="mine", created="2020", generation=1, sources={}, tracking_uri="http://m", storage="s"
-    )
-    with pytest.raises(Refusal, match=r"sources = '.*': they changed, and the names of states did not"):
+    before = replace(stored(drawn), run="mine", created="2020", generation=1, tracking_uri="http://m", storage="s")
+    with pytest.raises(Refusal, match="--retrain = 'mine': must be left out: nothing has changed"):
+        growth.begun_anew(before, drawn)
+    before = replace(before, sources={**drawn.plan.sources, "steps.py: Steps": "0", "removed.py: gone": "0"})
+    with pytest.raises(Refusal, match=r"sources = 'steps.py: Steps': they changed, and the names of states did not"):
         growth.begun_anew(before, drawn)
     other = tuple(replace(trial, ends=tuple(f"{end}0" for end in trial.ends)) for trial in before.trials)
     before = replace(before, trials=other)

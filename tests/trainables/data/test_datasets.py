@@ -3,7 +3,8 @@
 import pytest
 
 from study.errors import Refusal
-from trainables.data.datasets import DATASETS, facts
+from trainables.config import Config
+from trainables.data.datasets import facts, label, names
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from trainables.data.datasets import DATASETS, facts
     ],
 )
 def test_totals(dataset, imbalance, total, largest, smallest):
-    counts = DATASETS[dataset].counts(imbalance)
+    counts = facts(dataset).counts(imbalance)
     assert (sum(counts), counts[0], counts[-1]) == (total, largest, smallest)
 
 
@@ -33,7 +34,7 @@ def test_totals(dataset, imbalance, total, largest, smallest):
     ],
 )
 def test_counts(dataset, imbalance, counts):
-    assert DATASETS[dataset].counts(imbalance) == counts
+    assert facts(dataset).counts(imbalance) == counts
 
 
 @pytest.mark.parametrize(
@@ -46,11 +47,108 @@ def test_counts(dataset, imbalance, counts):
     ],
 )
 def test_shots(dataset, imbalance, sizes):
-    shots = DATASETS[dataset].shots(imbalance)
+    shots = facts(dataset).shots(imbalance)
     assert tuple(map(len, shots.values())) == sizes
-    assert [rank for split in shots.values() for rank in split] == list(range(DATASETS[dataset].classes))
+    assert [rank for split in shots.values() for rank in split] == list(range(facts(dataset).classes))
 
 
 def test_a_name_that_no_data_set_has_is_refused_with_those_that_there_are():
-    with pytest.raises(Refusal, match=r"^dataset = 'cifar': one of digits, cifar10, .* or folder:PATH would do$"):
+    with pytest.raises(Refusal, match=r"^dataset = 'cifar': must be cifar10, .*, digits, .*, folder:PATH, package"):
         facts("cifar")
+
+
+def test_our_data_sets_have_names_and_are_called_by_them():
+    assert names() == ("cifar10", "cifar100", "digits", "imagenet-lt", "inaturalist2018", "places-lt")
+    assert [label(name) for name in names()] == list(names())
+    assert all(facts(name) is facts(name) for name in names())
+
+
+# Data sets of the user's own
+
+OWN = """
+from trainables.data.facts import Files, Small
+
+
+class Mine(Small):
+    classes = 3
+    largest = 16
+    channels = 1
+    side = 8
+    mean = (0.5,)
+    std = (0.25,)
+    fingerprint = "mine"
+
+    def read(self, root, split_seed):
+        raise NotImplementedError
+
+
+class Unfinished(Small):
+    pass
+
+
+class Bare(Small):
+    def read(self, root, split_seed):
+        raise NotImplementedError
+
+
+class Asking(Mine):
+    def __init__(self, path):
+        self.path = path
+
+
+def function():
+    pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder that is worked in, with a file of data sets, and the file."""
+    monkeypatch.setattr("study.modules._named", set())  # so that no later test brings it to workers
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_a_class_of_a_file_is_a_data_set_called_by_its_name(own):
+    known = facts("./own.py:Mine")
+    assert known is facts(f"{own}:Mine")
+    assert known.counts(4.0) == (16, 8, 4)
+    assert label(f"{own}:Mine") == "Mine"
+
+
+def test_a_configuration_names_it_by_its_whole_path(own):
+    config = Config(dataset="./own.py:Mine", imbalance=16)
+    assert config.dataset == f"{own}:Mine"
+    assert Config.from_json(config.to_json()) == config
+
+
+def test_a_class_of_a_module_is_a_data_set():
+    known = facts("trainables.data.cifar10:CIFAR10")
+    assert known.counts(50) == facts("cifar10").counts(50)
+    assert label("trainables.data.cifar10:CIFAR10") == "CIFAR10"
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("", "must be cifar10"),
+        ("folder", "must be cifar10"),
+        ("Digits", "must be cifar10"),
+        ("./own.py", "must say which dataset of the file: .*own.py:Mine"),
+        ("./own.py:Missing", "must be a class that derives from trainables.data.facts.Dataset"),
+        ("./own.py:function", "must be a class that derives from"),
+        ("./own.py:Unfinished", "defines its methods"),
+        ("./own.py:Asking", "path"),  # made without arguments
+        ("./own.py:Bare", "classes"),
+        ("./none.py:Mine", "there is none at"),
+        ("no.such_module:Mine", "there is no module no"),
+        ("digits:Digits", "must be cifar10"),
+    ],
+)
+def test_a_reference_to_no_data_set_is_refused(own, name, remedy):
+    with pytest.raises(Refusal, match=remedy) as refused:
+        facts(name)
+    assert refused.value.field == "dataset"
+    assert "\n" not in str(refused.value)

@@ -13,11 +13,11 @@ from study.errors import Refusal
 from study.machine import Machine
 from trainables.config import Config
 from trainables.data import images as images_module
-from trainables.data.dataset import Lists
-from trainables.data.datasets import DATASETS, facts
-from trainables.data.folders import look
+from trainables.data.datasets import facts
+from trainables.data.folder import look
 from trainables.data.images import ImageFiles
 from trainables.data.loading import load
+from trainables.data.places_lt import PlacesLT
 from trainables.loop import Learner, evaluate, train_epoch
 from trainables.origins import origin
 from trainables.ranks import Ranks
@@ -26,8 +26,19 @@ from trainables.recipe import Epoch
 SIDE = 56
 EPOCH = Epoch(lr=0.1, crop=0, flip=True, batch_size=4)
 MANY = replace(EPOCH, batch_size=100)
-KNOWN = replace(DATASETS["places-lt"], side=SIDE, jitter=0.0)
 COUNTS, TEST = (5, 3, 2), 4
+
+
+class Known(PlacesLT):
+    side = SIDE
+    jitter = 0.0
+
+
+class Jittered(Known):
+    jitter = 0.4
+
+
+KNOWN = Known()
 
 
 def ramps(width, height, level=128):
@@ -133,7 +144,7 @@ def test_imagenet_s_size_is_256_for_224(tmp_path):
             (tmp_path / part / name).mkdir(parents=True)
             for k in range(count):
                 ramps(400, 300).save(tmp_path / part / name / f"{k}.png")
-    data = ImageFiles(DATASETS["imagenet-lt"], look(tmp_path), torch.device("cpu"), 0)
+    data = ImageFiles(facts("imagenet-lt"), look(tmp_path), torch.device("cpu"), 0)
     images, _ = joined(data.fit_batches())
     assert images.shape == (2, 3, 224, 224)
     resized = ramps(400, 300).resize((341, 256), Image.Resampling.BILINEAR).crop((58, 16, 282, 240))
@@ -194,15 +205,15 @@ def test_brightness_varies_where_the_data_set_says_so(tmp_path):
             for k in range(count):
                 Image.new("RGB", (64, 64), (100, 100, 100)).save(tmp_path / part / name / f"{k}.png")
     levels = {}
-    for jitter in (0.0, 0.4):
-        data = ImageFiles(replace(KNOWN, jitter=jitter), look(tmp_path), torch.device("cpu"), 0)
+    for known in (KNOWN, Jittered()):
+        data = ImageFiles(known, look(tmp_path), torch.device("cpu"), 0)
         images, _ = drawn(data, order=[0] * 200, epoch=MANY)
         flat = pixels(data, images).flatten(1)
         assert (flat.amax(1) - flat.amin(1) < 1e-3).all()  # a grey image stays grey and flat
-        levels[jitter] = flat[:, 0].round()
+        levels[known.jitter] = flat[:, 0].round()
     assert levels[0.0].unique().tolist() == [100]
     assert 60 <= levels[0.4].min() < 70 < 130 < levels[0.4].max() <= 140
-    assert [DATASETS[name].jitter for name in ("imagenet-lt", "places-lt", "inaturalist2018")] == [0.4, 0.4, 0.0]
+    assert [facts(name).jitter for name in ("imagenet-lt", "places-lt", "inaturalist2018")] == [0.4, 0.4, 0.0]
 
 
 # Determinism
@@ -353,11 +364,24 @@ def test_a_folder_that_changed_since_the_plan_is_refused(folder, tmp_path, monke
         load(planned, EPOCH, None, 0)
 
 
+TINY = f"""
+from trainables.data.facts import Lists
+from trainables.data.inaturalist2018 import INaturalist2018
+
+
+class Tiny(INaturalist2018):
+    classes = 3
+    largest = 12
+    natural = 6.0
+    lists = Lists("Tiny", 21, 12, 0)
+    side = {SIDE}
+"""
+
+
 def test_a_data_set_of_lists_is_loaded_from_them(folder, tmp_path, monkeypatch):
-    known = replace(
-        DATASETS["inaturalist2018"], classes=3, largest=12, natural=6.0, lists=Lists("Tiny", 21, 12, 0), side=SIDE
-    )
-    monkeypatch.setitem(DATASETS, "inaturalist2018", known)
+    monkeypatch.setattr("study.modules._named", set())  # so that no later test brings it to workers
+    (tmp_path / "tiny.py").write_text(TINY)
+    known = f"{tmp_path}/tiny.py:Tiny"
     (tmp_path / "Tiny").mkdir()
     for name in ("train", "test"):
         (tmp_path / "Tiny" / name).symlink_to(folder / name)
@@ -369,7 +393,7 @@ def test_a_data_set_of_lists_is_loaded_from_them(folder, tmp_path, monkeypatch):
     val = [f"test/{name}/{k}.jpg {label}" for k in range(TEST) for name, label in (("b", 2), ("c", 0), ("a", 1))]
     (tmp_path / "Tiny/Tiny_train.txt").write_text("\n".join(train))
     (tmp_path / "Tiny/Tiny_val.txt").write_text("\n".join(val))
-    data = load(origin_of("inaturalist2018"), EPOCH, tmp_path, 0)
+    data = load(origin_of(known), EPOCH, tmp_path, 0)
     assert data.counts.tolist() == [11, 7, 2]
     assert data.in_val.tolist() == [True] + [False] * 12
     images, labels, part = joined(data.test_batches())

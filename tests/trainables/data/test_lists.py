@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +7,17 @@ from hypothesis import strategies as st
 
 from study.errors import Refusal
 from trainables.data import lists
-from trainables.data.dataset import Lists
-from trainables.data.datasets import DATASETS, facts
-from trainables.data.loading import prepare
+from trainables.data.datasets import facts
+from trainables.data.facts import Listed, Lists
 
-TINY = replace(DATASETS["imagenet-lt"], classes=3, largest=5, natural=2.5, lists=Lists("Tiny", 9, 4, 6))
+
+def declared(**own):
+    """A data set of three lists, or with some facts of its own."""
+    known = {"classes": 3, "largest": 5, "natural": 2.5, "lists": Lists("Tiny", 9, 4, 6)}
+    return type("Declared", (Listed,), {**known, **own})()
+
+
+TINY = declared()
 TRAIN = ["a/1 0", "b/1 2", "c/1 1", "b/2 2", "c/2 1", "b/3 2", "b/4 2", "a/2 0", "b/5 2"]
 VAL = ["v/1 1", "v/2 0", "v/3 2", "v/4 2"]
 TEST = ["t/1 0", "t/2 1", "t/3 2", "t/4 2", "t/5 1", "t/6 0"]
@@ -90,9 +95,8 @@ COUNTS = (100, 41, 40, 20, 19, 10, 9, 2)
 @pytest.fixture
 def held_out(tmp_path):
     """A data set whose val list is what is reported, and what is read of it."""
-    known = replace(
-        TINY, classes=8, largest=100, natural=50.0, lists=Lists("Tiny", sum(COUNTS), 8, 0), selection="train"
-    )
+    counts = Lists("Tiny", sum(COUNTS), 8, 0)
+    known = declared(classes=8, largest=100, natural=50.0, lists=counts, selection="train")
     train = [f"{rank}/{k} {7 - rank}" for k in range(100) for rank, count in enumerate(COUNTS) if k < count]
     root = write(tmp_path, train=train, val=[f"v/{rank} {7 - rank}" for rank in range(8)], test=[])
     return known, root, lists.read(known, root)
@@ -190,7 +194,7 @@ def test_another_distribution_over_the_classes_is_refused(tmp_path):
     assert "line 7 = 'image 4 of class 2': 5 is what the class with the most has" in line
     line = refusal(TINY, write(tmp_path, train=["b/6 2", *TRAIN[1:]]))
     assert "line 9 = 'image 6 of class 2': 5 is" in line
-    line = refusal(replace(TINY, natural=5.0), write(tmp_path))
+    line = refusal(declared(natural=5.0), write(tmp_path))
     assert "line 8 = 'image 2 of class 0': 1 is what the class with the fewest has" in line
 
 
@@ -230,11 +234,10 @@ def test_a_missing_folder_of_images_is_refused_as_its_files_are(tmp_path):
 
 
 @pytest.mark.parametrize("download", [False, True])
-def test_a_data_set_of_lists_is_prepared_by_checking_them(download, tmp_path, monkeypatch):
-    monkeypatch.setitem(DATASETS, "imagenet-lt", TINY)
+def test_a_data_set_of_lists_is_prepared_by_checking_them(download, tmp_path):
     with pytest.raises(Refusal, match="no such file: the public list belongs there"):
-        prepare("imagenet-lt", tmp_path, download)
-    prepare("imagenet-lt", write(tmp_path), download)
+        TINY.prepare(tmp_path, download)
+    TINY.prepare(write(tmp_path), download)
     (tmp_path / "Tiny" / "t" / "1").unlink()
     with pytest.raises(Refusal, match="line 1"):
-        prepare("imagenet-lt", tmp_path, download)
+        TINY.prepare(tmp_path, download)

@@ -1,3 +1,4 @@
+import hashlib
 import runpy
 import sys
 from collections import Counter
@@ -15,8 +16,9 @@ from sklearn.datasets import load_digits
 from study.errors import Refusal
 from study.machine import Machine
 from trainables.config import Config
-from trainables.data.datasets import DATASETS, facts
-from trainables.data.loading import load, prepare, subset
+from trainables.data.datasets import facts
+from trainables.data.loading import load
+from trainables.data.resident import subset
 from trainables.origins import origin
 from trainables.recipe import Epoch
 
@@ -89,7 +91,7 @@ def test_data_are_loaded_once_for_all_instructions_that_crop_alike():
 @pytest.mark.parametrize("imbalance", [1.0, 10.0, 50.0, 124.0])
 def test_digits_has_its_counts_50_test_images_a_class_and_a_balanced_val_half(imbalance):
     data = digits(imbalance)
-    assert np.bincount(data.labels).tolist() == list(DATASETS["digits"].counts(imbalance)) == data.counts.tolist()
+    assert np.bincount(data.labels).tolist() == list(facts("digits").counts(imbalance)) == data.counts.tolist()
     assert data.labels.tolist() == sorted(data.labels.tolist())
     assert np.bincount(data.test_labels).tolist() == [50] * 10
     assert np.bincount(data.test_labels[data.in_val]).tolist() == [25] * 10
@@ -136,6 +138,66 @@ def test_the_balanced_set_begins_each_class_with_the_long_tailed_images(seed):
     assert train == [image for images in begun for image in images]
 
 
+# A data set of the user's own
+
+STRIPES = """
+import numpy as np
+
+from trainables.data.facts import Images, Small, verified
+
+
+class Stripes(Small):
+    classes = 3
+    largest = 8
+    channels = 1
+    side = 8
+    scale = 16
+    mean = (0.5,)
+    std = (0.25,)
+    crop = 1
+    fingerprint = "{fingerprint}"
+
+    def read(self, root, split_seed):
+        images, labels = np.load(root / "images.npy"), np.arange(36) % 3
+        verified(self, images, labels)
+        return Images(images[:24], labels[:24], images[24:], labels[24:])
+"""
+
+
+@pytest.fixture
+def stripes(tmp_path, monkeypatch):
+    """The data set's images, (36, 1, 8, 8), and what writes its file, with a fingerprint."""
+    monkeypatch.setattr("study.modules._named", set())  # so that no later test brings it to workers
+    images = np.random.default_rng().integers(0, 17, (36, 1, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+
+    def write(fingerprint):
+        (tmp_path / "stripes.py").write_text(STRIPES.format(fingerprint=fingerprint))
+        return f"{tmp_path}/stripes.py:Stripes"
+
+    return images, write
+
+
+def test_a_balanced_data_set_of_the_user_s_own_is_made_long_tailed(stripes, tmp_path):
+    images, write = stripes
+    content = hashlib.sha256(images.tobytes() + (np.arange(36) % 3).tobytes()).hexdigest()
+    data = loaded(write(f"sha256:{content}"), imbalance=4.0, root=tmp_path)
+    assert data.counts.tolist() == [8, 4, 2]
+    assert data.test_labels.tolist() == [0, 1, 2] * 4
+    assert np.bincount(data.test_labels[data.in_val]).tolist() == [2, 2, 2]
+    train, test = members(data)
+    assert test == [image.tobytes() for image in images[24:]]
+    assert train == [images[i].tobytes() for i in subset(np.arange(24) % 3, data.counts, 0)]
+
+
+def test_content_that_is_not_the_declared_one_is_refused_with_its_own_fingerprint(stripes, tmp_path):
+    images, write = stripes
+    content = hashlib.sha256(images.tobytes() + (np.arange(36) % 3).tobytes()).hexdigest()
+    with pytest.raises(Refusal, match="must have the declared fingerprint, sha256:another") as refused:
+        loaded(write("sha256:another"), imbalance=4.0, root=tmp_path)
+    assert refused.value.value == f"sha256:{content}"
+
+
 # CIFAR
 
 
@@ -154,7 +216,7 @@ def cifar(tmp_path_factory):
 def test_cifar10_is_the_published_subset_of_the_official_files(cifar):
     from torchvision.datasets import CIFAR10
 
-    prepare("cifar10", cifar, download=False)
+    facts("cifar10").prepare(cifar, download=False)
     data = loaded("cifar10", root=cifar)
     assert np.bincount(data.labels).tolist() == [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100]
     assert np.bincount(data.test_labels).tolist() == [1000] * 10
@@ -190,7 +252,7 @@ def test_the_balanced_cifar10_begins_each_class_with_the_long_tailed_images(cifa
     "ask",
     [
         lambda dataset, root: loaded(dataset, root=root),
-        lambda dataset, root: prepare(dataset, root, download=False),
+        lambda dataset, root: facts(dataset).prepare(root, download=False),
     ],
 )
 def test_missing_files_are_refused_in_one_line_that_says_how_to_get_them(dataset, ask, tmp_path, capsys):
@@ -209,7 +271,7 @@ def test_damaged_files_are_refused(tmp_path):
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half a file")
     with pytest.raises(Refusal, match="missing or damaged"):
-        prepare("cifar10", tmp_path, download=False)
+        facts("cifar10").prepare(tmp_path, download=False)
 
 
 @pytest.mark.parametrize("failure", [URLError("no route to host"), ConnectionResetError("reset"), TimeoutError("slow")])
@@ -219,11 +281,11 @@ def test_a_failing_download_is_refused_with_its_reason(failure, tmp_path, monkey
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fail)
     with pytest.raises(Refusal, match="cannot be downloaded") as refused:
-        prepare("cifar10", tmp_path, download=True)
+        facts("cifar10").prepare(tmp_path, download=True)
     assert str(failure) in str(refused.value)
     assert "--data-dir" in str(refused.value)
 
 
 def test_digits_need_nothing_on_disk(tmp_path):
-    prepare("digits", tmp_path / "missing", download=False)
+    facts("digits").prepare(tmp_path / "missing", download=False)
     assert not list(tmp_path.iterdir())

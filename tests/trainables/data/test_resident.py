@@ -5,14 +5,14 @@ import pytest
 import torch
 from helpers import normalised
 
-from trainables.data.datasets import DATASETS
+from trainables.data.datasets import facts
 from trainables.data.resident import Arrays, LongTailed
 from trainables.recipe import Epoch
 
 
 def long_tailed(dataset, crop, counts=(5, 3, 2)):
     """A data set of random images, and its training and test images: (N, channels, side, side)."""
-    rng, known = np.random.default_rng(), DATASETS[dataset]
+    rng, known = np.random.default_rng(), facts(dataset)
     shape = (known.channels, known.side, known.side)
     train, test = (rng.integers(0, known.scale + 1, (n, *shape), dtype=np.uint8) for n in (sum(counts), 6))
     halves = np.arange(6) % 2 == 0

@@ -1,3 +1,4 @@
+import hashlib
 import os
 from pathlib import Path
 
@@ -5,8 +6,9 @@ import numpy as np
 import pytest
 
 from study.errors import Refusal
-from trainables.data import folders
-from trainables.data.datasets import facts
+from trainables.data.datasets import facts, label
+from trainables.data.folder import fingerprint as fingerprint_of
+from trainables.data.folder import look
 from trainables.data.lists import halves
 
 TRAIN, TEST = {"ant": 2, "bee": 5, "cat": 2}, {"ant": 4, "bee": 2, "cat": 3}
@@ -35,7 +37,7 @@ def names(paths, folder):
 
 def test_classes_are_ranked_by_their_training_images_and_equals_by_name(tmp_path):
     folder = write(tmp_path / "images")
-    found = folders.look(folder)
+    found = look(folder)
     by_rank = [("bee", 5), ("ant", 2), ("cat", 2)]
     assert names(found.train, folder) == [f"train/{name}/{k}.jpg" for name, count in by_rank for k in range(count)]
     assert found.counts.tolist() == found.listed.tolist() == [5, 2, 2]
@@ -44,20 +46,20 @@ def test_classes_are_ranked_by_their_training_images_and_equals_by_name(tmp_path
 
 
 def test_half_of_each_class_s_test_images_are_for_selection(tmp_path):
-    found = folders.look(write(tmp_path / "images"))
+    found = look(write(tmp_path / "images"))
     assert np.bincount(found.test_labels[found.in_val]).tolist() == [1, 2, 1]
     assert (found.in_val == halves(found.test_labels, 0)).all()
 
 
 def test_files_of_other_kinds_and_hidden_ones_are_passed_over(tmp_path):
     folder = write(tmp_path / "images")
-    expected = names(folders.look(folder).train, folder)
+    expected = names(look(folder).train, folder)
     for stray in ("train/README.txt", "train/bee/notes.txt", "train/bee/._0.jpg", "test/Thumbs.db"):
         (folder / stray).write_text("stray")
     for stray in (".git", "train/.checkpoints", "train/bee/.thumbnails"):
         (folder / stray).mkdir()
         (folder / stray / "0.jpg").write_text("stray")
-    assert names(folders.look(folder).train, folder) == expected
+    assert names(look(folder).train, folder) == expected
 
 
 def test_other_endings_and_deeper_folders_count(tmp_path):
@@ -65,7 +67,7 @@ def test_other_endings_and_deeper_folders_count(tmp_path):
     (folder / "train/ant/more").mkdir()
     (folder / "train/ant/more/A.JPEG").write_text("one")
     (folder / "train/ant/b.png").write_text("two")
-    assert folders.look(folder).counts.tolist() == [5, 4, 2]
+    assert look(folder).counts.tolist() == [5, 4, 2]
 
 
 def test_the_facts_of_a_folder_are_what_is_found_there(tmp_path):
@@ -75,13 +77,16 @@ def test_the_facts_of_a_folder_are_what_is_found_there(tmp_path):
     assert known.images(known.natural) == 9
     assert known.shots(known.natural) == {"many": [], "medium": [], "few": [0, 1, 2]}
     assert "pillow" in known.fingerprint
+    assert known.listing(tmp_path / "elsewhere").counts.tolist() == [5, 2, 2]
+    known.prepare(tmp_path / "elsewhere", download=False)  # it was looked at
+    assert label(f"folder:{tmp_path / 'images'}") == "folder"
 
 
 # The fingerprint
 
 
 def fingerprint(folder):
-    return folders.fingerprint(folder, folders.look(folder))
+    return fingerprint_of(folder, look(folder))
 
 
 def test_a_copy_has_the_same_fingerprint_wherever_it_lies(tmp_path):
@@ -117,7 +122,7 @@ def test_files_are_read_once(tmp_path, monkeypatch):
         assert fingerprint(folder) == before
     os.utime(folder / "train/bee/0.jpg", (1, 1))
     read = []
-    digest = folders.hashlib.file_digest
+    digest = hashlib.file_digest
     monkeypatch.setattr("hashlib.file_digest", lambda *given: read.append(given) or digest(*given))
     assert fingerprint(folder) == before
     assert len(read) == 18
@@ -156,7 +161,7 @@ def refusal(folder):
 def test_a_relative_path_is_refused_with_the_absolute_one(tmp_path, monkeypatch):
     write(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
-    assert refusal("images") == f"dataset = 'folder:images': an absolute path would do: folder:{tmp_path}/images"
+    assert refusal("images") == f"dataset = 'folder:images': must be an absolute path: folder:{tmp_path}/images"
 
 
 @pytest.mark.parametrize("part", ["train", "test"])

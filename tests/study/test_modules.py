@@ -1,0 +1,214 @@
+"""Modules by reference: a file of the user's, found from anywhere and executed anew when it changes, or a package's."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import draft, stored
+
+from study import modules
+from study.errors import Refusal
+from study.plan import growth
+
+COUNTS = "import sys\nsys.executed = getattr(sys, 'executed', 0) + 1\n\nclass Own:\n    class Inner:\n        pass\n"
+
+
+@pytest.fixture(autouse=True)
+def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing has been named, nor executed by path."""
+    monkeypatch.setattr(modules, "_named", set())
+    monkeypatch.setattr(sys, "executed", 0, raising=False)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(modules.BY_PATH) or name.partition(".")[0] == "mylab":
+            del sys.modules[name]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(COUNTS)
+    return path
+
+
+@pytest.fixture
+def mylab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that Python finds and nobody has installed."""
+    package = tmp_path / "mylab"
+    (package / "deep").mkdir(parents=True)
+    for file in ("__init__.py", "deep/__init__.py"):
+        (package / file).touch()
+    (package / "deep" / "parts.py").write_text(COUNTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return package
+
+
+def find(where: object) -> modules.ModuleType:
+    return modules.find(str(where), "loss", f"{where}:Own")
+
+
+def refusal(where: object) -> str:
+    """What is said about a reference, in one line."""
+    with pytest.raises(Refusal) as refused:
+        find(where)
+    message = str(refused.value)
+    assert message.startswith(f"loss = '{where}:Own': ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_file_is_found_by_its_path_from_anywhere(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mine.parent)
+    assert Path(str(find("./mine.py").__file__)) == mine
+    assert find("mine.py") is find(mine)
+
+
+def test_a_module_is_found_by_its_dotted_name(mylab: Path) -> None:
+    module = find("mylab.deep.parts")
+    assert Path(str(module.__file__)) == mylab / "deep" / "parts.py"
+    assert module is sys.modules["mylab.deep.parts"]
+
+
+def test_a_file_is_executed_once_and_again_when_its_content_has_changed(mine: Path) -> None:
+    first = find(mine)
+    assert find(mine) is first
+    assert sys.executed == 1  # type: ignore[attr-defined]
+    mine.touch()
+    assert find(mine) is first, "its time says nothing"
+    mine.write_text(COUNTS + "more = 1\n")
+    second = find(mine)
+    assert (second.more, sys.executed) == (1, 2)  # type: ignore[attr-defined]
+    assert not hasattr(first, "more"), "what was made of the old one stays what it was"
+    mine.write_text(COUNTS)
+    assert find(mine) is first
+
+
+def test_two_files_of_one_name_and_content_are_two_modules(mine: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "mine.py"
+    other.parent.mkdir()
+    other.write_text(COUNTS)
+    first, second = find(mine), find(other)
+    assert first.Own is not second.Own
+    assert [Path(str(each.__file__)) for each in (first, second)] == [mine, other]
+
+
+@pytest.mark.parametrize("name", ["my-own part.py", "2nd.py", "größe.py"])
+def test_a_file_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(COUNTS)
+    assert find(tmp_path / name).Own.__name__ == "Own"
+
+
+def test_a_class_s_reference_finds_it_again(mine: Path, mylab: Path) -> None:
+    by_path, by_name = find(mine).Own, find("mylab.deep.parts").Own.Inner
+    assert modules.reference_of(by_path) == f"{mine}:Own"
+    assert modules.reference_of(by_name) == "mylab.deep.parts:Own.Inner"
+    assert find(modules.reference_of(by_path).partition(":")[0]).Own is by_path
+
+
+def test_a_reference_is_made_absolute_where_it_has_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for reference, absolute in (
+        ("mine.py", f"{tmp_path}/mine.py"),
+        ("./sub/mine.py:Own", f"{tmp_path}/sub/mine.py:Own"),
+        ("/a/mine.py:Own", "/a/mine.py:Own"),
+        ("mylab.parts:Own", "mylab.parts:Own"),
+        ("table9", "table9"),
+        ("folder:data", "folder:data"),
+    ):
+        assert modules.absolute(reference) == absolute
+        assert modules.absolute(absolute) == absolute
+
+
+# What Ray's workers are brought
+
+
+def test_what_workers_are_brought_is_the_files_and_the_whole_packages_that_were_named(mine: Path, mylab: Path) -> None:
+    assert modules.to_ship() == []
+    find(mine)
+    find("mylab.deep.parts")
+    find("mylab.deep")
+    assert modules.to_ship() == sorted(map(str, (mine, mylab)))
+    mine.write_text("changed = 1\n")
+    find(mine)
+    assert modules.to_ship() == sorted(map(str, (mine, mylab))), "of a file that has changed, the one that there is"
+
+
+def test_what_workers_have_is_not_brought(tmp_path: Path, mylab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an installed package declares, what is in the folders of installed packages, and parts of ours in a plan."""
+    modules.find("mylab.deep.parts", "space", "one", installed=True)
+    growth.redraft(stored(draft("table1", replicates=1)))
+    for where in ("json.decoder", "numpy.random"):
+        find(where)
+    assert modules.to_ship() == []
+    find("mylab.deep.parts")
+    assert modules.to_ship() == [str(mylab)]
+    installed = sysconfig.get_path
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path) if name == "purelib" else installed(name))
+    assert modules.to_ship() == []
+
+
+def test_two_files_of_one_name_cannot_both_be_brought(mine: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "mine.py"
+    other.parent.mkdir()
+    other.write_text(COUNTS)
+    find(mine)
+    find(other)
+    with pytest.raises(Refusal, match=r"must have another name: .*mine\.py has it, and workers find them by name"):
+        modules.to_ship()
+
+
+def test_a_worker_finds_a_file_where_it_was_brought_to(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the path that it had on the machine that planned, which this one does not have."""
+    brought = mine.parent / "py_modules_files" / "_ray_pkg_0"
+    brought.mkdir(parents=True)
+    there = mine.rename(brought / "mine.py")
+    assert "there is none at" in refusal(mine)
+    monkeypatch.syspath_prepend(str(brought))
+    assert Path(str(find(mine).__file__)) == there
+
+
+# Refusals; those of files with mistakes are in test_catalog.py
+
+
+@pytest.mark.parametrize("where", ["", "mine", "mine.txt/", "my lab.parts", ".parts", "..", "a/b", "a.b-c"])
+def test_what_is_neither_a_path_nor_a_dotted_name_is_refused(where: str) -> None:
+    assert refusal(where).endswith("must be the path of a Python file, or the dotted name of a module")
+
+
+def test_a_file_that_is_not_there_is_refused_with_where_it_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.py").mkdir()
+    for where in ("absent.py", "folder.py", "x" * 5000 + ".py"):
+        assert refusal(where).endswith(f"must be the path of a Python file: there is none at {tmp_path / where}")
+
+
+def test_a_module_that_is_not_there_is_refused_by_the_name_that_is_missing(mylab: Path) -> None:
+    for where, missing in (("no_such_lab.parts", "no_such_lab"), ("mylab.absent", "mylab.absent")):
+        assert f"that Python finds (there is no module {missing})" in refusal(where)
+
+
+def test_a_module_that_cannot_be_imported_is_refused_with_its_line_and_not_brought(mylab: Path, mine: Path) -> None:
+    """Also where what it imports is missing, which is not the module that was named."""
+    for text, why in (
+        ("pass\n1 / 0\n", "ZeroDivisionError"),
+        ("import no_such_lab\n", "No module named 'no_such_lab'"),
+    ):
+        for where, file in (("mylab.broken", mylab / "broken.py"), (mine, mine)):
+            file.write_text(text)
+            assert "its file could not be imported: " in refusal(where)
+            assert why in refusal(where)
+    assert refusal(mine).endswith(" (mine.py, line 1)")
+    assert modules.to_ship() == []
+
+
+def test_what_a_file_refuses_itself_passes(mine: Path) -> None:
+    mine.write_text("from study.errors import Refusal\nraise Refusal('S', 60, 'must be less')\n")
+    with pytest.raises(Refusal, match=r"^S = 60: must be less$"):
+        find(mine)

@@ -1,0 +1,110 @@
+"""CONTRIBUTING's examples run as printed, from a directory outside, and leave what was trained before alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name not in ("STUDY_HOME", "MLFLOW_TRACKING_URI")},
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+}
+
+pytestmark = pytest.mark.slow
+
+
+def blocks(language: str) -> list[str]:
+    """The blocks of a language, in their order."""
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+def run(command: str, where: Path) -> str:
+    done = subprocess.run(
+        command, shell=True, cwd=where, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=500
+    )
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    return done.stdout
+
+
+def status(where: Path) -> dict[str, Any]:
+    """Each run's status, by the spaces that it has."""
+    return {each["study"]: each for each in json.loads(run("study status --json", where))}
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory with the files of the examples."""
+    for block in blocks("python"):
+        first, _, _ = block.partition("\n")
+        (tmp_path / first.removeprefix("# ")).write_text(block, encoding="utf-8")
+    return tmp_path
+
+
+def test_every_example_but_the_first_is_trained_as_printed(outside: Path) -> None:
+    _, *commands = blocks("bash")
+    assert len(commands) == 3
+    printed = [run(command.strip(), outside) for command in commands]
+    assert all("Rings-LT IF 20" in each for each in printed)
+    assert re.search(r"Focal, then CB +\d", printed[1])
+    found = status(outside)
+    assert set(found) == {"table6+table9", "table1", "gammas+steep"}
+    assert all(each["failed"] == each["waiting"] == 0 for each in found.values())
+
+
+def test_parts_of_one_s_own_are_killed_resumed_exported_and_retrain_nothing_else(outside: Path) -> None:
+    """The loss and the backbone, in Table 9's nine cells; the shipped Table 9 is there before, and complete after."""
+    shipped = "study run table9 --seeds 1 --name shipped"
+    run(shipped, outside)
+    command = blocks("bash")[0].strip() + " --name own"
+    driver = subprocess.Popen(
+        shlex.split(command),
+        cwd=outside,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    trained = 0
+    for _ in range(600):
+        time.sleep(0.2)
+        own = [each for each in json.loads(run("study status --json", outside)) if each["run"] == "own"]
+        trained = own[0]["epochs_trained"] if own else 0
+        if trained:
+            break
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert 0 < trained < 594
+
+    run("study resume own", outside)
+    found = {each["run"]: each for each in json.loads(run("study status --json", outside))}
+    assert (found["own"]["complete"], found["own"]["epochs_trained"]) == (9, 594)
+    client = MlflowClient(f"sqlite:///{outside}/studies/mlflow.db")
+    experiment = client.get_experiment_by_name("own")
+    cells = [each for each in client.search_runs([experiment.experiment_id]) if "loss" in each.data.params]
+    assert len({each.data.params["combination"] for each in cells}) == len(cells) == 9
+    for each in cells:
+        shown = {name: each.data.params[name] for name in ("loss", "loss.margin", "backbone", "backbone.width")}
+        assert list(shown.values()) == ["mine.py:Margin", "3.0", "mine.py:Plain", "8"]
+        assert (each.info.status, len(client.get_metric_history(each.info.run_id, "test/top1"))) == ("FINISHED", 100)
+    (logged,) = cells[0].outputs.model_outputs
+    mlflow.set_tracking_uri(f"sqlite:///{outside}/studies/mlflow.db")
+    model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    assert model.predict(np.zeros((2, 1, 8, 8), dtype=np.float32)).shape == (2, 10)
+
+    assert (found["shipped"]["complete"], found["shipped"]["epochs_trained"]) == (9, 594)
+    assert "594 after sharing prefixes, 0 to train" in run(f"{shipped} --dry-run", outside)

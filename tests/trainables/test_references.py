@@ -1,0 +1,185 @@
+"""Parts by reference: ours by a short name, the user's own by file or module, parameters in parentheses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+from study.errors import Refusal
+from trainables import references
+from trainables.losses.cross_entropy import CrossEntropy
+from trainables.losses.ldam import LDAM
+from trainables.networks.cosine import Cosine
+from trainables.references import BACKBONE, HEAD, LOSS, MIXTURE, made
+
+MINE = '''
+from dataclasses import dataclass
+from trainables.parameters import number
+from trainables.parts import Loss
+
+@dataclass(frozen=True)
+class Mine(Loss):
+    """One of the user's own."""
+
+    strength: float = number(0.5, "how much", least=0.0)
+    power: float = 2.0
+    steps: int = 3
+    loud: bool = False
+
+    def build(self, counts):
+        return lambda logits, labels, weights: logits.sum()
+
+class Bare(Loss):
+    def build(self, counts): ...
+
+@dataclass
+class Thawed(Loss):
+    def build(self, counts): ...
+
+@dataclass(frozen=True)
+class Needs(Loss):
+    x: float
+    def build(self, counts): ...
+
+@dataclass(frozen=True)
+class Unfinished(Loss):
+    pass
+
+class Outer:
+    @dataclass(frozen=True)
+    class Inner(Loss):
+        def build(self, counts): ...
+
+def function(counts): ...
+'''
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(MINE, encoding="utf-8")
+    return path
+
+
+def refused(kind, value):
+    """What is said of a value, in one line."""
+    with pytest.raises(Refusal) as refusal:
+        made(kind, value)
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "some"),
+    [
+        (LOSS, {"cross_entropy", "focal", "sigmoid_focal", "ldam", "logit_adjusted", "label_aware_smoothing"}),
+        (BACKBONE, {"resnet8", "resnext11", "resnet32", "resnet50", "resnext50"}),
+        (HEAD, {"linear", "cosine", "rare", "two_branches"}),
+        (MIXTURE, {"mixup"}),
+    ],
+)
+def test_each_of_ours_has_its_file_s_name(kind, some):
+    assert set(references.names(kind)) == some
+    for name in some:
+        part = made(kind, name)
+        assert references.reference(part) == name
+        assert is_dataclass(part)
+        assert part.__doc__
+        assert all(field.metadata["help"] for field in fields(part))
+
+
+def test_a_part_is_named_with_its_parameters():
+    assert made(LOSS, "ldam(max_margin=0.3)") == LDAM(max_margin=0.3)
+    assert made(LOSS, "ldam") == made(LOSS, "ldam()") == LDAM()
+    assert made(LOSS, {"part": "ldam", "max_margin": 1}) == LDAM(max_margin=1.0)
+    assert made(LOSS, LDAM(0)) == LDAM(0.0)
+
+
+@pytest.mark.parametrize("text", ["Mine", "Mine(strength=1)", "Mine(strength=0.25, loud=True)"])
+def test_one_of_the_user_s_own_is_named_by_its_file(mine, text, monkeypatch):
+    monkeypatch.chdir(mine.parent)
+    there, here = made(LOSS, f"{mine}:{text}"), made(LOSS, f"./mine.py:{text}")
+    assert there == here
+    assert references.reference(here) == f"{mine}:Mine"
+    again = made(LOSS, json.loads(json.dumps(references.with_code(here))))
+    assert again == here
+
+
+def test_one_of_the_user_s_own_is_named_by_its_module(mine, monkeypatch):
+    package = mine.parent / "lab"
+    package.mkdir()
+    mine.rename(package / "losses.py")
+    monkeypatch.syspath_prepend(str(mine.parent))
+    part = made(LOSS, "lab.losses:Mine(power=3)")
+    assert references.reference(part) == "lab.losses:Mine"
+    assert references.title(part) == "Mine(power=3.0)"
+    with pytest.raises(Refusal, match=r"^loss = 'lab.nothing:Mine': must be the dotted name of a module"):
+        made(LOSS, "lab.nothing:Mine")
+
+
+def test_parameters_without_bounds_are_kept_in_the_type_of_their_default(mine):
+    part = made(LOSS, f"{mine}:Mine(strength=1, power=3, loud=True)")
+    assert [(name, type(value)) for name, value in references.values(part).items()] == [
+        ("strength", float),
+        ("power", float),
+        ("steps", int),
+        ("loud", bool),
+    ]
+    for text, field in (
+        ("power='x'", "power"),
+        ("steps=1.5", "steps"),
+        ("loud=1", "loud"),
+        ("strength=-1", "strength"),
+    ):
+        assert refused(LOSS, f"{mine}:Mine({text})").startswith(f"loss.{field} = ")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", "must say which loss of the file: {0}:Mine, {0}:Bare, {0}:Thawed, {0}:Needs"),
+        (":Nothing", "must be a class that derives from trainables.parts.Loss"),
+        (":function", "must be a class that derives from trainables.parts.Loss"),
+        (":Unfinished", "and defines its methods"),
+        (":Bare", "must be a class with @dataclass(frozen=True)"),
+        (":Thawed", "must be a class with @dataclass(frozen=True)"),
+        (":Needs", "must have a default for each parameter, and has none for x"),
+        (":Mine(0.5)", "must have its parameters in the form NAME(parameter=value, …)"),
+        (":Mine(strength=open)", "must have its parameters in the form"),
+        (":Mine(strength=1", "must have its parameters in the form"),
+        (":Mine(weakness=1)", "must be strength, power, steps, loud"),
+    ],
+)
+def test_what_is_no_loss_is_refused_with_the_reason(mine, name, why):
+    assert why.format(mine) in refused(LOSS, f"{mine}{name}")
+
+
+def test_a_class_inside_another_is_refused(mine):
+    outer = made(LOSS, f"{mine}:Mine").__class__.__module__
+    import sys
+
+    assert "must stand at the top of a file or module" in refused(LOSS, sys.modules[outer].Outer.Inner())
+
+
+def test_a_short_name_that_is_unknown_is_refused_with_those_that_are_known():
+    assert "(did you mean ldam?)" in refused(LOSS, "ladm")
+    assert "resnet32, resnet50" in refused(BACKBONE, "resnet9")
+    for value in ("linear", "", "ldam:LDAM", "../losses/ldam", None, 3, {"max_margin": 1}):
+        refused(LOSS, value)
+    assert refused(BACKBONE, "linear").startswith("backbone = 'linear'")
+    assert "it has no parameters" in refused(LOSS, "cross_entropy(x=1)")
+
+
+def test_code_that_is_not_the_plan_s_is_refused():
+    stored = references.with_code(CrossEntropy())
+    assert made(LOSS, stored) == CrossEntropy()
+    assert "of the worker" in refused(LOSS, {**stored, "code": "0" * 40})
+
+
+def test_a_title_has_the_parameters_that_are_not_the_default():
+    assert references.title(LDAM()) == "ldam"
+    assert references.title(LDAM(0.3)) == "ldam(max_margin=0.3)"
+    assert made(HEAD, references.title(Cosine(16.0))) == Cosine(16.0)
