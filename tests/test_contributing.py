@@ -92,7 +92,7 @@ def test_parts_of_one_s_own_are_killed_resumed_exported_and_retrain_nothing_else
 
     run("study resume own", outside)
     found = {each["run"]: each for each in json.loads(run("study status --json", outside))}
-    assert (found["own"]["complete"], found["own"]["epochs_trained"]) == (9, 594)
+    assert (found["own"]["complete"], found["own"]["epochs_needed"]) == (9, 594)
     client = MlflowClient(f"sqlite:///{outside}/studies/mlflow.db")
     experiment = client.get_experiment_by_name("own")
     cells = [each for each in client.search_runs([experiment.experiment_id]) if "loss" in each.data.params]

@@ -47,7 +47,7 @@ def classifier(config: Config, payload: bytes) -> Classifier:
     known = facts(config.dataset)
     network = build(config.backbone, config.head, known.channels, known.classes, torch.Generator())
     weights = {k.removeprefix("network."): v for k, v in load_tensors(payload).items() if k.startswith("network.")}
-    scale = weights.pop("classifier.scale", None)
+    scale = weights.pop("classifier.scale", None) if config.head.linear else None
     if scale is not None:  # a factor a class on the logits: part of the linear map
         weights["classifier.weight"] = weights["classifier.weight"] * scale[:, None]
         weights["classifier.bias"] = weights["classifier.bias"] * scale

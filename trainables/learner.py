@@ -64,7 +64,7 @@ class Learner:
         self.origin = origin
         self.key, self.epochs = first_key(origin), 0
         _settle_arithmetic(origin)  # another learner of this process may have settled its own
-        if self.momentum.pop("classifier.scale", None) is not None:
+        if origin.head.linear and self.momentum.pop("classifier.scale", None) is not None:
             remove_scale(self.network)
             self.forget_steps()
         self.network.load_state_dict(_drawn(origin).state_dict())
@@ -85,7 +85,7 @@ class Learner:
     def load(self, tensors: dict[str, Tensor], key: str = "", epochs: int = 0) -> None:
         """Take up a state as `state` gave it, with its name and its number."""
         self.key, self.epochs = key, epochs
-        if "network.classifier.scale" in tensors:
+        if self.origin.head.linear and "network.classifier.scale" in tensors:
             self._add_scale()
         self.network.load_state_dict(_below("network.", tensors))
         for name, buffer in self.momentum.items():
@@ -122,7 +122,7 @@ class Learner:
         self.network.train()
         if epoch.batch_norm == "frozen":
             for part in self.network.modules():
-                if isinstance(part, nn.BatchNorm2d):
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
         return trained
 

@@ -14,6 +14,7 @@ from trainables.learner import Learner
 from trainables.metrics import Tally, summary
 from trainables.readouts import ReadOuts
 from trainables.recipe import Epoch, next_key
+from trainables.samplers import Purpose, generator
 from trainables.steps import steps_for
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[
         Diverged: if the training loss is not finite.
     """
     trained = learner.obey(epoch, index)
+    own = int(generator(learner.origin.seed, index, Purpose.LAYERS).integers(2**63 - learner.ranks.size))
+    torch.manual_seed(own + learner.ranks.rank)  # of what layers draw by themselves, such as dropout
     drawn = draws(data.counts, epoch, learner.origin, index)
     with learner.stream():
         sums = steps_for(learner, data, epoch, trained).run(drawn, epoch)

@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     MIXTURE = 6
     REVERSED_ORDER = 7
     REVERSED_AUGMENTATION = 8
+    LAYERS = 9
 
 
 def generator(seed: int, epoch: int, purpose: Purpose) -> np.random.Generator:

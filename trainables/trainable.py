@@ -141,7 +141,8 @@ class StageTrainable(Trainable):
         if self.position == self.saved_at:
             return
         key = self.team.learner.key
-        assert key == self.stage.keys[self.position - 1], "what was trained is not what the plan says"
+        if key != self.stage.keys[self.position - 1]:
+            raise RuntimeError(f"state {key} was trained where the plan has {self.stage.keys[self.position - 1]}")
         header = {
             "key": key,
             "epochs": self.team.learner.epochs,

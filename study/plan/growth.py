@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from study import catalog
@@ -10,7 +11,7 @@ from study.machine import Machine
 from study.plan.draft import Draft
 from study.plan.drafting import call, draft
 from study.plan.stored import LIBRARIES, Plan, PlannedSpace, PlannedTrial
-from study.space import Request
+from study.space import Choice, Domain, Request
 
 
 def redraft(plan: Plan) -> Draft:
@@ -34,6 +35,7 @@ def grown(before: Plan, drawn: Draft) -> Draft:
     Raises:
         Refusal: if that is not a superset of it, showing the difference.
     """
+    drawn.plan = replace(drawn.plan, spaces=tuple(_with_domain_of(before, drawn, space) for space in drawn.plan.spaces))
     lost, other = _lost(before, drawn)
     now = drawn.plan
     changed = _changed(before, now)
@@ -108,6 +110,22 @@ def _lost(before: Plan, drawn: Draft) -> tuple[list[str], list[str]]:
             ]
             other.append(f"other work in {trial.name}" + (f" (another {' and '.join(versions)})" if versions else ""))
     return lost, other
+
+
+def _with_domain_of(before: Plan, drawn: Draft, space: PlannedSpace) -> PlannedSpace:
+    """A space with the dimensions that it had, if it has more choices now and none of its trials needs them."""
+    for known in before.spaces:
+        axes = [trial.trial.axes for trial in drawn.plan.trials if trial.space == space.name]
+        if known.name == space.name and known.domain.keys() == space.domain.keys():
+            dimensions = [(name, known.domain[name], now) for name, now in space.domain.items()]
+            if all(was == now or _is_part(was, now, [each[name] for each in axes]) for name, was, now in dimensions):
+                return replace(space, domain=known.domain)
+    return space
+
+
+def _is_part(was: Domain, now: Domain, values: Sequence[object]) -> bool:
+    choices = isinstance(was, Choice) and isinstance(now, Choice)
+    return choices and set(was.values) <= set(now.values) and set(values) <= set(was.values)  # type: ignore[union-attr]
 
 
 def _other_machine(before: Machine, now: Machine) -> list[str]:

@@ -63,7 +63,7 @@ WRONG = [
     *(("words", value, "must be some of a, b, c") for value in ("a", ("d",), ["a", "d"], [["a"]], None)),
     ("half", 3, "must be an even number"),
     *(("plain_float", value, NUMBER) for value in (math.nan, "2", True)),
-    *(("plain_int", value, f"must be a whole number") for value in (2.0, True, "2")),
+    *(("plain_int", value, "must be a whole number") for value in (2.0, True, "2")),
     *(("plain_flag", value, "must be true or false") for value in (1, None)),
 ]
 
