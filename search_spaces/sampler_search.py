@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from search_spaces.shared.options import BACKBONE, LOSS, Asked
-from search_spaces.shared.protocol import bases, table, trial
+from search_spaces.shared.protocol import bases, named, table, trial
 from study.errors import Refusal
 from study.space import Integer, OpenSearch, Real, Request, Space, Trial
 from trainables.data.datasets import facts
@@ -48,7 +48,7 @@ def space(request: Request) -> Space:
 
     def point(values: Mapping[str, Any]) -> Trial:
         cell = replace(config, first=values["first_q"], switch=values["switch_q"], S=values["S"])
-        return trial(cell, cell.combination, values, {})
+        return named(request, trial(cell, cell.combination, values, {}))
 
     return table(
         request,

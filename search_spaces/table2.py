@@ -28,6 +28,7 @@ from search_spaces.shared.protocol import (
     under_recipe,
 )
 from study.space import Choice, Integer, Request, Space
+from trainables import references
 from trainables.config import Config
 from trainables.method import Method
 
@@ -74,7 +75,7 @@ def space(request: Request) -> Space:
                         {COLUMN: figures[place]} if figures else {},
                         provenance=provenance,
                     )
-                    part = f", {base.backbone}, {length.epochs} epochs"
+                    part = f", {references.title(base.backbone)}, {length.epochs} epochs"
                     trials.append(in_part(made, part, PAPER_LENGTHS[place]))
     return table(
         request,

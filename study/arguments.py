@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from study import modules
 from study.errors import Refusal, StudyError, one_line
 from study.home import Home
 from study.space import Option, Value
@@ -124,6 +125,8 @@ def of_spaces(given: Mapping[str, Any], named: Sequence[str]) -> dict[str, Value
         value = given[name.replace("-", "_")]
         if value is not None and value is not False and value != ():
             found[name] = tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value
+            if catalog.options()[name].reference:
+                found[name] = _absolute(found[name])
     for each in named:
         name, equals, value = each.partition("=")
         if not name or not equals or name in found:
@@ -139,3 +142,10 @@ def of_spaces(given: Mapping[str, Any], named: Sequence[str]) -> dict[str, Value
                 ) from error
         found[name] = value
     return found
+
+
+def _absolute(value: Value) -> Value:
+    """References as they are found from any folder."""
+    if isinstance(value, tuple):
+        return tuple(modules.absolute(str(each)) for each in value)
+    return modules.absolute(str(value))

@@ -16,7 +16,9 @@ from study.errors import Refusal, StudyError, one_line
 
 BY_PATH = "study_file_"  # the modules of files that are no part of a package are called so
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-_named: set[str] = set()  # the modules that a user has named, by their names
+_shipped: set[str] = set()  # the modules that workers need, by their names
+_paths: dict[str, Path] = {}  # of the modules of files, as the user named them
+_contents: dict[Path, bytes] = {}  # of these files, when they were found last
 
 
 def is_file(where: str) -> bool:
@@ -35,64 +37,64 @@ def absolute(reference: str) -> str:
     return (str(Path(where).absolute()) if is_file(where) else where) + colon + name
 
 
-def find(where: str, field: str, reference: str, installed: bool = False) -> ModuleType:
+def find(where: str, field: str, reference: str, installed: bool = False, ships: bool = False) -> ModuleType:
     """The module that a user names. A file is executed once a process, and again if its content has changed.
 
     Args:
         where: the path of a Python file, or the name of a module, dotted unless `installed`.
         field, reference: what the refusal calls it.
-        installed: whether an installed package has declared it: then workers have it, too.
+        installed: whether an installed package has declared it.
+        ships: whether workers need it; see `to_ship`.
 
     Raises:
         Refusal: if there is no such file or module, or it cannot be imported.
     """
     if not is_file(where) and not is_dotted(where) and not installed:
         raise Refusal(field, reference, "must be the path of a Python file, or the dotted name of a module")
-    path = _here(Path(where).absolute())
-    if is_file(where) and not _exists(path):
+    path = Path(where).absolute()
+    if is_file(where) and not _exists(_here(path)):
         raise Refusal(field, reference, f"must be the path of a Python file: there is none at {path}")
     try:
         module = _executed(path) if is_file(where) else importlib.import_module(where)
     except StudyError:
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and f"{where}.".startswith(f"{error.name}."):
+        if isinstance(error, ModuleNotFoundError) and not is_file(where) and f"{where}.".startswith(f"{error.name}."):
             remedy = f"must be the dotted name of a module that Python finds (there is no module {error.name})"
             raise Refusal(field, reference, remedy) from error
         raise Refusal(field, reference, f"its file could not be imported: {said(error, str(path))}") from error
-    if not installed:
-        _named.add(module.__name__)
+    if ships:
+        _shipped.add(module.__name__)
     return module
 
 
 def reference_of(kind: type) -> str:
-    """The reference by which a class is found again: ``/path/file.py:Name`` or ``package.module:Name``."""
-    module = sys.modules[kind.__module__]
-    where = str(module.__file__) if module.__name__.startswith(BY_PATH) else module.__name__
-    return f"{where}:{kind.__qualname__}"
+    """How a class is found again, by workers too: ``/path/file.py:Name`` or ``package.module:Name``."""
+    name = kind.__module__
+    _shipped.add(name)
+    return f"{_paths.get(name, name)}:{kind.__qualname__}"
 
 
-def to_ship() -> list[str]:
-    """The files and packages of the modules that were named, but for those that are installed: for Ray's workers.
+def to_ship(folder: Path) -> list[str]:
+    """The files and packages that workers need, but for those that are installed: for Ray's runtime environment.
 
-    Raises:
-        Refusal: for two of one name: workers find them by it.
+    Args:
+        folder: where files are copied to: under names of their own, or a ``queue.py`` would be everybody's there.
     """
     installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
-    paths: dict[str, Path] = {}
-    for name in _named:
-        module = sys.modules.get(name if name.startswith(BY_PATH) else name.partition(".")[0])
-        file = getattr(module, "__file__", None)
-        if module is None or file is None:
+    found = set()
+    for name in _shipped:
+        if name in _paths:
+            copy = folder / _brought(_paths[name])
+            copy.write_bytes(_contents[_paths[name]])
+            found.add(copy)
             continue
-        path = Path(file).resolve()
-        path = path.parent if path.name == "__init__.py" else path
-        if any(path.is_relative_to(folder) for folder in installed):
-            continue
-        other = paths.setdefault(path.name, path)
-        if other != path:
-            raise Refusal("module", str(path), f"must have another name: {other} has it, and workers find them by name")
-    return sorted(map(str, paths.values()))
+        for each in getattr(sys.modules.get(name.partition(".")[0]), "__path__", ()):
+            path = Path(each).resolve()
+            ours = path.parent == Path(__file__).resolve().parents[1]
+            if not ours and not any(path.is_relative_to(place) for place in installed):
+                found.add(path)
+    return sorted(map(str, found))
 
 
 def said(error: BaseException, file: str) -> str:
@@ -105,7 +107,17 @@ def said(error: BaseException, file: str) -> str:
 def _here(path: Path) -> Path:
     """Where a file that was named on another machine is on this one: what Ray brought, or else the same path."""
     folders = (Path(folder) for folder in sys.path if "py_modules_files" in Path(folder).parts)
-    return next((folder / path.name for folder in folders if (folder / path.name).is_file()), path)
+    name = _brought(path)
+    return next((folder / name for folder in folders if (folder / name).is_file()), path)
+
+
+def _brought(path: Path) -> str:
+    """What a file is called where Ray brings it."""
+    return f"{_called(path, str(path).encode())}.py"
+
+
+def _called(path: Path, told: bytes) -> str:
+    return BY_PATH + re.sub(r"\W", "_", path.stem) + f"_{hashlib.sha256(told).hexdigest()[:8]}"
 
 
 def _exists(path: Path) -> bool:
@@ -117,18 +129,21 @@ def _exists(path: Path) -> bool:
 
 def _executed(path: Path) -> ModuleType:
     """The module of a file that is no part of a package."""
-    digest = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:8]
-    name = BY_PATH + re.sub(r"\W", "_", path.stem) + f"_{digest}"
+    here = _here(path)
+    content = here.read_bytes()
+    name = _called(path, str(path).encode() + b"\0" + content)
+    _contents[path] = content
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, here)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # Not by the loader, which takes what it compiled before from a cache that a quick edit does not invalidate.
+        exec(compile(content, str(here), "exec"), vars(module))  # noqa: S102
     except BaseException:
         sys.modules.pop(name, None)
         raise
+    _paths[name] = path
     return module

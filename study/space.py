@@ -27,6 +27,7 @@ class Option:
         repeatable: whether it may be given several times; its value is then a tuple.
         choices: the values that there are; empty for any.
         metavar: what stands for its value in help texts.
+        reference: whether its value may name a file, ``FILE.py:NAME``, which is then kept with its whole path.
         scale: whether, as a flag, it makes a space another size, which `study list` then shows.
         ignored: (its value, the seeds of a trial's replicates) → what of the value was not done, or "": a space whose
             function takes the option, and does not look at it, is refused.
@@ -38,6 +39,7 @@ class Option:
     repeatable: bool = False
     choices: tuple[str, ...] = ()
     metavar: str = "VALUE"
+    reference: bool = False
     scale: bool = False
     ignored: Callable[[Any, Sequence[Mapping[str, str]]], str] | None = None
 

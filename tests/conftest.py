@@ -56,7 +56,7 @@ def one_ray() -> Iterator[None]:
     from study.plan.stored import Resources
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(modules, "_named", set())
+        patch.setattr(modules, "_shipped", set())
         with cluster.connected(Resources()):
             yield
 
@@ -64,7 +64,7 @@ def one_ray() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def named_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test brings workers the modules that others have named, of which many have one name."""
-    monkeypatch.setattr("study.modules._named", set())
+    monkeypatch.setattr("study.modules._shipped", set())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -216,7 +216,7 @@ class Config:
         good = not self.crossed or self.varies == ("subset_seed", "seed")
         self._require("crossed", good, "false, unless varies = subset_seed, seed")
         own = self.mixture is not None and self.mixture.head is not None
-        good = not own or references.made(references.HEAD, self.loss.head).linear
+        good = not own or references.head(self.loss).linear
         self._require("loss", good, "one whose head is linear: the mixture has a head of its own")
         scaled = self.retrain is not None and self.retrains == "scale"
         self._require("retrains", not scaled or self.head.linear, "classifier, unless the network's head is linear")
@@ -238,8 +238,8 @@ class Config:
     @property
     def head(self) -> Head:
         """The end of the network, for which the mixture or else the loss asks."""
-        asked = (self.mixture and self.mixture.head) or self.loss.head
-        return references.made(references.HEAD, asked)  # type: ignore[no-any-return]
+        own = self.mixture if self.mixture is not None and self.mixture.head is not None else self.loss
+        return references.head(own)  # type: ignore[no-any-return]
 
     @property
     def bilateral(self) -> bool:
@@ -263,8 +263,8 @@ class Config:
         With a second stage ``IB⇒IB, classifier CB``.
         """
         words = [sampler_name(self.first)]
-        if self.bilateral:
-            return f"{words[0]}+CR"
+        if self.mixture is not None and self.mixture.second is not None:
+            return f"{words[0]}+{sampler_name(self.mixture.second[0])}"
         sampler = self.switch
         for length, following in self.then:
             words.append(f"{sampler_name(sampler)}×{length}")

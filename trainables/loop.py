@@ -18,7 +18,7 @@ from trainables.samplers import Purpose, generator
 from trainables.steps import steps_for
 
 if TYPE_CHECKING:
-    from trainables.data.resident import Data
+    from trainables.data.facts import Data
 
 HOLDOUT, VAL = 0, 1  # parts of the test set
 

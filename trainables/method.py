@@ -76,7 +76,7 @@ def find(reference: str) -> Method:
     """
     where, _, name = reference.partition(":")
     if modules.is_file(where) or modules.is_dotted(where):
-        found = getattr(modules.find(where, "method", reference, installed=where.startswith("trainables.")), name, None)
+        found = getattr(modules.find(where, "method", reference, ships=True), name, None)
         if not name or not callable(found):
             raise Refusal("method", reference, f"must be {where}:FUNCTION, a function from a Config to a Config")
         return _checked(found, reference)

@@ -100,7 +100,7 @@ def redraw(network: Network | Bilateral, backbone: Backbone, head: Head, rng: to
 def _drawing(rng: torch.Generator) -> Iterator[None]:
     """Within it, what layers draw by themselves is drawn from the origin, too."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(rng.initial_seed())
+        torch.default_generator.manual_seed((rng.initial_seed() + 1) % 2**63)  # no sequence that `initialise` draws
         yield
 
 

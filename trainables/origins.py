@@ -15,7 +15,7 @@ def origin(config: Config, machine: Machine) -> Origin:
     known = facts(config.dataset)
     return Origin(
         dataset=config.dataset,
-        data=digests.code_digest(*_data(config.dataset)),
+        data=_data_digest(config.dataset),
         fingerprint=known.fingerprint,
         imbalance=config.imbalance,
         split_seed=config.split_seed if "split" in known.drawn else 0,
@@ -37,10 +37,10 @@ def verify(origin: Origin) -> None:
     Raises:
         Refusal: naming what differs.
     """
-    for name, here in {**settled(), "data": digests.code_digest(*_data(origin.dataset))}.items():
+    for name, here in {**settled(), "data": _data_digest(origin.dataset)}.items():
         planned = getattr(origin, name)
         if planned != here:
-            raise Refusal(f"{name} of the worker", here, f"the plan was made with {planned}; the same would do")
+            raise Refusal(f"{name} of the worker", here, f"must be {planned}, as in the plan")
 
 
 def sources(recipe: Recipe) -> dict[str, str]:
@@ -50,6 +50,11 @@ def sources(recipe: Recipe) -> dict[str, str]:
     roots = {(type(part).__module__, type(part).__qualname__) for part in parts}
     roots |= {*CORE, _data(recipe.origin.dataset)}
     return {name: digest for root in sorted(roots) for name, digest in digests.reached(*root).items()}
+
+
+def _data_digest(dataset: str) -> str:
+    """The digest of a data set's code and of its facts, some of which it may have found on disk."""
+    return digests.digest(digests.code_digest(*_data(dataset)) + facts(dataset).told())
 
 
 def _data(dataset: str) -> tuple[str, str]:

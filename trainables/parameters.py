@@ -111,12 +111,21 @@ def check(instance: Any, prefix: str = "") -> None:
         object.__setattr__(instance, each.name, kept)
 
 
+PLAIN = (float, bool, int, str)  # the types of defaults that need no declaration
+
+
 def _like(declared: Field[Any]) -> Check:
     """The check of a field that has none: as its default is."""
     default = declared.default
-    kinds = {float: number(0.0, ""), bool: flag(False, ""), int: whole(0, "")}
+    kinds = {float: number(0.0, ""), bool: flag(False, ""), int: whole(0, ""), str: parameter("", "", _text)}
     found = kinds.get(type(default))
     return freeze if found is None else found.metadata["check"]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("text")
+    return value
 
 
 def freeze(value: Any) -> Any:

@@ -26,7 +26,12 @@ from trainables import digests, references
 from trainables.parts import Backbone, Head, Loss, Mixture
 
 # What every epoch runs, from which the rest of its code is reached.
-CORE = (("trainables.loop", "advance"), ("trainables.learner", "Learner"))
+CORE = (
+    ("trainables.loop", "advance"),
+    ("trainables.learner", "Learner"),
+    ("trainables.recipe", "Epoch"),
+    ("trainables.recipe", "Origin"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,17 +11,19 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from study import modules
 from study.errors import Refusal
 from trainables import parameters
-from trainables.digests import code_digest
+from trainables.digests import code_digest, is_readable
 from trainables.parts import Backbone, Head, Loss, Mixture
 
 _HERE = Path(__file__).parent
@@ -76,7 +78,7 @@ def find(kind: Kind, reference: str) -> type:
         reference: a short name of ours, ``package.module:Name`` or ``./file.py:Name``.
 
     Raises:
-        Refusal: if there is none, or it is no frozen dataclass of the kind whose fields all have defaults.
+        Refusal: if there is none, or it is of another kind.
     """
     where, _, name = reference.partition(":")
     if not modules.is_file(where) and not modules.is_dotted(where):
@@ -88,7 +90,7 @@ def find(kind: Kind, reference: str) -> type:
             remedy = f"must be {', '.join(names(kind))}, package.module:Name or ./file.py:Name{meant}"
             raise Refusal(kind.name, reference, remedy)
         return found
-    module = modules.find(where, kind.name, reference, installed=where.startswith("trainables."))
+    module = modules.find(where, kind.name, reference, ships=True)
     if not name:
         known = [
             each for each, value in vars(module).items() if _is_a(kind, value) and value.__module__ == module.__name__
@@ -126,11 +128,15 @@ def made(kind: Kind, value: Any) -> Any:
         given = {name: parameters.freeze(own) for name, own in value.items() if name not in ("part", "code")}
         part = _instance(kind, value["part"], given)
         if "code" in value and value["code"] != code(part):
-            remedy = f"the plan was made with {value['code']}; the same would do"
+            remedy = f"must be {value['code']}, as in the plan"
             raise Refusal(f"code of {kind.name} {value['part']} of the worker", code(part), remedy)
     else:
         raise Refusal(kind.name, value, f"must name a {kind.name}: {', '.join(names(kind))}")
     parameters.check(part, f"{kind.name}.")
+    try:
+        json.dumps(plain(part), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise Refusal(kind.name, title(part), f"must have parameters that JSON holds ({error})") from error
     return part
 
 
@@ -142,25 +148,39 @@ def _instance(kind: Kind, reference: str, given: Mapping[str, Any]) -> Any:
         if name not in known:
             remedy = f"must be {', '.join(known)}" if known else "must be left out: it has no parameters"
             raise Refusal(f"{kind.name} {reference}: parameter", name, remedy)
-    return found(**given)
+    try:
+        return found(**given)
+    except Refusal:
+        raise
+    except Exception as error:
+        raise Refusal(kind.name, reference, f"it raised {modules.said(error, _file_of(found))}") from error
 
 
 def _check_class(kind: Kind, found: type, reference: str) -> None:
-    """A part is compared, hashed and written down by its fields."""
+    """A part is found by its name, and compared, hashed and written down by its fields."""
+    check_place(kind, found, reference)
     declared = getattr(found, "__dataclass_params__", None) if "__dataclass_params__" in vars(found) else None
-    if declared is None or not (declared.frozen and declared.eq):
+    if declared is None or not (declared.frozen and declared.eq) or "__eq__" not in vars(found):
         raise Refusal(kind.name, reference, "must be a class with @dataclass(frozen=True)")
-    if found.__module__ == "__main__" or "." in found.__qualname__:
-        raise Refusal(kind.name, reference, "must stand at the top of a file or module, where workers find it")
-    bare = [
-        each.name
-        for each in dataclasses.fields(found)
-        if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
-    ]
-    if bare:
-        raise Refusal(
-            kind.name, reference, f"must have a default for each parameter, and has none for {', '.join(bare)}"
-        )
+    for each in dataclasses.fields(found):
+        if each.default is dataclasses.MISSING:
+            raise Refusal(kind.name, reference, f"must have a default for each parameter, and has none for {each.name}")
+        if not (each.init and each.compare) or each.name in ("part", "code"):
+            remedy = f"must not have a parameter {each.name} that is left out of comparisons, or called part or code"
+            raise Refusal(kind.name, reference, remedy)
+        if "check" not in each.metadata and type(each.default) not in parameters.PLAIN:
+            remedy = (
+                f"must declare its parameter {each.name} with trainables.parameters: its default is no number or text"
+            )
+            raise Refusal(kind.name, reference, remedy)
+
+
+def check_place(kind: Kind, found: type, reference: str) -> None:
+    """Refuse a class that workers would not find, or whose code a state's name could not hold."""
+    module = sys.modules[found.__module__]
+    at_the_top = vars(module).get(found.__qualname__) is found and is_readable(module.__name__, found.__qualname__)
+    if module.__name__ == "__main__" or not at_the_top:
+        raise Refusal(kind.name, reference, "must be a class at the top of a Python file, where workers find it")
 
 
 def _parsed(kind: Kind, text: str) -> tuple[str, dict[str, Any]]:
@@ -176,6 +196,18 @@ def _parsed(kind: Kind, text: str) -> tuple[str, dict[str, Any]]:
     except (ValueError, SyntaxError):
         remedy = "must have its parameters in the form NAME(parameter=value, …)"
         raise Refusal(kind.name, text, remedy) from None
+
+
+def head(part: Any) -> Any:
+    """The head that a loss or a mixture asks for; a path in it is from the part's own folder."""
+    asked = part.head
+    if isinstance(asked, str) and modules.is_file(asked.partition(":")[0]):
+        asked = str(Path(_file_of(type(part))).parent / asked)
+    return made(HEAD, asked)
+
+
+def _file_of(kind: type) -> str:
+    return str(sys.modules[kind.__module__].__file__)
 
 
 def reference(part: Any) -> str:
@@ -215,7 +247,6 @@ def values(part: Any) -> dict[str, Any]:
     return {each.name: getattr(part, each.name) for each in dataclasses.fields(part)}
 
 
-@lru_cache(maxsize=256)
 def with_code(part: Any) -> dict[str, Any]:
     """The same with the digest of its code: what determines its work, wherever it lies."""
     return {**plain(part), "code": code(part)}

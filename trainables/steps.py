@@ -20,7 +20,7 @@ from trainables.recipe import Epoch
 from trainables.recording import Replayed
 
 if TYPE_CHECKING:
-    from trainables.data.resident import Data
+    from trainables.data.facts import Data
     from trainables.draws import Draws
     from trainables.parts import Batch, Targets
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from study.errors import one_line
 from study.execution.job import Job
 from trainables import loop, ranks
 from trainables.learner import Learner
+from trainables.origins import verify
 from trainables.ranks import RankLost, Ranks
 from trainables.recipe import Epoch, Origin
 
@@ -45,9 +46,16 @@ class Member:
         """Join rank 0, who waits there; see `ranks.join`."""
         ranks.join(self._ranks, device, partial(ranks.meet, host, self._ranks.size, port))
 
-    def begin(self, origin: Origin, payload: bytes | None, key: str, epochs: int) -> None:
-        """Take up a state with its name and number, or state 0 of an origin."""
+    def begin(self, plain: Mapping[str, Any], payload: bytes | None, key: str, epochs: int) -> None:
+        """Take up a state with its name and number, or state 0 of an origin.
+
+        Raises:
+            Refusal: if the code or the arithmetic of this process is not that of the origin.
+        """
         from safetensors.torch import load as load_tensors
+
+        origin = Origin.from_json(plain)
+        verify(origin)
 
         if self._learner is not None and self._learner.fits(origin):
             self._learner.begin(origin)  # what it recorded for the stage before stays good
@@ -62,14 +70,14 @@ class Member:
         if payload is not None:
             self.learner.load(load_tensors(payload), key, epochs)
 
-    def train(self, epoch: Epoch) -> dict[str, Any]:
+    def train(self, plain: Mapping[str, Any]) -> dict[str, Any]:
         """Train the next epoch and evaluate; returns the measures.
 
         Raises:
             Diverged: in every rank alike.
             RankLost: if another rank is gone.
         """
-        return loop.advance(self.learner, epoch, Path(self._job.resources.data_dir), self._decoders)
+        return loop.advance(self.learner, Epoch.from_json(plain), Path(self._job.resources.data_dir), self._decoders)
 
     @cached_property
     def _decoders(self) -> int:
@@ -121,11 +129,13 @@ class Team:
 
     def begin(self, origin: Origin, payload: bytes | None, key: str, epochs: int) -> None:
         """Take up a state with its name and number, or state 0 of an origin."""
-        self._together(partial(self._first.begin, origin, payload, key, epochs), "begin", origin, payload, key, epochs)
+        plain = origin.to_json()  # other processes find its parts by themselves
+        self._together(partial(self._first.begin, plain, payload, key, epochs), "begin", plain, payload, key, epochs)
 
     def train(self, epoch: Epoch) -> dict[str, Any]:
         """Train the next epoch and evaluate; returns the measures."""
-        return self._together(partial(self._first.train, epoch), "train", epoch)
+        plain = epoch.to_json()
+        return self._together(partial(self._first.train, plain), "train", plain)
 
     def _together(self, first: Callable[[], Answer], method: str, *arguments: Any) -> Answer:
         """Call the others' method while rank 0 does its own part; returns rank 0's answer.

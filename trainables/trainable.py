@@ -16,7 +16,6 @@ from ray.tune import Trainable
 from study.errors import Damaged, StudyError, one_line
 from study.execution.job import Job
 from study.store.states import Store
-from trainables.origins import verify
 from trainables.recipe import Epoch, Origin
 
 if TYPE_CHECKING:  # the driver names this class and has no need of the seconds that importing torch takes
@@ -100,7 +99,6 @@ class StageTrainable(Trainable):
         from trainables.team import Team
 
         origin = Origin.from_json(self.stage.origin)
-        verify(origin)
         self.store = Store(self.job.store)
         key, begun, payload = "", 0, None
         self.measures: list[dict[str, Any]] = []

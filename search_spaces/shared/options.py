@@ -35,6 +35,7 @@ OPTIONS = (
         "[default: digits]",
         repeatable=True,
         metavar="NAME",
+        reference=True,
     ),
     Option("imbalance", "Imbalance factor; repeatable. [default: 50]", kind="number", repeatable=True, metavar="IF"),
     Option(
@@ -61,12 +62,14 @@ BACKBONE = Option(
     f"{', '.join(references.names(references.BACKBONE))}, or one of your own, package.module:Name or ./file.py:Name. "
     "[default: the data set's]",
     metavar="NAME",
+    reference=True,
 )
 LOSS = Option(
     "loss",
     f"Of tables of samplers: {', '.join(references.names(references.LOSS))}, or one of your own, package.module:Name "
     "or ./file.py:Name; with parameters as in 'ldam(max_margin=0.3)'. [default: cross_entropy]",
     metavar="NAME",
+    reference=True,
 )
 METHOD = Option(
     "method",
@@ -74,6 +77,7 @@ METHOD = Option(
     "configuration to the method's own; repeatable.",
     repeatable=True,
     metavar="NAME",
+    reference=True,
 )
 ALL = (*OPTIONS, BACKBONE, LOSS, METHOD)
 

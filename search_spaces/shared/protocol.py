@@ -47,7 +47,8 @@ def base(dataset: str, imbalance: float | None = None) -> Config:
     """
     known = facts(dataset)
     own = known.natural if known.natural is not None else 50.0
-    return replace(Config(), dataset=dataset, imbalance=own if imbalance is None else imbalance, **known.settings)
+    settings = {"dataset": dataset, "imbalance": own if imbalance is None else imbalance, **known.settings}
+    return Config.from_json({**Config().to_json(), **settings})
 
 
 def shortened(config: Config) -> Config:
@@ -227,7 +228,7 @@ def table(
     return Space(
         name=name,
         title=title,
-        trials=tuple(replace(each, column=each.column + _chosen(asked)) for each in trials),
+        trials=tuple(named(request, each) for each in trials),
         domain={**(_data_domain(trials) if search is None else {}), **domain},
         work=WORK,
         objectives=tuple(objectives),
@@ -248,10 +249,13 @@ def _data_domain(trials: Sequence[Trial]) -> dict[str, Domain]:
     return {"dataset": Choice((*known, *own)), "imbalance": Real(1.0, 1e6)}
 
 
-def _chosen(asked: Asked) -> str:
-    """What the name of a column says of the parts that the user chose."""
-    chosen = ((references.BACKBONE, asked.backbone), (references.LOSS, asked.loss))
-    return "".join(f", {references.title(references.made(kind, name))}" for kind, name in chosen if name)
+def named(request: Request, made: Trial) -> Trial:
+    """A trial whose column says which parts the user chose."""
+    asked, column = Asked.of(request), made.column
+    for kind, name in ((references.BACKBONE, asked.backbone), (references.LOSS, asked.loss)):
+        title = f", {references.title(references.made(kind, name))}" if name else ""
+        column += "" if title in column else title
+    return replace(made, column=column)
 
 
 def class_counts(config: Config) -> tuple[int, ...]:

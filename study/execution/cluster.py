@@ -7,6 +7,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 # Before Ray is imported. Under `uv run`, Ray's own hook would keep trials from ever starting.
@@ -50,11 +52,11 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if not resources.address:
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
-    own = modules.to_ship()
-    if own:
-        options["runtime_env"] = {"py_modules": own}
     try:
-        ray.init(address=resources.address or "local", **options)
+        with TemporaryDirectory(prefix="study-") as folder:
+            own = modules.to_ship(Path(folder))
+            options |= {"runtime_env": {"py_modules": own}} if own else {}
+            ray.init(address=resources.address or "local", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not resources.address:
             raise

@@ -173,9 +173,14 @@ def _other_domain(space: PlannedSpace, again: PlannedSpace) -> str:
 
 
 def _changed(before: Plan, now: Plan) -> list[str]:
-    """The sources of a plan that are others now; what was only moved to another place is the same."""
+    """The sources of a plan that are others now; what was only moved to another place is the same.
+
+    What is not used now is no change, but of a plan whose sources have other names: an earlier version made it.
+    """
     here = set(now.sources.values())
-    return sorted(name for name, digest in before.sources.items() if digest not in here)
+    gone = sorted(name for name, digest in before.sources.items() if digest not in here)
+    known = [name for name in gone if name in now.sources]
+    return known if before.sources.keys() & now.sources.keys() else gone
 
 
 def taken_up(before: Plan, drawn: Draft, retrain: bool) -> Draft:
@@ -196,7 +201,7 @@ def begun_anew(before: Plan, drawn: Draft) -> Draft:
         Refusal: if nothing has changed.
     """
     same_work = before.digest == drawn.plan.digest
-    changed = [name for name in _changed(before, drawn.plan) if name in drawn.plan.sources]
+    changed = _changed(before, drawn.plan)
     if same_work and changed:
         remedy = "they changed, and the names of states did not: Work.resolve must put its sources into its keys"
         raise Refusal("sources", ", ".join(changed), remedy)

@@ -20,7 +20,7 @@ COUNTS = "import sys\nsys.executed = getattr(sys, 'executed', 0) + 1\n\nclass Ow
 @pytest.fixture(autouse=True)
 def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing has been named, nor executed by path."""
-    monkeypatch.setattr(modules, "_named", set())
+    monkeypatch.setattr(modules, "_shipped", set())
     monkeypatch.setattr(sys, "executed", 0, raising=False)
     before = set(sys.modules)
     yield
@@ -49,7 +49,7 @@ def mylab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def find(where: object) -> modules.ModuleType:
-    return modules.find(str(where), "loss", f"{where}:Own")
+    return modules.find(str(where), "loss", f"{where}:Own", ships=True)
 
 
 def refusal(where: object) -> str:
@@ -127,15 +127,40 @@ def test_a_reference_is_made_absolute_where_it_has_a_path(tmp_path: Path, monkey
 # What Ray's workers are brought
 
 
-def test_what_workers_are_brought_is_the_files_and_the_whole_packages_that_were_named(mine: Path, mylab: Path) -> None:
-    assert modules.to_ship() == []
+def shipped(folder: Path) -> dict[str, bytes | None]:
+    """What is brought, by name; the content of files."""
+    paths = [Path(each) for each in modules.to_ship(folder)]
+    return {path.name: path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def test_what_workers_are_brought_is_the_files_and_the_whole_packages_that_were_named(
+    mine: Path, mylab: Path, tmp_path: Path
+) -> None:
+    assert shipped(tmp_path) == {}
     find(mine)
     find("mylab.deep.parts")
     find("mylab.deep")
-    assert modules.to_ship() == sorted(map(str, (mine, mylab)))
+    before = shipped(tmp_path)
+    (name,) = before.keys() - {"mylab"}
+    assert before == {name: COUNTS.encode(), "mylab": None}
     mine.write_text("changed = 1\n")
     find(mine)
-    assert modules.to_ship() == sorted(map(str, (mine, mylab))), "of a file that has changed, the one that there is"
+    assert shipped(tmp_path) == {name: b"changed = 1\n", "mylab": None}
+
+
+def test_a_file_that_is_called_as_a_module_of_python_is_in_nobody_s_way(mine: Path, tmp_path: Path) -> None:
+    find(mine.rename(mine.parent / "queue.py"))
+    (name,) = shipped(tmp_path)
+    assert name.startswith("study_file_queue_")
+
+
+def test_two_files_of_one_name_are_both_brought(mine: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "mine.py"
+    other.parent.mkdir()
+    other.write_text("other = 1\n")
+    find(mine)
+    find(other)
+    assert sorted(shipped(tmp_path).values()) == sorted((COUNTS.encode(), b"other = 1\n"))
 
 
 def test_what_workers_have_is_not_brought(tmp_path: Path, mylab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,32 +169,29 @@ def test_what_workers_have_is_not_brought(tmp_path: Path, mylab: Path, monkeypat
     growth.redraft(stored(draft("table1", replicates=1)))
     for where in ("json.decoder", "numpy.random"):
         find(where)
-    assert modules.to_ship() == []
+    assert shipped(tmp_path) == {}
     find("mylab.deep.parts")
-    assert modules.to_ship() == [str(mylab)]
+    assert shipped(tmp_path) == {"mylab": None}
     installed = sysconfig.get_path
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path) if name == "purelib" else installed(name))
-    assert modules.to_ship() == []
-
-
-def test_two_files_of_one_name_cannot_both_be_brought(mine: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other" / "mine.py"
-    other.parent.mkdir()
-    other.write_text(COUNTS)
-    find(mine)
-    find(other)
-    with pytest.raises(Refusal, match=r"must have another name: .*mine\.py has it, and workers find them by name"):
-        modules.to_ship()
+    assert shipped(tmp_path) == {}
 
 
 def test_a_worker_finds_a_file_where_it_was_brought_to(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the path that it had on the machine that planned, which this one does not have."""
     brought = mine.parent / "py_modules_files" / "_ray_pkg_0"
     brought.mkdir(parents=True)
-    there = mine.rename(brought / "mine.py")
+    find(mine)
+    (copied,) = modules.to_ship(brought)
+    mine.unlink()
+    for each in [each for each in sys.modules if each.startswith(modules.BY_PATH)]:
+        del sys.modules[each]  # another process
     assert "there is none at" in refusal(mine)
     monkeypatch.syspath_prepend(str(brought))
-    assert Path(str(find(mine).__file__)) == there
+    found = find(mine)
+    assert found.__spec__ is not None
+    assert found.__spec__.origin == copied
+    assert modules.reference_of(found.Own) == f"{mine}:Own"
 
 
 # Refusals; those of files with mistakes are in test_catalog.py
@@ -205,7 +227,7 @@ def test_a_module_that_cannot_be_imported_is_refused_with_its_line_and_not_broug
             assert "its file could not be imported: " in refusal(where)
             assert why in refusal(where)
     assert refusal(mine).endswith(" (mine.py, line 1)")
-    assert modules.to_ship() == []
+    assert shipped(mine.parent) == {}
 
 
 def test_what_a_file_refuses_itself_passes(mine: Path) -> None:

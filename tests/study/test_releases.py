@@ -17,14 +17,15 @@ ROOT = Path(__file__).parents[2]
 TINY = """
 import numpy as np
 
-from trainables.data.facts import Images, Small
+from trainables.data.facts import Images
+from trainables.data.kinds import Small
 
 
 class Tiny(Small):
     classes, largest, channels, side, scale = 3, 12, 1, 8, 16
     mean, std, crop, many, few = (0.3,), (0.4,), 1, 8, 5
     fingerprint = "tiny"
-    settings = {"backbone": "resnet8", "epochs": 4, "milestones": (2,), "warmup": 1, "batch_size": 8, "retrain_epochs": 1}
+    settings = dict(backbone="resnet8", epochs=4, milestones=(2,), warmup=1, batch_size=8, retrain_epochs=1)
 
     def read(self, root, split_seed):
         labels = np.repeat(np.arange(3), 12)

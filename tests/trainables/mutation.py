@@ -4,9 +4,9 @@
 
 For each file that has any, or for those that are given, EACH places are chosen at random; 0 takes all of them. A mutant
 names the states of small recipes that together use every part. Those that have a name of the true code are trained, an
-epoch a state, taken up once in the middle. The result is a line of JSON: ``wrong`` lists the mutants under which a state
-of the same name has other bits; ``same`` those that renamed nothing. With ``--blind``, names hold no code: then mutants
-are wrong.
+epoch a state, taken up once in the middle. The result is a line of JSON: ``wrong`` lists the mutants under which a
+state of the same name has other bits; ``same`` those that renamed nothing. With ``--blind``, names hold no code: then
+mutants are wrong.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ SECONDS = 60  # that a mutant has
 TINY = """
 import numpy as np
 
-from trainables.data.facts import Images, Small
+from trainables.data.facts import Images
+from trainables.data.kinds import Small
 
 
 class Tiny(Small):

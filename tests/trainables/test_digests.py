@@ -68,7 +68,7 @@ numbers = itertools.count()
 def digest_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """The digest of Margin in a package of these files, with the replacements in one of them."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    caches = (digests.reached, digests._definition, digests._parsed, digests._file, digests._version)
+    caches = [each for each in vars(digests).values() if hasattr(each, "cache_clear")]
 
     def made(file: str = "parts.py", old: str = "", new: str = "", more: dict[str, str] | None = None) -> str:
         package = tmp_path / "package"
@@ -143,6 +143,28 @@ def test_two_that_reach_each_other_have_different_digests(digest_of):
     digest_of(more={"both.py": both})
     assert digests.code_digest("package.both", "One") != digests.code_digest("package.both", "Two")
     assert digests.reached("package.both", "One") == digests.reached("package.both", "Two")
+
+
+def test_names_that_are_imported_by_a_star_are_reached(digest_of):
+    star = {
+        "parts.py": FILES["parts.py"].replace(
+            "from PACKAGE.other import shared as common", "from PACKAGE.star import *"
+        )
+    }
+    one, other = (
+        digest_of(more={**star, "star.py": f"def common(): return {n}\ndef unused(): return 0\n"}) for n in "12"
+    )
+    assert one != other
+    assert one == digest_of(more={**star, "star.py": "def common(): return 1\n"})
+
+
+def test_own_code_outside_the_package_is_reached(digest_of, tmp_path):
+    using = {"helpers.py": FILES["helpers.py"].replace("import math", "import beside as math")}
+    found = []
+    for text in ("def floor(x): return 1\n", "def floor(x): return 2\n"):
+        (tmp_path / "beside.py").write_text(text)
+        found.append(digest_of(more=using))
+    assert found[0] != found[1]
 
 
 def test_the_version_of_another_package_counts(digest_of, monkeypatch):

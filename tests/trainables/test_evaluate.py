@@ -60,7 +60,8 @@ def test_val_and_holdout_are_the_halves_of_test():
 @pytest.mark.parametrize("selection", ["list", "train"])
 def test_images_for_selection_that_are_none_of_the_test_set_are_not_in_test(selection):
     student, data = learner(), copy.copy(digits())
-    data.facts = replace(data.facts, selection=selection)
+    data.facts = copy.copy(data.facts)
+    data.facts.selection = selection
     measures = evaluate(student, data, EPOCH)
     for kind in KINDS - {"class_accuracy"}:
         assert measures[f"test/{kind}"] == measures[f"holdout/{kind}"]

@@ -210,7 +210,7 @@ def nothing(base):
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """The reference of a function in a file of the user's own."""
-    monkeypatch.setattr("study.modules._named", set())  # so that no later test brings it to workers
+    monkeypatch.setattr("study.modules._shipped", set())  # so that no later test brings it to workers
     path = tmp_path / "own.py"
     path.write_text(OWN)
     return lambda name: f"{path}:{name}"

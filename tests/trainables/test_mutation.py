@@ -1,4 +1,4 @@
-"""A state's name tells what determined it: whatever is changed in `trainables`, no state has its name and other bits."""
+"""A name tells what determined a state: whatever is changed in `trainables`, no state has its name and other bits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parent / "mutation.py"
-
-# What only chooses recipes, reads states or executes them: names are the same, and so are the bits.
-OUTSIDE = ("earlier", "exponents", "export", "method", "methods/", "sources", "team", "trainable", "work")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -161,7 +161,7 @@ def test_a_class_inside_another_is_refused(mine):
     outer = made(LOSS, f"{mine}:Mine").__class__.__module__
     import sys
 
-    assert "must stand at the top of a file or module" in refused(LOSS, sys.modules[outer].Outer.Inner())
+    assert "must be a class at the top of a Python file" in refused(LOSS, sys.modules[outer].Outer.Inner())
 
 
 def test_a_short_name_that_is_unknown_is_refused_with_those_that_are_known():

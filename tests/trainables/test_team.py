@@ -12,6 +12,7 @@ import ray
 from helpers import EPOCH, SHORT
 from safetensors.torch import save
 
+from search_spaces.shared.protocol import base
 from study.errors import Refusal
 from study.execution.job import Job
 from study.machine import Machine
@@ -65,8 +66,9 @@ def test_a_rank_that_is_lost_ends_the_epoch_and_a_new_team_goes_on(team: Team) -
 
 def test_what_another_rank_raises_is_the_reason(team: Team) -> None:
     team.begin(ORIGIN, None, "", 0)
-    elsewhere = replace(ORIGIN, dataset="cifar10")  # whose files are not there
-    ray.get(team._others[0].begin.remote(elsewhere, None, "", 0))
+    other = origin(base("cifar10"), Machine("cpu", 1))  # whose files are not there
+    elsewhere = replace(ORIGIN, dataset=other.dataset, data=other.data, fingerprint=other.fingerprint)
+    ray.get(team._others[0].begin.remote(elsewhere.to_json(), None, "", 0))
     with pytest.raises(Refusal, match="cifar10"):
         team.train(EPOCH)
 
@@ -85,18 +87,18 @@ def test_a_learner_is_told_how_its_gpu_is_given_its_steps(
 ) -> None:
     told = []
     monkeypatch.setattr(teams, "Learner", lambda *_, recorded: told.append(recorded))
-    Member(job(gpu_steps=asked), Ranks()).begin(ORIGIN, None, "", 0)
+    Member(job(gpu_steps=asked), Ranks()).begin(ORIGIN.to_json(), None, "", 0)
     assert told == [recorded]
 
 
 def test_a_learner_serves_one_stage_after_the_other_as_long_as_they_fit() -> None:
     member, alone = Member(JOB, Ranks()), replace(ORIGIN, ranks=1)
-    member.begin(alone, None, "", 0)
+    member.begin(alone.to_json(), None, "", 0)
     first = member.learner
-    member.train(EPOCH)
-    member.begin(replace(alone, seed=7), None, "", 0)
+    member.train(EPOCH.to_json())
+    member.begin(replace(alone, seed=7).to_json(), None, "", 0)
     assert member.learner is first
-    member.begin(replace(alone, precision="bf16"), None, "", 0)
+    member.begin(replace(alone, precision="bf16").to_json(), None, "", 0)
     assert member.learner is not first
     assert not first.steps  # which held it
 
@@ -104,15 +106,15 @@ def test_a_learner_serves_one_stage_after_the_other_as_long_as_they_fit() -> Non
 def test_a_state_is_begun_with_its_name_and_number_and_state_0_with_its_own() -> None:
     one, other, alone = Member(JOB, Ranks()), Member(JOB, Ranks()), replace(ORIGIN, ranks=1)
     keys = Recipe(alone, (EPOCH,) * 2).keys()
-    one.begin(alone, None, "", 0)
+    one.begin(alone.to_json(), None, "", 0)
     assert (one.learner.key, one.learner.epochs) == (keys[0], 0)
-    one.train(EPOCH)
+    one.train(EPOCH.to_json())
     assert (one.learner.key, one.learner.epochs) == (keys[1], 1)
-    other.begin(replace(alone, seed=7), None, "", 0)
-    other.train(EPOCH)
-    other.begin(alone, save(one.learner.state()), one.learner.key, one.learner.epochs)
+    other.begin(replace(alone, seed=7).to_json(), None, "", 0)
+    other.train(EPOCH.to_json())
+    other.begin(alone.to_json(), save(one.learner.state()), one.learner.key, one.learner.epochs)
     assert (other.learner.key, other.learner.epochs) == (keys[1], 1)
-    assert other.train(EPOCH) == one.train(EPOCH)
+    assert other.train(EPOCH.to_json()) == one.train(EPOCH.to_json())
     assert (other.learner.key, other.learner.epochs) == (keys[2], 2)
 
 
@@ -155,8 +157,8 @@ def test_images_are_decoded_by_a_gpu_s_share_of_its_machine_s_cpus(
     for measure in ("train_epoch", "evaluate"):
         monkeypatch.setattr(teams.loop, measure, lambda *_: {})
     member = Member(replace(job(cpus=cpus, gpus=gpus), ranks=ranks), Ranks(0, ranks))
-    member.begin(ORIGIN, None, "", 0)
+    member.begin(ORIGIN.to_json(), None, "", 0)
     for _ in range(3):
-        member.train(EPOCH)
+        member.train(EPOCH.to_json())
     assert decoders == [expected] * 3
     assert asked == ["nodes"] * bool(gpus)  # once

@@ -109,7 +109,7 @@ def test_what_training_raises_is_reported_in_one_line_with_its_traceback(job: Jo
 def test_a_worker_refuses_a_plan_made_with_other_code(job: Job, stage: Stage, field: str) -> None:
     result = finish(actor(job, replace(stage, origin={**stage.origin, field: "another"})))
     assert f"{field} of the worker" in result["failure"]["reason"]
-    assert "the plan was made with another" in result["failure"]["reason"]
+    assert "must be another, as in the plan" in result["failure"]["reason"]
     assert not result["failure"]["for_good"]
 
 
@@ -123,7 +123,7 @@ def test_a_worker_refuses_a_part_whose_code_is_another(job: Job, stage: Stage, p
     assert (
         f"code of {part} {(stage.origin | stage.epochs[0])[part]['part']} of the worker" in result["failure"]["reason"]
     )
-    assert "the plan was made with another" in result["failure"]["reason"]
+    assert "must be another, as in the plan" in result["failure"]["reason"]
     assert not result["failure"]["for_good"]
     assert Store(job.store).keys() == set()
 

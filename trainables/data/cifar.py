@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import Refusal
-from trainables.data.facts import Images, Small
+from trainables.data.facts import Images
+from trainables.data.kinds import Small
 
 
 class Official(Small):

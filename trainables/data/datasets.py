@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from study import modules
-from study.errors import Refusal
+from study.errors import Refusal, one_line
 from trainables import references
 from trainables.data.facts import Dataset
 from trainables.references import Kind
@@ -40,13 +40,18 @@ def facts(name: str) -> Dataset:
 @cache
 def _found(name: str) -> Dataset:
     kind = references.find(DATASET, name)
+    references.check_place(DATASET, kind, name)
     missing = [fact for fact in _DECLARED if not hasattr(kind, fact)]
     if missing:
         raise Refusal("dataset", name, f"must declare {', '.join(missing)}")
     try:
         found: Dataset = kind()
-    except TypeError as error:
-        raise Refusal("dataset", name, f"must be a class that is made without arguments ({error})") from error
+    except Refusal:
+        raise
+    except Exception as error:
+        raise Refusal("dataset", name, f"it must be made without arguments, and raised {one_line(error)}") from error
+    if not len(found.mean) == len(found.std) == found.channels:
+        raise Refusal("dataset", name, f"must have a mean and a std for each of its {found.channels} channels")
     return found
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from study.errors import Refusal
-from trainables.data.facts import Images, Small
+from trainables.data.facts import Images, verified
+from trainables.data.kinds import Small
 from trainables.samplers import Purpose, generator
 
 TEST = 50  # test images a class
@@ -47,9 +46,7 @@ class Digits(Small):
         path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
         images, targets = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
-        found = "sha256:" + hashlib.sha256(images.tobytes() + targets.tobytes()).hexdigest()
-        if found != self.fingerprint:
-            raise Refusal("digits", found, f"must be scikit-learn's digits with {self.fingerprint}")
+        verified(self, images, targets)
         split = generator(split_seed, 0, Purpose.SPLIT)
         class_of_digit = split.permutation(10)
         labels = class_of_digit[targets]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from study.errors import Refusal
 
 if TYPE_CHECKING:
-    from trainables.data.lists import Listing
-    from trainables.data.resident import Data
+    import torch
+    from torch import Tensor
+
     from trainables.ranks import Ranks
+    from trainables.recipe import Epoch
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,48 @@ class Images(NamedTuple):
     test_labels: NDArray[np.int64]
 
 
+class Data(Protocol):
+    """What the loop asks of a data set, wherever its images are.
+
+    If several processes train together, all batches are a rank's own shares; what is drawn is drawn whole.
+
+    Attributes:
+        facts: what is declared of the data set.
+        counts: n_j, largest first: (C,), NumPy.
+        shots: the classes of each split, many, medium and few.
+        device: where the batches are.
+        in_val: which of the images that `test_batches` gives are for selection: (M,) bool.
+    """
+
+    facts: Dataset
+    counts: NDArray[np.int64]
+    shots: dict[str, list[int]]
+    device: torch.device
+    in_val: Tensor
+
+    def batches(
+        self, order: NDArray[np.int64], epoch: Epoch, rng: np.random.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented, normalised training images (B, channels, side, side) with their labels (B,).
+
+        All that is drawn of `rng` is drawn by the call itself, before the first batch is asked for.
+
+        Args:
+            order: positions in the training set, which is sorted by class: (n,).
+            epoch: the instruction; its batch size, crop and flip.
+            rng: the augmentation is drawn from it.
+        """
+        ...
+
+    def test_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Normalised test images, their labels (B,), and the part that each belongs to (B,): 1 is val, 0 holdout."""
+        ...
+
+    def fit_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Un-augmented, normalised training images in the order of storage, with their labels."""
+        ...
+
+
 class Dataset(ABC):
     """The facts of a data set: balanced and made long-tailed, or long-tailed by nature.
 
@@ -96,7 +140,8 @@ class Dataset(ABC):
             in size and shape.
         flip: whether images are flipped horizontally at random.
         many, few: a class is many-shot above ``many`` training images, few-shot below ``few``, else medium-shot.
-        fingerprint: names the files' content; checked when the data are prepared or read.
+        fingerprint: names what the files hold: ``prepare`` or ``read`` has to check it (`verified`). Of data that code
+            makes without files any word will do, for the code is in the names of states by itself.
         natural: the imbalance factor of data that are long-tailed by nature; None for those that are made so.
         lists: of data that come as lists of files: only these say how many images a class has.
         selection: where the images for selection, `val`, are from: ``half`` of the test images, fixed and
@@ -104,6 +149,7 @@ class Dataset(ABC):
             training. In the latter two cases test and holdout are the same images.
         drawn: what a seed decides of the data: ``split``, which images are for test; ``subset``, which are kept.
         settings: of its protocol, where that is not CIFAR's: fields of `Config`.
+        jitter: of files of images: by how much brightness, contrast and saturation vary at random.
         short_steps: whether steps are too short for a GPU, or for bf16, to make them shorter.
     """
 
@@ -125,6 +171,7 @@ class Dataset(ABC):
     drawn: tuple[str, ...] = ()
     settings: ClassVar[Mapping[str, Any]] = {}
     short_steps: bool = False
+    jitter: float = 0.0
 
     @abstractmethod
     def prepare(self, root: Path, download: bool) -> None:
@@ -158,103 +205,29 @@ class Dataset(ABC):
         """The classes of each split at an imbalance factor; see `split`."""
         return self.split(self.counts(imbalance))
 
+    def told(self) -> str:
+        """All facts that training depends on, as text: a state's name holds its digest."""
+        names = (
+            "classes",
+            "largest",
+            "channels",
+            "side",
+            "scale",
+            "mean",
+            "std",
+            "many",
+            "few",
+            "natural",
+            "selection",
+        )
+        return repr([getattr(self, name) for name in (*names, "drawn", "jitter", "lists")])
+
     def split(self, counts: Sequence[int]) -> dict[str, list[int]]:
         """The classes of each split, many-, medium- and few-shot, by their training images: (C,)."""
         splits: dict[str, list[int]] = {"many": [], "medium": [], "few": []}
         for rank, count in enumerate(counts):
             splits["many" if count > self.many else "few" if count < self.few else "medium"].append(rank)
         return splits
-
-
-class Small(Dataset):
-    """A balanced data set that is made long-tailed and lies on the device as a whole."""
-
-    drawn: tuple[str, ...] = ("subset",)
-
-    @abstractmethod
-    def read(self, root: Path, split_seed: int) -> Images:
-        """Its images, whose classes are ranks: the class that is to be the largest is 0.
-
-        Args:
-            root: where the files of data sets lie.
-            split_seed: which images are for test, if `drawn` says that this is drawn.
-        """
-
-    def prepare(self, root: Path, download: bool) -> None:
-        """By default there is nothing to prepare."""
-
-    def load(self, wanted: Wanted) -> Data:
-        """See `Dataset.load`."""
-        from trainables.data.resident import long_tailed
-
-        return long_tailed(self, wanted)
-
-
-class Files(Dataset):
-    """A data set of image files with the statistics of ImageNet and its size, at Liu et al.'s thresholds (2019).
-
-    Attributes:
-        jitter: by how much brightness, contrast and saturation vary at random.
-        train_counts: n_j, largest first: (C,); () where only lists say it.
-    """
-
-    channels = 3
-    side = 224
-    mean = (0.485, 0.456, 0.406)
-    std = (0.229, 0.224, 0.225)
-    crop = 0
-    jitter: float = 0.0
-    train_counts: tuple[int, ...] = ()
-    settings: ClassVar[Mapping[str, Any]] = {
-        "backbone": "resnet50",
-        "epochs": 90,
-        "milestones": (60, 80),
-        "warmup": 0,
-        "lr": 0.2,
-        "batch_size": 256,
-        "weight_decay": 5e-4,
-    }
-
-    @abstractmethod
-    def listing(self, root: Path) -> Listing:
-        """Which files it has."""
-
-    def load(self, wanted: Wanted) -> Data:
-        """See `Dataset.load`."""
-        import torch
-
-        from trainables.data.images import ImageFiles
-
-        listing = self.listing(wanted.root)
-        return ImageFiles(self, listing, torch.device(wanted.device), wanted.workers, wanted.ranks)
-
-    def counts(self, imbalance: float) -> tuple[int, ...]:
-        """See `Dataset.counts`."""
-        return self.train_counts or super().counts(imbalance)
-
-
-class Listed(Files):
-    """A data set of image files that public lists name; `lists` says how many lines these have."""
-
-    lists: Lists
-    selection = "list"
-
-    @property
-    def fingerprint(self) -> str:  # type: ignore[override]
-        """The lengths of the lists, and what decodes the images."""
-        return f"lists:{self.lists.train}/{self.lists.val}/{self.lists.test} of {self.classes}; {decoders()}"
-
-    def listing(self, root: Path) -> Listing:
-        """See `Files.listing`."""
-        from trainables.data import lists
-
-        return lists.read(self, root)
-
-    def prepare(self, root: Path, download: bool) -> None:  # noqa: ARG002
-        """See `Dataset.prepare`: the lists are as declared, and every file in them is there."""
-        from trainables.data import lists
-
-        lists.check(self, root)
 
 
 @cache

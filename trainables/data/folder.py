@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from study.errors import Refusal
-from trainables.data.facts import Files, decoders
+from trainables.data.facts import decoders
+from trainables.data.kinds import Files
 from trainables.data.lists import Listing, halves, ranked
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")

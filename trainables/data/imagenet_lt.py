@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trainables.data.facts import Listed, Lists
+from trainables.data.facts import Lists
+from trainables.data.kinds import Listed
 
 
 class ImageNetLT(Listed):

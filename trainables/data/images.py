@@ -21,7 +21,7 @@ from torch.utils.data import Dataset as Items
 from torchvision.transforms import v2
 
 from study.errors import Refusal
-from trainables.data.facts import Dataset, Files
+from trainables.data.facts import Dataset
 from trainables.data.lists import Listing, Paths
 from trainables.ranks import ALONE, Ranks
 from trainables.recipe import Epoch
@@ -127,7 +127,7 @@ class _Feed:
 
 
 class ImageFiles:
-    """A data set of image files; see `resident.Data`.
+    """A data set of image files; see `facts.Data`.
 
     Args:
         known: what is declared of it.
@@ -138,7 +138,7 @@ class ImageFiles:
     """
 
     def __init__(
-        self, known: Files, listing: Listing, device: torch.device, workers: int, ranks: Ranks = ALONE
+        self, known: Dataset, listing: Listing, device: torch.device, workers: int, ranks: Ranks = ALONE
     ) -> None:
         self.facts: Dataset = known
         self.counts, self.device, self._own = listing.counts, device, ranks.own

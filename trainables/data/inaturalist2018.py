@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from trainables.data.facts import Files, Listed, Lists
+from trainables.data.facts import Lists
+from trainables.data.kinds import Files, Listed
 
 
 class INaturalist2018(Listed):

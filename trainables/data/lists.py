@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import Refusal
-from trainables.data.facts import Listed
+from trainables.data.facts import Dataset, Lists
 from trainables.samplers import Purpose, generator
 
 HELD_OUT_FROM = 10  # training images of a class that gives one of them away
@@ -69,7 +69,7 @@ def ranked(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
     return rank, counts[by_size]
 
 
-def read(known: Listed, root: Path) -> Listing:
+def read(known: Dataset, root: Path) -> Listing:
     """What a data set's lists say, each line checked; the images themselves are not looked at.
 
     Where images for selection come from training, they are one of each class that has at least `HELD_OUT_FROM`: as
@@ -92,7 +92,7 @@ def read(known: Listed, root: Path) -> Listing:
     selection, selection_labels = images[chosen], ranks[chosen]
     if known.selection == "list":
         selection, selection_labels = parts["val"][0], rank[parts["val"][1]]
-    reported, reported_labels = parts["test" if known.lists.test else "val"]
+    reported, reported_labels = parts["test" if _lists(known).test else "val"]
     return Listing(
         train=images[~chosen],
         counts=np.bincount(ranks[~chosen]),
@@ -103,7 +103,7 @@ def read(known: Listed, root: Path) -> Listing:
     )
 
 
-def check(known: Listed, root: Path) -> None:
+def check(known: Dataset, root: Path) -> None:
     """See that a data set's lists are as declared and that every file in them is there.
 
     Raises:
@@ -115,11 +115,16 @@ def check(known: Listed, root: Path) -> None:
         _check_presence(path, names)
 
 
-def _files(known: Listed, root: Path) -> list[tuple[str, Path, int]]:
+def _files(known: Dataset, root: Path) -> list[tuple[str, Path, int]]:
     """Part, path and number of lines of each list."""
-    lists = known.lists
+    lists = _lists(known)
     parts = (("train", lists.train), ("val", lists.val), ("test", lists.test))
     return [(part, root / lists.name / f"{lists.name}_{part}.txt", lines) for part, lines in parts if lines]
+
+
+def _lists(known: Dataset) -> Lists:
+    assert known.lists is not None
+    return known.lists
 
 
 def _read(path: Path, expected: int, classes: int) -> tuple[Paths, NDArray[np.int64]]:
@@ -154,7 +159,7 @@ def _read(path: Path, expected: int, classes: int) -> tuple[Paths, NDArray[np.in
     return np.asarray(names), found
 
 
-def _check_ends(known: Listed, root: Path, labels: NDArray[np.int64]) -> None:
+def _check_ends(known: Dataset, root: Path, labels: NDArray[np.int64]) -> None:
     """The largest and the smallest class are as declared; another list of as many lines would show there."""
     assert known.natural is not None
     counts = np.bincount(labels)

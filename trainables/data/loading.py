@@ -7,8 +7,7 @@ from pathlib import Path
 
 from study.errors import Refusal
 from trainables.data.datasets import facts
-from trainables.data.facts import Wanted
-from trainables.data.resident import Data
+from trainables.data.facts import Data, Wanted
 from trainables.ranks import ALONE, Ranks
 from trainables.recipe import Epoch, Origin
 
@@ -28,7 +27,7 @@ def load(origin: Origin, epoch: Epoch, root: Path | None, workers: int = 1, rank
     """
     found = facts(origin.dataset).fingerprint
     if found != origin.fingerprint:
-        raise Refusal(origin.dataset, found, f"the plan was made with {origin.fingerprint}")
+        raise Refusal(origin.dataset, found, f"must be {origin.fingerprint}, as in the plan")
     wanted = Wanted(
         imbalance=origin.imbalance,
         split_seed=origin.split_seed,

@@ -1,65 +1,23 @@
-"""What the loop asks of a data set, and small sets, which are resident on the device."""
+"""Small data sets, which are resident on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.data.facts import Dataset, Small, Wanted
+from study.errors import Refusal
+from trainables.data.facts import Dataset, Images, Wanted
 from trainables.data.lists import halves
 from trainables.ranks import ALONE, Ranks
 from trainables.recipe import Epoch
 
 EVALUATION_BATCH = 1000
 GPU_EVALUATION_BATCH = 5000  # fixed, so that results do not depend on free memory; 330 MB an activation of ResNet-32
-
-
-class Data(Protocol):
-    """What the loop asks of a data set, wherever its images are.
-
-    If several processes train together, all batches are a rank's own shares; what is drawn is drawn whole.
-
-    Attributes:
-        facts: what is declared of the data set.
-        counts: n_j, largest first: (C,), NumPy.
-        shots: the classes of each split, many, medium and few.
-        device: where the batches are.
-        in_val: which of the images that `test_batches` gives are for selection: (M,) bool.
-    """
-
-    facts: Dataset
-    counts: NDArray[np.int64]
-    shots: dict[str, list[int]]
-    device: torch.device
-    in_val: Tensor
-
-    def batches(
-        self, order: NDArray[np.int64], epoch: Epoch, rng: np.random.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented, normalised training images (B, channels, side, side) with their labels (B,).
-
-        All that is drawn of `rng` is drawn by the call itself, before the first batch is asked for.
-
-        Args:
-            order: positions in the training set, which is sorted by class: (n,).
-            epoch: the instruction; its batch size, crop and flip.
-            rng: the augmentation is drawn from it.
-        """
-        ...
-
-    def test_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Normalised test images, their labels (B,), and the part that each belongs to (B,): 1 is val, 0 holdout."""
-        ...
-
-    def fit_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Un-augmented, normalised training images in the order of storage, with their labels."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -80,14 +38,36 @@ class Arrays:
     in_val: NDArray[np.bool_]
 
 
-def long_tailed(known: Small, wanted: Wanted) -> LongTailed:
-    """The long-tailed version of a balanced data set."""
-    images = known.read(wanted.root, wanted.split_seed)
+def long_tailed(known: Dataset, images: Images, wanted: Wanted) -> LongTailed:
+    """The long-tailed version of a balanced data set.
+
+    Raises:
+        Refusal: if its images are not what its facts say.
+    """
     counts = np.asarray(known.counts(wanted.imbalance))
+    _check(known, images)
     train = images.train[subset(images.labels, counts, wanted.subset_seed)]
     in_val = halves(images.test_labels, wanted.split_seed if "split" in known.drawn else 0)
     arrays = Arrays(counts, train, images.test, images.test_labels, in_val)
     return LongTailed(known, arrays, wanted.crop, torch.device(wanted.device), wanted.ranks)
+
+
+def _check(known: Dataset, images: Images) -> None:
+    shape = (known.channels, known.side, known.side)
+    for part, own, labels in (
+        ("training", images.train, images.labels),
+        ("test", images.test, images.test_labels),
+    ):
+        least = known.largest if part == "training" else 2
+        found = f"{own.dtype} {own.shape}, {len(labels)} labels"
+        if own.dtype != np.uint8 or own.shape != (len(labels), *shape):
+            raise Refusal(
+                type(known).__name__, found, f"must have {part} images (N, {', '.join(map(str, shape))}) of uint8"
+            )
+        each = np.bincount(labels, minlength=known.classes) if len(labels) and labels.min() >= 0 else np.zeros(1)
+        if len(each) != known.classes or each.min() < least:
+            remedy = f"must have at least {least} {part} images of each of {known.classes} classes, called 0, 1, …"
+            raise Refusal(type(known).__name__, f"{part} images by class: {each.tolist()}"[:80], remedy)
 
 
 def subset(labels: NDArray[np.int64], counts: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -54,12 +54,12 @@ class Bilateral(Mixture):
             return self
         if self.alpha_epochs is not None and self.alpha_epochs < epochs:
             raise Refusal("mixture.alpha_epochs", self.alpha_epochs, f"must be none, or ≥ epochs = {epochs}")
-        return Bilateral(alpha=1 - (index / (self.alpha_epochs or epochs)) ** 2)
+        return replace(self, alpha=1 - (index / (self.alpha_epochs or epochs)) ** 2, alpha_epochs=None)
 
     @property
     def step(self) -> Bilateral:
         """See `Mixture.step`."""
-        return Bilateral()
+        return replace(self, alpha=None, alpha_epochs=None)
 
     def shares(self, steps: int, rng: np.random.Generator) -> NDArray[np.float64]:  # noqa: ARG002
         """See `Mixture.shares`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trainables.parameters import number
@@ -33,7 +33,7 @@ class Mixup(Mixture):
     @property
     def step(self) -> Mixup:
         """See `Mixture.step`."""
-        return Mixup()
+        return replace(self, a=1.0)
 
     def mix(self, batches: Sequence[Batch], share: Tensor, rest: Tensor) -> tuple[tuple[Any, ...], Targets]:
         """See `Mixture.mix`."""

@@ -77,7 +77,7 @@ def worker(path):
 
 
 path = sys.argv[1]
-modules.find(path, "loss", path)
+modules.find(path, "loss", path, ships=True)
 with cluster.connected(Resources()):
     Path(path).unlink()  # as on a machine that has no such file
     print(*ray.get(worker.remote(path)))

@@ -66,7 +66,7 @@ def test_our_data_sets_have_names_and_are_called_by_them():
 # Data sets of the user's own
 
 OWN = """
-from trainables.data.facts import Files, Small
+from trainables.data.kinds import Files, Small
 
 
 class Mine(Small):
@@ -104,7 +104,7 @@ def function():
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A folder that is worked in, with a file of data sets, and the file."""
-    monkeypatch.setattr("study.modules._named", set())  # so that no later test brings it to workers
+    monkeypatch.setattr("study.modules._shipped", set())  # so that no later test brings it to workers
     path = tmp_path / "own.py"
     path.write_text(OWN)
     monkeypatch.chdir(tmp_path)

@@ -360,7 +360,7 @@ def test_a_folder_is_loaded_once_by_its_name(folder, tmp_path, monkeypatch):
 def test_a_folder_that_changed_since_the_plan_is_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     planned = replace(origin_of(f"folder:{folder}"), fingerprint="sha256:another")
-    with pytest.raises(Refusal, match="the plan was made with sha256:another"):
+    with pytest.raises(Refusal, match="must be sha256:another, as in the plan"):
         load(planned, EPOCH, None, 0)
 
 
@@ -379,7 +379,7 @@ class Tiny(INaturalist2018):
 
 
 def test_a_data_set_of_lists_is_loaded_from_them(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("study.modules._named", set())  # so that no later test brings it to workers
+    monkeypatch.setattr("study.modules._shipped", set())  # so that no later test brings it to workers
     (tmp_path / "tiny.py").write_text(TINY)
     known = f"{tmp_path}/tiny.py:Tiny"
     (tmp_path / "Tiny").mkdir()

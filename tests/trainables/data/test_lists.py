@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from study.errors import Refusal
 from trainables.data import lists
 from trainables.data.datasets import facts
-from trainables.data.facts import Listed, Lists
+from trainables.data.facts import Lists
+from trainables.data.kinds import Listed
 
 
 def declared(**own):

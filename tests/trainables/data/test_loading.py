@@ -143,7 +143,8 @@ def test_the_balanced_set_begins_each_class_with_the_long_tailed_images(seed):
 STRIPES = """
 import numpy as np
 
-from trainables.data.facts import Images, Small, verified
+from trainables.data.facts import Images, verified
+from trainables.data.kinds import Small
 
 
 class Stripes(Small):
@@ -167,7 +168,7 @@ class Stripes(Small):
 @pytest.fixture
 def stripes(tmp_path, monkeypatch):
     """The data set's images, (36, 1, 8, 8), and what writes its file, with a fingerprint."""
-    monkeypatch.setattr("study.modules._named", set())  # so that no later test brings it to workers
+    monkeypatch.setattr("study.modules._shipped", set())  # so that no later test brings it to workers
     images = np.random.default_rng().integers(0, 17, (36, 1, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
 
