@@ -104,6 +104,13 @@ def said(error: BaseException, file: str) -> str:
     return said if isinstance(error, SyntaxError) or not lines else f"{said} ({Path(file).name}, line {lines[-1]})"
 
 
+def line_of(error: BaseException) -> str:
+    """The last line of a file of the user's that an error has passed, such as `` (mine.py, line 3)``; "" if of none."""
+    files = {str(module.__spec__.origin): _paths[name] for name in _paths if (module := sys.modules[name]).__spec__}
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return f" ({files[lines[-1].filename].name}, line {lines[-1].lineno})" if lines else ""
+
+
 def _here(path: Path) -> Path:
     """Where a file that was named on another machine is on this one: what Ray brought, or else the same path."""
     folders = (Path(folder) for folder in sys.path if "py_modules_files" in Path(folder).parts)

@@ -31,8 +31,8 @@ def _same(value: Any) -> Any:
 
 
 def _name(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("a name")
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError("a name of one line")
     return value
 
 
@@ -221,7 +221,9 @@ class Config:
         scaled = self.retrain is not None and self.retrains == "scale"
         self._require("retrains", not scaled or self.head.linear, "classifier, unless the network's head is linear")
         two = self.mixture is not None and self.mixture.second is not None
-        self._require("mixture", two == (self.head.branches == 2), "one of two samplers if the head has two branches")
+        branches = self.head.branches
+        self._require("mixture", branches == 2 or not two, "one of one sampler: the network's head has one branch")
+        self._require("mixture", two or branches == 1, "one of two samplers: the network's head has two branches")
         if self.mixture is not None:
             self.mixture.at(self.epochs - 1, self.epochs)
         for field, value in (

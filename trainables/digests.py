@@ -61,9 +61,7 @@ def code_digest(module: str, name: str) -> str:
     told = {place: each.own for place, each in found.items()}
     for _ in range(_ROUNDS):
         told = {
-            place: digest(
-                each.own + "".join(sorted(f"{'.'.join(by)}={told[to]}\n" for by, to in each.targets if to in told))
-            )
+            place: digest(each.own + "".join(sorted(f"{'.'.join(by)}={told[to]}\n" for by, to in each.targets if by)))
             for place, each in found.items()
         }
     return digest(told[module, name] + "".join(sorted({told[place] for place, each in found.items() if each.own})))
@@ -123,10 +121,22 @@ def _definition(module: str, name: str, root: bool) -> _Definition:
 
 
 def _effects(module: str, parsed: _Module) -> Iterator[Place]:
-    """What is executed when a module is imported, beside its own statements: its packages, and what it imports."""
+    """What is executed when a module is imported, beside its own statements.
+
+    That is its packages, what it imports, and what decorators that are not of `trainables` do with its definitions,
+    such as to register them.
+    """
     parent = module.rpartition(".")[0]
     if parent:
         yield parent, ""
+    for own, statements in parsed.definitions.items():
+        decorators = [each for statement in statements for each in getattr(statement, "decorator_list", ())]
+        names = [name for each in decorators for name in _names(each)]
+        if any(
+            _is_followed(module, place[0]) and not place[0].startswith(_OWN)
+            for _, place in _targets(module, parsed, names)
+        ):
+            yield module, own
     for places in parsed.imports.values():
         for source, name in places:
             inner = f"{source}.{name}"
@@ -163,9 +173,10 @@ def _parsed(name: str) -> _Module:
         return found
     tree = ast.parse(path.read_bytes())
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in _walked(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
+                found.imports.setdefault("", set()).add((alias.name, ""))
                 local = alias.asname or alias.name.partition(".")[0]
                 found.imports.setdefault(local, set()).add((alias.name if alias.asname else local, ""))
         elif isinstance(node, ast.ImportFrom):
@@ -179,6 +190,18 @@ def _parsed(name: str) -> _Module:
     return found
 
 
+def _walked(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes, but for what is imported for types only."""
+    for child in ast.iter_child_nodes(tree):
+        if not _is_for_types(child):
+            yield child
+            yield from _walked(child)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
 def _bound(statement: ast.stmt) -> set[str]:
     """The names that a top-level statement defines; "" if it also does something else, or defines none."""
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
@@ -187,7 +210,7 @@ def _bound(statement: ast.stmt) -> set[str]:
         return {statement.name}
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         return set()  # a docstring
-    if isinstance(statement, ast.If) and ast.unparse(statement.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+    if _is_for_types(statement):
         return set()
     kinds = (ast.Name, ast.Attribute, ast.Subscript)
     stored = [node for node in ast.walk(statement) if isinstance(node, kinds) and isinstance(node.ctx, ast.Store)]

@@ -79,7 +79,7 @@ def find(reference: str) -> Method:
         found = getattr(modules.find(where, "method", reference, ships=True), name, None)
         if not name or not callable(found):
             raise Refusal("method", reference, f"must be {where}:FUNCTION, a function from a Config to a Config")
-        return _checked(found, reference)
+        return _checked(found, reference, name)
     if reference not in names():
         close = difflib.get_close_matches(reference, names(), 1)
         meant = f" (did you mean {close[0]}?)" if close else ""
@@ -90,7 +90,7 @@ def find(reference: str) -> Method:
     return own
 
 
-def _checked(function: Method, reference: str) -> Method:
+def _checked(function: Method, reference: str, name: str) -> Method:
     """A user's function, whose mistakes are refused; its configurations are called by its name, if by no other."""
 
     def method(base: Config) -> Config:
@@ -103,7 +103,13 @@ def _checked(function: Method, reference: str) -> Method:
             raise Refusal("method", reference, f"it raised {modules.said(error, file)}") from error
         if not isinstance(made, Config):
             raise Refusal("method", reference, f"must return a Config, not {type(made).__name__}")
-        return replace(made, method=function.__name__) if made.method == base.method else made
+        for kept in ("dataset", "imbalance"):
+            if getattr(made, kept) != getattr(base, kept):
+                remedy = (
+                    f"must keep the {kept} of the protocol, {getattr(base, kept)}, and returns {getattr(made, kept)}"
+                )
+                raise Refusal("method", reference, remedy)
+        return replace(made, method=name) if made.method == base.method else made
 
     method.sources = getattr(function, "sources", None)  # type: ignore[attr-defined]
     return method

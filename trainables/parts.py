@@ -86,7 +86,8 @@ class Loss(ABC):
 
         Returns:
             (logits (B, C), labels (B,), class weights (C,) or None for ones) → the mean: (). It runs inside a step
-            that a GPU records: no ``.item()``, no ``if tensor:``.
+            that a GPU records: no ``.item()``, no ``if tensor:``. It keeps nothing from one step to the next, for it
+            serves several replicates, and a resumed one begins without it.
         """
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
 
+from study import modules
 from study.errors import Damaged, StudyError, one_line
 from study.execution.job import Job
 from study.store.states import Store
@@ -242,7 +243,7 @@ def _failure(error: Exception) -> dict[str, Any]:
     memory = _memory_message(error)
     elsewhere = isinstance(error, (OSError, ImportError, MemoryError, StudyError)) or bool(memory)
     return {
-        "reason": memory or one_line(error, named=True),
+        "reason": memory or one_line(error, named=True) + modules.line_of(error),
         "traceback": traceback.format_exc(),
         "for_good": not elsewhere,
         "damaged": error.key if isinstance(error, Damaged) else "",

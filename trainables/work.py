@@ -11,7 +11,7 @@ from study.machine import Machine
 from study.space import Json, Resolved, Work
 from trainables import references
 from trainables.config import Config
-from trainables.data.datasets import facts
+from trainables.data.datasets import FOLDER, facts, label
 from trainables.exponents import resolve_sampler, sampler_name
 from trainables.origins import origin, precision, sources
 from trainables.recipe import Recipe
@@ -62,7 +62,8 @@ def parameters(config: Json, replicate: int, machine: Machine) -> Mapping[str, A
         exponent = resolve_sampler(getattr(checked, stage))
         if isinstance(exponent, float):
             shown[f"{stage}_q"] = exponent
-    for kind in ("backbone", "loss", "mixture"):
+    shown["dataset"] = checked.dataset if checked.dataset.startswith(f"{FOLDER}:") else label(checked.dataset)
+    for kind in ("backbone", "head", "loss", "mixture"):
         part = getattr(checked, kind)
         if part is not None:
             shown[kind] = references.label(part)

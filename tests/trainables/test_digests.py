@@ -185,3 +185,94 @@ def test_what_is_reached_is_named_by_file_and_definition():
     found = digests.reached("trainables.losses.ldam", "LDAM")
     assert {"losses/ldam.py: LDAM", "networks/cosine.py: Cosine", "layers.py: Cosine", "parts.py: Loss"} <= found.keys()
     assert not {name for name in found if name.startswith(("steps", "loop", "references", "losses/focal"))}
+
+
+def test_what_names_lead_to_is_told_apart(digest_of):
+    """Both are reached before and after: only who is called what has changed."""
+    two = "def one(): return 1\ndef two(): return 2\n"
+    using = "from PACKAGE.two import one as first, two as second\ndef scale(x): return first() - second()\n"
+    swapped = using.replace("one as first, two as second", "two as first, one as second")
+    same = using.replace("one as first, two as second", "two as second, one as first")
+    found = [digest_of(more={"two.py": two, "helpers.py": text}) for text in (using, swapped, same)]
+    assert found[0] == found[2] != found[1]
+
+
+def test_another_module_s_definition_of_the_same_name_is_another(digest_of):
+    versions = {"v1.py": "def scale(x): return x\n", "v2.py": "def scale(x): return -x\n"}
+    both = "from PACKAGE.v1 import scale\nfrom PACKAGE import v1, v2\ndef common(): return v1.scale(1) + v2.scale(1)\n"
+    parts = FILES["parts.py"].replace("from PACKAGE import helpers", "from PACKAGE import v3 as helpers")
+    more = {"parts.py": parts, **versions, "other.py": both + "shared = common\n"}
+    one, other = (digest_of(more={**more, "v3.py": f"from PACKAGE.{v[:-3]} import scale\n"}) for v in versions)
+    assert one != other
+
+
+def test_the_default_of_a_parameter_counts_where_its_value_is_in_no_name(digest_of):
+    """Of the part itself the value is in the name; of another part that its code makes it is not."""
+    inner = (
+        "from dataclasses import dataclass\nfrom trainables import parameters\n@dataclass(frozen=True)\nclass Inner:\n"
+        "    k: float = parameters.number(1.0, 'k', least=0.0)\n"
+    )
+    using = "from PACKAGE.inner import Inner\ndef scale(x): return Inner().k\n"
+    texts = (inner, inner.replace("1.0", "2.0"), inner.replace("'k'", "'another'").replace("least=0.0", "least=-1.0"))
+    found = [digest_of(more={"helpers.py": using, "inner.py": text}) for text in texts]
+    assert found[0] == found[2] != found[1]
+
+
+@pytest.mark.parametrize(
+    "helpers",
+    [
+        "from PACKAGE.table import TABLE\nfrom PACKAGE import entries\ndef scale(x): return TABLE['entry']()\n",
+        "from PACKAGE.table import TABLE\nimport PACKAGE.entries\ndef scale(x): return TABLE['entry']()\n",
+    ],
+)
+def test_what_is_registered_by_a_decorator_is_reached(digest_of, helpers):
+    table = "TABLE = {}\ndef register(f):\n    TABLE[f.__name__] = f\n    return f\n"
+    entries = "from PACKAGE.table import register\n@register\ndef entry(): return 1\n"
+    more = {"helpers.py": helpers, "table.py": table}
+    one, other = (digest_of(more={**more, "entries.py": entries.replace("1", n)}) for n in "12")
+    assert one != other
+
+
+def test_what_a_module_does_when_it_is_imported_counts(digest_of):
+    using = {"helpers.py": "import PACKAGE.effect\n" + FILES["helpers.py"]}
+    found = [digest_of(more={**using, "effect.py": f"import os\nos.environ['x'] = '{n}'\n"}) for n in "12"]
+    assert found[0] != found[1]
+    found = [digest_of(more={"__init__.py": f"import os\nos.environ['x'] = '{n}'\n"}) for n in "12"]
+    assert found[0] != found[1]
+
+
+def test_a_condition_round_imports_counts_but_not_that_of_types(digest_of):
+    text = (
+        "import os\nif os.cpu_count() > 4:\n    from PACKAGE.again import shared\n"
+        "else:\n    from PACKAGE.late import later as shared\n"
+    )
+    assert digest_of(more={"other.py": text}) != digest_of(more={"other.py": text.replace("> 4", "<= 4")})
+    typed = (
+        FILES["again.py"] + "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from PACKAGE.late import Bound\n"
+    )
+    assert digest_of(more={"again.py": typed}) == digest_of()
+
+
+def test_what_is_said_when_something_is_raised_does_not_count(digest_of):
+    failing = "def scale(x):\n    if x < 0:\n        raise ValueError(f'{x} is too small')\n    return x\n"
+    said = digest_of(more={"helpers.py": failing})
+    assert said == digest_of(more={"helpers.py": failing.replace("too small", "below 0")})
+    assert said != digest_of(more={"helpers.py": failing.replace("ValueError", "TypeError")})
+
+
+def test_a_package_without_an_init_file_is_followed(digest_of, tmp_path):
+    found = []
+    for n in "12":
+        (tmp_path / "loose").mkdir(exist_ok=True)
+        (tmp_path / "loose" / "inner.py").write_text(f"def floor(x): return {n}\n")
+        found.append(
+            digest_of(more={"helpers.py": FILES["helpers.py"].replace("import math", "import loose.inner as math")})
+        )
+    assert found[0] != found[1]
+
+
+def test_a_class_without_a_readable_source_is_none(digest_of):
+    digest_of()
+    assert digests.is_readable("package.parts", "Margin")
+    assert not digests.is_readable("package.parts", "Nothing")
+    assert not digests.is_readable("math", "floor")

@@ -183,3 +183,49 @@ def test_a_title_has_the_parameters_that_are_not_the_default():
     assert references.title(LDAM()) == "ldam"
     assert references.title(LDAM(0.3)) == "ldam(max_margin=0.3)"
     assert made(HEAD, references.title(Cosine(16.0))) == Cosine(16.0)
+
+
+def test_a_head_is_named_from_the_folder_of_the_loss_that_asks_for_it(tmp_path, monkeypatch):
+    (tmp_path / "heads.py").write_text(
+        "from dataclasses import dataclass\nfrom trainables.parts import Head\n@dataclass(frozen=True)\n"
+        "class Own(Head):\n    def build(self, features, classes): ...\n"
+    )
+    (tmp_path / "loss.py").write_text(MINE.replace('"""One of the user\'s own."""', 'head = "./heads.py:Own"'))
+    monkeypatch.chdir("/")
+    head = references.head(made(LOSS, f"{tmp_path}/loss.py:Mine"))
+    assert references.reference(head) == f"{tmp_path}/heads.py:Own"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("x: dict = field(default_factory=dict)", "must have a default for each parameter, and has none for x"),
+        ("x: object = print", "must declare its parameter x with trainables.parameters"),
+        ("x: tuple = (1, 2)", "must declare its parameter x with trainables.parameters"),
+        ("x: float = field(default=1.0, compare=False)", "must not have a parameter x that is left out of comparisons"),
+        ("x: float = field(default=1.0, init=False)", "must not have a parameter x"),
+        ("part: float = 1.0", "must not have a parameter part"),
+        ("def __post_init__(self): raise ValueError('too large')", "it raised ValueError: too large (mine.py, line"),
+    ],
+)
+def test_parameters_that_no_name_could_hold_are_refused(mine, line, why):
+    text = MINE.replace("strength: float", f"{line}\n    strength: float").replace(
+        "import dataclass\n", "import dataclass, field\n"
+    )
+    mine.write_text(text)
+    assert why in refused(LOSS, f"{mine}:Mine")
+
+
+def test_a_class_that_is_made_by_a_function_is_refused(mine):
+    making = "def maker():\n    @dataclass(frozen=True)\n    class Made(Mine): pass\n    return Made\nMade = maker()\n"
+    mine.write_text(MINE + making)
+    assert "must be a class at the top of a Python file" in refused(LOSS, f"{mine}:Made")
+
+
+@pytest.mark.parametrize("base", ["trainables.methods.mixup:Mixup", "trainables.methods.bbn:Bilateral"])
+def test_a_mixture_that_derives_from_ours_stays_what_it_is(tmp_path, base):
+    module, _, name = base.partition(":")
+    text = f"from dataclasses import dataclass\nfrom {module} import {name}\n"
+    (tmp_path / "mine.py").write_text(f"{text}@dataclass(frozen=True)\nclass Own({name}): pass\n")
+    own = made(MIXTURE, f"{tmp_path}/mine.py:Own")
+    assert [type(each).__name__ for each in (own.at(1, 10), own.step, own.at(1, 10).step)] == ["Own"] * 3

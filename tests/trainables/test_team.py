@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from trainables.loop import Diverged
 from trainables.origins import origin
 from trainables.ranks import RankLost, Ranks
 from trainables.recipe import Recipe
+from trainables.references import LOSS, made
 from trainables.team import AUTO_STEPS, Member, Team
 
 # Half a CPU each: the other one is for whatever else is running.
@@ -49,6 +51,22 @@ def test_a_team_trains_one_stage_after_the_other(team: Team) -> None:
         assert (team.learner.key, team.learner.epochs) == (Recipe(ORIGIN, (EPOCH,) * 2).keys()[2], 2)
     assert measures[0] == measures[1]
     assert measures[0][0]["train/loss"] != measures[0][1]["train/loss"]
+
+
+def test_every_rank_finds_a_loss_in_a_file_of_the_user_s(team: Team, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom trainables.losses.cross_entropy import CrossEntropy\n"
+        "@dataclass(frozen=True)\nclass Mine(CrossEntropy): pass\n"
+    )
+    team.begin(ORIGIN, None, "", 0)
+    expected = team.train(EPOCH)
+    team.begin(ORIGIN, None, "", 0)
+    assert team.train(replace(EPOCH, loss=made(LOSS, f"{tmp_path}/mine.py:Mine"))) == expected
+
+
+def test_a_rank_with_other_code_is_refused(team: Team) -> None:
+    with pytest.raises(Refusal, match="core of the worker"):
+        team.begin(replace(ORIGIN, core="another"), None, "", 0)
 
 
 def test_a_rank_that_is_lost_ends_the_epoch_and_a_new_team_goes_on(team: Team) -> None:

@@ -376,3 +376,14 @@ def test_a_stage_that_loses_another_rank_counts_as_lost_and_is_taken_up_again(
     again = actor(job, stage)
     assert finish(again)["saved"] == stage.key
     again.cleanup()
+
+
+def test_a_failure_names_the_line_of_the_user_s_file(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom trainables.parts import Loss\n@dataclass(frozen=True)\n"
+        "class Mine(Loss):\n    def build(self, counts):\n        raise ValueError('too few')\n"
+    )
+    config = {**CONFIG, "loss": f"{tmp_path}/mine.py:Mine"}
+    (own,) = tree.stages([work.resolve(config, 0, Machine("cpu", 1))], set())
+    failure = finish(actor(job, own))["failure"]
+    assert failure["reason"] == "ValueError: too few (mine.py, line 6)"

@@ -9,6 +9,7 @@ from study import modules
 from study.errors import Refusal, one_line
 from trainables import references
 from trainables.data.facts import Dataset
+from trainables.parameters import is_whole
 from trainables.references import Kind
 
 DATASET = Kind("dataset", "data", Dataset)
@@ -50,6 +51,8 @@ def _found(name: str) -> Dataset:
         raise
     except Exception as error:
         raise Refusal("dataset", name, f"it must be made without arguments, and raised {one_line(error)}") from error
+    if not (is_whole(found.classes, 2) and is_whole(found.largest, 1)):
+        raise Refusal("dataset", name, "must have whole numbers as classes, at least 2, and largest, at least 1")
     if not len(found.mean) == len(found.std) == found.channels:
         raise Refusal("dataset", name, f"must have a mean and a std for each of its {found.channels} channels")
     return found

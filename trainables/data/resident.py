@@ -45,6 +45,8 @@ def long_tailed(known: Dataset, images: Images, wanted: Wanted) -> LongTailed:
         Refusal: if its images are not what its facts say.
     """
     counts = np.asarray(known.counts(wanted.imbalance))
+    if not isinstance(images, Images):
+        raise Refusal(type(known).__name__, type(images).__name__, "must read Images")
     _check(known, images)
     train = images.train[subset(images.labels, counts, wanted.subset_seed)]
     in_val = halves(images.test_labels, wanted.split_seed if "split" in known.drawn else 0)

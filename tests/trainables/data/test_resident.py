@@ -1,12 +1,18 @@
 """Small sets, which are resident on the device: their batches, image by image."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from helpers import normalised
 
+from study.errors import Refusal
+from trainables.data import resident
 from trainables.data.datasets import facts
+from trainables.data.facts import Images, Wanted
 from trainables.data.resident import Arrays, LongTailed
+from trainables.ranks import ALONE
 from trainables.recipe import Epoch
 
 
@@ -79,3 +85,31 @@ def test_the_splits_follow_the_actual_counts():
 def test_labels_follow_the_counts():
     data, _, _ = long_tailed("digits", crop=1)
     assert data.labels.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
+
+
+IMAGES = np.zeros((1300, 1, 8, 8), np.uint8)
+LABELS = np.arange(1300) % 10
+
+
+@pytest.mark.parametrize(
+    ("images", "why"),
+    [
+        ((IMAGES, LABELS, IMAGES, LABELS), "must read Images"),
+        (Images(IMAGES / 255, LABELS, IMAGES, LABELS), "must have training images (N, 1, 8, 8) of uint8"),
+        (Images(IMAGES[:, 0], LABELS, IMAGES, LABELS), "must have training images (N, 1, 8, 8) of uint8"),
+        (Images(IMAGES[:-1], LABELS, IMAGES, LABELS), "must have training images (N, 1, 8, 8) of uint8"),
+        (Images(IMAGES, LABELS, IMAGES[:, :, 1:], LABELS), "must have test images (N, 1, 8, 8) of uint8"),
+        (Images(IMAGES[:1200], LABELS[:1200], IMAGES, LABELS), "at least 124 training images of each of 10 classes"),
+        (Images(IMAGES, LABELS + 1, IMAGES, LABELS), "at least 124 training images of each of 10 classes"),
+        (Images(IMAGES, LABELS - 1, IMAGES, LABELS), "at least 124 training images of each of 10 classes"),
+        (Images(IMAGES, LABELS, IMAGES, 0 * LABELS), "at least 2 test images of each of 10 classes"),
+    ],
+)
+def test_images_that_are_not_as_the_facts_say_are_refused(images, why):
+    wanted = Wanted(1.0, 0, 0, 1, "cpu", Path(), 0, ALONE)
+    resident.long_tailed(facts("digits"), Images(IMAGES, LABELS, IMAGES, LABELS), wanted)
+    with pytest.raises(Refusal) as refused:
+        resident.long_tailed(facts("digits"), images, wanted)
+    assert refused.value.field == "Digits"
+    assert why in str(refused.value)
+    assert "\n" not in str(refused.value)
