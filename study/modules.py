@@ -106,7 +106,8 @@ def said(error: BaseException, file: str) -> str:
 
 def line_of(error: BaseException) -> str:
     """The last line of a file of the user's that an error has passed, such as `` (mine.py, line 3)``; "" if of none."""
-    files = {str(module.__spec__.origin): _paths[name] for name in _paths if (module := sys.modules[name]).__spec__}
+    specs = {path: getattr(sys.modules.get(name), "__spec__", None) for name, path in _paths.items()}
+    files = {str(spec.origin): path for path, spec in specs.items() if spec is not None}
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     return f" ({files[lines[-1].filename].name}, line {lines[-1].lineno})" if lines else ""
 

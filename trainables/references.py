@@ -88,8 +88,8 @@ def find(kind: Kind, reference: str) -> type:
             close = difflib.get_close_matches(where, names(kind), 1)
             meant = f" (did you mean {close[0]}?)" if close else ""
             remedy = f"must be {', '.join(names(kind))}, package.module:Name or ./file.py:Name{meant}"
-            if (_HERE / kind.folder / f"{own}.py").is_file() and own.isidentifier() and not name:
-                remedy = f"must have a class of that name, which is a {kind.name}, in trainables/{kind.folder}/{own}.py"
+            if own.isidentifier() and (_HERE / kind.folder / f"{own}.py").is_file() and not name:
+                remedy += f" (trainables/{kind.folder}/{own}.py has no {kind.name} that is called like the file)"
             raise Refusal(kind.name, reference, remedy)
         return found
     module = modules.find(where, kind.name, reference, ships=True)
