@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import mlflow
-import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -26,6 +24,15 @@ ENVIRONMENT = {
 }
 
 pytestmark = pytest.mark.slow
+
+LOAD = """
+import mlflow
+import numpy as np
+
+mlflow.set_tracking_uri("{uri}")
+model = mlflow.pyfunc.load_model("models:/{model}")
+print(model.predict(np.zeros((2, 1, 8, 8), dtype=np.float32)).shape)
+"""
 
 
 def blocks(language: str) -> list[str]:
@@ -102,9 +109,8 @@ def test_parts_of_one_s_own_are_killed_resumed_exported_and_retrain_nothing_else
         assert list(shown.values()) == ["mine.py:Margin", "3.0", "mine.py:Plain", "8"]
         assert (each.info.status, len(client.get_metric_history(each.info.run_id, "test/top1"))) == ("FINISHED", 100)
     (logged,) = cells[0].outputs.model_outputs
-    mlflow.set_tracking_uri(f"sqlite:///{outside}/studies/mlflow.db")
-    model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
-    assert model.predict(np.zeros((2, 1, 8, 8), dtype=np.float32)).shape == (2, 10)
+    uri = f"sqlite:///{outside}/studies/mlflow.db"
+    assert run(f"{sys.executable} -c '{LOAD.format(uri=uri, model=logged.model_id)}'", outside).strip() == "(2, 10)"
 
     assert (found["shipped"]["complete"], found["shipped"]["epochs_trained"]) == (9, 594)
     assert "594 after sharing prefixes, 0 to train" in run(f"{shipped} --dry-run", outside)
