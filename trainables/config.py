@@ -204,7 +204,7 @@ class Config:
         fixed = self.last_milestone + length
         if self.switch_epoch is None and fixed + self.S >= self.epochs:
             room = self.epochs - 1 - fixed
-            remedy = f"must be at most {room}" if room >= 0 else "more epochs or an earlier milestone would do"
+            remedy = f"must be at most {room}" if room >= 0 else "use more epochs or an earlier milestone"
             raise Refusal(
                 "S",
                 self.S,

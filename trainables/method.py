@@ -7,7 +7,6 @@ in its file (`sourced`).
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from study import modules
 from study.errors import Refusal
 from trainables.config import Config
 from trainables.data.datasets import facts
+from trainables.references import known_names
 
 Method = Callable[[Config], Config]
 Settings = Mapping[str, Any]  # fields of a `Config`
@@ -81,10 +81,7 @@ def find(reference: str) -> Method:
             raise Refusal("method", reference, f"must be {where}:FUNCTION, a function from a Config to a Config")
         return _checked(found, reference, name)
     if reference not in names():
-        close = difflib.get_close_matches(reference, names(), 1)
-        meant = f" (did you mean {close[0]}?)" if close else ""
-        ways = "package.module:function or ./file.py:function"
-        raise Refusal("method", reference, f"must be {', '.join(names())}, {ways}{meant}")
+        raise Refusal("method", reference, f"must be {known_names(reference, names(), 'function')}")
     own = _own(reference)
     assert own is not None
     return own

@@ -14,7 +14,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -85,9 +85,7 @@ def find(kind: Kind, reference: str) -> type:
         own = where.replace("-", "_")
         found = _own(kind, own) if own.isidentifier() and (_HERE / kind.folder / f"{own}.py").is_file() else None
         if found is None or name:
-            close = difflib.get_close_matches(where, names(kind), 1)
-            meant = f" (did you mean {close[0]}?)" if close else ""
-            remedy = f"must be {', '.join(names(kind))}, package.module:Name or ./file.py:Name{meant}"
+            remedy = "must be " + known_names(where, names(kind), "Name")
             if own.isidentifier() and (_HERE / kind.folder / f"{own}.py").is_file() and not name:
                 remedy += f" (trainables/{kind.folder}/{own}.py has no {kind.name} that is called like the file)"
             raise Refusal(kind.name, reference, remedy)
@@ -108,6 +106,13 @@ def find(kind: Kind, reference: str) -> type:
         )
         raise Refusal(kind.name, reference, remedy)
     return found  # type: ignore[return-value]
+
+
+def known_names(name: str, known: Sequence[str], own: str) -> str:
+    """What a reference may be, and which of the known names is close to it."""
+    close = difflib.get_close_matches(name, known, 1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return f"{', '.join(known)}, package.module:{own} or ./file.py:{own}{meant}"
 
 
 def _is_a(kind: Kind, value: object) -> bool:

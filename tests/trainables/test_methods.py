@@ -208,9 +208,8 @@ def nothing(base):
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
+def own(tmp_path):
     """The reference of a function in a file of the user's own."""
-    monkeypatch.setattr("study.modules._shipped", set())  # so that no later test brings it to workers
     path = tmp_path / "own.py"
     path.write_text(OWN)
     return lambda name: f"{path}:{name}"

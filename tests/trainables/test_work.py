@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from study.machine import Machine
 from trainables import work
 from trainables.config import Config
@@ -50,10 +48,7 @@ def test_a_mixture_is_shown_with_its_samplers() -> None:
     assert (told["mixture"], told["mixture.alpha"]) == ("trainables.methods.bbn:Bilateral", None)
 
 
-def test_what_lies_in_a_file_of_one_s_own_is_shown_without_its_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("study.modules._shipped", set())  # so that no later test brings it to workers
+def test_what_lies_in_a_file_of_one_s_own_is_shown_without_its_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     told = shown(dataset=f"{tmp_path}/mine.py:Own", loss=f"{tmp_path}/mine.py:Mine(strength=2)")
     assert (told["loss"], told["loss.strength"], told["dataset"]) == ("mine.py:Mine", 2.0, "Own")

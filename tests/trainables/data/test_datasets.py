@@ -79,7 +79,7 @@ class Mine(Small):
     fingerprint = "mine"
 
     def read(self, root, split_seed):
-        raise NotImplementedError
+        return None
 
 
 class Unfinished(Small):
@@ -88,7 +88,7 @@ class Unfinished(Small):
 
 class Bare(Small):
     def read(self, root, split_seed):
-        raise NotImplementedError
+        return None
 
 
 class Asking(Mine):
@@ -104,7 +104,6 @@ def function():
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A folder that is worked in, with a file of data sets, and the file."""
-    monkeypatch.setattr("study.modules._shipped", set())  # so that no later test brings it to workers
     path = tmp_path / "own.py"
     path.write_text(OWN)
     monkeypatch.chdir(tmp_path)

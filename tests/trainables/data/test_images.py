@@ -378,8 +378,7 @@ class Tiny(INaturalist2018):
 """
 
 
-def test_a_data_set_of_lists_is_loaded_from_them(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("study.modules._shipped", set())  # so that no later test brings it to workers
+def test_a_data_set_of_lists_is_loaded_from_them(folder, tmp_path):
     (tmp_path / "tiny.py").write_text(TINY)
     known = f"{tmp_path}/tiny.py:Tiny"
     (tmp_path / "Tiny").mkdir()

@@ -166,9 +166,8 @@ class Stripes(Small):
 
 
 @pytest.fixture
-def stripes(tmp_path, monkeypatch):
+def stripes(tmp_path):
     """The data set's images, (36, 1, 8, 8), and what writes its file, with a fingerprint."""
-    monkeypatch.setattr("study.modules._shipped", set())  # so that no later test brings it to workers
     images = np.random.default_rng().integers(0, 17, (36, 1, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
 
