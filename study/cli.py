@@ -169,7 +169,7 @@ def run(
     start ended; under the --name of a run, with more replicates, data or points, it trains what is new.
     """
     from study import launch, preview
-    from study.plan.stored import Resources
+    from study.planning.stored import Resources
     from study.space import Request
 
     if cpus_per_trial <= 0 or not math.isfinite(cpus_per_trial):

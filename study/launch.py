@@ -15,10 +15,10 @@ from study.execution.address import check_address
 from study.home import Home
 from study.machine import Machine, gpus_have_bf16, has_bf16, has_gpu
 from study.masking import without_password
-from study.plan.draft import Draft
-from study.plan.drafting import call, draft
-from study.plan.growth import drawn_again, taken_up
-from study.plan.stored import Plan, Resources
+from study.planning.draft import Draft
+from study.planning.drafting import call, draft
+from study.planning.growth import drawn_again, taken_up
+from study.planning.stored import Plan, Resources
 from study.space import Request
 from study.store import records
 from study.store.starts import refuse_second
@@ -34,7 +34,7 @@ class Wish:
     Attributes:
         spaces: names, paths or modules.
         request: what is chosen of them.
-        replicates: of each trial; None for the default, see `study.plan.drafting`.
+        replicates: of each trial; None for the default, see `study.planning.drafting`.
         resources: where and how wide; see `gpus`.
         gpus: of a stage; None for one, if this machine has a GPU and a space wants it.
         ranks: processes that train a replicate together; None for one a GPU.

@@ -11,11 +11,11 @@ from study import catalog
 from study.home import Home
 from study.launch import Wish, say, say_left_out
 from study.machine import Machine
-from study.plan import replication, tree
-from study.plan.draft import Draft
-from study.plan.drafting import call, draft
-from study.plan.growth import taken_up
-from study.plan.stored import Resources
+from study.planning import replication, tree
+from study.planning.draft import Draft
+from study.planning.drafting import call, draft
+from study.planning.growth import taken_up
+from study.planning.stored import Resources
 from study.space import Option, Request
 from study.store import records
 

@@ -53,7 +53,7 @@ def one_ray() -> Iterator[None]:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     from study import modules
     from study.execution import cluster
-    from study.plan.stored import Resources
+    from study.planning.stored import Resources
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(modules, "_shipped", set())

@@ -30,10 +30,10 @@ from search_spaces.shared.shots import SHOTS
 from study import catalog
 from study.errors import Refusal
 from study.machine import Machine
-from study.plan import drafting
-from study.plan.draft import Draft
-from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
-from study.plan.tree import Stage
+from study.planning import drafting
+from study.planning.draft import Draft
+from study.planning.stored import Plan, PlannedSpace, PlannedTrial, Resources
+from study.planning.tree import Stage
 from study.report.exhibits import Cell, Figure, Table
 from study.report.report import Report
 from study.report.results import Results

@@ -24,7 +24,7 @@ FLOORS = (
     ("errors",),
     ("space", "modules"),
     ("catalog", "services"),
-    ("plan",),
+    ("planning",),
     ("store",),
     ("search", "tracking"),
     ("report",),
@@ -43,7 +43,7 @@ SCIENCE = re.compile(
     r"|table \d|table\d|\bsamplers?\b"
 )
 NOT_MEANT = {  # by file, what the expression finds that is something else
-    "plan/earlier.py": ".*",  # an old format, which had one science
+    "planning/earlier.py": ".*",  # an old format, which had one science
     "search/studies.py": "sampler",  # Optuna's
     "space.py": "such as a paper",
     "store/records.py": "letters, digits and",
@@ -189,8 +189,8 @@ for name in ("torch", "torchvision", "safetensors", "ray", "sklearn", "PIL", "ml
 for name in {PURE}:
     importlib.import_module(name)
 from study.machine import Machine
-from study.plan import drafting
-from study.plan.stored import Resources
+from study.planning import drafting
+from study.planning.stored import Resources
 from study.space import Request
 for options in ({{}}, {{"paper": True}}):
     called = drafting.call(["all"], Request(options))

@@ -29,11 +29,11 @@ SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whicheve
 class StageTrainable(Trainable):
     """Trains one stage; an actor executes many, one after the other.
 
-    Its configuration is ``stage``, a `study.plan.tree.Stage`, and ``saved``, the last state that a lost attempt at it
-    saved, or "". Each report holds ``position`` (epochs done of the stage), ``saved`` (the newest state in the store,
-    or ""), ``done``, and, if it failed, ``failure``, the fields of a `study.plan.tree.Failure`. So a trial that Tune
-    itself counts as failed has lost a process: another rank's, or this one, by itself or because its GPU serves it no
-    more; of the first and the last ``lost`` says why.
+    Its configuration is ``stage``, a `study.planning.tree.Stage`, and ``saved``, the last state that a lost attempt at
+    it saved, or "". Each report holds ``position`` (epochs done of the stage), ``saved`` (the newest state in the
+    store, or ""), ``done``, and, if it failed, ``failure``, the fields of a `study.planning.tree.Failure`. So a trial
+    that Tune itself counts as failed has lost a process: another rank's, or this one, by itself or because its GPU
+    serves it no more; of the first and the last ``lost`` says why.
 
     It is a class and not a function because Tune stops an actor between two calls of `step`: `cleanup` then saves the
     epochs done. A function's thread would be abandoned, and is no faster

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from study.errors import Refusal
-from study.plan.replication import Crossing
+from study.planning.replication import Crossing
 from study.space import Option, Request
 from trainables import references
 from trainables.data.datasets import names

@@ -25,7 +25,7 @@ import ray
 
 from study import modules
 from study.errors import Refusal, one_line
-from study.plan.stored import Resources
+from study.planning.stored import Resources
 
 WATCH_SECONDS = 2.0
 PATIENCE = 45  # times that, without an answer, before Ray counts as dead

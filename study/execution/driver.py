@@ -11,9 +11,9 @@ from study.execution.ledger import Ledger
 from study.execution.points import Points
 from study.execution.progress import Progress
 from study.execution.projection import Projection, Services
-from study.plan.draft import Draft, Replicate
-from study.plan.stored import Plan, Resources
-from study.plan.tree import Failure, Stage
+from study.planning.draft import Draft, Replicate
+from study.planning.stored import Plan, Resources
+from study.planning.tree import Failure, Stage
 from study.report.report import Report
 from study.space import Json
 from study.store import records

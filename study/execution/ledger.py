@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 from study.errors import StudyError
-from study.plan import tree
-from study.plan.draft import Draft, Replicate
-from study.plan.stored import PlannedTrial
-from study.plan.tree import Failure, Stage
+from study.planning import tree
+from study.planning.draft import Draft, Replicate
+from study.planning.stored import PlannedTrial
+from study.planning.tree import Failure, Stage
 from study.store import records
 from study.store.records import GivenUp
 from study.store.states import Store

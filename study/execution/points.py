@@ -10,9 +10,9 @@ from typing import Any
 from study.errors import Away, Damaged, one_line
 from study.execution.ledger import Ledger
 from study.execution.projection import Projection
-from study.plan.draft import Draft, point_label
-from study.plan.stored import PlannedSpace, PlannedTrial
-from study.plan.tree import Failure, Stage
+from study.planning.draft import Draft, point_label
+from study.planning.stored import PlannedSpace, PlannedTrial
+from study.planning.tree import Failure, Stage
 from study.search.objectives import front, objectives
 from study.store import records
 from study.store.states import Store

@@ -13,9 +13,9 @@ from study.errors import Away, Damaged, Refusal, one_line
 from study.execution.follower import Follower
 from study.execution.ledger import Ledger
 from study.masking import without_password
-from study.plan.draft import Draft, Replicate
-from study.plan.stored import PlannedSpace, PlannedTrial
-from study.plan.tree import Failure
+from study.planning.draft import Draft, Replicate
+from study.planning.stored import PlannedSpace, PlannedTrial
+from study.planning.tree import Failure
 from study.search.objectives import objectives
 from study.store.states import Store
 

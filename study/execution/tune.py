@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 from study import modules
 from study.errors import Refusal
 from study.execution.job import Job
-from study.plan.tree import Failure, Stage, descendants
+from study.planning.tree import Failure, Stage, descendants
 
 LOST_ATTEMPTS = 3
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from study import catalog, modules
 from study.errors import Damaged, Refusal
-from study.plan import replication
-from study.plan.stored import Plan, PlannedSpace
+from study.planning import replication
+from study.planning.stored import Plan, PlannedSpace
 from study.report import grids, html, render, spread
 from study.report.exhibits import Figure, Table
 from study.report.results import Header, Payload, Result, Results, no_payload

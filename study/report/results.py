@@ -26,8 +26,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from study.plan.replication import Crossing
-from study.plan.stored import Plan, PlannedSpace, PlannedTrial
+from study.planning.replication import Crossing
+from study.planning.stored import Plan, PlannedSpace, PlannedTrial
 from study.report import statistics
 from study.report.exhibits import Cell
 from study.space import Json, Printed, Trial

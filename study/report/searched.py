@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from study.plan.stored import PlannedSpace, PlannedTrial
+from study.planning.stored import PlannedSpace, PlannedTrial
 from study.report.exhibits import Figure, Table
 from study.report.results import Result
 from study.report.statistics import mean, std

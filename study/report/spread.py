@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from study.plan.replication import Crossing, Parts, parts
-from study.plan.stored import PlannedSpace
+from study.planning.replication import Crossing, Parts, parts
+from study.planning.stored import PlannedSpace
 from study.report.exhibits import Figure, Table
 from study.report.plotting import PALETTE
 from study.report.results import Result, Results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from study.plan.stored import Plan, PlannedTrial
+from study.planning.stored import Plan, PlannedTrial
 from study.space import Json
 
 

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.errors import Away, Refusal, one_line
 from study.masking import without_password
-from study.plan.stored import Plan, PlannedSpace, PlannedTrial, digest
+from study.planning.stored import Plan, PlannedSpace, PlannedTrial, digest
 from study.space import Choice, Domain, Integer
 
 

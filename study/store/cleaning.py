@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.errors import Damaged, Refusal
-from study.plan import tree
-from study.plan.growth import redraft
+from study.planning import tree
+from study.planning.growth import redraft
 from study.store import records
 from study.store.states import Store, Stored
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 
 from study.decoding import decoded
 from study.errors import Damaged, Refusal
-from study.plan.draft import Replicate
-from study.plan.stored import Plan
+from study.planning.draft import Replicate
+from study.planning.stored import Plan
 from study.store.starts import now
 from study.store.states import Store
 

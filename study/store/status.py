@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from study.plan.stored import Plan, PlannedSpace
+from study.planning.stored import Plan, PlannedSpace
 from study.store.records import failures, is_forgotten
 from study.store.starts import starts
 from study.store.states import Store

@@ -28,8 +28,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from study.errors import Refusal
-from study.plan.draft import Draft
-from study.plan.stored import Plan, PlannedTrial
+from study.planning.draft import Draft
+from study.planning.stored import Plan, PlannedTrial
 from study.space import Json, Work
 from study.tracking import views
 from study.tracking.models import Models

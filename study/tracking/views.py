@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from study.plan.stored import Plan, PlannedSpace
+from study.planning.stored import Plan, PlannedSpace
 from study.space import Json, Work
 
 TAG = "mlflow.sharedViewState."

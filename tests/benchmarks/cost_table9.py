@@ -25,8 +25,8 @@ from trainable_forms import Silent
 from study.execution import cluster, tune
 from study.execution.job import Job
 from study.machine import Machine
-from study.plan import drafting, tree
-from study.plan.stored import Resources
+from study.planning import drafting, tree
+from study.planning.stored import Resources
 from study.space import Json, Request
 from study.store.states import Store
 

@@ -181,8 +181,8 @@ def epochs_trained(home: Path) -> int:
 
 def epochs_unsaved(home: Path) -> int:
     """Epochs that the latest start has trained, as recorded, and that no state of the store holds."""
-    from study.plan import tree
-    from study.plan.growth import redraft
+    from study.planning import tree
+    from study.planning.growth import redraft
     from study.store import records
     from study.store.states import Store
 

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from study.plan.drafting import commit
+from study.planning.drafting import commit
 
 HERE = Path(__file__).parent
 

@@ -31,8 +31,8 @@ from study.execution.job import Job
 from study.execution.projection import Services
 from study.home import Home
 from study.machine import Machine
-from study.plan.draft import Draft
-from study.plan.stored import Plan, PlannedSpace, PlannedTrial, Resources
+from study.planning.draft import Draft
+from study.planning.stored import Plan, PlannedSpace, PlannedTrial, Resources
 from study.space import Integer, Json, Request, Resolved, Space, Work
 from study.space import Trial as Point
 from study.store.states import Store

@@ -15,8 +15,8 @@ from measuring import alternate, arguments, at_least_one, spread, write
 
 from study.execution import cluster, tune
 from study.execution.job import Job
-from study.plan.stored import Resources
-from study.plan.tree import Failure, Stage
+from study.planning.stored import Resources
+from study.planning.tree import Failure, Stage
 
 
 class Form(tune.tune.Trainable):

@@ -9,7 +9,7 @@ from helpers import as_trained, by_place, entry, epochs_of, nothing, printed_of,
 
 from search_spaces import claims
 from study.machine import Machine
-from study.plan.stored import Resources
+from study.planning.stored import Resources
 from trainables.config import Config
 from trainables.work import WORK
 

@@ -14,7 +14,7 @@ from search_spaces.shared import protocol
 from study import catalog
 from study.errors import Refusal
 from study.machine import Machine
-from study.plan import tree
+from study.planning import tree
 from study.space import Contrast, Integer, Real, Request, Resolved, Space, Trial
 from trainables.config import Config
 from trainables.networks.resnet32 import ResNet32

@@ -16,8 +16,8 @@ import optuna
 import pytest
 from helpers import Study, call_study, parsed
 
-from study.plan.stored import Plan
-from study.plan.tree import Stage
+from study.planning.stored import Plan
+from study.planning.tree import Stage
 from study.store import records
 from study.store.states import Store
 

@@ -12,7 +12,7 @@ from helpers import Study, asked, parsed
 
 from study import catalog
 from study.errors import Refusal
-from study.plan import drafting
+from study.planning import drafting
 from study.space import Option
 
 

@@ -12,7 +12,7 @@ from helpers import draft, stored
 
 from study import modules
 from study.errors import Refusal
-from study.plan import growth
+from study.planning import growth
 
 COUNTS = "import sys\nsys.executed = getattr(sys, 'executed', 0) + 1\n\nclass Own:\n    class Inner:\n        pass\n"
 

@@ -216,8 +216,8 @@ def configs() -> Iterator[tuple[dict[str, Any], bool]]:
 def trained(resolved: Any, folder: str) -> dict[str, str]:
     """The bits of the states of a recipe by their names, trained by two actors, one after the other."""
     from study.execution.job import Job
-    from study.plan import tree
-    from study.plan.stored import Resources
+    from study.planning import tree
+    from study.planning.stored import Resources
     from study.store.states import Store
     from trainables.trainable import StageTrainable
 

@@ -18,8 +18,8 @@ from test_every_method import SETTINGS
 
 from study.execution.job import Job
 from study.machine import Machine
-from study.plan import tree
-from study.plan.stored import Resources
+from study.planning import tree
+from study.planning.stored import Resources
 from study.store.states import Store
 from trainables import ranks, recording, work
 from trainables.data import loading as data_module
@@ -188,7 +188,7 @@ LOST = """
 import json, sys, torch
 sys.path[:0] = {path!r}
 from study.execution.job import Job
-from study.plan.stored import Resources
+from study.planning.stored import Resources
 from trainables.trainable import StageTrainable
 from test_gpu import a_stage
 made = StageTrainable.__new__(StageTrainable)

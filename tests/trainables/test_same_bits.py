@@ -9,8 +9,8 @@ import pytest
 
 from study.execution.job import Job
 from study.machine import Machine
-from study.plan import tree
-from study.plan.stored import Resources
+from study.planning import tree
+from study.planning.stored import Resources
 from study.space import Resolved
 from study.store.states import Store
 from trainables import work

@@ -17,7 +17,7 @@ from search_spaces.shared.protocol import base
 from study.errors import Refusal
 from study.execution.job import Job
 from study.machine import Machine
-from study.plan.stored import Resources
+from study.planning.stored import Resources
 from trainables import ranks
 from trainables import team as teams
 from trainables.loop import Diverged

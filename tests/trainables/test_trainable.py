@@ -14,9 +14,9 @@ import torch
 from study.errors import Away
 from study.execution.job import Job
 from study.machine import Machine
-from study.plan import tree
-from study.plan.stored import Resources
-from study.plan.tree import Failure, Stage
+from study.planning import tree
+from study.planning.stored import Resources
+from study.planning.tree import Failure, Stage
 from study.space import Json
 from study.store.states import Store
 from trainables import trainable, work

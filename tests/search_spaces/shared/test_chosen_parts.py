@@ -12,7 +12,7 @@ from search_spaces.shared.options import METHOD
 from study import catalog
 from study.errors import Refusal
 from study.machine import Machine
-from study.plan import drafting
+from study.planning import drafting
 from study.report.exhibits import Table
 from trainables.config import Config
 from trainables.losses.cross_entropy import CrossEntropy

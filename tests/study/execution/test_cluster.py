@@ -68,7 +68,7 @@ import ray
 
 from study import modules
 from study.execution import cluster
-from study.plan.stored import Resources
+from study.planning.stored import Resources
 
 
 @ray.remote

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import kills
 from helpers import Study, s3_url
 
-from study.plan.growth import redraft
+from study.planning.growth import redraft
 from study.store import records
 from study.store.states import Store
 
@@ -110,7 +110,7 @@ def test_a_second_driver_is_refused_while_the_first_is_alive(space: str, home: P
 def test_any_number_of_workers_trains_the_minimum_to_the_same_report(
     workers: int, space: str, whole: Path, home: Path, command: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from study.plan import tree
+    from study.planning import tree
 
     ordered = tree.stages
 

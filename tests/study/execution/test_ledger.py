@@ -6,8 +6,8 @@ import pytest
 from helpers import planned, planned_run, planned_space, work_of
 
 from study.execution.ledger import Ledger
-from study.plan.draft import Draft
-from study.plan.tree import Failure
+from study.planning.draft import Draft
+from study.planning.tree import Failure
 from study.space import Resolved, Space, Trial
 from study.store import records
 from study.store.states import Store

@@ -10,9 +10,9 @@ from study.errors import Away, Damaged
 from study.execution import points
 from study.execution.ledger import Ledger
 from study.execution.points import Points
-from study.plan.draft import Draft
-from study.plan.stored import PlannedSearch
-from study.plan.tree import Failure
+from study.planning.draft import Draft
+from study.planning.stored import PlannedSearch
+from study.planning.tree import Failure
 from study.space import Integer, OpenSearch, Request, Resolved, Space, Trial
 
 EPOCHS, SWITCH = 6, 2

@@ -15,8 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from study.execution.ledger import Ledger
 from study.execution.projection import Projection, Services
-from study.plan.draft import Draft
-from study.plan.tree import Failure
+from study.planning.draft import Draft
+from study.planning.tree import Failure
 from study.search.studies import Search
 from study.space import Choice, Resolved, Space, Trial
 from study.store.states import Store

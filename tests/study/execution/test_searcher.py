@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.execution.tune import LOST_ATTEMPTS, Drain, StageSearcher
-from study.plan.tree import Failure, descendants
+from study.planning.tree import Failure, descendants
 
 few = settings(max_examples=100, deadline=None)
 

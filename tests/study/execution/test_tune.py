@@ -16,8 +16,8 @@ from study.errors import Refusal
 from study.execution import tune
 from study.execution.job import Job
 from study.execution.tune import LOST_ATTEMPTS, Drain, interruptible
-from study.plan.stored import Resources
-from study.plan.tree import Failure
+from study.planning.stored import Resources
+from study.planning.tree import Failure
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have the tests on their path
 

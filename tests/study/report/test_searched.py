@@ -9,7 +9,7 @@ from helpers import drawn, plan, planned, planned_space, size_of, table_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.plan.stored import PlannedSearch
+from study.planning.stored import PlannedSearch
 from study.report.report import FORMATS, Report
 from study.space import Integer, Real
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import Killed, killed, opened, optuna_trials, planned, planned_run, planned_space
 from optuna.trial import TrialState
 
-from study.plan.stored import PlannedSearch
+from study.planning.stored import PlannedSearch
 from study.space import Integer, Real, Request
 
 SPACE = planned_space(

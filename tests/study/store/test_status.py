@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from helpers import run_of_two
 
-from study.plan.stored import PlannedSearch
+from study.planning.stored import PlannedSearch
 from study.store import records, starts
 from study.store.records import GivenUp
 from study.store.states import Store

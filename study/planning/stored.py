@@ -11,7 +11,7 @@ from typing import Any
 from study.decoding import decoded
 from study.errors import Refusal, one_line
 from study.machine import Machine
-from study.plan import earlier
+from study.planning import earlier
 from study.space import Contrast, Domain, Json, Request, Source, Trial
 
 FORMAT = 4

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from study.errors import Refusal
 from study.machine import Machine
-from study.plan.stored import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
+from study.planning.stored import Plan, PlannedSearch, PlannedSpace, PlannedTrial, Resources
 from study.space import Choice, Contrast, Integer, OpenSearch, Printed, Real, Request, Source, Space, Trial
 
 few = settings(max_examples=50, deadline=None)

@@ -11,8 +11,8 @@ from helpers import CELLS, MORE, OWN, VALUES, asked, beginnings, draft, searched
 from study.errors import Refusal
 from study.execution import driver
 from study.machine import Machine
-from study.plan import drafting, growth, tree
-from study.plan.draft import FRESH, cut
+from study.planning import drafting, growth, tree
+from study.planning.draft import FRESH, cut
 
 
 def test_every_replicate_of_every_trial_has_a_recipe_and_its_end_in_the_plan(small_space):

@@ -11,7 +11,7 @@ from helpers import cell, crossed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.plan.replication import Crossing, Parts, lines, parts
+from study.planning.replication import Crossing, Parts, lines, parts
 from trainables.config import Config
 
 few = settings(max_examples=100, deadline=None)

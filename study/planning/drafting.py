@@ -15,8 +15,8 @@ from pathlib import Path
 from study import catalog, modules
 from study.errors import Refusal
 from study.machine import Machine
-from study.plan.draft import FRESH, Draft, planned_trial
-from study.plan.stored import LIBRARIES, Plan, PlannedSearch, PlannedSpace, Resources
+from study.planning.draft import FRESH, Draft, planned_trial
+from study.planning.stored import LIBRARIES, Plan, PlannedSearch, PlannedSpace, Resources
 from study.space import Option, Request, Space, Value
 
 ALL = "all"  # every installed space that lists its trials

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from study.errors import Refusal
-from study.plan import tree
-from study.plan.stored import Plan, PlannedSpace, PlannedTrial
+from study.planning import tree
+from study.planning.stored import Plan, PlannedSpace, PlannedTrial
 from study.space import Json, Resolved, Space, Trial, Work
 
 Replicate = tuple[str, int]  # a trial's name in its plan, and the replicate's number

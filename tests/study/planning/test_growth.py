@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from study.errors import Refusal
 from study.execution import driver
 from study.machine import Machine
-from study.plan import growth, tree
+from study.planning import growth, tree
 from study.space import Choice, Integer
 
 

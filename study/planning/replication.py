@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import product
 
-from study.plan.stored import PlannedTrial
+from study.planning.stored import PlannedTrial
 
 
 def lines(trials: Iterable[PlannedTrial], searched: bool = False) -> list[str]:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from study import catalog
 from study.errors import Refusal
 from study.machine import Machine
-from study.plan.draft import Draft
-from study.plan.drafting import call, draft
-from study.plan.stored import LIBRARIES, Plan, PlannedSpace, PlannedTrial
+from study.planning.draft import Draft
+from study.planning.drafting import call, draft
+from study.planning.stored import LIBRARIES, Plan, PlannedSpace, PlannedTrial
 from study.space import Choice, Domain, Request
 
 

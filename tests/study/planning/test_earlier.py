@@ -5,7 +5,7 @@ import json
 import pytest
 from helpers import VALUES, asked, downgraded, draft, searched
 
-from study.plan.stored import Plan
+from study.planning.stored import Plan
 from study.space import Request
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.plan.tree import branching, descendants, joints, missing, nodes, stages
+from study.planning.tree import branching, descendants, joints, missing, nodes, stages
 from study.space import Resolved
 
 few = settings(max_examples=60, deadline=None)
