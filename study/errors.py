@@ -13,17 +13,22 @@ class Refusal(StudyError):
     """A user's mistake: a value that was refused where it entered. The exit code is 2.
 
     Args:
-        field: what was wrong, in the user's words: an option, a config field, a file.
+        field: what is wrong, in the user's words: an option, a field of a configuration, a file.
         value: the value as it was given.
-        remedy: what would do instead.
+        words: what is allowed, from ``must`` on: the message is then ``{field} {words} (got {value})``. Otherwise the
+            whole message, which names the value.
+        hint: what to do, as a sentence.
     """
 
-    def __init__(self, field: str, value: object, remedy: str) -> None:
-        self.field, self.value, self.remedy = field, value, remedy
-        super().__init__(f"{field} = {value!r}: {remedy}".replace("\n", " "))
+    def __init__(self, field: str, value: object, words: str, hint: str = "") -> None:
+        self.field, self.value, self.words, self.hint = field, value, words, hint
+        message = f"{field} {words} (got {value!r})" if words.startswith("must ") else words
+        if not words.startswith("must ") and str(value) not in words:  # until every message is written anew
+            message = f"{field} = {value!r}: {words}"
+        super().__init__(f"{message}. {hint}".replace("\n", " ") if hint else message.replace("\n", " "))
 
-    def __reduce__(self) -> tuple[type[Refusal], tuple[str, object, str]]:
-        return Refusal, (self.field, self.value, self.remedy)
+    def __reduce__(self) -> tuple[type[Refusal], tuple[str, object, str, str]]:
+        return Refusal, (self.field, self.value, self.words, self.hint)
 
 
 class Damaged(StudyError):

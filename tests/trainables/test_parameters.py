@@ -77,7 +77,7 @@ def test_a_wrong_value_is_refused_with_the_bounds(name, value, remedy):
             check(made, prefix)
         assert refused.value.field == prefix + name
         assert [refused.value.value] == [value]
-        assert refused.value.remedy == remedy
+        assert refused.value.words == remedy
 
 
 @pytest.mark.parametrize(

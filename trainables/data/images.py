@@ -192,7 +192,7 @@ class ImageFiles:
             for images in answers:
                 if isinstance(images, Refusal):
                     # Anew: an exception that this frame holds would, by its traceback, keep the workers alive.
-                    raise Refusal(images.field, images.value, images.remedy)
+                    raise Refusal(images.field, images.value, images.words)
                 pixels = images.to(self.device, non_blocking=True)
                 yield (pixels.float() - self._mean) / self._std, there[: len(pixels)]
                 there = there[len(pixels) :]
