@@ -1,1 +1,43 @@
-"""The platform: plans, the tree of stages, the store, execution, search, tracking, reports. Generic: never torch."""
+"""Launch, compare and resume studies from Python, with the words of the command line.
+
+    import study
+
+    run = study.run("table9", seeds=3)
+    run.frame().groupby("trial")["test/top1"].mean()
+    print(run.compare("IB⇒CR", "IB⇒IB"))
+
+`run` trains, `resume` goes on after an interruption, `load` opens a stored run, `runs` lists them, and `plan` says what
+a run would cost. `Run` has the results. A user's mistake raises `Refusal`, with the message of the command line.
+
+Importing this package imports nothing heavy: each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from study.api.calls import load, plan, resume, run, runs
+    from study.api.results import Comparison, Run
+    from study.errors import Refusal
+    from study.preview import Plan
+
+__all__ = ["Comparison", "Plan", "Refusal", "Run", "load", "plan", "resume", "run", "runs"]
+
+_MODULES = {
+    **dict.fromkeys(("load", "plan", "resume", "run", "runs"), "study.api.calls"),
+    **dict.fromkeys(("Comparison", "Run"), "study.api.results"),
+    "Plan": "study.preview",
+    "Refusal": "study.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'study' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -1,27 +1,148 @@
-"""Options of the command line: those that several verbs have, and those that installed spaces declare."""
+"""The command line's options: their types, their groups in the help, and those that installed spaces declare."""
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
-from study import modules
 from study.errors import Refusal, StudyError, one_line
-from study.home import Home
-from study.space import Option, Value
+from study.space import Option
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+WHAT, HOW_MUCH, WHERE, MACHINE, RECORDS, OTHER = "What", "How much", "Where", "Machine", "Records", "Other"
+GROUPS = (WHAT, HOW_MUCH, WHERE, MACHINE, RECORDS, OTHER)
+
+
+class Whole(click.ParamType):  # type: ignore[type-arg]
+    """A whole number; its range is checked where it is used."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, _ctx: click.Context | None) -> int:
+        """Return the number."""
+        try:
+            return int(value)
+        except ValueError:
+            _refuse(param, value, "must be a whole number")
+
+
+class Number(click.ParamType):  # type: ignore[type-arg]
+    """A number; its range is checked where it is used."""
+
+    name = "X"
+
+    def convert(self, value: Any, param: click.Parameter | None, _ctx: click.Context | None) -> float:
+        """Return the number."""
+        try:
+            return float(value)
+        except ValueError:
+            _refuse(param, value, "must be a number")
+
+
+class OneOf(click.Choice[str]):
+    """One of several words, which shells complete."""
+
+    def convert(self, value: Any, param: click.Parameter | None, _ctx: click.Context | None) -> str:
+        """Return the word."""
+        if value not in self.choices:
+            *others, last = self.choices
+            _refuse(param, value, f"must be {', '.join(others)} or {last}")
+        return str(value)
+
+
+def _refuse(param: click.Parameter | None, value: object, words: str) -> NoReturn:
+    name = max(param.opts, key=len) if isinstance(param, click.Option) else str(param and param.human_readable_name)
+    raise Refusal(name, value, words)
+
+
+class Grouped(click.Option):
+    """An option in a group of a command's help."""
+
+    def __init__(self, *declarations: Any, group: str = OTHER, **settings: Any) -> None:
+        super().__init__(*declarations, **settings)
+        self.group = group
+
+
+def option(*names: str, group: str = OTHER, **settings: Any) -> Callable[[Function], Function]:
+    """Declare an option in a group."""
+    return click.option(*names, cls=Grouped, group=group, **settings)
+
+
+class Command(click.Command):
+    """A command whose help shows options in groups, if they are in several."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options."""
+        records: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                records.setdefault(getattr(parameter, "group", OTHER), []).append(record)
+        for group in GROUPS:
+            if group in records:
+                with formatter.section(group if len(records) > 1 else "Options"):
+                    formatter.write_dl(records[group])
+
+
+class SpacesCommand(Command):
+    """A command that has, behind its first parameter, the options that installed spaces declare."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return all parameters; the declared ones are looked up only when the command is used."""
+        from study import catalog
+
+        first, *parameters = super().get_params(ctx)
+        taken = {parameter.name for parameter in (first, *parameters)}
+        for name in catalog.options():
+            if name.replace("-", "_") in taken:
+                words = f"the option {name!r} of an installed package has the name of an option of 'study run'"
+                raise Refusal("option", name, words)
+        return [first, *map(_declared, catalog.options().values()), *parameters]
+
+
+def _declared(option: Option) -> click.Option:
+    flag = option.kind == "flag"
+    kind = OneOf(option.choices) if option.choices else Number() if option.kind == "number" else str
+    return Grouped(
+        [f"--{option.name}"],
+        group=WHAT,
+        is_flag=flag,
+        multiple=option.repeatable,
+        type=None if flag else kind,
+        metavar=None if flag or option.choices else option.metavar,
+        help=option.help,
+    )
+
+
+class Verbs(click.Group):
+    """A group of commands that names the closest one when a command is unknown."""
+
+    command_class = Command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command, and what follows it."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], self.commands, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else "'study --help' shows all"
+            raise Refusal("command", args[0], f"unknown command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
 
 def places(function: Function) -> Function:
-    """Where a home and its store are."""
-    store = click.option("--store", metavar="URL", help="Where states lie: a folder or URL. [default: HOME/store]")
-    home = click.option(
+    """Declare where a home and its store are."""
+    store = option("--store", group=WHERE, metavar="URL", help="Folder or URL for states. [default: HOME/store]")
+    home = option(
         "--home",
+        group=WHERE,
+        metavar="DIR",
         default="./studies",
         envvar="STUDY_HOME",
         show_default=True,
@@ -32,120 +153,85 @@ def places(function: Function) -> Function:
 
 
 def machines(function: Function) -> Function:
-    """Where and how wide a run is executed."""
-    workers = click.option("--workers", type=click.IntRange(min=1), help="Stages at a time. [default: what fits]")
-    address = click.option(
+    """Declare where and how wide a run is executed."""
+    workers = option("--workers", group=MACHINE, type=Whole(), help="Stages at a time. [default: as many as fit]")
+    address = option(
         "--address",
+        group=MACHINE,
         metavar="ADDR",
-        help="A Ray cluster (auto, or HOST:PORT), or local. [default: local; of resume: where the run was begun]",
+        help="Ray cluster: auto, HOST:PORT, or local for this machine. [default: local; of resume: as the run began]",
     )
     return workers(address(function))
 
 
 def gpu_steps(default: str | None, otherwise: str) -> Callable[[Function], Function]:
-    """How a GPU is given its steps; `otherwise` is the default in words."""
-    return click.option(
+    """Declare how a GPU is given its steps; `otherwise` is the default in words."""
+    return option(
         "--gpu-steps",
-        type=click.Choice(["auto", "eager", "recorded"]),
+        group=MACHINE,
+        type=OneOf(["auto", "eager", "recorded"]),
         default=default,
-        help="For runs on GPUs. recorded: a step is recorded once, as a CUDA graph, and replayed. eager: its "
-        "operations are launched one by one, several times slower; to look for a fault. auto: recorded. Steps on image "
-        "files or of several ranks are always eager. States have the same names and bits either way. "
-        f"[default: {otherwise}]",
+        help="How a GPU runs a training step: recorded (as a CUDA graph), eager (operation by operation, several times "
+        "slower, for debugging) or auto (recorded). Image files and several ranks are always eager. The bits are the "
+        f"same. [default: {otherwise}]",
     )
 
 
 def services(function: Function) -> Function:
-    """Where a run's records go."""
-    tracking = click.option(
-        "--tracking-uri", metavar="URI", help="MLflow. [default: MLFLOW_TRACKING_URI, else HOME/mlflow.db]"
-    )
-    storage = click.option("--storage", metavar="URL", help="Optuna. [default: sqlite:///HOME/optuna.db]")
+    """Declare where a run's records go."""
+    storage = option("--storage", group=RECORDS, metavar="URL", help="Optuna. [default: sqlite:///HOME/optuna.db]")
     return tracking(storage(function))
 
 
+def tracking(function: Function) -> Function:
+    """Declare where MLflow is."""
+    return option(
+        "--tracking-uri",
+        group=RECORDS,
+        metavar="URI",
+        help="MLflow. [default: MLFLOW_TRACKING_URI, else HOME/mlflow.db]",
+    )(function)
+
+
 def run_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Completion: the runs of the home."""
+    """Complete the name of a run of the home."""
+    from study.home import Home
     from study.store import records
 
     try:
         store = Home(os.environ.get("STUDY_HOME", "./studies"), None).store_if_any()
         plans = [] if store is None else records.all_plans(store)
-    except StudyError:  # nothing is said while a user types
+    except StudyError:  # a user who types gets no message
         return []
     return [plan.run for plan in plans if plan.run.startswith(incomplete)]
 
 
 def space_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Completion: the installed spaces."""
+    """Complete the name of an installed space."""
     from study import catalog
 
     return [name for name in catalog.names() if name.startswith(incomplete)]
 
 
-class OfSpaces(click.Command):
-    """A command that has, behind its first parameter, the options that installed spaces declare."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """All parameters; what is declared is looked up only when the command is used."""
-        from study import catalog
-
-        first, *others = super().get_params(ctx)
-        own = {parameter.name for parameter in (first, *others)}
-        for name in catalog.options():
-            if name.replace("-", "_") in own:
-                raise Refusal("option", name, "must have another name: `study run` has one of this name")
-        return [first, *map(_declared, catalog.options().values()), *others]
-
-
-def _declared(option: Option) -> click.Option:
-    flag = option.kind == "flag"
-    kind = click.Choice(option.choices) if option.choices else float if option.kind == "number" else str
-    return click.Option(
-        [f"--{option.name}"],
-        is_flag=flag,
-        multiple=option.repeatable,
-        type=None if flag else kind,
-        metavar=None if flag or option.choices else option.metavar,
-        help=option.help,
-    )
-
-
-def of_spaces(given: Mapping[str, Any], named: Sequence[str]) -> dict[str, Value]:
-    """The options of spaces that were given.
+def named_options(given: Sequence[str]) -> dict[str, str]:
+    """Return the options of single spaces.
 
     Args:
-        given: the declared ones, as click has them.
-        named: each ``-o``: NAME=VALUE, or NAME=@FILE, which is the file's content and stored with the plan.
+        given: each ``-o``: NAME=VALUE, or NAME=@FILE, which is the file's content and stored with the plan.
     """
     from study import catalog
 
-    found: dict[str, Value] = {}
-    for name in catalog.options():
-        value = given[name.replace("-", "_")]
-        if value is not None and value is not False and value != ():
-            found[name] = tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value
-            if catalog.options()[name].reference:
-                found[name] = _absolute(found[name])
-    for each in named:
+    options: dict[str, str] = {}
+    for each in given:
         name, equals, value = each.partition("=")
-        if not name or not equals or name in found:
-            raise Refusal("-o", each, "must be NAME=VALUE, each name once")
+        if not name or not equals or name in options:
+            raise Refusal("-o", each, "must be NAME=VALUE, with each name once")
         if name in catalog.options():
             raise Refusal("-o", each, f"must be given as --{name}")
         if value.startswith("@"):
             try:
                 value = Path(value[1:]).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise Refusal(
-                    "-o", each, f"must be NAME=@FILE with a text file that can be read ({one_line(error)})"
-                ) from error
-        found[name] = value
-    return found
-
-
-def _absolute(value: Value) -> Value:
-    """References as they are found from any folder."""
-    if isinstance(value, tuple):
-        return tuple(modules.absolute(str(each)) for each in value)
-    return modules.absolute(str(value))
+                raise Refusal("-o", each, "must be NAME=@FILE with a readable text file", one_line(error)) from error
+        options[name] = value
+    return options

@@ -113,7 +113,7 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
 def _module(reference: str, where: str) -> ModuleType:
     if where in _installed():
         return modules.find(_installed()[where].module, "space", reference, installed=True)
-    if not modules.is_file(where) and not modules.is_dotted(where):
+    if not modules.held(where) and not modules.is_file(where) and not modules.is_dotted(where):
         raise _unknown(reference, where)
     return modules.find(where, "space", reference)
 

@@ -1,29 +1,40 @@
-"""The command line: verbs over the platform. Heavy imports stay inside each verb, for `study --help` is quick."""
+"""The command line: a thin layer on `study.api` that prints and ends with an exit code.
+
+Heavy imports stay inside each verb, so that `study --help` is quick.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from study import arguments
+from study.arguments import HOW_MUCH, MACHINE, WHAT, WHERE, OneOf, Whole, option
 from study.errors import Away, Refusal, StudyError, one_line
-from study.home import Home
+
+if TYPE_CHECKING:
+    from study.api.results import Run
+    from study.store.status import Status
+
+FORMATS = ("table", "markdown", "csv", "json", "html")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=arguments.Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="longtail-study", prog_name="study")
 def cli() -> None:
     """Launch, compare and resume studies.
 
     \b
-    study list            the spaces that there are
+    study list            list the spaces
     study run SPACE       train one
     study ui              compare its runs in MLflow
     study resume SPACE    go on after an interruption
@@ -31,235 +42,182 @@ def cli() -> None:
 
 
 @cli.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON list.")
-def list_spaces(as_json: bool) -> None:
-    """List the spaces: what each reproduces and what it costs, with and without shared prefixes."""
-    from study import preview
+@option("-v", "--verbose", is_flag=True, help="Show what each costs, with and without shared prefixes.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON list, with costs.")
+def list_spaces(verbose: bool, as_json: bool) -> None:
+    """List the spaces: what each reproduces."""
+    from study import listing
 
-    preview.print_costs(as_json)
+    entries = listing.spaces(with_costs=verbose or as_json)
+    _show(listing.as_json(entries) if as_json else listing.text(entries, verbose))
+    if not as_json:
+        _next("study show SPACE", "study run SPACE --dry-run", "study list -v (costs)")
 
 
 @cli.command()
 @click.argument("space", shell_complete=arguments.space_names)
 def show(space: str) -> None:
-    """Show what a SPACE says of itself: its table, commands, cost and trials."""
-    import inspect
+    """Show a page about a SPACE: its table, commands, cost, trials and options."""
+    from study import listing
 
-    from study import catalog
-    from study.space import Request
-
-    function, _ = catalog.find(space)
-    made = catalog.call(function, space, Request())
-    click.echo(inspect.getdoc(inspect.getmodule(function)) or made.title)
-    click.echo("\nTrials:" if made.trials else "\nDimensions:")
-    for name, dimension in made.domain.items() if made.search else ():
-        click.echo(f"  {name}: {dimension}")
-    for trial in made.trials:
-        printed, name = trial.printed, made.source.name
-        beside = "" if printed is None else f"   {name} {printed.value:.1f} ({printed.of or trial.column})"
-        click.echo(f"  {trial.label}{beside}")
-    for option in made.options:
-        if option.name not in catalog.options():
-            click.echo(f"  -o {option.name}=…: {option.help}")
-    click.echo(f"\nNext: study run {space} --dry-run", err=True)
+    _show(listing.page(space))
+    _next(f"study run {space} --dry-run")
 
 
-@cli.command(cls=arguments.OfSpaces)
+@cli.command(cls=arguments.SpacesCommand)
 @click.argument("spaces", nargs=-1, required=True, metavar="SPACE...", shell_complete=arguments.space_names)
-@click.option(
-    "--seeds",
-    type=click.IntRange(1, 999),
-    help="Replicates of each trial. [default: 3; 9 if they are crossed; 1 a point of a search]",
-)
-@click.option(
+@option(
     "-o",
     "named",
+    group=WHAT,
     multiple=True,
     metavar="NAME=VALUE",
-    help="Of single spaces; @FILE stands for a file's content. `study show` names them.",
+    help="Option of a single space, as 'study show' lists it; @FILE stands for a file's content.",
 )
-@click.option("--trials", type=click.IntRange(min=1), help="Points of an open search, in all. [default: the space's]")
-@click.option(
+@option(
+    "--seeds",
+    group=HOW_MUCH,
+    type=Whole(),
+    help="Replicates of each trial. [default: 3; 9 if they are crossed; 1 a point of a search]",
+)
+@option("--trials", group=HOW_MUCH, type=Whole(), help="Points of an open search, in all. [default: the space's]")
+@option(
     "--objectives",
-    metavar="WORDS",
-    help="What an open search maximises, with commas between them. [default: the space's]",
+    group=HOW_MUCH,
+    metavar="A,B",
+    help="Measures that an open search maximises. [default: the space's]",
 )
-@click.option(
+@option(
     "--early-stop",
-    type=click.IntRange(min=1),
-    metavar="K",
-    help="Of an open search: end a point that is below the median, K epochs after the last one in which points part. "
+    group=HOW_MUCH,
+    type=Whole(),
+    help="Of an open search: end a point that is below the median N epochs after the last epoch in which points part. "
     "[default: never]",
 )
-@click.option(
-    "--name", metavar="RUN", help="What to call the run; with more of the same, one grows. [default: from its content]"
+@option(
+    "--name",
+    group=WHERE,
+    metavar="RUN",
+    help="Name of the run; with more to train, the run of this name grows. [default: made from its content]",
 )
 @arguments.places
-@arguments.services
+@option(
+    "--data-dir",
+    group=WHERE,
+    metavar="DIR",
+    envvar="STUDY_DATA",
+    show_envvar=True,
+    help="Folder of data sets. [default: HOME/data]",
+)
+@option("--download", group=WHERE, is_flag=True, help="Download data sets that are missing.")
 @arguments.machines
-@click.option(
+@option(
     "--cpus-per-trial",
-    type=float,
+    group=MACHINE,
+    type=arguments.Number(),
     default=1.0,
     show_default=True,
-    help="CPUs of a stage: threads, and decoders of images; its ranks share them. On a GPU, images are decoded by the "
+    help="CPUs of a stage: threads, and decoders of images; its ranks share them. Images for a GPU are decoded by the "
     "GPU's share of its machine's CPUs, if that is more.",
 )
-@click.option(
+@option(
     "--gpus-per-trial",
-    type=float,
-    default=None,
+    group=MACHINE,
+    type=arguments.Number(),
     help="GPUs of a stage: 0 to 1, or a whole number; from 2 on, one process a GPU trains on its share of every batch. "
-    "Stages that share a GPU take turns unless NVIDIA's MPS serves them. [default: 1 if this machine has a GPU and "
+    "Stages on one GPU take turns, unless NVIDIA's MPS serves them. [default: 1 if this machine has a GPU and "
     "a space is trained sooner on one; else, and on clusters, 0]",
 )
-@click.option(
+@option(
     "--ranks-per-trial",
-    type=click.IntRange(min=1),
-    default=None,
+    group=MACHINE,
+    type=Whole(),
     help="Processes that train a replicate together, each on its share of every batch. [default: one a GPU]",
 )
-@click.option(
+@option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "tf32", "bf16"]),
+    group=MACHINE,
+    type=OneOf(["auto", "fp32", "tf32", "bf16"]),
     default="auto",
     show_default=True,
-    help="What networks calculate in. tf32 is for GPUs: fp32, but for matrix products and convolutions. auto is bf16 "
-    "if this machine's CPU, or its GPU if one is used, has arithmetic for it (GPUs: compute capability 8.0 and more), "
-    "and fp32 otherwise, as on clusters, whose processors are not known here. A space may say otherwise.",
+    help="Arithmetic of the networks. tf32 is for GPUs. auto is bf16 if this machine's CPU or GPU has instructions for "
+    "it (GPUs: compute capability 8.0), else fp32, as on clusters. A space may choose another.",
 )
 @arguments.gpu_steps("auto", "auto")
-@click.option(
-    "--data-dir", metavar="DIR", envvar="STUDY_DATA", show_envvar=True, help="Where data sets lie. [default: HOME/data]"
-)
-@click.option("--download", is_flag=True, help="Download data sets that are missing.")
-@click.option("--retrain", is_flag=True, help="Begin the run of this --name anew, if the sources have changed.")
-@click.option("--dry-run", is_flag=True, help="Print the trials and what they cost; train nothing, write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="With --dry-run, one JSON object; else the report as one.")
-def run(
-    spaces: Sequence[str],
-    seeds: int | None,
-    named: Sequence[str],
-    trials: int | None,
-    objectives: str | None,
-    early_stop: int | None,
-    name: str | None,
-    home: str,
-    store: str | None,
-    tracking_uri: str | None,
-    storage: str | None,
-    workers: int | None,
-    address: str | None,
-    cpus_per_trial: float,
-    gpus_per_trial: float | None,
-    ranks_per_trial: int | None,
-    precision: str,
-    gpu_steps: str,
-    data_dir: str | None,
-    download: bool,
-    retrain: bool,
-    dry_run: bool,
-    as_json: bool,
-    **declared: Any,
-) -> None:
+@arguments.services
+@option("--retrain", is_flag=True, help="Begin the run of this --name anew, if the sources have changed.")
+@option("--dry-run", is_flag=True, help="Print the trials and what they cost; train and write nothing.")
+@option("--json", "as_json", is_flag=True, help="Print the report, or with --dry-run the plan, as one JSON object.")
+def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: bool, **choices: Any) -> None:
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
 
-    SPACE is a name from `study list`, `all` for every one that lists its trials and can have these data, the path of a
-    Python file with a function space(request), or the name of such a module. Running again takes up where the last
-    start ended; under the --name of a run, with more replicates, data or points, it trains what is new.
+    SPACE is a name from 'study list', 'all', the path of a Python file with a function space(request), or the name of
+    such a module; ':function' may follow. Running again goes on where the last start ended. With more replicates, data
+    or points, the run of the same --name trains what is new.
     """
-    from study import launch, preview
-    from study.planning.stored import Resources
-    from study.space import Request
+    from study import catalog
+    from study.api import calls
 
-    if cpus_per_trial <= 0 or not math.isfinite(cpus_per_trial):
-        raise Refusal("--cpus-per-trial", cpus_per_trial, "must be a finite number above 0")
-    words = () if objectives is None else tuple(word.strip() for word in objectives.split(","))
-    if "" in words or len(set(words)) < len(words):
-        raise Refusal("--objectives", objectives, "must be each once, with commas between them")
-    request = Request(arguments.of_spaces(declared, named), trials or 0, words, early_stop or 0)
-    place = Home(home, store)
-    folder = str(Path(data_dir).expanduser().absolute() if data_dir else place.path / "data")
-    resources = Resources(workers or 0, cpus_per_trial, address=address or "", data_dir=folder, gpu_steps=gpu_steps)
-    wish = launch.Wish(
-        spaces, request, seeds, resources, gpus=gpus_per_trial, ranks=ranks_per_trial, name=name, precision=precision
-    )
+    declared = {name: choices.pop(name.replace("-", "_")) for name in catalog.options()}
+    options = {**declared, **arguments.named_options(named)}
     if dry_run:
-        preview.print_plan(wish, place, retrain, as_json)
+        planned = calls.plan(*spaces, options=options, **choices)
+        for name, reason in planned.left_out.items():
+            click.echo(f"left out: {name}: {reason}", err=True)
+        click.echo(_json(planned.to_json()) if as_json else str(planned))
         return
-    services = (tracking_uri, storage)
-    sys.exit(launch.run(wish, place, services, download=download, retrain=retrain, as_json=as_json))
+    _end(calls.run(*spaces, options=options, trained=lambda run: _print_report(run, as_json), **choices))
 
 
 @cli.command()
 @click.argument("run", shell_complete=arguments.run_names)
 @arguments.places
-@arguments.services
 @arguments.machines
-@arguments.gpu_steps(None, "as the run was begun")
-@click.option("--retry-failed", is_flag=True, help="Train again what raised; each retry is a new Optuna trial.")
-@click.option("--retrain", is_flag=True, help="Begin anew, if the sources have changed; the old records stay.")
-@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
-def resume(
-    run: str,
-    home: str,
-    store: str | None,
-    tracking_uri: str | None,
-    storage: str | None,
-    workers: int | None,
-    address: str | None,
-    gpu_steps: str | None,
-    retry_failed: bool,
-    retrain: bool,
-    as_json: bool,
-) -> None:
-    """Go on with a RUN after an interruption: its plan is stored, nothing else need be said.
+@arguments.gpu_steps(None, "as the run began")
+@arguments.services
+@option("--retry-failed", is_flag=True, help="Train again the replicates whose training raised an exception.")
+@option("--retrain", is_flag=True, help="Begin anew, if the sources have changed; the old records stay.")
+@option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+def resume(run: str, as_json: bool, **choices: Any) -> None:
+    """Go on with a RUN after an interruption.
 
-    A space of your own must still be where it was.
+    The plan is stored, so no other option is needed. The file of a space of your own must still be where it was.
     """
-    from study import launch
+    from study.api import calls
 
-    services, machines = (tracking_uri, storage), launch.Machines(workers, address, gpu_steps)
-    code = launch.resume(
-        run, Home(home, store), services, machines, retry_failed=retry_failed, retrain=retrain, as_json=as_json
-    )
-    sys.exit(code)
+    _end(calls.resume(run, trained=lambda run: _print_report(run, as_json), **choices))
 
 
 @cli.command()
 @click.argument("run", shell_complete=arguments.run_names)
 @arguments.places
-@click.option("--now", "at_once", is_flag=True, help="Do not let workers end their epoch.")
+@option("--now", "at_once", is_flag=True, help="Do not let workers end their epoch.")
 def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
-    """Ask the driver of a RUN to stop, wherever it is: workers end their epoch and save."""
-    from study.store import records, starts
+    """Ask the process that trains a RUN to stop, on any machine: workers end their epoch and save."""
+    from study.api import calls
 
-    place = Home(home, store)
-    opened = place.existing_store(run)
-    name = records.find(opened, run)[0].run
-    asked = starts.request_stop(opened, name, at_once)
-    click.echo(f"asked process {asked.pid} on {asked.host} to stop", err=True)
-    click.echo(f"\nNext: study status {name}{place.options()} · study resume {name}{place.options()}", err=True)
+    loaded = calls.load(run, home=home, store=store)
+    click.echo(f"asked {loaded.stop(at_once)} to stop", err=True)
+    places = loaded.home.options()
+    _next(f"study status {loaded.name}{places}", f"study resume {loaded.name}{places}")
 
 
 @cli.command()
 @click.argument("run", required=False, shell_complete=arguments.run_names)
 @arguments.places
-@click.option(
-    "--grace", default=24.0, show_default=True, type=click.FloatRange(min=0), help="Hours; what is younger stays."
-)
-@click.option("--forget", is_flag=True, help="Let go of RUN's plan first: its tensors go, its results stay.")
-@click.option("--dry-run", is_flag=True, help="Say what would go.")
+@option("--grace", default=24.0, show_default=True, type=arguments.Number(), help="Hours; younger tensors stay.")
+@option("--forget", is_flag=True, help="Let go of RUN's plan first: its tensors are dropped, its results stay.")
+@option("--dry-run", is_flag=True, help="Print what would be dropped; drop nothing.")
 def clean(run: str | None, home: str, store: str | None, grace: float, forget: bool, dry_run: bool) -> None:
     """Drop tensors that no run's plan reaches any more, of all runs or of one RUN; measures stay for reports."""
+    from study.api.calls import home_at
     from study.store import cleaning, records, starts
 
-    if not math.isfinite(grace):
-        raise Refusal("--grace", grace, "a finite number of hours would do")
+    if not math.isfinite(grace) or grace < 0:
+        raise Refusal("--grace", grace, "must be a finite number of hours, at least 0")
     if forget and run is None:
-        raise Refusal("--forget", "no RUN", "the name of one run would do")
-    place = Home(home, store)
-    opened = place.existing_store(run)
+        raise Refusal("--forget", True, "--forget needs the name of one run: 'study clean RUN --forget'", hint="")
+    opened = home_at(home, store).existing_store(run)
     opened.require_writable()
     plan = records.find(opened, run)[0] if run is not None else None
     if plan is not None and forget:
@@ -278,93 +236,145 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
 @cli.command()
 @click.argument("run", required=False, shell_complete=arguments.run_names)
 @arguments.places
-@click.option("--json", "as_json", is_flag=True, help="One JSON object; without RUN, a list of them.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object; without RUN, a list of them.")
 def status(run: str | None, home: str, store: str | None, as_json: bool) -> None:
-    """Say how far a RUN is, or every run: from the store alone."""
-    from dataclasses import asdict
+    """Show how far a RUN is, or every run: from the store alone."""
+    from study.api import calls
+    from study.store import records
+    from study.store.status import Status
 
-    from study.store import records, status
-
-    place = Home(home, store)
-    opened = place.existing_store(run)
+    chosen = calls.home_at(home, store)
+    opened = chosen.existing_store(run)
     plans = records.all_plans(opened) if run is None else [records.find(opened, run)[0]]
     sizes = opened.sizes()
-    found = [status.Status.of(opened, plan, sizes) for plan in plans]
+    statuses = [Status.of(opened, plan, sizes) for plan in plans]
     if as_json:
-        plain = [asdict(each) for each in found]
-        click.echo(json.dumps(plain[0] if run is not None else plain, indent=2, ensure_ascii=False))
+        plain = [asdict(each) for each in statuses]
+        click.echo(_json(plain[0] if run is not None else plain))
         return
-    for each in found:
-        counts = ", ".join(f"{getattr(each, kind)} {kind}" for kind in ("complete", "running", "failed", "waiting"))
-        click.echo(f"{each.run}  {each.outcome}\n  replicates: {counts}")
-        click.echo(f"  epochs: {each.epochs_trained} trained, {each.epochs_needed} needed")
-        click.echo(f"  final states: {_size(each.bytes)}")
-        for name, failure in records.failures(opened, each.run).items():
-            click.echo(f"  failed: {name[0]} r{name[1]}: {failure.reason}")
-        if each.behind:
-            click.echo(f"  records: {each.behind}")
+    for each in statuses:
+        _print_status(each, [(*name, failure.reason) for name, failure in records.failures(opened, each.run).items()])
     for reason in records.damaged_plans(opened) if run is None else ():
         click.echo(f"damaged: {reason}")
     click.echo(f"store: {len(sizes)} states, {_size(sum(sizes.values()))}")
-    if found:
-        last = found[-1]
+    if statuses:
+        last = statuses[-1]
         verb = "report" if last.outcome == "complete" and not last.behind else "resume"
         verb = "stop" if last.outcome == "running" else verb
-        click.echo(f"\nNext: study {verb} {last.run}{place.options()}", err=True)
+        _next(f"study {verb} {last.run}{chosen.options()}")
+
+
+def _print_status(status: Status, failures: Sequence[tuple[str, int, str]]) -> None:
+    counts = ", ".join(f"{getattr(status, kind)} {kind}" for kind in ("complete", "running", "failed", "waiting"))
+    click.echo(f"{status.run}  {status.outcome}\n  replicates: {counts}")
+    click.echo(f"  epochs: {status.epochs_trained} trained, {status.epochs_needed} needed")
+    click.echo(f"  final states: {_size(status.bytes)}")
+    for trial, number, reason in failures:
+        click.echo(f"  failed: {trial} r{number}: {reason}")
+    if status.behind:
+        click.echo(f"  records: {status.behind}")
 
 
 @cli.command()
 @click.argument("run", shell_complete=arguments.run_names)
 @arguments.places
-@click.option(
+@option(
     "--format",
     "form",
     default="table",
     show_default=True,
-    type=click.Choice(["table", "markdown", "csv", "json", "html"]),
-    help="html is one page, the figures inside; csv has a line a value.",
+    type=OneOf(FORMATS),
+    help="html is one page with the figures inside; csv has a line a value.",
 )
-@click.option("--figures", metavar="DIR", help="Write the figures there (PNG), each beside its data (CSV).")
+@option("--figures", metavar="DIR", help="Write the figures there: PNG, and beside each its data as CSV.")
 def report(run: str, home: str, store: str | None, form: str, figures: str | None) -> None:
-    """Print a RUN's tables, beside its figures: from the store alone.
+    """Print a RUN's tables: from the store alone.
 
-    RUN may also name one space of a run. What has not been trained yet is shown as –.
+    RUN may also name one space of a run. A value that has not been trained yet is shown as –.
     """
-    from study.report.report import Report
-    from study.store import records
+    from study.api import calls
 
-    opened = Home(home, store).existing_store(run)
-    made = Report.of(opened, *records.find(opened, run))
+    loaded = calls.load(run, home=home, store=store)
     if figures is not None:
         folder = Path(figures).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, content in made.figures().items():
+            for name, content in loaded.figures().items():
                 (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         except OSError as error:
-            remedy = f"must be a folder that can be written ({one_line(error)})"
-            raise Refusal("--figures", figures, remedy) from error
-    click.echo(made.render(form).rstrip("\n"))
+            raise Refusal("--figures", figures, "must be a writable folder", hint=one_line(error)) from error
+    _show(loaded.report(form).rstrip("\n"))
 
 
 @cli.command()
 @arguments.places
-@click.option("--tracking-uri", metavar="URI", help="MLflow. [default: MLFLOW_TRACKING_URI, else HOME/mlflow.db]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@arguments.tracking
+@option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@option("--port", default=5000, show_default=True, type=Whole(), help="Port to listen on.")
 def ui(home: str, store: str | None, tracking_uri: str | None, host: str, port: int) -> None:
     """Open MLflow's own UI on this home, on loopback; Ctrl-C ends it."""
     from study import services
+    from study.api.calls import home_at
     from study.tracking.ui import serve
 
-    place = Home(home, store)
-    uri = place.tracking_uri(place.chosen(tracking_uri, None)[0])
-    if uri.startswith("sqlite:") and not tracking_uri and not (place.path / "mlflow.db").is_file():
-        raise Refusal("--home", str(place.path), "there is nothing to show in it yet; `study run SPACE` makes a run")
-    services.check_tracking("--tracking-uri", uri, place.path)
+    if not 1 <= port <= 65535:
+        raise Refusal("--port", port, "must be between 1 and 65535")
+    chosen = home_at(home, store)
+    uri = chosen.tracking_uri(chosen.chosen(tracking_uri, None)[0])
+    if uri.startswith("sqlite:") and not tracking_uri and not (chosen.path / "mlflow.db").is_file():
+        words = f"--home {str(chosen.path)!r} has no MLflow records yet. 'study run SPACE' makes a run"
+        raise Refusal("--home", str(chosen.path), words)
+    services.check_tracking("--tracking-uri", uri, chosen.path)
     if uri.startswith("databricks"):
-        raise Refusal("--tracking-uri", uri, "Databricks has a UI of its own")
-    sys.exit(serve(uri, place.artifacts, host, port))
+        raise Refusal("--tracking-uri", uri, f"--tracking-uri {uri!r} has a UI of its own: open it in Databricks")
+    sys.exit(serve(uri, chosen.artifacts, host, port))
+
+
+@cli.command()
+@click.argument("shell", type=OneOf(["bash", "zsh", "fish"]))
+@option("--print", "printed", is_flag=True, help="Print the script instead of installing it.")
+def completion(shell: str, printed: bool) -> None:
+    """Install the completion of commands, options, spaces and runs for a SHELL: bash, zsh or fish."""
+    from study import completion as scripts
+
+    if printed:
+        click.echo(scripts.script(cli, shell))
+        return
+    for path in scripts.install(cli, shell, Path.home()):
+        click.echo(f"wrote {path}")
+    click.echo("completion works in new shells")
+
+
+def _print_report(run: Run, as_json: bool) -> None:
+    click.echo(run.report("json" if as_json else "table").rstrip("\n"))
+
+
+def _end(run: Run) -> None:
+    """End the process of a run with its exit code, and say what to do next."""
+    from study.execution.driver import EXIT_CODES
+
+    outcome, places = run.status().outcome, run.home.options()
+    verbs = {"complete": f"report {run.name} --format markdown", "failed": f"status {run.name}"}
+    first = f"study {verbs.get(outcome, f'resume {run.name}')}{places}"
+    _next(first, f"study ui{places} (compare in MLflow)", "study list")
+    sys.exit(EXIT_CODES.get(outcome, EXIT_CODES["interrupted"]))
+
+
+def _next(*commands: str) -> None:
+    click.echo(f"\nNext: {' · '.join(commands)}", err=True)
+
+
+def _show(text: str) -> None:
+    """Print a text; through a pager, if it is longer than the terminal that it goes to."""
+    if sys.stdout.isatty() and text.count("\n") + 2 > shutil.get_terminal_size().lines:
+        os.environ.setdefault("LESS", "FRSX")  # end at once if it fits, keep colours, cut long lines, leave the screen
+        click.echo_via_pager(text + "\n")
+    else:
+        click.echo(text)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _size(count: int) -> str:
@@ -372,25 +382,27 @@ def _size(count: int) -> str:
 
 
 def main() -> None:
-    """The command `study`: users' mistakes are one line and exit code 2."""
+    """Run the command `study`: a user's mistake is one line and exit code 2."""
     code = 0
     try:
         code = cli(prog_name="study", standalone_mode=False) or 0
     except (OSError, Away) as error:  # a disk that is full, a store that went away: no fault of the program
-        click.echo(f"study: {one_line(error)}; what was saved stays, and `study resume` goes on", err=True)
+        click.echo(f"error: {one_line(error)}. Saved states stay, and 'study resume' goes on", err=True)
         code = 1
     except StudyError as error:
-        click.echo(f"study: {error}", err=True)
+        click.echo(f"error: {error}", err=True)
         code = 2
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         code = error.exit_code
     except click.ClickException as error:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "study"
-        click.echo(f"study: {error.format_message()} `{path} --help` says what would do.", err=True)
+        message = error.format_message().rstrip(".")
+        end = "" if message.endswith("?") else "."
+        click.echo(f"error: {message[:1].lower()}{message[1:]}{end} '{path} --help' shows the usage", err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("study: stopped; `study resume` goes on", err=True)
+        click.echo("error: stopped at once. 'study resume' goes on", err=True)
         code = 130
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import linecache
 import re
 import sys
 import sysconfig
@@ -14,11 +15,13 @@ from types import ModuleType
 
 from study.errors import Refusal, StudyError, one_line
 
-BY_PATH = "study_file_"  # the modules of files that are no part of a package are called so
+BY_PATH = "study_file_"  # the modules of files that are no part of a package begin with this
+BY_TEXT = "study_text_"  # and so do those of sources that a plan holds
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _shipped: set[str] = set()  # the modules that workers need, by their names
 _paths: dict[str, Path] = {}  # of the modules of files, as the user named them
 _contents: dict[Path, bytes] = {}  # of these files, when they were found last
+_texts: dict[str, str] = {}  # sources by the names of their modules
 
 
 def is_file(where: str) -> bool:
@@ -29,6 +32,18 @@ def is_file(where: str) -> bool:
 def is_dotted(where: str) -> bool:
     """Whether a reference's first part is the dotted name of a module."""
     return _DOTTED.fullmatch(where) is not None
+
+
+def hold(text: str) -> str:
+    """Take in a source, and return the name by which `find` finds its module in this process."""
+    name = f"{BY_TEXT}{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    _texts[name] = text
+    return name
+
+
+def held(where: str) -> str:
+    """Return the source of the module that a reference's first part names; "" if it is not one that was taken in."""
+    return _texts.get(where, "")
 
 
 def absolute(reference: str) -> str:
@@ -49,6 +64,8 @@ def find(where: str, field: str, reference: str, installed: bool = False, ships:
     Raises:
         Refusal: if there is no such file or module, or it cannot be imported.
     """
+    if where in _texts:
+        return _executed_text(where, field, reference)
     if not is_file(where) and not is_dotted(where) and not installed:
         raise Refusal(field, reference, "must be the path of a Python file, or the dotted name of a module")
     path = Path(where).absolute()
@@ -133,6 +150,21 @@ def _exists(path: Path) -> bool:
         return path.is_file()
     except OSError:  # its name is too long
         return False
+
+
+def _executed_text(name: str, field: str, reference: str) -> ModuleType:
+    """Return the module of a source that was taken in."""
+    if name not in sys.modules:
+        text, module = _texts[name], ModuleType(name)
+        module.__file__ = file = f"<{name}>"
+        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # for tracebacks
+        try:
+            exec(compile(text, file, "exec"), vars(module))  # noqa: S102
+        except Exception as error:
+            words = f"the source of {reference!r} cannot be executed: {one_line(error, named=True)}"
+            raise Refusal(field, reference, words) from error
+        sys.modules[name] = module
+    return sys.modules[name]
 
 
 def _executed(path: Path) -> ModuleType:

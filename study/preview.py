@@ -1,138 +1,209 @@
-"""What spaces and runs would cost, printed: nothing is trained and nothing written."""
+"""The cost of a run before it is trained: nothing is trained, and nothing is written."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from study import catalog
+from study.errors import Damaged
 from study.home import Home
-from study.launch import Wish, say, say_left_out
-from study.machine import Machine
+from study.launch import Wish
 from study.planning import replication, tree
-from study.planning.draft import Draft
-from study.planning.drafting import call, draft
+from study.planning.draft import Draft, Replicate
 from study.planning.growth import taken_up
-from study.planning.stored import Resources
-from study.space import Option, Request
+from study.space import Resolved
 from study.store import records
+from study.store.states import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def print_plan(wish: Wish, place: Home, retrain: bool, as_json: bool) -> None:
-    """Print what a run would do. Reads the store if there is one; writes nothing."""
-    drawn, stored = wish.draft(), set[str]()
-    say_left_out(drawn)
-    store = place.store_if_any()
-    if store is not None:
-        stored = store.keys()
-        before = records.load_plan(store, drawn.plan.run)
-        if before is not None:
-            drawn = taken_up(before, drawn, retrain)
-    plan, recipes = drawn.plan, list(drawn.recipes.values())
-    searches = {space.name: space.search.trials for space in plan.spaces if space.search is not None}
-    points = [drawn.work.resolve(config, 0, plan.machine) for config in drawn.bases]
-    precisions = {recipe.origin.get("precision", plan.machine.precision) for recipe in (*recipes, *points)}
-    record: dict[str, Any] = {
-        "study": plan.study,
-        "run": plan.run,
-        "trials": [
-            {
-                "trial": trial.name,
-                "config": trial.trial.config,
-                "axes": trial.trial.axes,
-                "replicates": list(trial.by_replicate),
-                "seeds": list(trial.seeds),
-                "epochs": trial.epochs,
-            }
-            for trial in plan.trials
-        ],
-        "spaces": {space.name: _cost(drawn, space.name) for space in plan.spaces},
-        "searches": searches,
-        "trials_total": len(recipes),
-        "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
-        "epochs_naive": sum(len(recipe.epochs) for recipe in recipes),
-        "epochs_needed": plan.epochs_needed,
-        "epochs_to_train": len(tree.missing(recipes, stored)),
-        "device": plan.machine.device,
-        "gpus": plan.resources.gpus,
-        "threads": plan.machine.threads,
-        "ranks": plan.machine.ranks,
-        "precision": sorted(precisions),
-        "left_out": drawn.left_out,
-    }
-    if as_json:
-        click.echo(json.dumps(record, indent=2, ensure_ascii=False))
-        return
-    for trial in plan.trials:
-        there = sum(end in stored for end in trial.ends)
-        click.echo(f"{trial.name:50} {len(trial.ends)} × {trial.epochs} epochs, {there} complete")
-    for space in plan.spaces:
-        own = [trial for trial in plan.trials if trial.space == space.name]
-        own += [] if space.search is None else drawn.expected(space)
-        for line in replication.lines(own, searched=space.search is not None):
-            click.echo(f"{space.name}: {line}")
-        if space.search is not None:
-            asked = len(plan.points(space))
-            dimensions = ", ".join(f"{name}: {dimension}" for name, dimension in space.domain.items())
-            click.echo(f"{space.name}: {searches[space.name]} points, {asked} of them planned, of {dimensions}")
-    if len(plan.spaces) > 1:
-        for name, cost in record["spaces"].items():
-            click.echo(f"{name}: {cost['epochs_naive']} epochs, {cost['epochs_needed']} after sharing prefixes")
-    click.echo(
-        f"run {plan.run}: {record['trials_total']} trainings ({record['trials_distinct']} distinct), "
-        f"{record['epochs_naive']} epochs, {record['epochs_needed']} after sharing prefixes, "
-        f"{record['epochs_to_train']} to train"
-    )
-    gpus = f", {plan.resources.gpus:g} GPUs a trial" if plan.resources.gpus else ""
-    click.echo(f"device {plan.machine.device}{gpus}, precision {', '.join(record['precision'])}")
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """A run before it is trained: its trials, and the epochs that they cost.
 
+    `print(plan)` shows it as `study run --dry-run` does.
 
-def _cost(drawn: Draft, space: str) -> dict[str, int]:
-    """What a space of a plan would cost by itself."""
-    own = [recipe for replicate, recipe in drawn.recipes.items() if drawn.trial(replicate).space == space]
-    naive = sum(len(recipe.epochs) for recipe in own)
-    return {"trainings": len(own), "epochs_naive": naive, "epochs_needed": len(tree.nodes(own))}
+    Attributes:
+        run: the name that the run has, or would get.
+        spaces: the names of its spaces.
+        trials: the names of its trials; those that an open search will find are not among them.
+        epochs_naive: epochs of all replicates if each is trained by itself.
+        epochs_needed: the same with shared prefixes trained once.
+        epochs_to_train: the same without the states that are stored already.
+        left_out: the spaces that `all` leaves out, with the reasons.
+    """
 
+    run: str
+    spaces: tuple[str, ...]
+    trials: tuple[str, ...]
+    epochs_naive: int
+    epochs_needed: int
+    epochs_to_train: int
+    left_out: Mapping[str, str]
+    _draft: Draft
+    _store: Store | None
+    _stored: frozenset[str]
 
-def print_costs(as_json: bool) -> None:
-    """Print what each installed space costs, by default and at each scale that its options offer."""
-    scales = {"default": Request(), **{each.name: Request({each.name: True}) for each in _scales()}}
-    found = []
-    for name in catalog.names():
-        (_, _, space), *_ = call([name], Request()).spaces
-        record: dict[str, Any] = {"space": name, "search": space.search is not None, "title": space.title}
-        for scale in ("default", *(option.name for option in space.options if option.scale)):
-            plan = draft(call([name], scales[scale]), 1, Machine("cpu", 1), Resources()).plan
-            naive = sum(trial.epochs * len(trial.ends) for trial in plan.trials)
-            runs = max((len(trial.ends) for trial in plan.trials), default=1)
-            record[scale] = {"epochs_needed": plan.epochs_needed, "epochs_naive": naive, "runs": runs}
-        found.append(record)
-    if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
-        return
-    click.echo(
-        "epochs a replicate (of all runs, where a space needs several), of which shared prefixes leave; "
-        + ", ".join(["by default", *(f"with --{each.name}" for each in _scales())])
-        + ":"
-    )
-    for each in found:
-        if each["search"]:
-            click.echo(f"{each['space']:10} {each['title']}\n{'':10} as many points as --trials says")
-            continue
-        costs = "; ".join(
-            f"{scale} {each[scale]['epochs_naive']} → {each[scale]['epochs_needed']}"
-            + (f" ({each[scale]['runs']} runs)" if each[scale]["runs"] > 1 else "")
-            for scale in scales
-            if scale in each
+    @classmethod
+    def of(cls, wish: Wish, home: Home, retrain: bool) -> Plan:
+        """Plan a run; a store is read if there is one.
+
+        Raises:
+            Refusal: as the run itself would be refused.
+        """
+        draft, store, stored = wish.draft(), home.store_if_any(), frozenset[str]()
+        if store is not None:
+            stored = frozenset(store.keys())
+            before = records.load_plan(store, draft.plan.run)
+            if before is not None:
+                draft = taken_up(before, draft, retrain)
+        recipes = list(draft.recipes.values())
+        return cls(
+            run=draft.plan.run,
+            spaces=tuple(space.name for space in draft.plan.spaces),
+            trials=tuple(trial.name for trial in draft.plan.trials),
+            epochs_naive=sum(len(recipe.epochs) for recipe in recipes),
+            epochs_needed=draft.plan.epochs_needed,
+            epochs_to_train=len(tree.missing(recipes, stored)),
+            left_out=draft.left_out,
+            _draft=draft,
+            _store=store,
+            _stored=stored,
         )
-        click.echo(f"{each['space']:10} {each['title']}\n{'':10} {costs}")
-    listed = [each for each in found if not each["search"]]
-    if listed:
-        least = min(listed, key=lambda each: each["default"]["epochs_needed"])["space"]
-        say(f"\nNext: study show {least}, study run {least}")
 
+    @cached_property
+    def seconds_to_train(self) -> float | None:
+        """Estimated worker-seconds of `epochs_to_train`; divided by the number of workers they are the time it takes.
 
-def _scales() -> list[Option]:
-    return [option for option in catalog.options().values() if option.scale]
+        The estimate is the median time of the epochs of this plan that are stored: of the same trial where it has
+        some, else of all. None if no epoch of this plan is stored.
+        """
+        if not self.epochs_to_train:
+            return 0.0
+        by_trial: dict[str, list[float]] = {}
+        for (trial, _), recipe in self._draft.recipes.items():
+            by_trial.setdefault(trial, []).extend(self._wall_seconds(recipe))
+        measured = [seconds for epochs in by_trial.values() for seconds in epochs]
+        if not measured:
+            return None
+        total, counted = 0.0, set[str]()
+        for (trial, _), recipe in self._draft.recipes.items():
+            new = tree.missing([recipe], self._stored) - counted
+            total += len(new) * median(by_trial[trial] or measured)
+            counted |= new
+        return total
+
+    def _wall_seconds(self, recipe: Resolved) -> list[float]:
+        """Return the seconds of each epoch of a recipe that is stored."""
+        for key in reversed(recipe.keys[1:]):
+            if self._store is not None and key in self._stored:
+                try:
+                    return list(self._store.measures(key)["wall_seconds"])
+                except (FileNotFoundError, Damaged):
+                    continue
+        return []
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row a trial: `space`, `trial`, axes, `replicates`, `epochs` of each, `complete` replicates."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "space": trial.space,
+                "trial": trial.label,
+                **trial.trial.axes,
+                "replicates": len(trial.ends),
+                "epochs": trial.epochs,
+                "complete": self._complete(trial.ends),
+            }
+            for trial in self._draft.plan.trials
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON holds it, with the configuration of each trial."""
+        plan, recipes = self._draft.plan, self._draft.recipes.values()
+        return {
+            "study": plan.study,
+            "run": plan.run,
+            "trials": [
+                {
+                    "trial": trial.name,
+                    "config": trial.trial.config,
+                    "axes": trial.trial.axes,
+                    "replicates": list(trial.by_replicate),
+                    "seeds": list(trial.seeds),
+                    "epochs": trial.epochs,
+                }
+                for trial in plan.trials
+            ],
+            "spaces": {name: self._cost(name) for name in self.spaces},
+            "searches": {space.name: space.search.trials for space in plan.spaces if space.search is not None},
+            "trials_total": len(recipes),
+            "trials_distinct": len({recipe.keys[-1] for recipe in recipes}),
+            "epochs_naive": self.epochs_naive,
+            "epochs_needed": self.epochs_needed,
+            "epochs_to_train": self.epochs_to_train,
+            "seconds_to_train": self.seconds_to_train,
+            "device": plan.machine.device,
+            "gpus": plan.resources.gpus,
+            "threads": plan.machine.threads,
+            "ranks": plan.machine.ranks,
+            "precision": self._precisions(),
+            "left_out": dict(self.left_out),
+        }
+
+    def __str__(self) -> str:
+        plan, lines = self._draft.plan, []
+        for trial in plan.trials:
+            complete = self._complete(trial.ends)
+            lines.append(f"{trial.name:50} {len(trial.ends)} × {trial.epochs} epochs, {complete} complete")
+        for space in plan.spaces:
+            trials = [trial for trial in plan.trials if trial.space == space.name]
+            trials += [] if space.search is None else self._draft.expected(space)
+            lines += [f"{space.name}: {words}" for words in replication.lines(trials, space.search is not None)]
+            if space.search is not None:
+                planned = len(plan.points(space))
+                dimensions = "; ".join(f"{name}: {dimension}" for name, dimension in space.domain.items())
+                lines.append(f"{space.name}: {space.search.trials} points ({planned} planned) over {dimensions}")
+        if len(plan.spaces) > 1:
+            costs = {name: self._cost(name) for name in self.spaces}
+            for name, cost in costs.items():
+                lines.append(f"{name}: {cost['epochs_naive']} epochs, {cost['epochs_needed']} after sharing prefixes")
+        recipes = self._draft.recipes.values()
+        distinct = len({recipe.keys[-1] for recipe in recipes})
+        lines.append(
+            f"run {self.run}: {len(recipes)} trainings ({distinct} distinct), {self.epochs_naive} epochs, "
+            f"{self.epochs_needed} after sharing prefixes, {self.epochs_to_train} to train"
+        )
+        if self.epochs_to_train and self.seconds_to_train is not None:
+            lines.append(f"about {self.seconds_to_train:.0f} s of one worker, by the epochs that are stored")
+        gpus = f", {plan.resources.gpus:g} GPUs a trial" if plan.resources.gpus else ""
+        lines.append(f"device {plan.machine.device}{gpus}, precision {', '.join(self._precisions())}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _complete(self, ends: Iterable[str]) -> int:
+        return sum(end in self._stored for end in ends)
+
+    def _precisions(self) -> list[str]:
+        machine, work = self._draft.plan.machine, self._draft.work
+        points = [work.resolve(config, 0, machine) for config in self._draft.bases]
+        recipes = (*self._draft.recipes.values(), *points)
+        return sorted({recipe.origin.get("precision", machine.precision) for recipe in recipes})
+
+    def _cost(self, space: str) -> dict[str, int]:
+        """Return the cost of a space of the plan by itself."""
+
+        def belongs(replicate: Replicate) -> bool:
+            return self._draft.trial(replicate).space == space
+
+        recipes = [recipe for replicate, recipe in self._draft.recipes.items() if belongs(replicate)]
+        naive = sum(len(recipe.epochs) for recipe in recipes)
+        return {"trainings": len(recipes), "epochs_naive": naive, "epochs_needed": len(tree.nodes(recipes))}

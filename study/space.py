@@ -218,6 +218,8 @@ class Work:
         prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
         trainable: → the Ray Trainable class that executes a stage; see `study.execution.job`.
         parameters: (configuration, replicate, machine) → what MLflow shows as parameters.
+        model: (configuration, a state's payload) → what was trained as an object of Python, such as a network in
+            evaluation mode; None if there is no such object.
         exporter: configuration → (a state's payload, folder, MLflow's ``Model``) → None, which writes a model directory
             as an MLflow flavor does. The first step may take seconds, once for each kind of network.
         wants_gpu: configuration → whether it is trained on a GPU, if there is one and the user says nothing else.
@@ -240,6 +242,7 @@ class Work:
     headline: tuple[str, ...] = ()
     group_by: str = "trial"
     libraries: tuple[str, ...] = ()
+    model: Callable[[Json, bytes], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study.errors import Refusal
 from study.machine import Machine
@@ -16,6 +16,9 @@ from trainables.exponents import resolve_sampler, sampler_name
 from trainables.origins import origin, precision, sources
 from trainables.recipe import Recipe
 from trainables.schedule import epochs
+
+if TYPE_CHECKING:
+    import torch
 
 
 def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
@@ -78,6 +81,13 @@ def exporter(config: Json) -> Callable[[bytes, Path, Any], None]:
     return Exporter(Config.from_json(config)).save
 
 
+def model(config: Json, payload: bytes) -> torch.nn.Module:
+    """Return the network of a state: pixels from 0 to 1, (B, channels, side, side), to logits (B, C); in eval mode."""
+    from trainables.export import classifier
+
+    return classifier(Config.from_json(config), payload)
+
+
 def wants_gpu(config: Json) -> bool:
     """Whether a GPU trains it sooner than a few CPU cores do.
 
@@ -99,4 +109,5 @@ WORK = Work(
     headline=("test/top1", "test/many", "test/medium", "test/few"),
     group_by="combination",
     libraries=("torch", "numpy"),
+    model=model,
 )

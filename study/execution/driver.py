@@ -20,8 +20,8 @@ from study.store import records
 from study.store.starts import Start
 from study.store.states import Store
 
-COMPLETE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
-_ENDS = {"complete": (COMPLETE, "FINISHED"), "failed": (FAILED, "FAILED"), "interrupted": (INTERRUPTED, "KILLED")}
+EXIT_CODES = {"complete": 0, "failed": 1, "interrupted": 130}  # by how a start ended
+_MLFLOW_STATUS = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
 def start(
@@ -31,9 +31,10 @@ def start(
     services: Services,
     resources: Resources,
     answer: Callable[[], None],
+    progress: Progress,
     retry_failed: bool = False,
-) -> int:
-    """Train what is missing of a run and bring its records up to date; returns the exit code.
+) -> str:
+    """Train what is missing of a run and bring its records up to date; return the outcome, a key of `EXIT_CODES`.
 
     Args:
         draft: the plan and what is derived from it; it is stored before anything is trained.
@@ -42,13 +43,13 @@ def start(
         services: where its records go.
         resources: where and how wide.
         answer: called once training has ended: the user need not wait for MLflow to follow.
+        progress: the user's view.
         retry_failed: train again what was given up because training raised.
 
     Raises:
         Refusal: if another driver trains the run, a service cannot be used or the machines have no room; nothing has
             been trained.
     """
-    progress = Progress()
     begun = Start(store, draft.plan.run, draft.plan.generation, progress.say)
     ledger, outcome = None, "interrupted"
     try:
@@ -73,14 +74,14 @@ def start(
                     projection.failed(replicate, failure)
             else:
                 outcome = "failed"
-            code, status = _ENDS[outcome]
+            status = _MLFLOW_STATUS[outcome]
             projection.finish(status, lambda: Report.of(store, draft.plan).files(), drive.points.champions())
             progress.close()
             answer()
         behind = begun.record.behind = projection.close()
         if behind:
             progress.say(f"{behind}: `study resume {draft.plan.run}` catches up")
-        return code
+        return outcome
     finally:  # only now may another driver come: until here this one writes records
         begun.end(outcome, 0 if ledger is None else ledger.done())
         progress.close()
@@ -216,4 +217,4 @@ class _Drive:
             return
         self._begun.end("interrupted", self._ledger.done())
         self._progress.say(f"Ray has ended; what was saved stays: `study resume {self._draft.plan.run}` goes on")
-        os._exit(INTERRUPTED)
+        os._exit(EXIT_CODES["interrupted"])

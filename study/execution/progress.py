@@ -1,71 +1,109 @@
-"""What the user sees while a run is trained: a live view on a terminal, plain lines elsewhere; always on stderr."""
+"""What the user sees while a run is trained: a live bar, one line of a notebook that rewrites itself, or plain lines.
+
+On a terminal and in plain lines all of it is on stderr.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-LINE_SECONDS = 10.0
+LINE_SECONDS = 10.0  # between two plain lines
+REWRITE_SECONDS = 0.5  # between two versions of a notebook's line
 
 
 class Progress:
-    """Epochs, replicates, the best trial so far and the time left."""
+    """Epochs, replicates, the best trial so far and the time left.
 
-    def __init__(self) -> None:
+    Args:
+        shown: show them; otherwise only what goes wrong is said.
+    """
+
+    def __init__(self, shown: bool = True) -> None:
         self.epochs, self.trained = 0, 0
         self.complete, self.replicates = 0, 0
         self.best: tuple[float, str] | None = None
+        self._shown = shown
         self._line = time.monotonic()
         self._began: tuple[float, int] | None = None  # when the first epochs came, and how many
         self._bar: Bar | None = None
+        self._cell: Any = None  # IPython's handle of the notebook's line
 
     def begin(self, epochs: int, replicates: tuple[int, int]) -> None:
-        """So many epochs are to be trained; replicates: complete, of how many."""
+        """Begin to show progress.
+
+        Args:
+            epochs: to be trained.
+            replicates: complete, of how many.
+        """
         self.epochs, (self.complete, self.replicates) = epochs, replicates
-        if sys.stderr.isatty() and (epochs or self.complete < self.replicates):
+        if not self._shown or not (epochs or self.complete < self.replicates):
+            return
+        if in_notebook():
+            from IPython.display import Pretty, display
+
+            self._cell = display(Pretty("starting Ray"), display_id=True)
+        elif sys.stderr.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task("starting Ray", total=epochs)
             self._bar.start()
 
     def expect(self, epochs: int, replicates: int) -> None:
-        """So many more epochs are to be trained, and the run has so many replicates now."""
+        """Take in that so many more epochs are to be trained, and that the run has so many replicates now."""
         self.epochs, self.replicates = self.epochs + epochs, replicates
         if self._bar is not None:
             self._bar.update(self._task, total=self.epochs)
 
     def train(self, epochs: int) -> None:
-        """So many more epochs have been trained."""
+        """Count epochs that have been trained."""
         self.trained += epochs
         self._began = self._began or (time.monotonic(), self.trained)
         if self._bar is not None:
             self._bar.update(self._task, completed=self.trained, description=self._words())
-        elif time.monotonic() - self._line > LINE_SECONDS:
+        elif self._shown and time.monotonic() - self._line > (REWRITE_SECONDS if self._cell else LINE_SECONDS):
             self._line = time.monotonic()
-            self.say(f"{self.trained}/{self.epochs} epochs, {self._words()}{self._left()}")
+            self._rewrite(self._left())
 
     def end(self, value: float, label: str) -> None:
-        """A replicate is complete, with this value of its objective; without a label, it is not compared."""
+        """Count a complete replicate, with the value of its objective; one without a label is not compared."""
         self.complete += 1
         if label and (self.best is None or value > self.best[0]):
             self.best = (value, label)
 
+    def note(self, line: str) -> None:
+        """Say something that is not shown where progress is not."""
+        if self._shown:
+            self.say(line)
+
     def say(self, line: str) -> None:
-        """A line of its own."""
+        """Say something on a line of its own."""
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
         else:
-            print(line, file=sys.stderr, flush=True)
+            print(line, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Show the last count, and leave the terminal as it was."""
         if self._bar is not None:
             self._bar.update(self._task, completed=self.trained, description=self._words())
             self._bar.stop()
             self._bar = None
+        elif self._cell is not None:
+            self._rewrite("")
+            self._cell = None
+
+    def _rewrite(self, left: str) -> None:
+        line = f"{self.trained}/{self.epochs} epochs, {self._words()}{left}"
+        if self._cell is None:
+            self.say(line)
+        else:
+            from IPython.display import Pretty
+
+            self._cell.update(Pretty(line))
 
     def _words(self) -> str:
         words = f"{self.complete}/{self.replicates} replicates"
@@ -77,6 +115,13 @@ class Progress:
             return ""
         seconds = (time.monotonic() - began) / (self.trained - first) * (self.epochs - self.trained)
         return ", about " + (f"{seconds:.0f} s left" if seconds < 120 else f"{seconds / 60:.0f} min left")
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return hasattr(shell, "kernel")
 
 
 def _bar() -> Bar:

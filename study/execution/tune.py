@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -251,6 +252,9 @@ def interruptible(drain: Drain, say: Callable[[str], None]) -> Iterator[None]:
         drain.requested = True
         say("stopping: workers end their epoch and save; once more to stop at once")
 
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -232,19 +232,21 @@ def _planned_space(
         numbers = (FRESH, *range(replicates))
         base = tuple(space.work.resolve(own.base, number, machine).keys[-1] for number in numbers)
         search = PlannedSearch(own.trials, own.seed, own.fresh, own.reported, base, early_stop)
+    code = modules.held(where.partition(":")[0])
     return PlannedSpace(
         name=space.name,
         title=space.title,
         objectives=space.objectives,
         domain=space.domain,
         file=where,
-        file_digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        file_digest=hashlib.sha256(code.encode() if code else path.read_bytes()).hexdigest(),
         contrasts=space.contrasts,
         search=search,
         source=space.source,
         evidence=space.evidence,
         splits=space.splits,
         crossed=space.crossed,
+        code=code,
     )
 
 

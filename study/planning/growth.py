@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from study import catalog
+from study import catalog, modules
 from study.errors import Refusal
 from study.machine import Machine
 from study.planning.draft import Draft
@@ -25,6 +25,9 @@ def redraft(plan: Plan) -> Draft:
 
 def drawn_again(plan: Plan) -> Draft:
     """What the spaces of a stored plan make of its request now."""
+    for space in plan.spaces:
+        if space.code:
+            modules.hold(space.code)
     spaces = [space.file for space in plan.spaces]
     return draft(call(spaces, plan.request), plan.replicates, plan.machine, plan.resources)
 

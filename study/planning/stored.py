@@ -83,6 +83,7 @@ class PlannedSpace:
     Attributes:
         file: the reference that finds its function again.
         file_digest: of the file that the function is in.
+        code: the source of its function, if that was defined in a notebook; else "".
     """
 
     name: str
@@ -97,6 +98,7 @@ class PlannedSpace:
     evidence: str = ""
     splits: tuple[str, ...] = ()
     crossed: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)

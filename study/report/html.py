@@ -43,17 +43,26 @@ def page(title: str, sections: Iterable[tuple[str, Iterable[str], str]], footer:
         sections: of each the heading, notices, and the HTML of its tables and figures.
         footer: lines on what made it.
     """
-    parts = []
-    for heading, notices, body in sections:
-        warned = "".join(f'<p class="notice">{escape(notice)}</p>\n' for notice in notices)
-        parts.append(f"<section>\n<h2>{escape(heading)}</h2>\n{warned}{body}</section>\n")
     last = "".join(f"<p>{escape(line)}</p>\n" for line in footer)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
-        f"{''.join(parts)}<footer>\n{last}</footer>\n</body>\n</html>\n"
+        f"{fragment(sections)}<footer>\n{last}</footer>\n</body>\n</html>\n"
     )
+
+
+def fragment(sections: Iterable[tuple[str, Iterable[str], str]]) -> str:
+    """Return the sections alone, for a page that has its own style.
+
+    Args:
+        sections: see `page`.
+    """
+    parts = []
+    for heading, notices, body in sections:
+        warned = "".join(f'<p class="notice">{escape(notice)}</p>\n' for notice in notices)
+        parts.append(f"<section>\n<h2>{escape(heading)}</h2>\n{warned}{body}</section>\n")
+    return "".join(parts)
 
 
 def table_html(table: Table, source: Source) -> str:

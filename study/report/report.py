@@ -193,7 +193,14 @@ class Report:
         return "\n".join(lines)
 
     def html(self) -> str:
-        """One page with the pictures inside."""
+        """Return one page with the pictures inside."""
+        return html.page(self.plan.run, self._html_sections(), self._made_by())
+
+    def html_fragment(self) -> str:
+        """Return the same for a page that has its own style, such as a notebook."""
+        return html.fragment(self._html_sections())
+
+    def _html_sections(self) -> list[tuple[str, list[str], str]]:
         sections = []
         for section in self.sections:
             body = "".join(
@@ -203,7 +210,7 @@ class Report:
                 for each in section.exhibits
             )
             sections.append((section.space.title, section.notices, body))
-        return html.page(self.plan.run, sections, self._made_by())
+        return sections
 
     @cached_property
     def pictures(self) -> dict[str, bytes]:
@@ -250,7 +257,7 @@ def _view(results: Results, notices: list[str]) -> list[Table | Figure]:
     """
     space = results.space
     try:
-        shown = (space.file and _shown(results)) or grids.default(results)
+        shown = (space.file and not space.code and _shown(results)) or grids.default(results)
     except Refusal as refusal:
         notices.append(f"The tables of {space.file} cannot be made, so here is the default one ({refusal}).")
         shown = grids.default(results)

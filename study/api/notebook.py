@@ -1,0 +1,93 @@
+"""Functions as spaces: one of a module by its reference, one of a notebook by its source, which the plan then holds."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dis
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from study import modules
+from study.errors import Refusal, one_line
+
+
+def reference(function: Callable[..., Any]) -> str:
+    """Return a reference that finds a function again: ``package.module:name``, ``/path/file.py:name``, or its source's.
+
+    Raises:
+        Refusal: if the function is defined in a notebook, a script or another function, and does not stand alone.
+    """
+    name, module = getattr(function, "__qualname__", ""), getattr(function, "__module__", None) or "__main__"
+    if inspect.isfunction(function) and name.isidentifier() and module != "__main__":
+        if modules.is_dotted(module):
+            return f"{module}:{name}"
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file and Path(file).is_file():
+            return f"{Path(file).absolute()}:{name}"
+    return f"{modules.hold(source(function))}:{getattr(function, '__name__', '')}"
+
+
+def source(function: Callable[..., Any]) -> str:
+    """Return the source of a function as a file that stands alone: the imports that it needs, constants, and itself.
+
+    Raises:
+        Refusal: if it uses a name that is neither imported nor a plain value, or if its source is not known.
+    """
+    name = getattr(function, "__name__", "")
+    if not inspect.isfunction(function) or not name.isidentifier():
+        raise _refused(function, "it is no function with a name. Write 'def space(request): …'")
+    try:
+        body = textwrap.dedent(inspect.getsource(function))
+        code = compile(body, "<space>", "exec")
+    except (OSError, SyntaxError) as error:
+        raise _refused(function, f"its source is not known ({one_line(error)}). Write it to a file") from error
+    values = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+    lines = []
+    for used in sorted({*_names(code)} - {name, *vars(builtins)}):
+        if used not in values:
+            raise _refused(function, f"it uses {used!r}, which is not defined")
+        lines.append(_definition(function, used, values[used]))
+    return "".join(f"{line}\n" for line in lines) + ("\n\n" if lines else "") + body
+
+
+def _definition(function: Callable[..., Any], name: str, value: object) -> str:
+    """Return the line that defines a global name of a function."""
+    if isinstance(value, ModuleType):
+        return f"import {value.__name__} as {name}"
+    if _is_plain(value):
+        return f"{name} = {value!r}"
+    origin = getattr(value, "__module__", None)
+    own = getattr(value, "__qualname__", name)
+    for module, attribute in ((origin, own), *((each, name) for each in sorted(sys.modules))):
+        if module and module != "__main__" and getattr(sys.modules.get(module), str(attribute), None) is value:
+            return f"from {module} import {attribute} as {name}"
+    raise _refused(function, f"it uses {name!r}, which is defined outside of it. Define it inside, or write a file")
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value is a literal: a number, a string, None, or a tuple, list, set or map of such."""
+    try:
+        return bool(ast.literal_eval(repr(value)) == value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return False
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the names that code looks up outside of its functions."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield str(instruction.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _refused(function: object, reason: str) -> Refusal:
+    name = getattr(function, "__name__", repr(function))
+    return Refusal("space", name, f"the function {name!r} cannot be stored with the plan: {reason}")

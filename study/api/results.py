@@ -1,0 +1,456 @@
+"""A run in Python: data frames, comparisons, trained models, its report, and its records in Optuna and MLflow."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from study import catalog, modules
+from study.errors import Damaged, Refusal
+from study.home import Home
+from study.launch import home_of, recorded
+from study.planning.replication import Crossing
+from study.planning.stored import Plan, PlannedSpace, PlannedTrial
+from study.space import Json, Space
+from study.store import records, starts
+from study.store.states import Store
+from study.store.status import Status
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+    from mlflow.entities import Experiment
+
+    from study.report.report import Report
+    from study.report.results import Result, Results
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The paired difference between two trials over the replicates that both have.
+
+    Attributes:
+        better, worse: the trials; the difference is the first minus the second.
+        measure: what is compared, after the last epoch.
+        n: pairs.
+        mean: of the differences, in the unit of the measure.
+        low, high: their 95 % t-interval; None below two pairs.
+        p: of a two-sided t-test against 0, not adjusted for other comparisons; None below five pairs.
+    """
+
+    better: str
+    worse: str
+    measure: str
+    n: int
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f", 95 % interval {self.low:+.1f} to {self.high:+.1f}"
+        p = "" if self.p is None else f", p = {self.p:.2g}"
+        return f"{self.better} − {self.worse}, {self.measure}: {self.mean:+.1f}{interval}, n = {self.n}{p}"
+
+
+class Run:
+    """A stored run, complete or not. Every method reads the store anew, so a run that is being trained can be watched.
+
+    In a notebook it shows its report.
+
+    Args:
+        home: where its files are.
+        store: where its states are.
+        name: its name.
+        space: only this one of its spaces; None for all.
+    """
+
+    def __init__(self, home: Home, store: Store, name: str, space: str | None = None) -> None:
+        self._home, self._store, self._space = home, store, space
+        self.name = name
+
+    def __repr__(self) -> str:
+        only = f", space {self._space}" if self._space else ""
+        return f"<study.Run {self.name}{only}: {self.status().outcome}>"
+
+    def _repr_html_(self) -> str:
+        return self._report().html_fragment()
+
+    @property
+    def home(self) -> Home:
+        """The folder that holds the run."""
+        return self._home
+
+    @property
+    def spaces(self) -> list[str]:
+        """The names of its spaces."""
+        return [space.name for space in self._spaces(self._plan())]
+
+    @property
+    def trials(self) -> list[str]:
+        """The names of its trials, each with its space: ``table9/IB⇒CR (digits-LT IF 50)``."""
+        return [trial.name for trial in self._planned(self._plan())]
+
+    def space(self, name: str) -> Run:
+        """Return the same run, with one of its spaces only."""
+        names = [space.name for space in self._plan().spaces]
+        if name not in names:
+            raise Refusal("space", name, f"run {self.name!r} has no space {name!r}. It has {', '.join(names)}")
+        return Run(self._home, self._store, self.name, name)
+
+    def status(self) -> Status:
+        """Return how far the run is: counts of replicates and epochs, and the outcome.
+
+        The outcome is planned, running, complete, failed, interrupted or forgotten.
+        """
+        return Status.of(self._store, self._plan(), self._store.sizes())
+
+    def failures(self) -> dict[tuple[str, int], str]:
+        """Return why replicates failed, by trial and replicate."""
+        return {name: failure.reason for name, failure in records.failures(self._store, self.name).items()}
+
+    def stop(self, now: bool = False) -> str:
+        """Ask the process that trains the run to stop, wherever it is, and return which one was asked.
+
+        Args:
+            now: do not let workers end their epoch.
+
+        Raises:
+            Refusal: if no process trains it.
+        """
+        driver = starts.request_stop(self._store, self.name, now)
+        return f"process {driver.pid} on {driver.host}"
+
+    def report(self, format: str = "table") -> str:  # noqa: A002
+        """Return the report: ``table``, ``markdown``, ``csv`` (a line a value), ``json`` or ``html`` (a whole page)."""
+        return self._report().render(format)
+
+    def figures(self) -> dict[str, bytes | str]:
+        """Return the report's figures by file name: PNG, and beside each its data as CSV."""
+        return self._report().figures()
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row a replicate, planned or complete.
+
+        Columns: `run`, `space`, `trial`, `replicate`, `state` (the name of its last state), `status` (complete, failed
+        or waiting); then every axis, and every parameter that differs between the rows, as MLflow shows it; then
+        all measures of the last epoch under MLflow's names, NaN where the replicate is not complete. A parameter
+        that has the name of a measure is called ``params.NAME``.
+        """
+        import pandas as pd
+
+        from study.tracking import shown
+
+        plan, failed = self._plan(), self.failures()
+        rows, parameters, measures = [], [], []
+        for space, result in self._results(plan):
+            work = self._space_of(plan, space).work
+            trial = result.planned
+            for number, end in trial.by_replicate.items():
+                complete = number in result.headers
+                status = "complete" if complete else "failed" if (trial.name, number) in failed else "waiting"
+                row = {"run": plan.run, "space": space.name, "trial": trial.label, "replicate": number}
+                rows.append({**row, "state": end, "status": status, **trial.trial.axes})
+                parameters.append(_plain(work.parameters(trial.trial.config, number, plan.machine)))
+                last = result.headers[number]["measures"][-1] if complete else {}
+                measures.append(shown.values(work, last, last=True))
+        taken = {name for row in rows for name in row}
+        measured = list(dict.fromkeys(name for row in measures for name in row))
+        differing = [
+            name
+            for name in dict.fromkeys(name for row in parameters for name in row)
+            if name not in taken and len({row.get(name) for row in parameters}) > 1
+        ]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        frame = pd.DataFrame(rows, columns=columns)
+        renamed = {name: f"params.{name}" if name in measured else name for name in differing}
+        more = pd.DataFrame(
+            [{renamed[name]: row.get(name) for name in differing} for row in parameters], columns=list(renamed.values())
+        )
+        return pd.concat([frame, more, pd.DataFrame(measures, columns=measured, dtype=float)], axis=1)
+
+    def curves(self, *measures: str) -> pd.DataFrame:
+        """Return measures after each epoch of the replicates that are complete, in long form.
+
+            run.curves("test/top1").groupby(["trial", "epoch"])["value"].mean().unstack(0).plot()
+
+        Columns: `space`, `trial`, `replicate`, `epoch` (from 0, as MLflow's step), `measure`, `value`. An epoch that
+        did not measure something has no row.
+
+        Args:
+            measures: their names; none for the measure that each trial's row in its table shows.
+
+        Raises:
+            Refusal: if no epoch has a measure of this name.
+        """
+        import pandas as pd
+
+        rows, known = [], set[str]()
+        for space, result in self._results(self._plan()):
+            for name in measures or (result.trial.measure,):
+                for number, values in result.curve(name).items():
+                    known |= {key for epoch in result.headers[number]["measures"] for key in epoch}
+                    rows += [
+                        (space.name, result.planned.label, number, epoch, name, value)
+                        for epoch, value in enumerate(values)
+                        if isinstance(value, int | float)
+                    ]
+        for name in measures:
+            if known and name not in {row[4] for row in rows}:
+                raise Refusal("measure", name, _unknown("measure", name, sorted(known)))
+        return pd.DataFrame(rows, columns=["space", "trial", "replicate", "epoch", "measure", "value"])
+
+    def compare(self, better: str, worse: str, measure: str = "", column: str = "") -> Comparison:
+        """Return the paired difference between two trials, with its 95 % interval.
+
+            print(run.compare("IB⇒CR", "IB⇒IB", "test/few"))
+
+        Args:
+            better, worse: trials, by name, label, or row of their table.
+            measure: of the last epoch; "" for the one that the first trial's row shows.
+            column: of their table, where a row has several.
+
+        Raises:
+            Refusal: if there is no such trial, no replicate that both have, or the replicates are crossed.
+        """
+        from study.report.statistics import paired
+
+        (_, first), (_, second) = self._find(better, column), self._find(worse, column)
+        if Crossing.of(first.planned) or Crossing.of(second.planned):
+            raise Refusal(
+                "run", self.name, f"the replicates of {self.name!r} are crossed, so pairs are not independent"
+            )
+        name = measure or first.trial.measure
+        values, others = first.last(name), second.last(name)
+        for trial, own in ((first, values), (second, others)):
+            if trial.headers and not own:
+                known = sorted({key for header in trial.headers.values() for key in header["measures"][-1]})
+                raise Refusal("measure", name, _unknown("measure", name, known))
+        difference = paired(values, others)
+        if difference is None:
+            words = f"no replicate of both {better!r} and {worse!r} is complete. 'study resume {self.name}' trains them"
+            raise Refusal("trial", better, words)
+        return Comparison(
+            first.planned.label,
+            second.planned.label,
+            name,
+            difference.n,
+            difference.mean,
+            difference.low,
+            difference.high,
+            difference.p,
+        )
+
+    def model(self, trial: str, replicate: int = 0, column: str = "") -> Any:
+        """Return the trained model of a replicate: a ``torch.nn.Module`` in evaluation mode, on the CPU.
+
+        It takes pixels from 0 to 1, (B, channels, side, side), and returns logits, (B, C).
+
+        Args:
+            trial: by name, label, or row of its table.
+            replicate: its number.
+            column: of the table, where a row has several.
+
+        Raises:
+            Refusal: if there is no such trial, the replicate is not complete, or `study clean` dropped its tensors.
+        """
+        space, result = self._find(trial, column)
+        plan = self._plan()
+        work = self._space_of(plan, space).work
+        if work.model is None:
+            raise Refusal("trial", trial, f"the trials of {space.name!r} have no model in Python (got {trial!r})")
+        return work.model(result.trial.config, self._payload(result, replicate))
+
+    def predictions(self, trial: str, replicate: int = 0, column: str = "") -> pd.DataFrame:
+        """Return the decision about each test image after the last epoch: `image`, `label`, `prediction`, `correct`.
+
+        Labels are ranks of classes: 0 is the class with the most training images.
+
+        Args:
+            trial, replicate, column: see `model`.
+
+        Raises:
+            Refusal: as `model`; also if the trial stored no predictions.
+        """
+        import pandas as pd
+        from safetensors.numpy import load
+
+        _, result = self._find(trial, column)
+        tensors = load(self._payload(result, replicate))
+        if "observed.predictions" not in tensors:
+            raise Refusal("trial", trial, f"trial {trial!r} stored no predictions")
+        frame = pd.DataFrame(
+            {"label": tensors["observed.test_labels"], "prediction": tensors["observed.predictions"]}
+        ).rename_axis("image")
+        frame["correct"] = frame["label"] == frame["prediction"]
+        return frame.reset_index()
+
+    def best(self) -> pd.DataFrame:
+        """Return the best point of an open search, or with several objectives its Pareto front; the best first.
+
+        Columns: `trial`, each dimension, each objective (its mean over the point's replicates), `replicates`. The best
+        was selected by these values, so they are optimistic: the report has the champion's, under fresh seeds.
+
+        Raises:
+            Refusal: if the run has no open search, or several.
+        """
+        import pandas as pd
+
+        searches = self._report().searches
+        if len(searches) != 1:
+            words = f"run {self.name!r} has {len(searches)} open searches, and this needs one. "
+            raise Refusal("run", self.name, words + ("Choose with run.space(name)" if searches else "See run.report()"))
+        (search,) = searches.values()
+        values = {result.planned.name: objectives for result, objectives in search.points}
+        rows = [
+            {
+                "trial": trial.label,
+                **{name: trial.trial.axes[name] for name in search.space.domain},
+                **dict(zip(search.space.objectives, values[trial.name], strict=True)),
+                "replicates": len(trial.ends),
+            }
+            for trial in search.front()
+        ]
+        return pd.DataFrame(rows, columns=["trial", *search.space.domain, *search.space.objectives, "replicates"])
+
+    @property
+    def optuna_study(self) -> optuna.Study:
+        """The Optuna study of the run, for `optuna.visualization` and the like.
+
+        Raises:
+            Refusal: if the run has several spaces: `run.space(name).optuna_study` is one's.
+        """
+        import optuna
+
+        from study.search.studies import Search, open_storage
+
+        plan = self._plan()
+        spaces = self._spaces(plan)
+        if len(spaces) > 1:
+            names = ", ".join(space.name for space in spaces)
+            raise Refusal(
+                "space", names, f"run {self.name!r} has a study for each of {names}. Choose with run.space(name)"
+            )
+        storage = open_storage(self._services(plan)[1])
+        return optuna.load_study(study_name=Search(plan, storage).study_name(spaces[0]), storage=storage)
+
+    @property
+    def mlflow_experiment(self) -> Experiment:
+        """The MLflow experiment of the run; its id goes into `mlflow.search_runs`.
+
+        The tracking URI of MLflow is set to the run's, so that `mlflow`'s functions find it.
+
+        Raises:
+            Refusal: if MLflow has no experiment of this run.
+        """
+        import study.tracking.runs  # noqa: F401  sets MLflow's environment before it is imported
+        import mlflow  # isort: skip
+
+        uri = self._services(self._plan())[0]
+        mlflow.set_tracking_uri(uri)
+        experiment = mlflow.MlflowClient(uri).get_experiment_by_name(self.name)
+        if experiment is None:
+            words = f"MLflow has no experiment {self.name!r} yet. 'study resume {self.name}' records it"
+            raise Refusal("run", self.name, words)
+        return experiment
+
+    def _services(self, plan: Plan) -> tuple[str, str]:
+        """Return the URLs of MLflow and Optuna."""
+        chosen = recorded(plan)
+        home = home_of(plan, self._home, chosen)
+        return home.tracking_uri(chosen[0]), home.storage(chosen[1])
+
+    def _plan(self) -> Plan:
+        plan = records.load_plan(self._store, self.name)
+        if plan is None:
+            raise Refusal("run", self.name, f"run {self.name!r} is not in {self._store.shown} any more")
+        return plan
+
+    def _spaces(self, plan: Plan) -> list[PlannedSpace]:
+        return [space for space in plan.spaces if self._space in (None, space.name)]
+
+    def _planned(self, plan: Plan) -> list[PlannedTrial]:
+        names = {space.name for space in self._spaces(plan)}
+        return [trial for trial in plan.trials if trial.space in names]
+
+    def _space_of(self, plan: Plan, space: PlannedSpace) -> Space:
+        """Return what a space's function makes of the run's request now.
+
+        Raises:
+            Refusal: if its file is gone, or raises.
+        """
+        if space.code:
+            modules.hold(space.code)
+        function, _ = catalog.find(space.file)
+        return catalog.call(function, space.file, plan.request)
+
+    def _report(self) -> Report:
+        from study.report.report import Report
+
+        return Report.of(self._store, self._plan(), self._space)
+
+    def _results(self, plan: Plan) -> Iterator[tuple[PlannedSpace, Result]]:
+        from study.report.results import Results
+
+        def header(key: str) -> Json | None:
+            try:
+                return self._store.measures(key)
+            except (FileNotFoundError, Damaged):
+                return None
+
+        for space in self._spaces(plan):
+            results: Results = Results(plan, space, header)
+            for result in results:
+                yield space, result
+
+    def _find(self, name: str, column: str) -> tuple[PlannedSpace, Result]:
+        """Return a trial by its name, label, or row; of equal work the first.
+
+        Raises:
+            Refusal: if there is none, or more than one.
+        """
+        pairs = [
+            (space, result)
+            for space, result in self._results(self._plan())
+            if not column or result.trial.column == column
+        ]
+        names = {id(result): (result.planned.name, result.planned.label, result.trial.row) for _, result in pairs}
+        for kind in range(3):
+            matches = [(space, result) for space, result in pairs if names[id(result)][kind] == name]
+            if len({result.planned.ends for _, result in matches}) == 1:
+                return matches[0]
+            if matches:
+                known = ", ".join(result.planned.name for _, result in matches)
+                raise Refusal("trial", name, f"trial {name!r} could be {known}. Give one of these names, or the column")
+        rows = list(dict.fromkeys(result.trial.row for _, result in pairs))
+        raise Refusal("trial", name, _unknown("trial", name, rows))
+
+    def _payload(self, result: Result, replicate: int) -> bytes:
+        trial = result.planned
+        if replicate not in result.headers:
+            complete = ", ".join(map(str, result.headers)) or "none"
+            words = f"must be a complete replicate of {trial.label!r}: {complete}"
+            raise Refusal("replicate", replicate, words)
+        try:
+            return self._store.load(trial.by_replicate[replicate])[1]
+        except FileNotFoundError as error:
+            words = f"the tensors of {trial.label!r}, replicate {replicate}, are gone: 'study clean' dropped them"
+            raise Refusal("replicate", replicate, words) from error
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with lists and the like as JSON, so that they can be compared and grouped."""
+    kinds = (str, int, float, bool, type(None))
+    return {
+        name: value if isinstance(value, kinds) else json.dumps(value, ensure_ascii=False)
+        for name, value in parameters.items()
+    }
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    """Return a message that a name is unknown, with the closest known one, or else all."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"unknown {kind} {name!r}. " + (f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}")
