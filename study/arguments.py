@@ -16,6 +16,7 @@ from study.space import Option
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 WHAT, HOW_MUCH, WHERE, MACHINE, RECORDS, OTHER = "What", "How much", "Where", "Machine", "Records", "Other"
+NARROW = 80  # columns of a terminal; below, more of them are for the words
 GROUPS = (WHAT, HOW_MUCH, WHERE, MACHINE, RECORDS, OTHER)
 
 
@@ -82,12 +83,12 @@ class Command(click.Command):
         records: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 records.setdefault(getattr(parameter, "group", OTHER), []).append(record)
         for group in GROUPS:
             if group in records:
                 with formatter.section(group if len(records) > 1 else "Options"):
-                    formatter.write_dl(records[group])
+                    formatter.write_dl(records[group], col_max=30 if formatter.width > NARROW else 20)
 
 
 class SpacesCommand(Command):

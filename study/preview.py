@@ -159,9 +159,10 @@ class Plan:
 
     def __str__(self) -> str:
         plan, lines = self._draft.plan, []
+        width = max((len(trial.name) for trial in plan.trials), default=0)
         for trial in plan.trials:
             complete = self._complete(trial.ends)
-            lines.append(f"{trial.name:50} {len(trial.ends)} × {trial.epochs} epochs, {complete} complete")
+            lines.append(f"{trial.name:{width}}  {len(trial.ends)} × {trial.epochs} epochs, {complete} complete")
         for space in plan.spaces:
             trials = [trial for trial in plan.trials if trial.space == space.name]
             trials += [] if space.search is None else self._draft.expected(space)

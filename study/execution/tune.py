@@ -229,6 +229,7 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
                 name="stages",
                 storage_path=scratch,
                 verbose=0,
+                progress_reporter=tune.CLIReporter(),  # silent; Tune's own choice would clear the outputs of a notebook
                 stop=_StopEach(drain),
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
