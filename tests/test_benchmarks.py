@@ -1,4 +1,4 @@
-"""The README shows what was measured; each benchmark runs; what they compare ours with does the same work."""
+"""The benchmarks' page shows what was measured; each benchmark runs; each peer does the same work as ours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TINY = {
 }
 
 
-def test_the_readme_shows_the_results() -> None:
+def test_the_page_shows_the_results() -> None:
     subprocess.run([sys.executable, BENCHMARKS / "readme.py", "--check"], check=True)
 
 

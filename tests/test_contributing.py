@@ -15,13 +15,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-
-ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if name not in ("STUDY_HOME", "MLFLOW_TRACKING_URI")},
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-}
+from pages import ENVIRONMENT, blocks, run
 
 pytestmark = pytest.mark.slow
 
@@ -35,35 +29,27 @@ print(model.predict(np.zeros((2, 1, 8, 8), dtype=np.float32)).shape)
 """
 
 
-def blocks(language: str) -> list[str]:
-    """The blocks of a language, in their order."""
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
-
-
-def run(command: str, where: Path) -> str:
-    done = subprocess.run(
-        command, shell=True, cwd=where, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=500
-    )
-    assert done.returncode == 0, f"{command}\n{done.stderr}"
-    return done.stdout
+def texts(language: str) -> list[str]:
+    """Return the texts of the blocks of a language, in their order."""
+    return [block.text for block in blocks("CONTRIBUTING.md", language)]
 
 
 def status(where: Path) -> dict[str, Any]:
-    """Each run's status, by the spaces that it has."""
+    """Return the status of each run, by its spaces."""
     return {each["study"]: each for each in json.loads(run("study status --json", where))}
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A directory with the files of the examples."""
-    for block in blocks("python"):
+    """A folder with the files of the examples."""
+    for block in texts("python"):
         first, _, _ = block.partition("\n")
         (tmp_path / first.removeprefix("# ")).write_text(block, encoding="utf-8")
     return tmp_path
 
 
 def test_every_example_but_the_first_is_trained_as_printed(outside: Path) -> None:
-    _, *commands = blocks("bash")
+    _, *commands = texts("bash")
     assert len(commands) == 3
     printed = [run(command.strip(), outside) for command in commands]
     assert all("Rings-LT IF 20" in each for each in printed)
@@ -77,7 +63,7 @@ def test_parts_of_one_s_own_are_killed_resumed_exported_and_retrain_nothing_else
     """The loss and the backbone, in Table 9's nine cells; the shipped Table 9 is there before, and complete after."""
     shipped = "study run table9 --seeds 1 --name shipped"
     run(shipped, outside)
-    command = blocks("bash")[0].strip() + " --name own"
+    command = texts("bash")[0].strip() + " --name own"
     driver = subprocess.Popen(
         shlex.split(command),
         cwd=outside,

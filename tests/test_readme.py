@@ -1,9 +1,8 @@
-"""The README's commands run as printed, and do what it says: the full Table 9 on digits-LT among them."""
+"""The README's commands run as printed and do what it says; the full Table 9 on digits-LT is among them."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -13,42 +12,21 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if name not in ("STUDY_HOME", "MLFLOW_TRACKING_URI")},
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-}
+from pages import ENVIRONMENT, blocks, commands, run
 
 pytestmark = pytest.mark.slow
-
-
-def commands() -> list[str]:
-    """What stands in the README's bash blocks, without comments, and without what installs or runs these tests."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    parts = [part.strip() for line in lines if line for part in line.split("&&")]
-    return [part for part in parts if not part.startswith("pip install") and part != "pytest"]
-
-
-def run(command: str, where: Path) -> str:
-    done = subprocess.run(
-        command, shell=True, cwd=where, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=500
-    )
-    assert done.returncode == 0, f"{command}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A folder in which every command of the README has run, in its order; and what each printed."""
     where = tmp_path_factory.mktemp("readme")
-    return where, {command: run(command, where) for command in commands()}
+    return where, {command: run(command, where) for command in commands("README.md")}
 
 
 def test_the_readme_names_the_three_jobs() -> None:
-    assert {"study run table9", "study report table9", "study resume table9"} <= set(commands())
-    assert len(commands()) >= 8
+    assert {"study run table9", "study report table9", "study resume table9"} <= set(commands("README.md"))
+    assert len(commands("README.md")) >= 8
 
 
 def test_the_main_job_trains_the_tree_s_minimum_and_prints_the_table(done: tuple[Path, dict[str, str]]) -> None:
@@ -65,12 +43,12 @@ def test_the_main_job_trains_the_tree_s_minimum_and_prints_the_table(done: tuple
 
 def test_planned_together_the_tables_train_only_what_is_new(done: tuple[Path, dict[str, str]]) -> None:
     where, printed = done
-    (together,) = [e for e in json.loads(run("study status --json", where)) if e["study"] == "table6+table7+table9"]
-    assert (together["complete"], together["epochs_needed"]) == (17, 842)
+    (together,) = [e for e in json.loads(run("study status --json", where)) if e["study"] == "table6+table7"]
+    assert (together["complete"], together["epochs_needed"]) == (8, 377)
     # Table 9 kept its branching points and ends: S = 0, 5, 10, 25 and Table 7 part from its paths elsewhere.
     new = {"S = 0": 100, "S = 5": 4 + 45, "S = 10": 5 + 40, "S = 25": 15 + 25, "CB×5⇒CR": 49, "CR×5⇒CB": 49}
     assert together["epochs_trained"] == sum(new.values())
-    assert "Table 7" in printed["study run table6 table7 table9 --seeds 1"]
+    assert "Table 7" in printed["study run table6 table7 --seeds 1"]
 
 
 def test_the_ui_shows_the_runs(done: tuple[Path, dict[str, str]]) -> None:
@@ -86,12 +64,24 @@ def test_the_ui_shows_the_runs(done: tuple[Path, dict[str, str]]) -> None:
         assert address == f"http://127.0.0.1:{port}"
         found = _search(address, "params.combination = 'IB⇒CR' and params.S = '1'")
         assert {run["info"]["status"] for run in found} == {"FINISHED"}
-        assert len(found) == 3 + 3  # three replicates of table9; then S = 1 in each of three tables
+        assert len(found) == 3 + 2  # three replicates of table9; then S = 1 in each of two tables
         with urllib.request.urlopen(address, timeout=30) as page:
             assert b"MLflow" in page.read()
     finally:
         server.terminate()
         server.wait(30)
+
+
+def test_the_python_of_the_readme_runs(done: tuple[Path, dict[str, str]]) -> None:
+    """It comes last: it asks for the run of the main job again, which is complete."""
+    where, _ = done
+    (block,) = blocks("README.md", "python")
+    (where / "example.py").write_text(block.text, encoding="utf-8")
+    runs = json.loads(run("study status --json", where))
+    assert "IB⇒CR" in run(f"{sys.executable} example.py", where)
+    assert [each["epochs_trained"] for each in json.loads(run("study status --json", where))] == [
+        each["epochs_trained"] for each in runs
+    ]
 
 
 def _search(address: str, words: str) -> list[dict[str, dict[str, str]]]:
