@@ -20,12 +20,11 @@ import click
 from study import arguments
 from study.arguments import HOW_MUCH, MACHINE, WHAT, WHERE, OneOf, Whole, option
 from study.errors import Away, Refusal, StudyError, one_line
+from study.report.formats import FORMATS
 
 if TYPE_CHECKING:
     from study.api.results import Run
     from study.store.status import Status
-
-FORMATS = ("table", "markdown", "csv", "json", "html")
 
 
 @click.group(cls=arguments.Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

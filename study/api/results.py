@@ -300,9 +300,12 @@ class Run:
         import pandas as pd
 
         searches = self._report().searches
-        if len(searches) != 1:
-            words = f"run {self.name!r} has {len(searches)} open searches, and this needs one. "
-            raise Refusal("run", self.name, words + ("Choose with run.space(name)" if searches else "See run.report()"))
+        if not searches:
+            words = f"run {self.name!r} has no open search. Its report has its tables: run.report()"
+            raise Refusal("run", self.name, words)
+        if len(searches) > 1:
+            words = f"run {self.name!r} has several open searches: {', '.join(searches)}. Choose with run.space(name)"
+            raise Refusal("run", self.name, words)
         (search,) = searches.values()
         values = {result.planned.name: objectives for result, objectives in search.points}
         rows = [
@@ -431,9 +434,8 @@ class Run:
     def _payload(self, result: Result, replicate: int) -> bytes:
         trial = result.planned
         if replicate not in result.headers:
-            complete = ", ".join(map(str, result.headers)) or "none"
-            words = f"must be a complete replicate of {trial.label!r}: {complete}"
-            raise Refusal("replicate", replicate, words)
+            complete = " or ".join(map(str, result.headers)) or "none is yet"
+            raise Refusal("replicate", replicate, f"must be a complete replicate of {trial.label!r}, {complete}")
         try:
             return self._store.load(trial.by_replicate[replicate])[1]
         except FileNotFoundError as error:
@@ -453,4 +455,4 @@ def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _unknown(kind: str, name: str, known: list[str]) -> str:
     """Return a message that a name is unknown, with the closest known one, or else all."""
     close = difflib.get_close_matches(name, known, 1)
-    return f"unknown {kind} {name!r}. " + (f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}")
+    return f"unknown {kind} {name!r}. " + (f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known) or 'none'}")

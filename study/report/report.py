@@ -14,14 +14,13 @@ from study.planning import replication
 from study.planning.stored import Plan, PlannedSpace
 from study.report import grids, html, render, spread
 from study.report.exhibits import Figure, Table
+from study.report.formats import FORMATS
 from study.report.results import Header, Payload, Result, Results, no_payload
 from study.report.searched import Searched
 from study.report.statistics import mean, std
 from study.search.objectives import objectives
 from study.space import Json
 from study.store.states import Store
-
-FORMATS = ("table", "markdown", "csv", "json", "html")
 
 
 @dataclass(frozen=True)
@@ -122,15 +121,11 @@ class Report:
         return Section(space, results, notices, exhibits)
 
     def render(self, form: str) -> str:
-        """The report in one of `FORMATS`."""
-        forms = {
-            "table": self.table,
-            "markdown": self.markdown,
-            "csv": self.csv,
-            "json": self.json,
-            "html": self.html,
-        }
-        return forms[form]()
+        """Return the report in one of `FORMATS`."""
+        if form not in FORMATS:
+            raise Refusal("format", form, f"must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+        written: str = getattr(self, form)()
+        return written
 
     def json(self) -> str:
         """One object: study, run, a row a trial, differences, searches, tables and figures, and what made it."""

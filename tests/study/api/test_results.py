@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from helpers import write_space
+from scipy import stats
 
 import study
 from study.report.statistics import paired
@@ -114,7 +114,7 @@ def test_with_five_pairs_there_is_a_p_value() -> None:
     values = dict(enumerate([1.0, 2.0, 3.0, 4.0, 6.0]))
     estimate = paired(values, dict.fromkeys(values, 0.0))
     assert estimate is not None
-    assert estimate.p == pytest.approx(0.0213, abs=1e-4)
+    assert estimate.p == pytest.approx(stats.ttest_1samp(list(values.values()), 0.0).pvalue)
 
 
 def test_the_model_and_the_predictions_are_those_of_the_recorded_accuracy(
@@ -131,10 +131,9 @@ def test_the_model_and_the_predictions_are_those_of_the_recorded_accuracy(
     recorded = states[CR, 1]["measures"][-1]["test/top1"]
     assert 100 * frame["correct"].mean() == pytest.approx(recorded)
     config = run._find(CR, "")[1].trial.config
-    images = facts("digits").load(Path("none"), split_seed=1)
+    images = facts(config["dataset"]).read(Path("none"), config["split_seed"] + 1)
     with torch.no_grad():
-        logits = model(torch.tensor(images.test_images / facts("digits").scale, dtype=torch.float32))
-    assert config["dataset"] == "digits"
+        logits = model(torch.tensor(images.test / facts("digits").scale, dtype=torch.float32))
     assert np.mean(logits.argmax(1).numpy() == frame["prediction"].to_numpy()) > 0.995  # a tie may round otherwise
 
 
@@ -227,12 +226,11 @@ def test_a_planned_replicate_has_a_row_without_measures(one_ray: None, finished:
 
     shutil.copytree(finished[1] / "home", tmp_path / "home")
     run = study.load("mine", home=tmp_path / "home")
-    store = Store(str(tmp_path / "home" / "store"))
     end = run.frame()["state"][3]
-    store.set_aside(end)
+    for path in (tmp_path / "home" / "store").rglob(f"{end}*"):
+        path.unlink()
     frame = run.frame()
     assert list(frame["status"]) == ["complete", "complete", "complete", "waiting"]
     assert math.isnan(frame["test/top1"][3])
-    assert run.status().outcome != "complete"
+    assert run.status().outcome == "interrupted"
     assert run.compare(CR, IB).n == 1
-    assert write_space  # the space's file is the session's
