@@ -1,4 +1,4 @@
-"""Where spaces are found: installed ones, by name; a user's own, by path or by the name of a module."""
+"""Spaces by reference: an installed space by its name, a user's own by the path or the name of a module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def names() -> list[str]:
-    """The spaces that installed packages declare by entry points of the group ``study.spaces``; b2 before b10."""
+    """Return the spaces that installed packages declare by entry points of the group ``study.spaces``; b2 before b10."""
     return sorted(_installed(), key=lambda name: [part.zfill(3) for part in re.split(r"(\d+)", name)])
 
 
@@ -33,34 +33,34 @@ def _installed() -> Mapping[str, EntryPoint]:
 
 @cache
 def options() -> Mapping[str, Option]:
-    """The options that installed packages declare by entry points of the group ``study.options``, by name.
+    """Return the options that installed packages declare by entry points of the group ``study.options``, by name.
 
     Raises:
         Refusal: if one cannot be imported, or two have the same name.
     """
-    found: dict[str, Option] = {}
+    options: dict[str, Option] = {}
     for point in entry_points(group="study.options"):
         try:
             declared = list(point.load())
         except Exception as error:
-            raise Refusal(
-                "study.options", point.value, f"it cannot be imported: {one_line(error, named=True)}"
-            ) from error
+            words = f"the options {point.value!r} of an installed package cannot be imported: "
+            raise Refusal("study.options", point.value, words + one_line(error, named=True)) from error
         for option in declared:
-            if option.name in found:
-                raise Refusal("study.options", point.value, f"--{option.name} is declared by another package, too")
-            found[option.name] = option
-    return found
+            if option.name in options:
+                words = f"two installed packages declare --{option.name}; one is {point.value!r}. Uninstall one"
+                raise Refusal("study.options", point.value, words)
+            options[option.name] = option
+    return options
 
 
 def typed(name: str, value: Value) -> tuple[str, str]:
-    """An option of spaces as the user gave it: ``--NAME`` or ``-o NAME``, and its value in words."""
+    """Return an option of spaces as the user gave it: ``--NAME`` or ``-o NAME``, and its value in words."""
     words = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return (f"--{name}" if name in options() else f"-o {name}"), words
 
 
 def find(reference: str) -> tuple[SpaceFunction, Path]:
-    """The function behind a reference, and its file.
+    """Return the function behind a reference, and its file.
 
     Args:
         reference: an installed space's name, the path of a Python file, or the name of a module; ``:function`` may
@@ -75,12 +75,12 @@ def find(reference: str) -> tuple[SpaceFunction, Path]:
     function = function or (point.attr if point is not None else "") or "space"
     found = getattr(module, function, None)
     if not callable(found):
-        raise Refusal("space", reference, f"must be a file or module with a function `{function}(request)`")
+        raise Refusal("space", reference, f"must be a file or module with a function {function}(request)")
     return found, Path(str(module.__file__))
 
 
 def view(reference: str) -> tuple[Callable[[Any], Any] | None, Path]:
-    """The function ``view(results)`` of the file that a space's function is in, if it has one; and that file.
+    """Return the function ``view(results)`` of the file of a space's function, None if it has none; and that file.
 
     Raises:
         Refusal: as `find` does.
@@ -90,7 +90,7 @@ def view(reference: str) -> tuple[Callable[[Any], Any] | None, Path]:
 
 
 def call(function: SpaceFunction, reference: str, request: Request) -> Space:
-    """The space that a function makes of a request.
+    """Return the space that a function makes of a request.
 
     Raises:
         Refusal: if it raises, returns no Space, or gives it a name that could not be a folder's.
@@ -101,12 +101,14 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
         raise
     except (Exception, SystemExit) as error:
         file = getattr(getattr(function, "__code__", None), "co_filename", "")
-        raise Refusal("space", reference, f"its function raised {modules.said(error, file)}") from error
+        words = f"the function of space {reference!r} raised {modules.said(error, file)}"
+        raise Refusal("space", reference, words) from error
     if not isinstance(space, Space):
-        raise Refusal("space", reference, f"a function that returns a Space would do, not {type(space).__name__}")
+        words = f"the function of space {reference!r} must return a Space, and returned {type(space).__name__}"
+        raise Refusal("space", reference, words)
     if not isinstance(space.name, str) or not _NAME.fullmatch(space.name):
-        remedy = "1 to 64 letters, digits, dots, dashes and underscores would do, a letter or digit first"
-        raise Refusal(f"space {reference}: name", space.name, remedy)
+        words = "must be 1 to 64 letters, digits, dots, dashes and underscores, with a letter or digit first"
+        raise Refusal(f"the name of space {reference}", space.name, words)
     return space
 
 
@@ -120,15 +122,12 @@ def _module(reference: str, where: str) -> ModuleType:
 
 def _unknown(reference: str, where: str) -> Refusal:
     if os.sep in where or Path(where).suffix:
-        what = " (is a folder)" if _is_folder(Path(where)) else ""
-        remedy = "must be the path of a Python file, FILE.py, or the dotted name of a module that Python finds"
-        return Refusal("space", reference, f"{remedy}{what}")
+        words = "must be the path of a Python file, FILE.py, or the dotted name of a module that Python finds"
+        return Refusal("space", reference, words, hint="It is a folder" if _is_folder(Path(where)) else "")
     close = difflib.get_close_matches(where, names(), 1)
-    ways = "the path of a Python file, or the dotted name of a module"
-    meant = f" (did you mean {close[0]}?)" if close else ""
-    return Refusal(
-        "space", reference, f"must be one of {', '.join(names()) or 'none that is installed'}, {ways}{meant}"
-    )
+    ways = "a space is a name, the path of a Python file, or the dotted name of a module"
+    hint = f"Did you mean {close[0]!r}? 'study list' shows all" if close else f"'study list' shows all; {ways}"
+    return Refusal("space", reference, f"unknown space {reference!r}. {hint}")
 
 
 def _is_folder(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""From JSON to dataclasses, checked; pydantic does it, which MLflow brings."""
+"""From JSON to dataclasses, checked by pydantic, which MLflow brings along."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def decoded(kind: type[T], plain: Any) -> T:
-    """An object of a dataclass, from what JSON holds of it: lists become tuples, dictionaries dataclasses.
+    """Return an object of a dataclass from its JSON: lists become tuples, dictionaries dataclasses.
 
     Raises:
         ValueError: if a field is missing or has another type.

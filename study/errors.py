@@ -1,4 +1,4 @@
-"""What goes wrong, and how it is said in one line."""
+"""Errors, and their messages in one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from study.masking import without_password
 
 
 class StudyError(Exception):
-    """What the command line prints as one line, without a traceback."""
+    """An error that the command line prints as one line, without a traceback."""
 
 
 class Refusal(StudyError):
@@ -32,11 +32,11 @@ class Refusal(StudyError):
 
 
 class Damaged(StudyError):
-    """An object of the store that is not what was written there.
+    """A damaged object of the store: it differs from what was written there.
 
     Args:
-        words: which, and what is wrong with it.
-        key: the state's name, if it is one.
+        words: which object, and what is wrong with it.
+        key: the name of the state, if the object is one.
     """
 
     def __init__(self, words: str, key: str = "") -> None:
@@ -48,16 +48,16 @@ class Damaged(StudyError):
 
 
 class Away(StudyError):
-    """A store or a service that cannot be used now: full, unplugged or unreachable. What asked may ask again."""
+    """A store or a service that cannot be used now: full, unplugged or unreachable. Trying again may help."""
 
 
 def one_line(error: BaseException, named: bool = False, whole: bool = False) -> str:
-    """An error in one line, without a password that a URL in it may hold.
+    """Return an error in one line, without a password that a URL in it may hold.
 
     Args:
-        error: what was raised.
-        named: with its type in front, unless it is one of ours.
-        whole: all of its lines, and not only the first.
+        error: the exception.
+        named: put its type in front, unless it is one of ours.
+        whole: take all of its lines instead of the first.
     """
     kind, lines = type(error).__name__, str(error).strip().splitlines()
     text = " ".join(lines if whole else lines[:1])

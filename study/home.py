@@ -1,4 +1,4 @@
-"""Where everything of a user lies, unless other places are named. Imports late."""
+"""The folder that holds everything of a user, unless other places are named. Imports late."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 
 class Home:
-    """The folder that holds everything unless the user names other places: states, MLflow, Optuna, artefacts."""
+    """The folder of states, MLflow, Optuna and artefacts, unless the user names other places.
+
+    Args:
+        path: of the folder; it need not exist yet.
+        store: folder or URL of the states; None for ``store`` in the folder.
+
+    Raises:
+        Refusal: if the path cannot be a folder's.
+    """
 
     def __init__(self, path: str, store: str | None) -> None:
         try:
@@ -25,17 +33,20 @@ class Home:
                 raise ValueError("it is empty" if not path else "it holds a NUL")
             if self.path.exists() and not self.path.is_dir():
                 raise ValueError("it is a file")
-        except (OSError, ValueError, RuntimeError) as error:  # a user who does not exist is a RuntimeError
+        except (OSError, ValueError, RuntimeError) as error:  # an unknown user in ~USER is a RuntimeError
             raise _refused(path, error) from error
-        if set("?%{}") & set(str(self.path)):  # which mean something else in the URLs of databases
-            raise Refusal("--home", path, "a folder whose path has no ?, %, { or } would do")
+        if set("?%{}") & set(str(self.path)):  # they mean something else in the URLs of databases
+            raise Refusal("--home", path, "must be a folder whose path has no ?, %, { or }")
         self.store_url = store or str(self.path / "store")
 
     def make(self, store: Store | None = None) -> Store:
-        """Make the folder and the store; refused, leaving nothing behind, if either cannot be written.
+        """Make the folder and the store, and return the store.
 
         Args:
-            store: as it is open already.
+            store: the store, if it is open already.
+
+        Raises:
+            Refusal: if either cannot be written; nothing is left behind.
         """
         missing: list[Path] = []
         try:
@@ -47,7 +58,7 @@ class Home:
             return store
         except (OSError, ValueError, Refusal) as error:
             for folder in missing:
-                with suppress(OSError, ValueError):  # it was not made, or another program uses it
+                with suppress(OSError, ValueError):  # not made, or in use by another program
                     folder.rmdir()
             if isinstance(error, Refusal):
                 raise
@@ -60,24 +71,33 @@ class Home:
         probe.unlink()
 
     def store(self) -> Store:
-        """The store, made if need be."""
+        """Return the store; it is made if it does not exist."""
         from study.store.states import Store
 
         return Store(self.store_url)
 
-    def existing_store(self, called: str | None = None) -> Store:
-        """The store for a verb that reads: it makes none. `called` is the run that the user asked for."""
+    def existing_store(self, run: str | None = None) -> Store:
+        """Return the store for a command that only reads.
+
+        Args:
+            run: the run that the user asked for.
+
+        Raises:
+            Refusal: if there is none.
+        """
         from study.store.states import Store
 
         if "://" not in self.store_url and not _is_folder(self.store_url):
-            place = self.path if self.store_url == str(self.path / "store") else self.store_url
-            remedy = f"there is no run in {place} yet; `study run SPACE` makes one"
-            option = "--home" if place == self.path else "--store"
-            raise Refusal(option, str(place), remedy) if called is None else Refusal("run", called, remedy)
+            folder = str(self.path) if self.store_url == str(self.path / "store") else self.store_url
+            option = "--home" if folder == str(self.path) else "--store"
+            if run is None:
+                raise Refusal(option, folder, f"{option} {folder!r} has no runs yet. 'study run SPACE' makes one")
+            words = f"run {run!r} does not exist: {folder} has no runs yet. 'study run SPACE' makes one"
+            raise Refusal("run", run, words)
         return Store(self.store_url, create=False)
 
     def store_if_any(self) -> Store | None:
-        """The store; None if it has not been made yet.
+        """Return the store; None if it has not been made yet.
 
         Raises:
             Refusal: if it cannot be reached.
@@ -95,19 +115,19 @@ class Home:
 
     @staticmethod
     def chosen(tracking_uri: str | None, storage: str | None) -> tuple[str, str]:
-        """MLflow's and Optuna's URL as the user or the environment says; "" for the home's own."""
+        """Return MLflow's and Optuna's URL as the user or the environment gives them; "" for the home's own."""
         return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "", storage or ""
 
     def tracking_uri(self, chosen: str) -> str:
-        """MLflow's URL: as chosen, or a database in the home."""
+        """Return MLflow's URL: as chosen, or a database in the home."""
         return chosen or f"sqlite:///{self.path / 'mlflow.db'}"
 
     def storage(self, chosen: str) -> str:
-        """Optuna's URL: as chosen, or a database in the home."""
+        """Return Optuna's URL: as chosen, or a database in the home."""
         return chosen or f"sqlite:///{self.path / 'optuna.db'}"
 
     def options(self) -> str:
-        """What must be said again to find this home and store, for the commands that are named next."""
+        """Return the options that find this home and store again, for the commands that are named next."""
         from study.masking import without_password
 
         home = "" if self.path == Path("studies").resolve() else f" --home {shlex.quote(str(self.path))}"
@@ -117,11 +137,15 @@ class Home:
 
     @property
     def artifacts(self) -> Path:
-        """Where MLflow's artefacts go when no server keeps them."""
+        """The folder of MLflow's artefacts when no server keeps them."""
         return self.path / "artifacts"
 
     def check_services(self, tracking_uri: str, storage: str, may_be_away: bool = False) -> None:
-        """Refuse what is malformed, unusable or, unless it may be, away; before anything is written."""
+        """Check that MLflow and Optuna can be used, before anything is written.
+
+        Raises:
+            Refusal: if a URL is malformed or unusable, or a server is away, unless it may be.
+        """
         from study import services
 
         tracking, optuna = self.tracking_uri(tracking_uri), self.storage(storage)
@@ -137,10 +161,10 @@ class Home:
 def _is_folder(path: str) -> bool:
     try:
         return Path(path).expanduser().is_dir()
-    except (OSError, RuntimeError):  # its name is too long, or that of a user who does not exist
+    except (OSError, RuntimeError):  # its name is too long, or has an unknown user
         return False
 
 
 def _refused(path: str, error: Exception) -> Refusal:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return Refusal("--home", path, f"must be a folder that can be written ({reason})")
+    return Refusal("--home", path, "must be a writable folder", hint=reason[:1].upper() + reason[1:])

@@ -127,7 +127,9 @@ def run(wish: Wish, home: Home, services: Given, listener: Listener, download: b
         refuse_second(store, drafted.plan.run)  # at once, and not after a download; the start's claim decides
     if retrain and before is None and damage is None:
         raise Refusal(
-            "--retrain", drafted.plan.run, f"--retrain needs a stored run, and there is no run {drafted.plan.run!r} yet. Leave it out"
+            "--retrain",
+            drafted.plan.run,
+            f"--retrain needs a stored run, and there is no run {drafted.plan.run!r} yet. Leave it out",
         )
     chosen = home.chosen(*services) if before is None else recorded(before, *services)
     home = home if before is None else home_of(before, home, chosen)

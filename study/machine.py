@@ -1,4 +1,4 @@
-"""The arithmetic of a run, and what this machine has for it."""
+"""The arithmetic of a run, and the instructions that this machine has for it."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ class Machine:
 
 
 def has_bf16() -> bool:
-    """Whether this machine's CPU has instructions for bf16, as Linux tells."""
+    """Return whether this machine's CPU has instructions for bf16, as Linux reports."""
     described = Path("/proc/cpuinfo")
     flags = described.read_text(encoding="utf-8").split() if described.is_file() else []
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU that may be used."""
+    """Return whether this machine has an NVIDIA GPU that may be used."""
     return bool(gpus())
 
 
 def gpus_have_bf16() -> bool:
-    """Whether this machine has GPUs, and all of them have arithmetic for bf16: compute capability 8.0."""
+    """Return whether this machine has GPUs, and all of them have arithmetic for bf16: compute capability 8.0."""
     found = gpus()
     return bool(found) and min(found) >= (8, 0)
 
 
 def gpus() -> tuple[tuple[int, int], ...]:
-    """The compute capability of each NVIDIA GPU that may be used, without the seconds that importing torch takes.
+    """Return the compute capability of each NVIDIA GPU that may be used, without importing torch, which takes seconds.
 
-    The driver's library says it: it heeds CUDA_VISIBLE_DEVICES, and is there in containers and under WSL2, too, which
-    have no /dev/nvidia0. It creates no CUDA context. Child processes are started by exec, so they can use the GPUs.
+    The driver's library is asked. It respects CUDA_VISIBLE_DEVICES, and is also present in containers and under WSL2,
+    which have no /dev/nvidia0. It creates no CUDA context. Child processes are started by exec, so they can use GPUs.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")

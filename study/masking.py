@@ -1,4 +1,4 @@
-"""What of a URL may be shown and stored: all but its secrets."""
+"""URLs without their secrets, so that they may be shown and stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECRET = re.compile(
 
 
 def without_password(url: str) -> str:
-    """The URL, fit to be shown and stored: a password or key, also one in the query, becomes ``***``."""
+    """Return the URL with each password or key, also in its query, replaced by ``***``."""
     url = re.sub(r"^((?:[^:/?#]*://)?[^:@/?#]*):(?!/)[^@]*@(?:[^?]*@)?", r"\1:***@", url)
     head, mark, query = url.partition("?")
     query = re.sub(r"(://[^:@/?#&]*):[^&]*@", r"\1:***@", query)

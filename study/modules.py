@@ -1,4 +1,4 @@
-"""Python modules by reference: of an installed package, or of a file that is part of none."""
+"""Python modules by reference: a module of an installed package, a file, or a source that a plan holds."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _texts: dict[str, str] = {}  # sources by the names of their modules
 
 
 def is_file(where: str) -> bool:
-    """Whether a reference's first part is the path of a Python file."""
+    """Return whether a reference's first part is the path of a Python file."""
     return where.endswith(".py")
 
 
 def is_dotted(where: str) -> bool:
-    """Whether a reference's first part is the dotted name of a module."""
+    """Return whether a reference's first part is the dotted name of a module."""
     return _DOTTED.fullmatch(where) is not None
 
 
@@ -47,17 +47,17 @@ def held(where: str) -> str:
 
 
 def absolute(reference: str) -> str:
-    """The reference as it is found from any folder: with the whole path of a file."""
+    """Return the reference as it is found from any folder: with the whole path of a file."""
     where, colon, name = reference.partition(":")
     return (str(Path(where).absolute()) if is_file(where) else where) + colon + name
 
 
 def find(where: str, field: str, reference: str, installed: bool = False, ships: bool = False) -> ModuleType:
-    """The module that a user names. A file is executed once a process, and again if its content has changed.
+    """Return the module that a user names. A file is executed once a process, and again if its content has changed.
 
     Args:
         where: the path of a Python file, or the name of a module, dotted unless `installed`.
-        field, reference: what the refusal calls it.
+        field, reference: its name in a refusal.
         installed: whether an installed package has declared it.
         ships: whether workers need it; see `to_ship`.
 
@@ -67,36 +67,37 @@ def find(where: str, field: str, reference: str, installed: bool = False, ships:
     if where in _texts:
         return _executed_text(where, field, reference)
     if not is_file(where) and not is_dotted(where) and not installed:
-        raise Refusal(field, reference, "must be the path of a Python file, or the dotted name of a module")
+        raise Refusal(field, reference, "must be the path of a Python file, FILE.py, or the dotted name of a module")
     path = Path(where).absolute()
     if is_file(where) and not _exists(_here(path)):
-        raise Refusal(field, reference, f"must be the path of a Python file: there is none at {path}")
+        raise Refusal(field, reference, "must be the path of a Python file", hint=f"There is no file {path}")
     try:
         module = _executed(path) if is_file(where) else importlib.import_module(where)
     except StudyError:
         raise
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and not is_file(where) and f"{where}.".startswith(f"{error.name}."):
-            remedy = f"must be the dotted name of a module that Python finds (there is no module {error.name})"
-            raise Refusal(field, reference, remedy) from error
-        raise Refusal(field, reference, f"its file could not be imported: {said(error, str(path))}") from error
+            words, hint = "must be the dotted name of a module that Python finds", f"There is no module {error.name}"
+            raise Refusal(field, reference, words, hint) from error
+        words = f"{field} {reference!r} cannot be imported: {said(error, str(path))}"
+        raise Refusal(field, reference, words) from error
     if ships:
         _shipped.add(module.__name__)
     return module
 
 
 def reference_of(kind: type) -> str:
-    """How a class is found again, by workers too: ``/path/file.py:Name`` or ``package.module:Name``."""
+    """Return a reference that finds a class in all processes: ``/path/file.py:Name`` or ``package.module:Name``."""
     name = kind.__module__
     _shipped.add(name)
     return f"{_paths.get(name, name)}:{kind.__qualname__}"
 
 
 def to_ship(folder: Path) -> list[str]:
-    """The files and packages that workers need, but for those that are installed: for Ray's runtime environment.
+    """Return the files and packages that workers need, except installed ones: for Ray's runtime environment.
 
     Args:
-        folder: where files are copied to: under names of their own, or a ``queue.py`` would be everybody's there.
+        folder: files are copied here, under names of their own: a ``queue.py`` would otherwise shadow Python's.
     """
     installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
     found = set()
@@ -115,14 +116,15 @@ def to_ship(folder: Path) -> list[str]:
 
 
 def said(error: BaseException, file: str) -> str:
-    """An error with the last line of the user's file that it passed; a syntax error's text has its own."""
-    said = one_line(error, named=True, whole=True)
+    """Return an error in words, with the last line of the user's file that it passed."""
+    words = one_line(error, named=True, whole=True)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return said if isinstance(error, SyntaxError) or not lines else f"{said} ({Path(file).name}, line {lines[-1]})"
+    has_line = isinstance(error, SyntaxError)  # in its own text
+    return words if has_line or not lines else f"{words} ({Path(file).name}, line {lines[-1]})"
 
 
 def line_of(error: BaseException) -> str:
-    """The last line of a file of the user's that an error has passed, such as `` (mine.py, line 3)``; "" if of none."""
+    """Return the last line of a user's file that an error passed, such as `` (mine.py, line 3)``, or ""."""
     specs = {path: getattr(sys.modules.get(name), "__spec__", None) for name, path in _paths.items()}
     files = {str(spec.origin): path for path, spec in specs.items() if spec is not None}
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
@@ -130,14 +132,14 @@ def line_of(error: BaseException) -> str:
 
 
 def _here(path: Path) -> Path:
-    """Where a file that was named on another machine is on this one: what Ray brought, or else the same path."""
+    """Return the path here of a file that was named on another machine: the copy that Ray brought, or the same path."""
     folders = (Path(folder) for folder in sys.path if "py_modules_files" in Path(folder).parts)
     name = _brought(path)
     return next((folder / name for folder in folders if (folder / name).is_file()), path)
 
 
 def _brought(path: Path) -> str:
-    """What a file is called where Ray brings it."""
+    """Return the name that a file has where Ray brings it."""
     return f"{_called(path, str(path).encode())}.py"
 
 
@@ -159,7 +161,7 @@ def _executed_text(name: str, field: str, reference: str) -> ModuleType:
         module.__file__ = file = f"<{name}>"
         linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # for tracebacks
         try:
-            exec(compile(text, file, "exec"), vars(module))  # noqa: S102
+            exec(compile(text, file, "exec", dont_inherit=True), vars(module))  # noqa: S102
         except Exception as error:
             words = f"the source of {reference!r} cannot be executed: {one_line(error, named=True)}"
             raise Refusal(field, reference, words) from error
@@ -168,7 +170,7 @@ def _executed_text(name: str, field: str, reference: str) -> ModuleType:
 
 
 def _executed(path: Path) -> ModuleType:
-    """The module of a file that is no part of a package."""
+    """Return the module of a file that is part of no package."""
     here = _here(path)
     content = here.read_bytes()
     name = _called(path, str(path).encode() + b"\0" + content)
@@ -180,8 +182,8 @@ def _executed(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        # Not by the loader, which takes what it compiled before from a cache that a quick edit does not invalidate.
-        exec(compile(content, str(here), "exec"), vars(module))  # noqa: S102
+        # Not by the loader: its cache of compiled files misses an edit within the same second.
+        exec(compile(content, str(here), "exec", dont_inherit=True), vars(module))  # noqa: S102
     except BaseException:
         sys.modules.pop(name, None)
         raise

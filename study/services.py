@@ -1,4 +1,4 @@
-"""Whether what the user named, a server, a database or a cluster, can do its work: found out before all else."""
+"""Checks that the servers and databases that the user names can be used, before anything else is done."""
 
 from __future__ import annotations
 
@@ -24,22 +24,29 @@ SECONDS = 2.0  # for each step of an answer
 TOTAL = 2.5  # for an answer, with the look-up of its name
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
-_TRACKING = "http://HOST:PORT, databricks, or a database such as sqlite:////folder/mlflow.db would do"
-_STORAGE = "a database such as sqlite:////folder/optuna.db or postgresql://USER@HOST/NAME would do"
+_TRACKING = "must be http://HOST:PORT, databricks, or a database such as sqlite:////folder/mlflow.db"
+_STORAGE = "must be a database such as sqlite:////folder/optuna.db or postgresql://USER@HOST/NAME"
 _LONGEST = 504  # bytes of a file's name: more, and SQLite cannot open its journal
 
 
 def reachable(url: str) -> str:
-    """Why a server does not answer, found within `TOTAL` seconds; "" if it does, or if the URL names none."""
+    """Return why a server does not answer, within `TOTAL` seconds; "" if it does, or if the URL names none."""
     return _reasons([url])[0]
 
 
 def require(*options: tuple[str, str]) -> None:
-    """Refuse the first option whose URL names a server that does not answer; all are asked at the same time."""
+    """Check that the servers of all options answer; all are asked at the same time.
+
+    Args:
+        options: of each its name and its URL.
+
+    Raises:
+        Refusal: for the first one that does not answer.
+    """
     for (option, url), reason in zip(options, _reasons([url for _, url in options]), strict=True):
         if reason:
-            remedy = f"a server that answers within {SECONDS:g} s would do ({reason})"
-            raise Refusal(option, without_password(url), remedy)
+            words = f"{option}: {without_password(url)!r} does not answer within {SECONDS:g} s ({reason})"
+            raise Refusal(option, without_password(url), words, hint="Start the server, or name another one")
 
 
 def _reasons(urls: Sequence[str]) -> list[str]:
@@ -47,7 +54,7 @@ def _reasons(urls: Sequence[str]) -> list[str]:
 
 
 def within(questions: Sequence[Callable[[], str]]) -> list[str]:
-    """The answers, asked in threads that may stay behind: a name's look-up takes no timeout."""
+    """Return the answers, asked in threads that may stay behind: the look-up of a name takes no timeout."""
     answers = [f"no answer within {TOTAL:g} s"] * len(questions)
 
     def ask(number: int) -> None:
@@ -75,18 +82,21 @@ def _ask(url: str) -> str:
 
 
 def _ask_http(parts: SplitResult) -> str:
-    """Whether a server says anything, be it that it refuses: no credentials are sent, no certificate is checked."""
+    """Return why a server does not answer; a refusal is an answer.
+
+    No credentials are sent, and no certificate is checked.
+    """
     import ssl
     from urllib.error import HTTPError, URLError
     from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, build_opener
 
     class Stay(HTTPRedirectHandler):
         def redirect_request(self, *_: object) -> None:
-            """A redirection is an answer."""
+            """Take a redirection as an answer."""
 
     host = parts.hostname or ""
     place = (f"[{host}]" if ":" in host else host) + ("" if parts.port is None else f":{parts.port}")
-    # Whether the certificate is trusted is between MLflow and its own settings.
+    # MLflow has its own settings for the certificates that it trusts.
     opener = build_opener(
         ProxyHandler({} if _is_loopback(host) else None),
         HTTPSHandler(context=ssl._create_unverified_context()),  # noqa: S323
@@ -99,7 +109,9 @@ def _ask_http(parts: SplitResult) -> str:
         return ""
     except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        if isinstance(reason, ssl.SSLError) and "ALERT" in (reason.reason or ""):  # it wants a client's certificate
+        if isinstance(reason, ssl.SSLError) and "ALERT" in (
+            reason.reason or ""
+        ):  # the server asks for a client's certificate
             return ""
         return (
             "it does not speak HTTP"
@@ -132,7 +144,7 @@ def _ask_database(url: str) -> str:
 
 
 def ask_port(host: str, port: int) -> str:
-    """Why nothing answers at a port; "" if something does."""
+    """Return why nothing answers at a port; "" if something does."""
     try:
         with socket.create_connection((host, port), timeout=SECONDS):
             return ""
@@ -141,12 +153,15 @@ def ask_port(host: str, port: int) -> str:
 
 
 def check_tracking(option: str, uri: str, made: Path | None = None) -> None:
-    """Refuse an MLflow tracking URI that MLflow cannot use; asks no server, and does not import MLflow.
+    """Check that MLflow can use a tracking URI, without asking the server or importing MLflow.
 
     Args:
-        option: what the user called it.
+        option: its name on the command line.
         uri: where MLflow is.
         made: a folder that will be made.
+
+    Raises:
+        Refusal: if it cannot.
     """
     scheme = uri.partition(":")[0].lower() if ":" in uri else ""
     if uri == "databricks" or scheme == "databricks":
@@ -156,7 +171,7 @@ def check_tracking(option: str, uri: str, made: Path | None = None) -> None:
     elif scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
         _check_database(option, uri, made, _TRACKING)
     elif scheme in ("", "file"):
-        raise Refusal(option, without_password(uri), f"MLflow keeps no records in plain files any more: {_TRACKING}")
+        raise Refusal(option, without_password(uri), _TRACKING, hint="MLflow no longer keeps records in plain files")
     else:
         raise Refusal(option, without_password(uri), _TRACKING)
 
@@ -167,24 +182,25 @@ def _check_http(option: str, uri: str) -> None:
     except ValueError:
         host = ""
     if not host or re.search(r"\s", uri):
-        raise Refusal(option, without_password(uri), f"its host or port cannot be read: {_TRACKING}")
+        raise Refusal(option, without_password(uri), _TRACKING, hint="Its host or port cannot be read")
 
 
 def check_storage(option: str, url: str, made: Path | None = None) -> None:
-    """Refuse a storage that Optuna cannot use, as `check_tracking` does; journals and Redis are such."""
+    """Check that Optuna can use a storage, as `check_tracking` does; journals and Redis are refused."""
     try:
         filled = url.format(SCHEMA_VERSION="")  # as Optuna does
     except (LookupError, ValueError, AttributeError):
-        raise Refusal(option, without_password(url), "Optuna takes { and } only when doubled") from None
+        words = f"{option}: {without_password(url)!r} has {{ or }}, which Optuna takes only when doubled"
+        raise Refusal(option, without_password(url), words) from None
     if filled.partition(":")[0].partition("+")[0] not in ("sqlite", *_PORTS):
         raise Refusal(option, without_password(url), _STORAGE)
     _check_database(option, filled, made, _STORAGE)
 
 
 def check_apart(storage_option: str, storage: str, tracking_uri: str) -> None:
-    """Refuse one database for both: MLflow and Optuna would each take the other's tables for their own."""
+    """Check that MLflow and Optuna have a database each: either would take the other's tables for its own."""
     if "://" in tracking_uri and _database(storage) == _database(tracking_uri):
-        raise Refusal(storage_option, without_password(storage), "a database other than MLflow's would do")
+        raise Refusal(storage_option, without_password(storage), "must be another database than MLflow's")
 
 
 def _database(url: str) -> tuple[object, ...]:
@@ -193,7 +209,7 @@ def _database(url: str) -> tuple[object, ...]:
 
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):  # a server of MLflow's, which need not be a database
+    except (ArgumentError, ValueError):  # an MLflow server, no database
         return (url,)
     backend = parsed.drivername.partition("+")[0]
     if backend == "sqlite":
@@ -201,12 +217,12 @@ def _database(url: str) -> tuple[object, ...]:
     return (backend, parsed.host, parsed.port or _PORTS.get(backend), parsed.database)
 
 
-def _check_database(option: str, url: str, made: Path | None, remedy: str) -> None:
+def _check_database(option: str, url: str, made: Path | None, words: str) -> None:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
     def refused(reason: str) -> Refusal:
-        return Refusal(option, without_password(url), f"{reason}: {remedy}")
+        return Refusal(option, without_password(url), words, hint=reason[:1].upper() + reason[1:])
 
     try:
         parsed = make_url(url)
@@ -215,27 +231,25 @@ def _check_database(option: str, url: str, made: Path | None, remedy: str) -> No
     except ValueError:  # whose text may hold a part of a password
         raise refused("its host or port cannot be read") from None
     except ImportError as error:
-        raise Refusal(
-            option,
-            without_password(url),
-            f"its driver is not installed: with the Python module {error.name} it would do",
-        ) from error
+        shown = without_password(url)
+        missing = f"{option}: the driver of {shown!r} is not installed. It is the Python module {error.name}"
+        raise Refusal(option, shown, missing) from error
     except SQLAlchemyError as error:
         raise refused(one_line(error)) from error
     if dialect.is_async:
-        raise refused(f"{dialect.driver} is for asynchronous programs")
+        raise refused(f"The driver {dialect.driver} is for asynchronous programs")
     reason = _sqlite_reason(parsed, made) if dialect.name == "sqlite" else ""
     if reason:
         raise refused(reason)
 
 
 def _sqlite_reason(url: URL, made: Path | None) -> str:
-    """Why SQLite could not keep a database there, or ""."""
+    """Return why SQLite cannot keep a database there, or ""."""
     name = url.database or ""
     if url.host:
         return "a file's path begins after three slashes"
     if name in ("", ":memory:") or name.startswith("file:"):
-        return "another process could not see it"
+        return "other processes could not see a database in memory"
     path = Path(name).absolute()
     try:
         if len(os.fsencode(path)) > _LONGEST:

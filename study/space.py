@@ -1,4 +1,4 @@
-"""What a space is: the trials of a table, or the dimensions of a search, and the work that trains them. Pure."""
+"""Spaces: the trials of a table, or the dimensions of a search, and the work that trains them. Pure."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Value = str | bool | float | tuple[str, ...] | tuple[float, ...]  # of an option
 
 @dataclass(frozen=True)
 class Option:
-    """What a user may choose of a space: ``--NAME`` if an installed package declares it, else ``-o NAME=VALUE``, text.
+    """A choice that a space offers: ``--NAME`` if an installed package declares it, else ``-o NAME=VALUE``, text.
 
     A package declares options by an entry point of the group ``study.options``, which names a sequence of them.
 
     Attributes:
         name: without dashes.
-        help: what it means, as `study run --help` and `study show` say it.
+        help: its meaning, as `study run --help` and `study show` print it.
         kind: text, a number, or a flag, which takes no value.
         repeatable: whether it may be given several times; its value is then a tuple.
-        choices: the values that there are; empty for any.
-        metavar: what stands for its value in help texts.
+        choices: the allowed values; empty for any.
+        metavar: the placeholder of its value in help texts.
         reference: whether its value may name a file, ``FILE.py:NAME``, which is then kept with its whole path.
-        scale: whether, as a flag, it makes a space another size, which `study list` then shows.
-        ignored: (its value, the seeds of a trial's replicates) → what of the value was not done, or "": a space whose
-            function takes the option, and does not look at it, is refused.
+        scale: whether the option is a flag that makes a space another size; `study list -v` then shows that cost.
+        ignored: (its value, the seeds of a trial's replicates) → the part of the value that had no effect, or "". A
+            space whose function accepts the option and ignores it is refused.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user chose of a space: the argument of a space's function.
+    """The user's choices for a space: the argument of its function.
 
     Attributes:
-        options: by name, those that were given: a tuple if repeatable, True of a flag; text of ``-o``.
-        trials: of an open search, in all; 0 for the space's own default.
+        options: the given options by name: a tuple for a repeatable one, True for a flag, text for ``-o``.
+        trials: points of an open search, in all; 0 for the space's own default.
         objectives: of an open search, in the space's words; empty for the space's own default.
-        early_stop: of an open search: epochs since a point's last joint after which it is judged; 0 for never.
+        early_stop: of an open search: epochs after a point's last joint, when it is judged; 0 for never.
     """
 
     options: Mapping[str, Value] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Integer:
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
-            raise Refusal("dimension", self, "low ≤ high would do")
+            raise Refusal("dimension", self, "must have low ≤ high")
 
 
 @dataclass(frozen=True)
@@ -93,24 +93,24 @@ class Real:
 
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.step is not None and not self.step > 0):
-            raise Refusal("dimension", self, "low ≤ high and a step above 0 would do")
-        for name in ("low", "high"):  # as they are read again
+            raise Refusal("dimension", self, "must have low ≤ high and a step above 0")
+        for name in ("low", "high"):  # as JSON gives them back
             object.__setattr__(self, name, float(getattr(self, name)))
 
 
-Domain = Choice | Integer | Real  # told apart by `kind`, also as JSON
+Domain = Choice | Integer | Real  # `kind` names the class, also in JSON
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the printed figures of a space are from, such as a paper; its tables show them beside what was measured.
+    """The source of a space's printed figures, such as a paper; tables show these beside the measured values.
 
     Attributes:
-        name: what tables call it.
-        columns: the names of the columns that are on its own data, whether a space has them or not; of all others its
-            report says that they are not. Empty for a space that reproduces nothing of it.
-        marks: what a mark behind a figure means, by the mark.
-        runs: over how many runs its figures are.
+        name: its name in tables.
+        columns: the names of the columns that are on its own data, whether a space has them or not. The report of a
+            space says of every other column that it is on other data. Empty for a space that reproduces nothing of it.
+        marks: the meaning of each mark behind a figure.
+        runs: the number of runs behind its figures, in words.
     """
 
     name: str = "source"
@@ -124,11 +124,10 @@ class Printed:
     """A figure as a source prints it.
 
     Attributes:
-        value: in the unit of what it stands beside.
+        value: in the unit of the measured value beside it.
         provenance: a mark of the source's, or "".
-        of: the source's column that it belongs to, where that is on other data than what it stands beside; "" where it
-            is the same.
-        comparable: False where the source's formula is another one or not known: no difference from it is given.
+        of: the source's column that it belongs to, if that is on other data than the measured value; "" if not.
+        comparable: False where the source's formula differs or is not known; then no difference is reported.
     """
 
     value: float
@@ -142,13 +141,13 @@ class Trial:
     """One point of a space: a configuration. One Optuna trial.
 
     Attributes:
-        row, column: where it stands in the table.
+        row, column: its place in the table.
         config: the complete configuration, as JSON.
-        axes: what tells the trials of the space apart; those in the space's domain are Optuna's parameters.
+        axes: the values in which trials of the space differ; those in the space's domain are Optuna's parameters.
         printed: the source's figure for it, or None.
-        measure: what its row shows, of the last epoch; "" for the space's first objective.
-        least: replicates that it needs at least, such as ten where runs are what is measured.
-        called: its name inside the space, and unique there; "" for its row and column.
+        measure: the measure that its row shows, of the last epoch; "" for the space's first objective.
+        least: the least number of replicates that it needs.
+        called: its unique name inside the space; "" for its row and column.
     """
 
     row: str
@@ -168,14 +167,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A hypothesis that stood in the space's file before it was run: row `better` beats row `worse`, in each column.
+    """A hypothesis that was written before the space was run: row `better` beats row `worse`, in each column.
 
     Attributes:
-        margin: with one, in points, the hypothesis is that the two do not differ: the 95 % interval of their difference
+        margin: if given, in points, the hypothesis is that the two do not differ: the 95 % interval of their difference
             lies within ± `margin`.
-        claim: what the source says of it, in words; "" where the rows' names say it.
-        measure: what is compared, after the last epoch; "" for each row's own.
-        except_in: columns that it is not about, such as those that the source itself names as its exceptions.
+        claim: the source's words; "" where the rows' names say it.
+        measure: the compared measure, after the last epoch; "" for each row's own.
+        except_in: columns that the hypothesis leaves out, such as the source's own exceptions.
     """
 
     better: str
@@ -187,17 +186,17 @@ class Contrast:
 
     def __post_init__(self) -> None:
         if self.margin is not None and not self.margin > 0:
-            raise Refusal("margin", self.margin, "a number of points above 0, or none, would do")
+            raise Refusal("margin", self.margin, "must be None or a number of points above 0")
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A replicate's work: what determines state 0, one instruction an epoch, and the states' names 0 … T.
+    """A replicate's work: its origin, which determines state 0, an instruction an epoch, and the names of states 0 … T.
 
     Attributes:
-        joints: the states, by number, at which other points of an open search are likely to part from this one.
-        seeds: what tells the replicate from others of its trial, by name, in words.
-        sources: the digest of each part of the code that the states depend on, by names that tell a user where it is.
+        joints: the numbers of the states at which other points of an open search are likely to part from this one.
+        seeds: the seeds in which the replicates of a trial differ, by name, in words.
+        sources: the digest of each part of the code that the states depend on, by names that users can find.
     """
 
     origin: Json
@@ -210,24 +209,24 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Work:
-    """What the platform needs of the science: plain functions that import late, and what its records show.
+    """The science as the platform needs it: plain functions that import late, and the choice of what records show.
 
     Attributes:
-        resolve: (configuration, replicate, machine) → its work. Pure and fast. The names of states must hold all that
-            determines them: the digests of its sources, too.
+        resolve: (configuration, replicate, machine) → its work. Pure and fast. The names of states must hold everything
+            that determines them, the digests of the sources included.
         prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
         trainable: → the Ray Trainable class that executes a stage; see `study.execution.job`.
-        parameters: (configuration, replicate, machine) → what MLflow shows as parameters.
-        model: (configuration, a state's payload) → what was trained as an object of Python, such as a network in
-            evaluation mode; None if there is no such object.
+        parameters: (configuration, replicate, machine) → MLflow's parameters.
+        model: (configuration, a state's payload) → the trained object in Python, such as a network in evaluation mode;
+            None if there is no such object.
         exporter: configuration → (a state's payload, folder, MLflow's ``Model``) → None, which writes a model directory
             as an MLflow flavor does. The first step may take seconds, once for each kind of network.
-        wants_gpu: configuration → whether it is trained on a GPU, if there is one and the user says nothing else.
-        curves: the measures, or the beginnings of their names, that MLflow shows of every epoch; of all others it shows
-            the last. The first is measured in every epoch.
-        lists: of measures that are lists: under which name MLflow shows each entry of the last epoch.
+        wants_gpu: configuration → whether it is trained on a GPU by default, if there is one.
+        curves: measures, or beginnings of their names, that MLflow shows of every epoch; it shows the last value of all
+            others. The first one is measured in every epoch.
+        lists: the names under which MLflow shows the entries of measures that are lists, of the last epoch.
         headline: the measures that MLflow's views show beside a space's objectives.
-        group_by: the parameter that people compare runs by.
+        group_by: the parameter by which people compare runs.
         libraries: the distributions, beside the platform's own, whose versions a plan records.
     """
 
@@ -247,15 +246,15 @@ class Work:
 
 @dataclass(frozen=True)
 class OpenSearch:
-    """How a space finds its trials where none are listed: Optuna suggests points of the domain.
+    """An open search: Optuna suggests points of the domain as trials.
 
     Attributes:
         point: (a value for each dimension of the domain) → the trial; its row is overwritten with its number.
-        base: a configuration that stands for the work of all points in the name of a run.
-        trials: how many in all.
-        seed: of the suggestions, with the number of trials before each.
-        fresh: replicates, under seeds that no point saw, in which the best point is trained again.
-        reported: the measures, of the last epoch, that are reported of those.
+        base: the configuration that represents the work of all points in the name of a run.
+        trials: the number of points in all.
+        seed: of the suggestions, together with the number of trials before each.
+        fresh: the number of replicates, under seeds that no point saw, in which the best point is trained again.
+        reported: the measures, of the last epoch, that are reported of these replicates.
     """
 
     point: Callable[[Mapping[str, Any]], Trial]
@@ -268,26 +267,26 @@ class OpenSearch:
 
 @dataclass(frozen=True)
 class Space:
-    """What could be run: a table, a figure, a search.
+    """A table, a figure or a search that can be run.
 
-    What its report shows is said by the function ``view(results)`` of the file that the space's function is in, if it
-    has one; see `study.report.results`, which has an example.
+    The function ``view(results)`` in the file of the space's function, if there is one, decides what its report shows;
+    `study.report.results` has an example.
 
     Attributes:
-        name: what the command line calls it.
-        title: what it reproduces.
+        name: its name on the command line.
+        title: its title in reports.
         trials: its points; none if `search` finds them.
         domain: the dimensions of the trials' axes, for Optuna.
-        work: what trains it.
-        objectives: the measures, of the last epoch, that Optuna is told, each to be maximised; tables show the first.
+        work: how it is trained.
+        objectives: the measures, of the last epoch, that Optuna maximises; tables show the first.
         contrasts: hypotheses; see `Contrast`.
-        search: how trials are found, if they are not listed.
-        options: those of the request's options that it understands; others are refused.
-        source: what its printed figures are from.
-        evidence: what its result on other data than the source's can say about it; "" if its columns say it themselves.
-        splits: measures in whose parts results are also given, such as ``small`` of ``test/small``.
-        crossed: how the user asked for replicates that are every pair of two things, such as ``--vary crossed``; "" if
-            they are not.
+        search: how its trials are found, if they are not listed.
+        options: the options of a request that it understands; others are refused.
+        source: the source of its printed figures.
+        evidence: what a result on other data than the source's can say about the source; "" if its columns say it.
+        splits: parts of measures in which results are also given, such as ``small`` of ``test/small``.
+        crossed: the option that made the replicates every pair of two things, such as ``--vary crossed``; "" if they
+            are not.
     """
 
     name: str
@@ -306,18 +305,18 @@ class Space:
 
     @property
     def configs(self) -> list[Json]:
-        """The configurations of its trials, or the one that stands for all points of its search."""
+        """The configurations of its trials, or the one that represents all points of its search."""
         return [trial.config for trial in self.trials] if self.search is None else [self.search.base]
 
     def __post_init__(self) -> None:
         if bool(self.trials) == (self.search is not None):
-            raise Refusal("space", self.name, "at least one trial, or else an open search, would do")
+            raise Refusal("space", self.name, f"space {self.name!r} must have either trials or an open search")
         for trial in self.trials:
             for name, domain in self.domain.items():
                 value = trial.axes.get(name)
                 inside = value in domain.values if isinstance(domain, Choice) else _within(domain, value)
                 if not inside:
-                    raise Refusal(f"{self.name}, {trial.label}: {name}", value, f"a value of {domain} would do")
+                    raise Refusal(f"{self.name}, {trial.label}: {name}", value, f"must be in {domain}")
 
 
 def _within(domain: Integer | Real, value: object) -> bool:

@@ -44,7 +44,7 @@ def source(function: Callable[..., Any]) -> str:
         raise _refused(function, "it is no function with a name. Write 'def space(request): …'")
     try:
         body = textwrap.dedent(inspect.getsource(function))
-        code = compile(body, "<space>", "exec")
+        code = compile(body, "<space>", "exec", dont_inherit=True)
     except (OSError, SyntaxError) as error:
         raise _refused(function, f"its source is not known ({one_line(error)}). Write it to a file") from error
     values = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}

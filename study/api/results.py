@@ -455,4 +455,6 @@ def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _unknown(kind: str, name: str, known: list[str]) -> str:
     """Return a message that a name is unknown, with the closest known one, or else all."""
     close = difflib.get_close_matches(name, known, 1)
-    return f"unknown {kind} {name!r}. " + (f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known) or 'none'}")
+    return f"unknown {kind} {name!r}. " + (
+        f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known) or 'none'}"
+    )

@@ -125,7 +125,9 @@ def test_keywords_are_the_options_of_the_command_line(
 
 def test_an_option_of_one_space_is_a_keyword(study: Study) -> None:
     planned = calls.plan("table1", recipe="source", seeds=1)
-    assert planned.to_json() == parsed(study("run", "table1", "-o", "recipe=source", "--seeds=1", "--dry-run", "--json"))
+    assert planned.to_json() == parsed(
+        study("run", "table1", "-o", "recipe=source", "--seeds=1", "--dry-run", "--json")
+    )
 
 
 def test_a_plan_is_a_frame_and_several_spaces_are_planned_together() -> None:
@@ -139,9 +141,7 @@ def test_a_plan_is_a_frame_and_several_spaces_are_planned_together() -> None:
     assert planned.seconds_to_train is None, "no epoch of it has been measured"
 
 
-def test_a_plan_estimates_seconds_by_the_epochs_that_are_stored(
-    one_ray: None, small_space: Callable[..., str]
-) -> None:
+def test_a_plan_estimates_seconds_by_the_epochs_that_are_stored(one_ray: None, small_space: Callable[..., str]) -> None:
     space = small_space()
     run = study.run(space, seeds=1, name="mine", workers=1, progress=False)
     assert study.plan(space, seeds=1, name="mine").seconds_to_train == 0
@@ -174,9 +174,7 @@ def test_a_plan_estimates_seconds_by_the_epochs_that_are_stored(
         (lambda: study.resume("table9", gpu_steps="fast"), "--gpu-steps must be auto, eager or recorded (got 'fast')"),
     ],
 )
-def test_a_mistake_is_refused_before_anything_is_written(
-    call: Callable[[], object], message: str, home: Path
-) -> None:
+def test_a_mistake_is_refused_before_anything_is_written(call: Callable[[], object], message: str, home: Path) -> None:
     with pytest.raises(study.Refusal) as refused:
         call()
     assert str(refused.value).startswith(message)

@@ -94,9 +94,7 @@ def test_curves_are_in_long_form(run: study.Run, states: dict[tuple[str, int], d
     assert set(run.curves()["measure"]) == {"test/top1"}
 
 
-def test_a_comparison_is_paired_over_replicates(
-    run: study.Run, states: dict[tuple[str, int], dict[str, Any]]
-) -> None:
+def test_a_comparison_is_paired_over_replicates(run: study.Run, states: dict[tuple[str, int], dict[str, Any]]) -> None:
     found = run.compare(CR, IB)
     pairs = [
         states[CR, number]["measures"][-1]["test/top1"] - states[IB, number]["measures"][-1]["test/top1"]
@@ -161,7 +159,7 @@ def test_a_run_says_how_far_it_is(run: study.Run, home: Path) -> None:
     assert repr(run) == "<study.Run mine: complete>"
     assert (run.spaces, len(run.trials), run.failures()) == (["small"], 2, {})
     assert run.status().complete == 4
-    assert [each.name for each in study.runs(home=home)][0] == "mine"
+    assert next(each.name for each in study.runs(home=home)) == "mine"
     assert study.runs(home=home / "nothing") == []
 
 
