@@ -1,0 +1,42 @@
+"""Writes the reference of the command line, made of its help texts, into study/README.md.
+
+    python tests/study/reference.py
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from study.cli import cli
+
+PAGE = Path(__file__).parents[2] / "study" / "README.md"
+BEGIN, END = "<!-- made by tests/study/reference.py -->", "<!-- end of what was made -->"
+COLUMNS = "100"
+
+
+def help_of(*verb: str) -> str:
+    """Return a help text as a terminal of 100 columns shows it, with the defaults of an empty environment."""
+    environment = dict.fromkeys(name for name in os.environ if name.startswith(("STUDY_", "MLFLOW_")))
+    done = CliRunner().invoke(cli, [*verb, "--help"], prog_name="study", env={**environment, "COLUMNS": COLUMNS})
+    assert done.exit_code == 0, done.output
+    return done.output.rstrip()
+
+
+def reference() -> str:
+    """Return a section for each verb."""
+    sections = [f"### study {verb}\n\n```text\n{help_of(verb)}\n```\n" for verb in cli.commands]
+    return "\n".join([f"```text\n{help_of()}\n```\n", *sections])
+
+
+def written(page: str) -> str:
+    """Return the page with its reference made anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
