@@ -13,7 +13,7 @@ from helpers import Study, call_study, downgraded
 
 from study.store.states import Store
 
-UNKNOWN = "What replicates vary is not known: their plan does not say it."
+UNKNOWN = "The plan does not record in which seeds the replicates differ."
 KNOWN = "2 replicates vary split (0, 1), subset (0, 1) and training seed (0, 1)."
 
 
