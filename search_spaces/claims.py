@@ -205,6 +205,6 @@ def epochs_needed(result: Result, switch: int) -> dict[int, int]:
 
 def images_an_epoch(config: Config) -> int:
     """Return the training images that an epoch processes. BBN's two branches take one each."""
-    drawn = sum(class_counts(config))
-    drawn -= drawn % config.batch_size if config.drop_last else 0
-    return drawn * (2 if config.bilateral else 1)
+    images = sum(class_counts(config))
+    images -= images % config.batch_size if config.drop_last else 0
+    return images * (2 if config.bilateral else 1)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from study import catalog
 from study.errors import Refusal
 from study.machine import Machine
+from study.planning import drafting
 from study.planning.draft import Draft
-from study.planning.drafting import call, draft
 from study.planning.stored import LIBRARIES, Plan, PlannedSpace, PlannedTrial
 from study.space import Choice, Domain, Request
 
@@ -27,18 +27,19 @@ def redraft(plan: Plan) -> Draft:
 def drawn_again(plan: Plan) -> Draft:
     """Draft the spaces of a stored plan again, for the request that the plan holds."""
     spaces = [space.file for space in plan.spaces]
-    return draft(call(spaces, plan.request), plan.replicates, plan.machine, plan.resources)
+    called = drafting.call(spaces, plan.request)
+    return drafting.draft(called, plan.replicates, plan.machine, plan.resources)
 
 
-def grown(before: Plan, drawn: Draft) -> Draft:
+def grown(before: Plan, draft: Draft) -> Draft:
     """Return a new draft as a continuation of a stored run. All that the stored plan holds stays as it is.
 
     Raises:
         Refusal: if the draft does not contain the stored plan. The message shows the difference.
     """
-    drawn.plan = replace(drawn.plan, spaces=tuple(_with_domain_of(before, drawn, space) for space in drawn.plan.spaces))
-    missing, differing = _differences(before, drawn)
-    after = drawn.plan
+    draft.plan = replace(draft.plan, spaces=tuple(_with_domain_of(before, draft, space) for space in draft.plan.spaces))
+    missing, differing = _differences(before, draft)
+    after = draft.plan
     changed = _changed_sources(before, after)
     if changed and (differing or not missing):
         names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
@@ -54,9 +55,9 @@ def grown(before: Plan, drawn: Draft) -> Draft:
     )
     if differing:
         settings = _machine_differences(before.machine, after.machine)
-        other_seeds = (_has_other_seeds(trial, drawn.find(trial.name)) for trial in before.trials)
+        other_seeds = (_has_other_seeds(trial, draft.find(trial.name)) for trial in before.trials)
         if any(other_seeds) or any(space.search for space in after.spaces):
-            settings += _option_differences(before.request, drawn)
+            settings += _option_differences(before.request, draft)
         remedy = "Use the same settings as before, or choose another --name" if settings else remedy
         missing += settings or differing
     if missing:
@@ -67,8 +68,8 @@ def grown(before: Plan, drawn: Draft) -> Draft:
             f"run {before.run!r} can be extended but not changed, and this would change it: {differences}",
             hint=remedy,
         )
-    drawn.plan = replace(
-        drawn.plan,
+    draft.plan = replace(
+        draft.plan,
         run=before.run,
         created=before.created,
         generation=before.generation,
@@ -76,12 +77,12 @@ def grown(before: Plan, drawn: Draft) -> Draft:
         storage=before.storage,
         home=before.home,
     )
-    return drawn
+    return draft
 
 
-def _differences(before: Plan, drawn: Draft) -> tuple[list[str], list[str]]:
+def _differences(before: Plan, draft: Draft) -> tuple[list[str], list[str]]:
     """Return what a draft lacks of a stored plan, and what it has with other work. Take over the points of searches."""
-    after = drawn.plan
+    after = draft.plan
     missing: list[str] = []
     differing: list[str] = []
     if before.replicates > after.replicates:
@@ -110,8 +111,8 @@ def _differences(before: Plan, drawn: Draft) -> tuple[list[str], list[str]]:
         return missing, differing
     for trial in before.trials:
         if before.space(trial.space).search is not None:
-            drawn.append(trial, None if trial.champion_of else after.replicates)
-        again_trial = drawn.find(trial.name)
+            draft.append(trial, None if trial.champion_of else after.replicates)
+        again_trial = draft.find(trial.name)
         if again_trial is None:
             missing.append(f"trial {trial.name} is missing")
         elif again_trial.ends[: len(trial.ends)] != trial.ends:
@@ -123,10 +124,10 @@ def _differences(before: Plan, drawn: Draft) -> tuple[list[str], list[str]]:
     return missing, differing
 
 
-def _with_domain_of(before: Plan, drawn: Draft, space: PlannedSpace) -> PlannedSpace:
+def _with_domain_of(before: Plan, draft: Draft, space: PlannedSpace) -> PlannedSpace:
     """Return a space with its stored dimensions, if it only has more choices now and none of its trials needs them."""
     for known in before.spaces:
-        axes = [trial.trial.axes for trial in drawn.plan.trials if trial.space == space.name]
+        axes = [trial.trial.axes for trial in draft.plan.trials if trial.space == space.name]
         if known.name == space.name and known.domain.keys() == space.domain.keys():
             dimensions = [(name, known.domain[name], domain) for name, domain in space.domain.items()]
             if all(
@@ -163,7 +164,7 @@ def _has_other_seeds(trial: PlannedTrial, again: PlannedTrial | None) -> bool:
     return again is not None and again.seeds[: len(trial.seeds)] != trial.seeds
 
 
-def _option_differences(before: Request, drawn: Draft) -> list[str]:
+def _option_differences(before: Request, draft: Draft) -> list[str]:
     """Return the differences in the options that concern seeds, as the user types them."""
 
     def typed(request: Request, name: str) -> str:
@@ -171,8 +172,8 @@ def _option_differences(before: Request, drawn: Draft) -> list[str]:
         option, words = catalog.typed(name, "" if value is None else value)
         return f"no {option}" if value is None else option if value is True else f"{option} {words}"
 
-    after = drawn.plan.request
-    names = dict.fromkeys(o.name for space in drawn.spaces.values() for o in space.options if o.ignored is not None)
+    after = draft.plan.request
+    names = dict.fromkeys(o.name for space in draft.spaces.values() for o in space.options if o.ignored is not None)
     return [
         f"{typed(after, name)} instead of {typed(before, name)}"
         for name in names
@@ -204,39 +205,39 @@ def _changed_sources(before: Plan, after: Plan) -> list[str]:
     return known if before.sources.keys() & after.sources.keys() else gone
 
 
-def taken_up(before: Plan, drawn: Draft, retrain: bool) -> Draft:
+def taken_up(before: Plan, draft: Draft, retrain: bool) -> Draft:
     """Return a new draft as a continuation of a stored run: grown, or begun anew. See `grown` and `begun_anew`.
 
     Raises:
         Refusal: also if the stored run is one of other spaces.
     """
-    if not {space.name for space in before.spaces} & {space.name for space in drawn.plan.spaces}:
+    if not {space.name for space in before.spaces} & {space.name for space in draft.plan.spaces}:
         words = f"run {before.run!r} already exists and is a run of {before.study}"
         raise Refusal("--name", before.run, words, hint="Choose another --name")
-    return begun_anew(before, drawn) if retrain else grown(before, drawn)
+    return begun_anew(before, draft) if retrain else grown(before, draft)
 
 
-def begun_anew(before: Plan, drawn: Draft) -> Draft:
+def begun_anew(before: Plan, draft: Draft) -> Draft:
     """Return a new draft as the next generation of a stored run whose sources have changed. Its records stay.
 
     Raises:
         Refusal: if nothing has changed.
     """
-    same_work = before.digest == drawn.plan.digest
-    changed = _changed_sources(before, drawn.plan)
+    same_work = before.digest == draft.plan.digest
+    changed = _changed_sources(before, draft.plan)
     if same_work and changed:
         names = ", ".join(changed)
         words = f"these sources have changed, but the names of the states have not: {names}"
         raise Refusal("sources", names, words, hint="Work.resolve must include its sources in the keys of states")
     if same_work:
-        words = f"nothing that the states of run {before.run!r} depend on has changed"
+        words = f"nothing has changed that the states of run {before.run!r} depend on"
         raise Refusal("--retrain", before.run, words, hint="Leave --retrain out")
-    drawn.plan = replace(
-        drawn.plan,
+    draft.plan = replace(
+        draft.plan,
         run=before.run,
         generation=before.generation + 1,
         tracking_uri=before.tracking_uri,
         storage=before.storage,
         home=before.home,
     )
-    return drawn
+    return draft

@@ -87,7 +87,7 @@ def test_they_are_not_gone_on_with_for_their_states_would_be_others(
     before = (home / "store/runs/mine/plan.json").read_bytes()
     arguments = [finished[2] if word == "SPACE" else word for word in verb]
     message = str(study(*arguments, code=2).exception)
-    assert message.startswith("sources = 'losses.py': they changed since run mine was planned")
+    assert message.startswith("these sources have changed since run 'mine' was planned: losses.py. ")
     assert "--retrain" in message
     assert "\n" not in message
     assert (home / "store/runs/mine/plan.json").read_bytes() == before
