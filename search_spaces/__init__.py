@@ -1,1 +1,1 @@
-"""One readable file per table, figure or search: a function `space(request)` that returns the complete `Space`."""
+"""One file per table, figure or search, with a function `space(request)` that returns the complete `Space`."""

@@ -3,13 +3,16 @@
     study run claims                          digits-LT at IF 50, 3 replicates: 4149 epochs of 9600
     study run claims --paper                  the data of Tables 6, 7, 9, 11: 9113 epochs of 16400 a replicate
 
-Paper: 4.2, 4.3, A.5 and A.6. Evidence on digits: same question, other data (Tables 7, 9, Figure 1); exploratory (Tables
-6, 11). The trials are those tables'. A claim that one way is better wants a paired difference that is told from 0, by
-Holm over all; a claim that two do not differ wants an interval within a point. There are verdicts from five replicates
-on (``--seeds 5``). Efficiency is counted from the switch on: epochs, seconds and images until a method first comes
-within half a point of its own highest accuracy since then; BBN processes two images a draw. The printed figures
-themselves agree with all but two: IB⇒IB is 0.3 below CB⇒IB on CIFAR-10 at IF 10, and under CB, without re-training,
-joint training and a fixed backbone are equal.
+Paper: 4.2, 4.3, A.5 and A.6. The trials are those of Tables 6, 7, 9 and 11 and of Figure 1. A claim that one way is
+better needs a paired difference that is significant by Holm over all differences. A claim that two ways do not differ
+needs an interval within a point. Verdicts are given from five replicates on (``--seeds 5``). The paper's own figures
+agree with all but two: IB⇒IB is 0.3 below CB⇒IB on CIFAR-10 at IF 10; and under CB, without re-training, joint training
+and a fixed backbone are equal.
+
+Efficiency is counted from the switch on: the epochs, seconds and images until a method is first within half a point of
+its own highest accuracy since then. BBN processes two images per draw.
+
+Evidence on digits: same question, other data (Tables 7, 9, Figure 1); exploratory (Tables 6, 11).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataclasses import replace
 from functools import cache
 
 from search_spaces import figure1, table6, table7, table9, table11
-from search_spaces.shared.options import Asked
+from search_spaces.shared.options import Chosen
 from search_spaces.shared.protocol import CIFAR, about, class_counts, column_names, table
 from study.report.exhibits import NOTHING, Cell, Figure, Table
 from study.report.results import Result, Results
@@ -36,13 +39,14 @@ PARTS: Mapping[str, Callable[[Request], Space]] = {
     "Figure 1": figure1.space,
 }
 
-POINTS = 0.5  # to within so many of the highest accuracy since the switch
+POINTS = 0.5  # how close to the highest accuracy since the switch counts as reached
 
 
 def _claim(words: str, part: str, contrasts: Iterable[Contrast]) -> list[Contrast]:
-    """A claim over a part's rows, as one of this space."""
+    """Return the contrasts of one part as contrasts of this space, with a claim in words."""
     return [
-        replace(each, better=f"{part}: {each.better}", worse=f"{part}: {each.worse}", claim=words) for each in contrasts
+        replace(contrast, better=f"{part}: {contrast.better}", worse=f"{part}: {contrast.worse}", claim=words)
+        for contrast in contrasts
     ]
 
 
@@ -83,7 +87,7 @@ CONTRASTS = (
 
 
 def space(request: Request) -> Space:
-    """The trials of all the tables that the claims are about."""
+    """Return the trials of all tables that the claims are about."""
     trials = _trials(request)
     return table(
         request,
@@ -98,87 +102,90 @@ def space(request: Request) -> Space:
 
 
 def _trials(request: Request) -> list[Trial]:
-    own = replace(request, options=vars(Asked.of(request)))  # others are for single tables
+    shared = replace(request, options=vars(Chosen.of(request)))  # without the options of single tables
     trials = []
     for part, function in PARTS.items():
-        for each in function(own).trials:
-            row = f"{part}: {each.row}"
-            trials.append(replace(each, row=row, axes={**each.axes, "cell": row}))
+        for trial in function(shared).trials:
+            row = f"{part}: {trial.row}"
+            trials.append(replace(trial, row=row, axes={**trial.axes, "cell": row}))
     return trials
 
 
 @cache
 def _cells() -> tuple[str, ...]:
-    """Every row there can be, whatever the data."""
+    """Return all rows that exist on any data."""
     return tuple(
-        dict.fromkeys(each.row for request in (Request(), Request({"paper": True})) for each in _trials(request))
+        dict.fromkeys(trial.row for request in (Request(), Request({"paper": True})) for trial in _trials(request))
     )
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """The claims with their counts of verdicts, and efficiency on each data set; the report adds each difference."""
+    """Return the claims with counts of verdicts, and efficiency on each data set. The report adds the differences."""
     columns = dict.fromkeys(result.trial.column for result in results if result.trial.row.startswith("Figure 1"))
     verdicts = [] if results.crossed else [_verdicts(results)]
     return [*verdicts, *(_efficiency(results, column) for column in columns)]
 
 
 def _verdicts(results: Results) -> Table:
-    found: dict[str, list[Difference]] = {contrast.claim: [] for contrast in CONTRASTS}
-    for each in results.hypotheses():
-        found[each.contrast.claim].append(each)
-    rows = [_verdict(results, claim, each) for claim, each in found.items()]
+    by_claim: dict[str, list[Difference]] = {contrast.claim: [] for contrast in CONTRASTS}
+    for difference in results.hypotheses():
+        by_claim[difference.contrast.claim].append(difference)
+    rows = [_verdict(results, claim, differences) for claim, differences in by_claim.items()]
     head = ["claim", "differences", "ours, points", "paper, points", "supported", "contradicted", "neither"]
-    notes = ["Differences: pairs of rows times data sets; points: the least and the greatest of their means."]
+    notes = ["Differences: pairs of rows times data sets. Points: the least and the greatest of their means."]
     return Table("Claims, by the verdicts on their differences", head, rows, notes)
 
 
-def _verdict(results: Results, claim: str, found: Sequence[Difference]) -> list[str]:
+def _verdict(results: Results, claim: str, differences: Sequence[Difference]) -> list[str]:
     printed = []
-    for each in found:
-        better, worse = (results[row, each.column].trial.printed for row in (each.contrast.better, each.contrast.worse))
+    for difference in differences:
+        contrast, column = difference.contrast, difference.column
+        better, worse = (results[row, column].trial.printed for row in (contrast.better, contrast.worse))
         if better is not None and worse is not None:
             printed.append(better.value - worse.value)
-    verdicts = [each.verdict.partition(":")[0] for each in found]
+    verdicts = [difference.verdict.partition(":")[0] for difference in differences]
     counts = [verdicts.count(word) for word in ("supported", "contradicted")]
-    ours = _range([each.estimate.mean for each in found])
-    return [claim, str(len(found)), ours, _range(printed), *map(str, counts), str(len(found) - sum(counts))]
+    ours = _range([difference.estimate.mean for difference in differences])
+    return [claim, str(len(differences)), ours, _range(printed), *map(str, counts), str(len(differences) - sum(counts))]
 
 
 def _range(values: Sequence[float]) -> str:
     if not values:
         return NOTHING
-    low, high = (f"{each:+.1f}" for each in (min(values), max(values)))
+    low, high = (f"{value:+.1f}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
 def _efficiency(results: Results, column: str) -> Table:
-    """What each method takes from the switch on, and in all."""
-    own = [result for result in results if result.trial.row.startswith("Figure 1") and result.trial.column == column]
+    """Return a table of the epochs, seconds and images that each method needs from the switch on, and in all."""
+    compared = [
+        result for result in results if result.trial.row.startswith("Figure 1") and result.trial.column == column
+    ]
     machine = results.plan.machine
-    unit, factor, times = "CPU seconds", float(machine.threads), " times threads"
+    unit, factor, unit_note = "CPU seconds", float(machine.threads), " times threads"
     if machine.device != "cpu":
-        unit, factor, times = "GPU seconds", 1.0, ""
+        unit, factor, unit_note = "GPU seconds", 1.0, ""
         if 0 < results.plan.resources.gpus < 1:  # stages share one
-            factor, times = results.plan.resources.gpus, " times a stage's share of the GPU"
+            factor, unit_note = results.plan.resources.gpus, " times a stage's share of the GPU"
     rows: list[list[str | Cell | None]] = []
     needed: dict[str, dict[int, int]] = {}
-    for result in own:
+    for result in compared:
         config = Config.from_json(result.trial.config)
         switch, images = config.last_first, images_an_epoch(config)
         epochs = needed[config.method] = epochs_needed(result, switch)
-        spent = {r: factor * sum(each[switch : switch + epochs[r]]) for r, each in result.wall_seconds().items()}
+        spent = {r: factor * sum(times[switch : switch + epochs[r]]) for r, times in result.wall_seconds().items()}
         processed = {r: n * images for r, n in epochs.items()}
         whole = str(images * result.planned.epochs)
         rows.append([config.method, Cell(epochs), Cell(spent), Cell(processed, decimals=0), str(images), whole])
     head = ["method", "epochs since the switch", unit, "images", "images an epoch", "images in all"]
-    models = ", ".join(sorted(frozenset[str]().union(*(result.hardware for result in own))))
+    models = ", ".join(sorted(frozenset[str]().union(*(result.hardware for result in compared))))
     notes = [
         f"Epochs, {unit} and images since the switch, until test accuracy is within {POINTS:g} points of the method's "
         "highest since then (selected on test). Seconds of training and evaluation by the clock"
-        f"{times}{models and f', on {models}'}."
+        f"{unit_note}{models and f', on {models}'}."
     ]
-    *others, ours = needed
-    for method in [] if results.crossed else others:  # whose replicates are not independent
+    *other_methods, ours = needed
+    for method in [] if results.crossed else other_methods:  # crossed replicates are not independent
         gap = paired(needed[method], needed[ours])
         if gap is not None:
             interval = ", 95 % t-interval" if gap.n > 1 else ""
@@ -187,7 +194,7 @@ def _efficiency(results: Results, column: str) -> Table:
 
 
 def epochs_needed(result: Result, switch: int) -> dict[int, int]:
-    """Epochs since the switch until a replicate's test accuracy is within half a point of its highest since then."""
+    """Return each replicate's epochs from the switch until it is within `POINTS` of its highest accuracy since then."""
     import numpy as np
 
     from search_spaces.shared.analysis import epochs_to_within
@@ -197,7 +204,7 @@ def epochs_needed(result: Result, switch: int) -> dict[int, int]:
 
 
 def images_an_epoch(config: Config) -> int:
-    """Training images that an epoch processes; BBN's two branches take one each."""
-    drawn = sum(class_counts(config))
-    drawn -= drawn % config.batch_size if config.drop_last else 0
-    return drawn * (2 if config.bilateral else 1)
+    """Return the training images that an epoch processes. BBN's two branches take one each."""
+    images = sum(class_counts(config))
+    images -= images % config.batch_size if config.drop_last else 0
+    return images * (2 if config.bilateral else 1)

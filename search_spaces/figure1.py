@@ -1,11 +1,11 @@
-"""Figure 1: what the samplers draw, and test accuracy by epoch of cross-entropy, BBN and switching.
+"""Figure 1: the sampling weights, and test accuracy by epoch of cross-entropy, BBN and switching.
 
     study run figure1                         digits-LT at IF 50, 3 replicates: 747 epochs of 900
     study run figure1 --paper                 CIFAR-10-LT at IF 50: 499 epochs of 600 a replicate
     study run figure1 -o recipe=source        with the constants of each method's own code
 
-Paper: Figure 1 (3.1, 4.3). Evidence on digits: same question, other data. The paper's claim: after the switch, accuracy
-rises at once, and BBN gets there more slowly. `claims` counts the epochs.
+Paper: Figure 1 (3.1, 4.3). The paper claims that accuracy rises at once after the switch, and that BBN gets there more
+slowly. The space `claims` counts the epochs. Evidence on digits: same question, other data.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from trainables.methods.switching import switching
 
 
 def space(request: Request) -> Space:
-    """The three methods on every data set asked for; they are Table 1's trials."""
+    """Return the three methods on every chosen data set. They are Table 1's trials."""
     trials = []
     for base in bases(request, (MAIN,)):
         class_counts(base)
@@ -54,27 +54,27 @@ def space(request: Request) -> Space:
 
 
 def view(results: Results) -> list[Figure | None]:
-    """(a) class probabilities, and (b) the curves, of each data set."""
-    shown: list[Figure | None] = []
+    """Return (a) the class probabilities and (b) the curves of each data set."""
+    figures: list[Figure | None] = []
     for column in results.columns:
-        own = {row: result for row in results.rows if (result := results.get(row, column)) is not None}
-        config = Config.from_json(own[list(own)[-1]].trial.config)
-        shown.append(_weights(column, config))
-        shown.append(
+        by_row = {row: result for row in results.rows if (result := results.get(row, column)) is not None}
+        config = Config.from_json(by_row[list(by_row)[-1]].trial.config)
+        figures.append(_weights(column, config))
+        figures.append(
             curves(
                 f"figure1b-{slug(column)}",
                 f"Figure 1(b): test accuracy, {column}",
                 "Accuracy on all test images after each epoch, mean over replicates, with a band of ± std.",
-                {row: result.curve("test/top1") for row, result in own.items()},
+                {row: result.curve("test/top1") for row, result in by_row.items()},
                 y="test accuracy (%)",
                 marks={"switch": config.last_first},
             )
         )
-    return shown
+    return figures
 
 
 def _weights(column: str, config: Config) -> Figure:
-    """The probability of each class under the three samplers, from its images alone."""
+    """Return a figure of the probability of each class under the three samplers, from its number of images."""
     import numpy as np
 
     from trainables.samplers import class_probabilities

@@ -3,10 +3,12 @@
     study run figure2                         digits-LT at IF 50, 3 replicates: 447 epochs of 600
     study run figure2 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
 
-Paper: Figure 2 (4.3). Evidence on digits: exploratory. Accuracy on the training images, un-augmented, after each epoch,
-of the classes ranked 0, 1, 7 and 9 of ten by size; of more classes, the two largest, the one 7/9 of the way to the
-smallest, and that. The paper's claims: larger classes are learned sooner, a lower lr does most for small ones, and
-switching speeds them up at slight damage to large ones. On digits the runs are theorem1's.
+Paper: Figure 2 (4.3). It shows the accuracy on the training images, un-augmented, after each epoch, for the classes of
+rank 0, 1, 7 and 9 of ten by size. With more classes, it shows the two largest, the smallest, and the one 7/9 of the way
+to it. The paper claims that larger classes are learned sooner, that a lower lr helps small ones most, and that
+switching speeds these up at slight damage to large ones.
+
+Evidence on digits: exploratory. On digits the runs are theorem1's.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ PROCEDURES: Mapping[str, Method] = {"standard": cross_entropy, "ours": switching
 
 
 def space(request: Request) -> Space:
-    """Both procedures on every data set asked for."""
+    """Return both procedures on every chosen data set."""
     trials = []
     for base in bases(request, (MAIN,)):
         class_counts(base)
@@ -46,19 +48,19 @@ def space(request: Request) -> Space:
 
 
 def view(results: Results) -> list[Figure | None]:
-    """Of each data set a figure with a panel a procedure."""
+    """Return a figure for each data set, with a panel for each procedure."""
     return [learning_speed(results, column) for column in results.columns]
 
 
 def learning_speed(results: Results, column: str) -> Figure | None:
-    """The training-set accuracy of four classes by epoch, a panel a row; None before anything is there.
+    """Return a figure of the training accuracy of four classes by epoch, a panel for each row; None without results.
 
     Args:
-        results: with ``fit`` among their measures.
-        column: the data.
+        results: the results, with ``fit`` among their measures.
+        column: the column of the data.
     """
-    found = {row: results[row, column] for row in results.rows}
-    configs = [Config.from_json(result.trial.config) for result in found.values()]
+    by_row = {row: results[row, column] for row in results.rows}
+    configs = [Config.from_json(result.trial.config) for result in by_row.values()]
     counts = class_counts(configs[0])
     sets = {
         panel: {
@@ -68,7 +70,7 @@ def learning_speed(results: Results, column: str) -> Figure | None:
             }
             for rank in ranks(len(counts))
         }
-        for panel, result in found.items()
+        for panel, result in by_row.items()
     }
     switched = [config.last_first for config in configs if config.switch != config.first]
     mark = "switch" if len(switched) == len(configs) else "switch (ours)"
@@ -84,5 +86,5 @@ def learning_speed(results: Results, column: str) -> Figure | None:
 
 
 def ranks(classes: int) -> Sequence[int]:
-    """The classes that the paper shows: 0, 1, 7, 9 of ten, and likewise of more."""
+    """Return the ranks of the classes that the paper shows: 0, 1, 7 and 9 of ten, and the like of more."""
     return sorted({0, 1, round(7 / 9 * (classes - 1)), classes - 1})

@@ -3,7 +3,7 @@
     study run figure5                         digits-LT at IF 50, 3 replicates: 447 epochs of 600
     study run figure5 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
 
-Paper: Figure 5 (A.7). Evidence on digits: exploratory. The runs are Figure 2's.
+Paper: Figure 5 (A.7). The runs are Figure 2's. Evidence on digits: exploratory.
 """
 
 from dataclasses import replace
@@ -15,6 +15,6 @@ view = figure2.view
 
 
 def space(request: Request) -> Space:
-    """Figure 2's runs."""
+    """Return Figure 2's runs."""
     title = "Figure 5: learning speed of four classes, stage-wise lr"
     return replace(figure2.space(request), name="figure5", title=title)

@@ -3,8 +3,9 @@
     study run figure7                         digits-LT at IF 50, 3 replicates: 1200 epochs of 1200
     study run figure7 --paper                 CIFAR-10-LT at IF 50: 800 epochs of 800 a replicate
 
-Paper: Figure 7 (A.7). Evidence on digits: exploratory. The runs are Table 14's, and what is shown is Figure 2's. The
-paper's claims: switching always speeds small classes up, at some damage to large ones, least with stage-wise rates.
+Paper: Figure 7 (A.7). The runs are Table 14's, shown as in Figure 2. The paper claims that switching always speeds
+small classes up, at some damage to large ones, and that the damage is least with stage-wise rates. Evidence on digits:
+exploratory.
 """
 
 from dataclasses import replace
@@ -16,6 +17,6 @@ view = figure2.view
 
 
 def space(request: Request) -> Space:
-    """Table 14's runs of the paper's procedure at constant rates."""
+    """Return Table 14's runs of the paper's procedure at constant rates."""
     title = "Figure 7: learning speed of four classes at constant lr, ours"
     return replace(figure6.constant_rates(request, "Our"), name="figure7", title=title)

@@ -5,8 +5,9 @@
     study run table1 -o recipe=source         each method with the constants of its own publication's code
     study run table1 -o smoothing=all         label-aware smoothing as in its code: ε to all classes, the label too
 
-Paper: Table 1 (4.1). Evidence on digits: same question, other data. Below the paper's rows stand methods that it does
-not have: τ-normalisation, post-hoc and in-training logit adjustment, balanced softmax, label-aware smoothing, mixup.
+Paper: Table 1 (4.1). Methods that the paper's table does not have follow below its rows: τ-normalisation, post-hoc and
+in-training logit adjustment, balanced softmax, label-aware smoothing, mixup. Evidence on digits: same question, other
+data.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from search_spaces.shared.protocol import (
     against,
     bases,
     column_names,
-    found,
+    method_of,
     own_methods,
     own_rows,
     table,
@@ -38,7 +39,7 @@ from trainables.method import Method
 
 DIGITS = (50.0, 20.0, 10.0)
 
-# The method, its figures in the paper by `CIFAR`'s columns, and where the paper has them from.
+# The method, its figures in the paper by `CIFAR`'s columns, and their provenance mark.
 ROWS: tuple[tuple[str | Method, tuple[float, ...], str], ...] = (
     ("cross_entropy", (73.1, 77.9, 86.4, 40.7, 44.9, 57.2), "*"),
     ("focal", (70.4, 76.7, 86.7, 38.4, 44.3, 55.8), "†"),
@@ -58,7 +59,7 @@ ROWS: tuple[tuple[str | Method, tuple[float, ...], str], ...] = (
     ("mixup_switching", (), ""),
 )
 
-METHODS = tuple(found(method)(Config()).method for method, _, _ in ROWS)
+METHODS = tuple(method_of(method)(Config()).method for method, _, _ in ROWS)
 
 COPIED = dict(zip(column_names(CIFAR), (70.4, 74.8, 86.7, 38.3, 43.9, 55.7), strict=True))
 
@@ -69,14 +70,14 @@ READ_OUTS = {"τ-normalised": "tau_normalised/top1", "Post-hoc logit adjustment"
 
 
 def space(request: Request) -> Space:
-    """Every method on every data set asked for."""
+    """Return every method on every chosen data set."""
     trials = []
     share = text(request, "smoothing", "others")
     if share not in SHARES:
         raise Refusal("-o smoothing", share, f"must be {' or '.join(SHARES)}")
     for base in bases(request, CIFAR, DIGITS):
         for method, figures, provenance in (*ROWS, *own_rows(request)):
-            config, row = under_recipe(request, found(method), base)
+            config, row = under_recipe(request, method_of(method), base)
             if isinstance(config.loss, LabelAwareSmoothing):
                 config = replace(config, loss=replace(config.loss, share=share))
             paper = dict(zip(CIFAR, figures, strict=True)) if figures else {}
@@ -98,9 +99,9 @@ def space(request: Request) -> Space:
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """The paper's rows, the first of which it only copies, those that it does not have, and apart the read-outs."""
+    """Return a table of the paper's rows, the first of which it only copies, and further methods; and the read-outs."""
     methods_of = {result.trial.row: result.trial.axes["method"] for result in results}
-    losses = (Config.from_json(each.trial.config).loss for each in results)
+    losses = (Config.from_json(result.trial.config).loss for result in results)
     smoothing = {loss.share for loss in losses if isinstance(loss, LabelAwareSmoothing)}
     notes = [
         "Balanced softmax is logit adjustment at τ = 1.",
@@ -113,7 +114,7 @@ def view(results: Results) -> list[Table | Figure]:
 
 
 def _read_outs(results: Results, methods_of: Mapping[str, object]) -> Table:
-    """What is read out of cross-entropy's networks, beside what these are without, on the same images."""
+    """Return a table of cross-entropy's networks with each read-out and without, on the same images."""
     measures = {"Cross Entropy": "holdout/top1", **READ_OUTS}
     rows = [
         [row, *(results.cell(row, column, measures[str(method)]) for column in results.columns)]

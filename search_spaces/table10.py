@@ -3,14 +3,18 @@
     study run table10                         digits-LT, 3 replicates: 447 epochs of 600
     study run table10 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
 
-    study run table8 --data cifar10                        irregularities of one's own, under other seeds than here
+With irregularities of your own, measured under other seeds than those of this table:
+
+    study run table8 --data cifar10
     study report table8 --format json > table8.json
     study run table10 --data cifar10 -o irregularity=@table8.json
 
-Paper: Table 10 (A.5). Evidence on digits: exploratory. Class probabilities after the switch are p_j ∝ 1/n_j (eq. 1), or
-proportional to Table 8's irregularities I_j: p_j = I_j / Σ I (footnote 1), then uniform in the class. By default I_j is
-as printed for CIFAR-10-LT at IF 50, and as measured on digits-LT at IF 50 (results/table8-digits.json). Split and
-subset are those of Table 8 in all replicates. The paper's claim: the two differ slightly.
+Paper: Table 10 (A.5). After the switch, class probabilities are p_j ∝ 1/n_j (eq. 1), or proportional to Table 8's
+irregularities I_j: p_j = I_j / Σ I (footnote 1). Within a class, images are drawn uniformly. The paper claims that the
+two differ slightly.
+
+Evidence on digits: exploratory. The default I_j is the paper's for CIFAR-10-LT at IF 50, and the measured one for
+digits-LT at IF 50 (results/table8-digits.json). Split and subset are those of Table 8 in all replicates.
 """
 
 import json
@@ -30,20 +34,19 @@ from trainables.methods.switching import switching, weighted_switching
 
 MEASURED = Path(__file__).parent / "results" / "table8-digits.json"
 OPTION = "-o irregularity"
-REMEDY = (
-    "numbers with commas between them, one a class, the largest class first, or @FILE with what "
-    "`study report table8 --format json` prints of a run of table8 on the same data"
+ALLOWED = (
+    "numbers separated by commas, one for each class, the largest class first; or @FILE with the output of 'study "
+    "report table8 --format json' for a run of table8 on the same data"
 )
 
 
 def space(request: Request) -> Space:
-    """Both weights on every data set asked for."""
+    """Return both weights on every chosen data set."""
     trials, configs = [], bases(request, (MAIN,), alike=("split", "subset"))
-    given = text(request, "irregularity")
-    if len(configs) > 1 and given and not given.lstrip().startswith("{"):
-        raise Refusal(
-            OPTION, given[:40], f"one of {', '.join(map(column, configs))} would do: they are of one data set"
-        )
+    value = text(request, "irregularity")
+    if len(configs) > 1 and value and not value.lstrip().startswith("{"):
+        hint = f"Its numbers belong to one data set; choose one of {', '.join(map(column, configs))}"
+        raise Refusal(OPTION, value[:40], "must be left out with several data sets", hint)
     for config in configs:
         irregularity, source = irregularities(request, config)
         weights = probabilities(irregularity)
@@ -64,53 +67,57 @@ def space(request: Request) -> Space:
         contrasts=(Contrast(better="irregularity", worse="cardinality", margin=1.0),),
         evidence="exploratory",
         columns=column_names((MAIN,)),
-        options=(Option("irregularity", f"each class's, for table10: {REMEDY}"),),
+        options=(Option("irregularity", f"the irregularity of each class, for table10: {ALLOWED}"),),
         parts=(BACKBONE, LOSS),
     )
 
 
 def irregularities(request: Request, config: Config) -> tuple[list[float], str]:
-    """The irregularity of each class, largest class first, and where it is from: (C,).
+    """Return the irregularity of each class, largest class first: (C,); and its source in words.
 
     Raises:
-        Refusal: if there is none for these data, or it is not one number ≥ 0 a class, some of them above 0.
+        Refusal: if none is known for these data, or if it is not a number ≥ 0 for each class, some of them above 0.
     """
-    given, place = text(request, "irregularity"), (config.dataset, config.imbalance)
-    if not given and place == MAIN:
+    value, data = text(request, "irregularity"), (config.dataset, config.imbalance)
+    if not value and data == MAIN:
         return list(table8.IRREGULARITY), "as printed"
     source = "given"
-    if not given and place == (STAND_IN, 50.0) and MEASURED.exists():
-        given, source = MEASURED.read_text(encoding="utf-8"), f"results/{MEASURED.name}"
-    if not given:
-        raise Refusal(OPTION, given, f"none is known for {column(config)}: {REMEDY} would do")
+    if not value and data == (STAND_IN, 50.0) and MEASURED.exists():
+        value, source = MEASURED.read_text(encoding="utf-8"), f"results/{MEASURED.name}"
+    if not value:
+        words = f"no irregularities are known for {column(config)}"
+        raise Refusal(OPTION, value, words, hint=f"{OPTION} takes {ALLOWED}")
     try:
-        numbers = _reported(given, config) if given.lstrip().startswith("{") else [float(n) for n in given.split(",")]
+        numbers = (
+            _from_report(value, config) if value.lstrip().startswith("{") else [float(n) for n in value.split(",")]
+        )
     except (ValueError, LookupError, TypeError) as error:
-        raise Refusal(OPTION, given[:40], f"for {column(config)}, {REMEDY} would do") from error
+        words = f"must hold the irregularities of {column(config)}"
+        raise Refusal(OPTION, value[:40], words, hint=f"It takes {ALLOWED}") from error
     classes = len(class_counts(config))
     if len(numbers) != classes or not all(math.isfinite(n) and n >= 0 for n in numbers) or not any(numbers):
-        remedy = f"{classes} finite numbers ≥ 0, not all 0, would do for {column(config)}"
-        raise Refusal(OPTION, ", ".join(map(str, numbers))[:60], remedy)
+        words = f"must be {classes} finite numbers ≥ 0, not all 0, for {column(config)}"
+        raise Refusal(OPTION, ", ".join(map(str, numbers))[:60], words)
     return numbers, source
 
 
-def _reported(report: str, config: Config) -> list[float]:
-    """The irregularities of these data in a report of table8's."""
+def _from_report(report: str, config: Config) -> list[float]:
+    """Return the irregularities of these data from a report of table8."""
     name = table8.figure_name(column(config))
-    (figure,) = [each for each in json.loads(report)["figures"] if each["name"] == name]
-    place = figure["head"].index("irregularity")
-    return [float(row[place]) for row in figure["rows"]]
+    (figure,) = [figure for figure in json.loads(report)["figures"] if figure["name"] == name]
+    index = figure["head"].index("irregularity")
+    return [float(row[index]) for row in figure["rows"]]
 
 
 def probabilities(irregularity: list[float]) -> tuple[float, ...]:
-    """p_j = I_j / Σ I to six digits; an I of 0 becomes the least of the others: p_j > 0."""
+    """Return p_j = I_j / Σ I to six digits. An I of 0 is replaced by the least of the others, so that p_j > 0."""
     least = min(value for value in irregularity if value > 0)
     floored = [value or least for value in irregularity]
     return tuple(float(f"{value / sum(floored):.6g}") for value in floored)
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """The paper's table, and of each data set the class probabilities behind it."""
+    """Return the paper's table, and the class probabilities behind it for each data set."""
     return [grid(results, corner="Sampling weight"), *(_weights(results, name) for name in results.columns)]
 
 
@@ -119,14 +126,14 @@ def _weights(results: Results, name: str) -> Table:
 
     from trainables.samplers import class_probabilities
 
-    own = results["irregularity", name].trial
-    config = Config.from_json(own.config)
+    trial = results["irregularity", name].trial
+    config = Config.from_json(trial.config)
     counts = class_counts(config)
     assert isinstance(config.switch, tuple)
     by_weight = zip(counts, class_probabilities(np.array(counts), -1.0), config.switch, strict=True)
     rows = [[str(j), str(n), f"{p:.4f}", f"{weight:.4f}"] for j, (n, p, weight) in enumerate(by_weight)]
-    notes = [f"Irregularity: {own.axes['source']}."]
-    if own.axes["floored"]:
-        notes.append(f"That of {own.axes['floored']} classes is 0, for which stands the smallest of the others.")
+    notes = [f"Irregularity: {trial.axes['source']}."]
+    if trial.axes["floored"]:
+        notes.append(f"It is 0 for {trial.axes['floored']} classes; the smallest of the others is used for these.")
     head = ["class", "cardinality", "p_j by cardinality", "p_j by irregularity"]
     return Table(f"Table 10: class probabilities after the switch, {name}", head, rows, notes)

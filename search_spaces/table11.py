@@ -1,11 +1,11 @@
-"""Table 11: at the switch, which sampler, with the backbone trained on or fixed, the classifier kept or drawn anew.
+"""Table 11: after the switch, joint training or a fixed backbone, and the classifier kept or drawn anew, by sampler.
 
     study run table11                         digits-LT, 3 replicates: 1917 epochs of 3600
     study run table11 --paper                 CIFAR-10-LT at IF 50: 1289 epochs of 2400 a replicate
 
-Paper: Table 11 (A.6). Evidence on digits: exploratory. All twelve branch from one trunk at S = 1 and go on at the
-decayed lr, without a warm-up. Those trained jointly with the classifier kept are Table 9's. The paper's claims: joint
-training is better; a classifier drawn anew helps only where the sampler is not switched.
+Paper: Table 11 (A.6). All twelve trials branch from one trunk at S = 1 and go on at the decayed lr, without a warm-up.
+Those with joint training and the classifier kept are Table 9's. The paper claims that joint training is better, and
+that a classifier drawn anew helps only where the sampler is not switched. Evidence on digits: exploratory.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from study.report.results import Results
 from study.space import Choice, Contrast, Request, Space
 from trainables.exponents import SAMPLERS
 
-# By the switching sampler, then as `WAYS`.
+# By the switching sampler, in the order of `WAYS`.
 PAPER = {
     "IB": (76.3, 77.9, 77.7, 78.9),
     "CB": (81.9, 81.9, 81.8, 81.9),
@@ -33,7 +33,7 @@ HYPOTHESES = (
 
 
 def space(request: Request) -> Space:
-    """The twelve cells on every data set asked for."""
+    """Return the twelve cells on every chosen data set."""
     trials = []
     for config in bases(request, (MAIN,)):
         for switch, figures in PAPER.items():
@@ -64,7 +64,7 @@ def space(request: Request) -> Space:
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """Samplers, S, crosses for joint training and for re-training, and the accuracy on each data set."""
+    """Return a table of samplers, S, crosses for joint training and re-training, and the accuracy on each data set."""
     rows = []
     for row in results.rows:
         axes = results[row, results.columns[0]].trial.axes

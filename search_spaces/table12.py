@@ -3,9 +3,9 @@
     study run table12                         digits-LT, 3 replicates: 987 epochs of 2340
     study run table12 --paper                 CIFAR-10-LT at IF 50: 479 epochs of 1380 a replicate
 
-Paper: Table 12 (A.6). Evidence on digits: exploratory. After all epochs of the standard and of our procedure, the
-backbone is fixed and the classifier drawn anew and trained for another 30 epochs, as cRT does it; the standard features
-under CB are cRT. The paper's claim: our features are better (under IB slightly worse).
+Paper: Table 12 (A.6). After all epochs of the standard procedure and of ours, the backbone is fixed. The classifier is
+drawn anew and trained for another 30 epochs, as cRT does it. The standard features under CB are cRT. The paper claims
+that our features are better (under IB slightly worse). Evidence on digits: exploratory.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from trainables.method import Method
 from trainables.methods.cross_entropy import cross_entropy
 from trainables.methods.switching import switching
 
-# The training behind the features, and the figures as `SAMPLERS`.
+# The training behind the features, and the figures in the order of `SAMPLERS`.
 FEATURES: dict[str, tuple[Method, tuple[float, ...]]] = {
     "Standard": (cross_entropy, (77.7, 80.7, 82.2)),
     "Our": (switching, (77.0, 81.4, 82.6)),
@@ -27,7 +27,7 @@ FEATURES: dict[str, tuple[Method, tuple[float, ...]]] = {
 
 
 def space(request: Request) -> Space:
-    """The six cells on every data set asked for."""
+    """Return the six cells on every chosen data set."""
     trials = []
     for base in bases(request, (MAIN,)):
         for feature, (method, figures) in FEATURES.items():
@@ -48,7 +48,7 @@ def space(request: Request) -> Space:
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """Feature, the sampler that the classifier is re-trained under, and the accuracy on each data set."""
+    """Return a table of feature, sampler of the re-training, and accuracy on each data set."""
     rows = [[*row.split(", "), *(results.cell(row, column) for column in results.columns)] for row in results.rows]
     head = ["Feature", "Re-training", *results.columns]
     return [Table(results.space.title, head, rows, ["Top-1 in % after the last epoch (test/top1)."], labels=2)]

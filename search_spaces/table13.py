@@ -3,16 +3,18 @@
     study run table13                         digits-LT, 10 replicates: 3790 epochs of 5300
     study run table13 --paper                 CIFAR-10-LT at IF 50, 10 replicates: 7290 epochs of 10300 in all
 
-Paper: Table 13 (A.6). Evidence on digits: exploratory. Ten runs at least, on one split of the images into training and
-test, with subset and seed varied: so from replicate 1 on, its runs are not those of Table 1. The decomposition is that
-of Kohavi and Wolpert (1996), whose parts sum to the mean 0-1 error. The paper does not give its own: in each of its
-rows bias² is (1 - accuracy)² and the variance about accuracy · (1 - accuracy), so they are likely not from run to run.
-The paper's claim: ours has the highest accuracy and the lowest total error.
+Paper: Table 13 (A.6). The paper claims that ours has the highest accuracy and the lowest total error. It does not give
+its decomposition. In each of its rows, bias² is (1 - accuracy)² and the variance about accuracy · (1 - accuracy), so
+they are probably not computed from run to run.
+
+Here the decomposition is that of Kohavi and Wolpert (1996), whose parts sum to the mean 0-1 error. Each method has at
+least ten runs on one split of the images into training and test. Subset and seed vary, so from replicate 1 on, the runs
+are not those of Table 1. Evidence on digits: exploratory.
 """
 
 from dataclasses import replace
 
-from search_spaces.shared.options import CROSSED, Asked, varying
+from search_spaces.shared.options import CROSSED, Chosen, varying
 from search_spaces.shared.protocol import MAIN, against, bases, column_names, table, trial
 from study.errors import Refusal
 from study.report.exhibits import Cell, Figure, Statistic, Table
@@ -30,11 +32,11 @@ RUNS = 10
 
 
 def reversed_only(base: Config) -> Config:
-    """Cross-entropy under class-reversed sampling throughout."""
+    """Return cross-entropy under class-reversed sampling throughout."""
     return replace(base, method="Cross Entropy (CR only)", first="CR", switch="CR")
 
 
-# The method, its name in the paper, and accuracy, bias², variance and total error there.
+# The method, its name in the paper, and its accuracy, bias², variance and total error there.
 ROWS: tuple[tuple[Method, str, tuple[float, float, float, float]], ...] = (
     (cross_entropy, "Cross Entropy (IB only)", (0.779, 0.049, 0.168, 0.217)),
     (reversed_only, "Cross Entropy (CR only)", (0.763, 0.056, 0.183, 0.239)),
@@ -46,10 +48,11 @@ METHODS = tuple(name for _, name, _ in ROWS)
 
 
 def space(request: Request) -> Space:
-    """Ten runs of each method on every data set asked for."""
+    """Return ten runs of each method on every chosen data set."""
     trials = []
-    if CROSSED in Asked.of(request).vary:
-        raise Refusal("--vary", CROSSED, "must be seed, subset or all: bias and variance are over independent runs")
+    if CROSSED in Chosen.of(request).vary:
+        hint = "Bias and variance are computed over independent runs"
+        raise Refusal("--vary", CROSSED, "must be seed, subset or all", hint)
     request = varying(request, "all")
     for base in bases(request, (MAIN,), alike=("split",)):
         for method, name, (accuracy, *_) in ROWS:
@@ -69,7 +72,7 @@ def space(request: Request) -> Space:
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """A table for each data set, in shares of the test images."""
+    """Return a table for each data set, in shares of the test images."""
     notes = [
         "Shares of the test images after the last epoch. Bias², variance and total error are each one number over all "
         "runs (Kohavi and Wolpert, 1996); with the variance corrected for their number, the first two sum to the last.",
@@ -89,27 +92,27 @@ def view(results: Results) -> list[Table | Figure]:
 
 
 def _cells(result: Result, figures: tuple[float, ...]) -> list[Cell]:
-    """Accuracy, bias², variance and total error, beside the paper's figures if those are of the trial's column."""
+    """Return accuracy, bias², variance and total error, with the paper's figures if the trial has one."""
     from search_spaces.shared.analysis import kohavi_wolpert
 
     accuracy = {number: value / 100 for number, value in result.last().items()}
     error = mean(list(accuracy.values()))
-    over = [None, None, None if error is None else Statistic(1 - error, len(accuracy))]
+    over_runs = [None, None, None if error is None else Statistic(1 - error, len(accuracy))]
     predictions, labels = result.observed("predictions"), result.observed("test_labels")
     if len(predictions) > 1:
         import numpy as np
 
         truth = next(iter(labels.values()))
         parts = kohavi_wolpert(np.stack(list(predictions.values())), truth, int(truth.max()) + 1)
-        over[:2] = [Statistic(part, len(predictions)) for part in (parts.bias2, parts.variance)]
-    beside = result.printed
+        over_runs[:2] = [Statistic(part, len(predictions)) for part in (parts.bias2, parts.variance)]
+    overall = result.printed
     printed = [
-        None if beside is None else Printed(figure, of=beside.of, comparable=place == 0)
-        for place, figure in enumerate(figures)
+        None if overall is None else Printed(figure, of=overall.of, comparable=index == 0)
+        for index, figure in enumerate(figures)
     ]
     axes = result.trial.axes
     statistics = (
-        Cell(printed=figure, decimals=3, axes=axes, statistic=each)
-        for figure, each in zip(printed[1:], over, strict=True)
+        Cell(printed=figure, decimals=3, axes=axes, statistic=statistic)
+        for figure, statistic in zip(printed[1:], over_runs, strict=True)
     )
     return [Cell(accuracy, printed[0], 3, axes), *statistics]

@@ -3,9 +3,9 @@
     study run table14                         digits-LT, 3 replicates: 2235 epochs of 3000
     study run table14 --paper                 CIFAR-10-LT at IF 50: 1495 epochs of 2000 a replicate
 
-Paper: Table 14 (A.7). Evidence on digits: same question, other data. Constant rates have no warm-up; their milestones
-stay, for the switch is counted from them. They are the runs of Figures 6 and 7, which look at the training images. The
-paper's claims: ours is better at every rate, and the stage-wise one is the best for both.
+Paper: Table 14 (A.7). Constant rates have no warm-up. They keep their milestones, since the switch is counted from
+these. The same runs are behind Figures 6 and 7, which show the training images. The paper claims that ours is better at
+every rate, and that the stage-wise rate is the best for both. Evidence on digits: same question, other data.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ STAGE_WISE = "stage-wise"
 RATES = (0.1, 0.02, 0.01, 0.001)
 PROCEDURES: dict[str, Method] = {"Standard": cross_entropy, "Our": switching}
 
-# By the learning rate, then as `PROCEDURES`.
+# By the learning rate, in the order of `PROCEDURES`.
 PAPER = {
     STAGE_WISE: (77.9, 82.9),
     "0.1": (75.5, 77.7),
@@ -43,19 +43,19 @@ HYPOTHESES = (
 
 
 def constant(config: Config, rate: float) -> Config:
-    """One learning rate throughout."""
+    """Return a configuration with one learning rate throughout."""
     return replace(config, lr=rate, gamma=1.0, warmup=0, measures=("fit",))
 
 
 def space(request: Request) -> Space:
-    """Both procedures at every learning rate on every data set asked for."""
+    """Return both procedures at every learning rate on every chosen data set."""
     trials = []
     for base in bases(request, (MAIN,)):
-        for place, (procedure, method) in enumerate(PROCEDURES.items()):
+        for index, (procedure, method) in enumerate(PROCEDURES.items()):
             for rate, figures in PAPER.items():
                 config = method(base) if rate == STAGE_WISE else constant(method(base), float(rate))
                 axes = {"procedure": procedure, "rate": rate}
-                trials.append(trial(config, f"{procedure}, {rate}", axes, {MAIN: figures[place]}))
+                trials.append(trial(config, f"{procedure}, {rate}", axes, {MAIN: figures[index]}))
     return table(
         request,
         name="table14",
@@ -69,7 +69,7 @@ def space(request: Request) -> Space:
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """The paper's two halves side by side, a table for each data set."""
+    """Return a table for each data set, with the paper's two halves side by side."""
     head = ["Learning rate (SGD)", *PROCEDURES]
     notes = ["Top-1 in % after the last epoch (test/top1)."]
     return [

@@ -4,23 +4,24 @@
     study run table2 --paper                  iNaturalist 2018: 905 epochs of 2040 a replicate
     study run table2 -o recipe=source         each method with the constants of its own publication's code
 
-Paper: Table 2 (4.1). Evidence on digits: mechanics only. A ResNet-8 on digits-LT stands in, for 100 epochs with the
-milestone at 50 and for 200 with it at 100. S = 10 and S = 40 are ten epochs more than the standard procedure (A.3.2),
-100 and 210 in all; the digits' S is listed likewise. The short protocol has one length. Methods of which the paper
-prints one figure are trained for 90 epochs only.
+Paper: Table 2 (4.1). S = 10 and S = 40 are ten epochs more than the standard procedure (A.3.2), 100 and 210 in all.
+Methods with one figure in the paper are trained for 90 epochs only.
+
+Evidence on digits: mechanics only. A ResNet-8 on digits-LT stands in: for 100 epochs with the milestone at 50, and for
+200 with the milestone at 100. Its S is listed in the same way. The short protocol has one length.
 """
 
 from dataclasses import replace
 
-from search_spaces.shared.options import BACKBONE, METHOD, Asked
+from search_spaces.shared.options import BACKBONE, METHOD, Chosen
 from search_spaces.shared.protocol import (
     RECIPE,
     after_the_standard_procedure,
     against,
     bases,
     column_names,
-    found,
     in_part,
+    method_of,
     own_methods,
     own_rows,
     table,
@@ -35,7 +36,7 @@ from trainables.method import Method
 COLUMN = ("inaturalist2018", 500.0)
 PAPER_LENGTHS = (", resnet50, 90 epochs", ", resnet50, 200 epochs")
 
-# The method, its figures by `PAPER_LENGTHS`, and where the paper has them from.
+# The method, its figures by `PAPER_LENGTHS`, and their provenance mark.
 ROWS: tuple[tuple[str | Method, tuple[float, ...], str], ...] = (
     ("cross_entropy", (57.2,), "†"),
     ("ce_drw", (63.7,), "†"),
@@ -48,35 +49,35 @@ ROWS: tuple[tuple[str | Method, tuple[float, ...], str], ...] = (
     ("switching", (66.7, 70.4), ""),
     (after_the_standard_procedure, (66.8, 70.0), ""),
 )
-METHODS = tuple(found(method)(Config()).method for method, _, _ in ROWS)
+METHODS = tuple(method_of(method)(Config()).method for method, _, _ in ROWS)
 
 
 def long(base: Config) -> Config:
-    """The longer training: 200 epochs for iNaturalist (A.3.2), twice as many as usual for other data."""
+    """Return the longer training: 200 epochs for iNaturalist (A.3.2), twice the usual number for other data."""
     if base.dataset == COLUMN[0]:
         return replace(base, epochs=200, milestones=(120, 160))
     return replace(base, epochs=2 * base.epochs, milestones=tuple(2 * milestone for milestone in base.milestones))
 
 
 def space(request: Request) -> Space:
-    """Every method in each length that the paper has of it, on every data set asked for."""
+    """Return every method in each length that the paper has for it, on every chosen data set."""
     trials = []
     for base in bases(request, (COLUMN,)):
-        lengths = (base,) if Asked.of(request).short else (base, long(base))
+        lengths = (base,) if Chosen.of(request).short else (base, long(base))
         late = " / ".join(f"S = {after_the_standard_procedure(length).S}" for length in lengths)
-        for place, length in enumerate(lengths):
+        for index, length in enumerate(lengths):
             for method, figures, provenance in (*ROWS, *own_rows(request)):
-                if place < len(figures) or not figures:
-                    config, row = under_recipe(request, found(method), length)
-                    made = trial(
+                if index < len(figures) or not figures:
+                    config, row = under_recipe(request, method_of(method), length)
+                    cell = trial(
                         config,
                         f"Ours ({late})" if method is after_the_standard_procedure else row,
                         {"method": config.method, "epochs": config.epochs},
-                        {COLUMN: figures[place]} if figures else {},
+                        {COLUMN: figures[index]} if figures else {},
                         provenance=provenance,
                     )
                     part = f", {references.title(base.backbone)}, {length.epochs} epochs"
-                    trials.append(in_part(made, part, PAPER_LENGTHS[place]))
+                    trials.append(in_part(cell, part, PAPER_LENGTHS[index]))
     return table(
         request,
         name="table2",

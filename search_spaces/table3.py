@@ -4,9 +4,11 @@
     study run table3 --paper                  ImageNet-LT: 518 epochs of 1220 a replicate
     study run table3 -o recipe=source         each method with the constants of its own publication's code
 
-Paper: Table 3 (4.1). Evidence on digits: mechanics only. A ResNet-8 and a small ResNeXt of eleven layers on digits-LT
-stand in. S = 10 is ten epochs more than the standard procedure (A.3.2), 100 in all; the digits' S is listed likewise.
-OLTR (Liu et al., 2019) stands beside as the paper prints it.
+Paper: Table 3 (4.1). S = 10 is ten epochs more than the standard procedure (A.3.2), 100 in all. The row of OLTR (Liu et
+al., 2019) is the paper's; it is not trained.
+
+Evidence on digits: mechanics only. A ResNet-8 and a small ResNeXt of eleven layers on digits-LT stand in. Their S is
+listed in the same way.
 """
 
 from dataclasses import replace
@@ -18,8 +20,8 @@ from search_spaces.shared.protocol import (
     against,
     bases,
     column_names,
-    found,
     in_part,
+    method_of,
     own_methods,
     own_rows,
     table,
@@ -36,9 +38,9 @@ from trainables.method import Method
 
 COLUMN = ("imagenet-lt", 256.0)
 PAPER_BACKBONES = (", resnet50", ", resnext50")
-STAND_IN = {"resnet8": ("resnet8", "resnext11"), "resnet32": ("resnet32",)}  # by the data set's own
+STAND_IN = {"resnet8": ("resnet8", "resnext11"), "resnet32": ("resnet32",)}  # by the data set's own backbone
 
-# The method, its figures by `PAPER_BACKBONES`, and where the paper has them from.
+# The method, its figures by `PAPER_BACKBONES`, and their provenance mark.
 ROWS: tuple[tuple[str | Method, tuple[float, ...], str], ...] = (
     ("cross_entropy", (41.6, 44.4), "†"),
     ("crt", (47.3, 49.5), "†"),
@@ -47,26 +49,26 @@ ROWS: tuple[tuple[str | Method, tuple[float, ...], str], ...] = (
     ("switching", (47.9, 49.2), ""),
     (after_the_standard_procedure, (48.2, 49.3), ""),
 )
-METHODS = tuple(found(method)(Config()).method for method, _, _ in ROWS)
+METHODS = tuple(method_of(method)(Config()).method for method, _, _ in ROWS)
 
 
 def space(request: Request) -> Space:
-    """Every method with each backbone on every data set asked for."""
+    """Return every method with each backbone on every chosen data set."""
     trials = []
     for base in bases(request, (COLUMN,)):
-        for place, backbone in enumerate(STAND_IN.get(references.reference(base.backbone), ("resnet50", "resnext50"))):
+        for index, backbone in enumerate(STAND_IN.get(references.reference(base.backbone), ("resnet50", "resnext50"))):
             for method, figures, provenance in (*ROWS, *own_rows(request)):
                 config, row = under_recipe(
-                    request, found(method), replace(base, backbone=references.made(references.BACKBONE, backbone))
+                    request, method_of(method), replace(base, backbone=references.made(references.BACKBONE, backbone))
                 )
-                made = trial(
+                cell = trial(
                     config,
                     f"Ours (S = {config.S})" if method is after_the_standard_procedure else row,
                     {"method": config.method, "backbone": backbone},
-                    {COLUMN: figures[place]} if figures else {},
+                    {COLUMN: figures[index]} if figures else {},
                     provenance=provenance,
                 )
-                trials.append(in_part(made, f", {backbone}", PAPER_BACKBONES[place]))
+                trials.append(in_part(cell, f", {backbone}", PAPER_BACKBONES[index]))
     return table(
         request,
         name="table3",
@@ -85,8 +87,8 @@ def space(request: Request) -> Space:
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """The paper's rows, with OLTR's."""
+    """Return a table of the paper's rows, with the printed row of OLTR."""
     table = grid(results, corner="Method")
     oltr = printed_row(results, "OLTR (Liu et al., 2019)", {"imagenet-lt, resnext50": 37.7}, "†")
-    first, *others = table.rows
-    return [replace(table, rows=[first, oltr, *others])]
+    first, *later = table.rows
+    return [replace(table, rows=[first, oltr, *later])]

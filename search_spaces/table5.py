@@ -4,7 +4,8 @@
     study run table5 --paper                  ImageNet-LT: 518 epochs of 1220 a replicate
     study run table5 -o recipe=source         each method with the constants of its own publication's code
 
-Paper: Table 5 (4.1). Evidence on digits: mechanics only; what stands in for what is said in table3.py.
+Paper: Table 5 (4.1). Evidence on digits: mechanics only; 'study show table3' describes the data and networks that stand
+in.
 """
 
 from dataclasses import replace
@@ -17,7 +18,7 @@ from study.report.exhibits import Figure, Table
 from study.report.results import Results
 from study.space import Request, Space, Trial
 
-# Many, medium and few with a ResNet-50, and with a ResNeXt-50.
+# The figures for many, medium and few with a ResNet-50, and with a ResNeXt-50.
 PAPER = {
     "Cross Entropy": ((64.0, 33.8, 5.8), (65.9, 37.5, 7.7)),
     "Decouple-cRT": ((58.8, 44.0, 26.1), (61.8, 46.2, 27.4)),
@@ -29,19 +30,19 @@ PAPER = {
 
 
 def space(request: Request) -> Space:
-    """Table 3's trials with Table 5's claims and view."""
-    same = table3.space(request)
+    """Return Table 3's trials with Table 5's claims and view."""
+    base = table3.space(request)
     title = "Table 5: accuracy by shot and backbone on ImageNet-LT"
-    options = tuple(option for option in same.options if option is not METHOD)  # it has no figures by shot
-    return replace(same, name="table5", title=title, contrasts=table4.claims(same.trials), options=options)
+    options = tuple(option for option in base.options if option is not METHOD)  # a method has no figures by shot
+    return replace(base, name="table5", title=title, contrasts=table4.claims(base.trials), options=options)
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """A table for each backbone."""
-    places = column_names((table3.COLUMN,), *table3.PAPER_BACKBONES)
+    """Return a table for each backbone."""
+    columns = column_names((table3.COLUMN,), *table3.PAPER_BACKBONES)
 
     def figures(trial: Trial) -> tuple[float, ...]:
         assert trial.printed is not None
-        return PAPER[str(trial.axes["method"])][places.index(trial.printed.of)]
+        return PAPER[str(trial.axes["method"])][columns.index(trial.printed.of)]
 
     return [by_shot(results, column, figures, table4.notes(results, column)) for column in results.columns]

@@ -3,10 +3,11 @@
     study run table6                          digits-LT, S = 0, 1, 5, 10, 25, 3 replicates: 852 epochs of 1500
     study run table6 --paper                  CIFAR-10/100-LT at IF 50, S = 0, 1, 5, 10, 50: 1168 of 2000 a replicate
 
-Paper: Table 6 (4.2). Evidence on digits: exploratory. The digits' values of S are listed, not rounded from the
-paper's: 100 epochs with the milestone at 50 leave no room for S = 50. Of other data, offsets beyond their last epoch
-are left out. The paper's claim, that accuracy is insensitive to S, is one of equivalence: each S is within a point of
-S = 1.
+Paper: Table 6 (4.2). The paper claims that accuracy is insensitive to S. This is a claim of equivalence: each S is
+within a point of S = 1.
+
+Evidence on digits: exploratory. The values of S on digits are chosen, not rounded from the paper's: 100 epochs with the
+milestone at 50 leave no room for S = 50. On other data, offsets beyond the last epoch are left out.
 """
 
 from dataclasses import replace
@@ -26,7 +27,7 @@ HYPOTHESES = tuple(
 
 
 def space(request: Request) -> Space:
-    """IB⇒CR at each offset on every data set asked for."""
+    """Return IB⇒CR at each offset on every chosen data set."""
     trials = []
     for config in bases(request, COLUMNS):
         offsets = DIGITS_OFFSETS if config.dataset == STAND_IN else OFFSETS

@@ -3,8 +3,9 @@
     study run table7                          digits-LT, 3 replicates: 579 epochs of 900
     study run table7 --paper                  CIFAR-10-LT at IF 50: 393 epochs of 600 a replicate
 
-Paper: Table 7 (4.2). Evidence on digits: same question, other data. After m + S epochs under IB come 5 under the
-middle sampler, the rest under the last. The paper's claims: CB first changes nothing, CR then CB drops.
+Paper: Table 7 (4.2). After m + S epochs under IB, 5 epochs follow under the middle sampler, and the rest under the
+last. The paper claims that CB before CR changes nothing, and that accuracy drops with CR before CB. Evidence on digits:
+same question, other data.
 """
 
 from dataclasses import replace
@@ -29,7 +30,7 @@ HYPOTHESES = (
 
 
 def space(request: Request) -> Space:
-    """The three schedules on every data set asked for."""
+    """Return the three schedules on every chosen data set."""
     trials = []
     for config in bases(request, (MAIN,)):
         for row, (switch, then, figure) in SCHEDULES.items():
@@ -50,7 +51,7 @@ def space(request: Request) -> Space:
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """First sampler, switching sampler, accuracy."""
+    """Return a table of first sampler, switching sampler and accuracy."""
     table = grid(results)
     head = ["First sampler", "Switching sampler", *results.columns]
     return [replace(table, head=head, rows=[["IB", *row] for row in table.rows], labels=2)]

@@ -2,16 +2,18 @@
 
     study run table8                          digits-LT at IF 50, 10 replicates: 1000 epochs of 1000
     study run table8 --paper                  CIFAR-10-LT at IF 50, 10 replicates: 2000 epochs of 2000 in all
-    study report table8 --format json         what `study run table10 -o irregularity=@FILE` takes
+    study report table8 --format json         the input of `study run table10 -o irregularity=@FILE`
 
-What came out on digits-LT, ten replicates (results/table8-digits.json): Pearson -0.402, Corr(n, 1/n) -0.598,
-Corr(n, F-norm) 0.008.
+Paper: Table 8 (A.4). The paper claims that irregularity is almost proportional to 1/n_j. Dividing the F-norm by n_j
+alone makes most of this proportionality, so Corr(n, 1/n) and Corr(n, F-norm) are shown, too.
 
-Paper: Table 8 (A.4). Evidence on digits: mechanics only. Cross-entropy under instance-balanced sampling, ten runs at
-least, on one split and one subset; no replicate of another table has their seeds, which begin at 2000. After each epoch
-every training image, un-augmented, is right or wrong. Events are averaged over the runs image by image; the covariance
-of a class is that of its images, the population's. The paper's claim: irregularity is almost proportional to 1/n_j.
-Dividing the F-norm by n_j alone brings most of that about: so Corr(n, 1/n) and Corr(n, F-norm) stand beside.
+Cross-entropy is trained under instance-balanced sampling, in at least ten runs on one split and one subset. Their seeds
+begin at 2000, so no replicate of another table has them. After each epoch, every training image, un-augmented, is right
+or wrong. Events are averaged over the runs, image by image. The covariance of a class is the population covariance of
+its images.
+
+Evidence on digits: mechanics only. Result on digits-LT with ten replicates (results/table8-digits.json): Pearson
+-0.402, Corr(n, 1/n) -0.598, Corr(n, F-norm) 0.008.
 """
 
 from __future__ import annotations
@@ -35,14 +37,14 @@ F_NORM = (85.7341, 44.3574, 296.3582, 397.6501, 267.5524, 447.2937, 253.5138, 35
 IRREGULARITY = (0.0171, 0.0137, 0.1414, 0.2930, 0.3047, 0.7875, 0.6889, 1.4938, 1.8150, 3.6341)
 
 RUNS = 10
-FIRST_SEED = 2000  # --seeds goes up to 999; from 1000 on are those of the champions of searches
+FIRST_SEED = 2000  # --seeds goes up to 999; the champions of searches have seeds from 1000 on
 
 
 def space(request: Request) -> Space:
-    """Ten runs of cross-entropy on every data set asked for."""
+    """Return ten runs of cross-entropy on every chosen data set."""
     trials = []
     for config in bases(request, (MAIN,), alike=("split", "subset")):
-        class_counts(config)  # refuses data that have none before they are read
+        class_counts(config)  # refuses data without class counts before they are read
         runs = replace(cross_entropy(config), seed=FIRST_SEED, measures=("events",))
         trials.append(trial(runs, runs.method, {}, least=RUNS))
     return table(
@@ -57,7 +59,7 @@ def space(request: Request) -> Space:
 
 
 def events(result: Result) -> tuple[Floats, Floats] | None:
-    """Learned and forgetting events of each training image, means over the runs: (N,) each; None without any run."""
+    """Return the mean learned and forgetting events of each training image over runs: (N,) each; None without runs."""
     import numpy as np
 
     learned, forgotten = (list(result.observed(name).values()) for name in ("learned", "forgotten"))
@@ -65,46 +67,47 @@ def events(result: Result) -> tuple[Floats, Floats] | None:
 
 
 def figure_name(column: str) -> str:
-    """What the figure of a data set is called whose data table10 takes."""
+    """Return the name of the figure of a data set whose values table10 takes."""
     return slug(f"irregularity-{column}")
 
 
 def view(results: Results) -> list[Table | Figure | None]:
-    """Of each data set: its classes, the correlations with their cardinality, and irregularity by cardinality."""
+    """Return for each data set its classes, their correlations with cardinality, and irregularity by cardinality."""
     import numpy as np
 
     from search_spaces.shared.analysis import regularity
 
-    shown: list[Table | Figure | None] = []
+    exhibits: list[Table | Figure | None] = []
     for result in results:
-        config, found = Config.from_json(result.trial.config), events(result)
+        config, mean_events = Config.from_json(result.trial.config), events(result)
         counts = np.asarray(class_counts(config))
-        own = None if found is None else regularity(*found, counts)
-        place = (config.dataset, config.imbalance)
-        beside = place in (MAIN, (STAND_IN, 50.0))
+        measured = None if mean_events is None else regularity(*mean_events, counts)
+        comparable = (config.dataset, config.imbalance) in (MAIN, (STAND_IN, 50.0))
         same = result.trial.column == column_name(*MAIN)
         paper = "paper" if same else f"paper: {column_name(*MAIN)} (other data or protocol)"
         runs = f"Events in {config.epochs} epochs, means over {len(result.observed('learned'))} runs."
-        shown.append(_classes(result, list(map(int, counts)), own, paper if beside else "", runs))
-        shown.append(_correlations(result, own, paper if beside else ""))
-        if own is not None:
-            shown.append(_figure(result, own, paper if beside else "", runs))
-    return shown
+        exhibits.append(_classes(result, list(map(int, counts)), measured, paper if comparable else "", runs))
+        exhibits.append(_correlations(result, measured, paper if comparable else ""))
+        if measured is not None:
+            exhibits.append(_figure(result, measured, paper if comparable else "", runs))
+    return exhibits
 
 
-def _classes(result: Result, counts: list[int], own: Regularity | None, paper: str, runs: str) -> Table:
+def _classes(result: Result, counts: list[int], regularity: Regularity | None, paper: str, runs: str) -> Table:
     head = ["class", "cardinality", "learned", "forgotten", "Var L", "Cov(L, F)", "Var F", "F-norm", "irregularity"]
     printed: list[list[str]] = [[] for _ in counts]
     if paper:
         head += [f"F-norm, {paper}", f"irregularity, {paper}"]
         printed = [[_four(f), _four(i)] for f, i in zip(F_NORM, IRREGULARITY, strict=True)]
-    measured = [[NOTHING] * 7 for _ in counts] if own is None else [list(map(_four, row[2:])) for row in _data(own)]
+    measured = [[NOTHING] * 7 for _ in counts]
+    if regularity is not None:
+        measured = [list(map(_four, row[2:])) for row in _data(regularity)]
     rows = [[str(j), str(n), *measured[j], *printed[j]] for j, n in enumerate(counts)]
     return Table(f"Table 8: regularity of each class, {result.trial.column}", head, rows, [runs])
 
 
-def _correlations(result: Result, own: Regularity | None, paper: str) -> Table:
-    """Pearson's coefficient of cardinality with the irregularity, and with what it is a quotient of."""
+def _correlations(result: Result, regularity: Regularity | None, paper: str) -> Table:
+    """Return Pearson's coefficient of cardinality with the irregularity and with its two factors."""
     import numpy as np
 
     from search_spaces.shared.analysis import pearson
@@ -113,8 +116,11 @@ def _correlations(result: Result, own: Regularity | None, paper: str) -> Table:
     printed = [pearson(n, np.asarray(column)) for column in (IRREGULARITY, 1 / n, F_NORM)]
     measured = (
         [None, None, None]
-        if own is None
-        else [pearson(own.counts, column) for column in (own.irregularity, 1 / own.counts, own.f_norm)]
+        if regularity is None
+        else [
+            pearson(regularity.counts, column)
+            for column in (regularity.irregularity, 1 / regularity.counts, regularity.f_norm)
+        ]
     )
     names = ("irregularity", "1 / cardinality", "F-norm")
     rows = [
@@ -126,27 +132,27 @@ def _correlations(result: Result, own: Regularity | None, paper: str) -> Table:
     return Table(f"Table 8: correlations, {result.trial.column}", head, rows, notes)
 
 
-def _data(own: Regularity) -> list[list[float]]:
-    """One row a class, as the figure's data have it."""
-    c = own.covariance
+def _data(regularity: Regularity) -> list[list[float]]:
+    """Return one row for each class, with the columns of the figure's data."""
+    c = regularity.covariance
     columns = (
-        range(len(own.counts)),
-        own.counts,
-        own.learned,
-        own.forgotten,
+        range(len(regularity.counts)),
+        regularity.counts,
+        regularity.learned,
+        regularity.forgotten,
         c[:, 0, 0],
         c[:, 0, 1],
         c[:, 1, 1],
-        own.f_norm,
-        own.irregularity,
+        regularity.f_norm,
+        regularity.irregularity,
     )
-    return [[int(rank), int(n), *map(float, others)] for rank, n, *others in zip(*columns, strict=True)]
+    return [[int(rank), int(n), *map(float, values)] for rank, n, *values in zip(*columns, strict=True)]
 
 
-def _figure(result: Result, own: Regularity, paper: str, runs: str) -> Figure:
+def _figure(result: Result, regularity: Regularity, paper: str, runs: str) -> Figure:
     def draw(figure: Any) -> None:
         axis = figure.add_subplot()
-        axis.loglog(own.counts, own.irregularity, label=f"ours, {result.trial.column}", **style(0))
+        axis.loglog(regularity.counts, regularity.irregularity, label=f"ours, {result.trial.column}", **style(0))
         if paper:
             axis.loglog(CARDINALITY, IRREGULARITY, label=f"paper, {column_name(*MAIN)}", **style(1))
         axis.set_xlabel("cardinality (training images)")
@@ -167,13 +173,14 @@ def _figure(result: Result, own: Regularity, paper: str, runs: str) -> Figure:
     return Figure(
         figure_name(result.trial.column),
         f"Table 8: irregularity by cardinality, {result.trial.column}",
-        f"F-norm of each class's covariance over its cardinality; logarithmic axes, where 0 has no place. {runs}",
+        "F-norm of each class's covariance over its cardinality. The axes are logarithmic, so values of 0 are not "
+        f"shown. {runs}",
         draw,
         head,
-        _data(own),
+        _data(regularity),
     )
 
 
 def _four(value: float | None) -> str:
-    """To the paper's four digits."""
+    """Return a number with four digits, as in the paper."""
     return NOTHING if value is None or value != value else f"{value:.4f}"

@@ -4,11 +4,12 @@
     study run table9 --paper                  CIFAR-10/100-LT at IF 100, 50, 10: 7164 epochs of 10800 a replicate
     study run table9 --data cifar10 --paper   27 trainings a replicate
 
-What came out on digits-LT, five replicates (results/table9-digits.json): IB⇒CR − IB⇒IB +2.6 [+0.6, +4.5] points; the
-other hypotheses are not told from 0 but IB⇒CR − CR⇒CR, +7.0 [+1.4, +12.7]; none has p < 0.05 by Holm.
+Paper: Table 9 (A.5). The hypotheses are the paper's: IB is the best first sampler, and CR improves every first sampler
+(except CR itself on CIFAR-100 at IF 100 and 50).
 
-Paper: Table 9 (A.5). Evidence on digits: same question, other data. The hypotheses are the paper's: IB is the best
-first sampler, and CR improves every first sampler (except CR itself on CIFAR-100 at IF 100 and 50).
+Evidence on digits: same question, other data. Result on digits-LT with five replicates (results/table9-digits.json):
+IB⇒CR − IB⇒IB is +2.6 [+0.6, +4.5] points, and IB⇒CR − CR⇒CR is +7.0 [+1.4, +12.7]. The intervals of the other
+hypotheses contain 0. No hypothesis has p < 0.05 by Holm.
 """
 
 from dataclasses import replace
@@ -48,12 +49,12 @@ HYPOTHESES = (
     Contrast(better="IB⇒CR", worse="CR⇒CR"),
 )
 
-# What stands beside each accuracy on all test images, by its heading.
+# The measures beside each accuracy on all test images, by their headings.
 BESIDE = {"holdout half": "holdout/top1", "holdout half, logits adjusted": "adjusted/top1"}
 
 
 def space(request: Request) -> Space:
-    """The nine combinations on every data set asked for."""
+    """Return the nine combinations on every chosen data set."""
     trials = []
     for config in bases(request, CIFAR):
         for first in SAMPLERS:
@@ -76,7 +77,7 @@ def space(request: Request) -> Space:
 
 
 def view(results: Results) -> list[Table | Figure]:
-    """Every combination, beside it what post-hoc logit adjustment makes of the same network, and a heat map."""
+    """Return a table of every combination, with and without post-hoc logit adjustment, and heat maps."""
     notes = [
         "Logits adjusted post hoc: z - τ log π, with τ chosen on the other half of the test images, val.",
         *at_edges(results, "adjusted/tau", READ_OUT_TAUS, results.rows),

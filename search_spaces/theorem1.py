@@ -3,13 +3,17 @@
     study run theorem1                        digits-LT at IF 50, 3 replicates: 447 epochs of 600
     study run theorem1 --paper                CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
 
-Paper: Section 3.3 and A.1. Evidence on digits: exploratory. The runs are like Figure 2's, and on digits the same: two
-branches of one trunk, θ_IB and θ_CR, after each epoch since the switch. The condition is Q_n + L_S - L > 0, where
-L_S - L → 0. At one θ, Q_n + L_S - L is 0 whatever θ is; so L_S is taken at θ_IB and L at θ_CR. Q̂ stands for Q_n: the
-least Σ_j (p_j - n_j/n) · L̄_j(θ) of any θ that either branch has passed through since the switch, averaged over
-replicates, each of which has a subset of its own. The losses are those of the un-augmented training images, without the
-regular terms. Beside it stand what the proof assumes, that smaller classes have larger losses, as the rank correlation
-of L̄_j with j, and what it drops: √(n · Σ_j p_j²/n_j), by which the bound's confidence term is larger than under IB.
+Paper: Section 3.3 and A.1. The theorem's condition is Q_n + L_S - L > 0, where L_S - L → 0. With all terms at one θ,
+Q_n + L_S - L is 0 for every θ. So L_S is taken at θ_IB and L at θ_CR, in two branches of one trunk, after each epoch
+since the switch. Q̂ stands for Q_n: the minimum of Σ_j (p_j - n_j/n) · L̄_j(θ) over all θ that either branch has passed
+through since the switch, averaged over replicates. Each replicate has a subset of its own. The losses are those of the
+un-augmented training images, without the regular terms.
+
+Two more quantities are shown. The proof assumes that smaller classes have larger losses: the rank correlation of L̄_j
+with j measures this. It drops the factor √(n · Σ_j p_j²/n_j), by which the bound's confidence term is larger than under
+IB.
+
+Evidence on digits: exploratory. The runs are like Figure 2's; on digits they are the same.
 """
 
 from __future__ import annotations
@@ -35,19 +39,19 @@ GAP = "Q̂ + L_S(θ_IB) − L(θ_CR)"
 
 
 def space(request: Request) -> Space:
-    """Figure 2's runs, each replicate on a subset of its own."""
+    """Return Figure 2's runs, with each replicate on a subset of its own."""
     title = "Theorem 1: the bound's terms in two branches of one trunk"
     request = varying(request, "all")
     return replace(figure2.space(request), name="theorem1", title=title)
 
 
 def view(results: Results) -> list[Table | Figure | None]:
-    """Of each data set: the terms after the first and the last epoch since the switch, and their curves."""
-    return [exhibit for column in results.columns for exhibit in _of(results, column)]
+    """Return for each data set the terms after the first and the last epoch since the switch, and their curves."""
+    return [exhibit for column in results.columns for exhibit in _exhibits(results, column)]
 
 
 def bounds(results: Results, column: str) -> dict[int, Bound]:
-    """Section 3.3's terms of each replicate that has both branches."""
+    """Return Section 3.3's terms of each replicate that has both branches."""
     import numpy as np
 
     from search_spaces.shared.analysis import bound
@@ -63,32 +67,32 @@ def bounds(results: Results, column: str) -> dict[int, Bound]:
     }
 
 
-def _of(results: Results, column: str) -> list[Table | Figure | None]:
+def _exhibits(results: Results, column: str) -> list[Table | Figure | None]:
     import numpy as np
 
     from search_spaces.shared.analysis import confidence_factor
 
     config = Config.from_json(results["ours", column].trial.config)
-    counts, found = np.asarray(class_counts(config)), bounds(results, column)
+    counts, by_replicate = np.asarray(class_counts(config)), bounds(results, column)
 
-    def each(term: Callable[[Bound], Floats]) -> dict[int, list[float]]:
-        return {number: list(map(float, term(bound))) for number, bound in found.items()}
+    def curves_of(term: Callable[[Bound], Floats]) -> dict[int, list[float]]:
+        return {number: list(map(float, term(bound))) for number, bound in by_replicate.items()}
 
     terms = {
-        "L_S(θ_IB)": each(lambda b: b.standard),
-        "L(θ_CR)": each(lambda b: b.general),
-        "Q̂": each(lambda b: b.q),
-        GAP: each(lambda b: b.gap),
+        "L_S(θ_IB)": curves_of(lambda b: b.standard),
+        "L(θ_CR)": curves_of(lambda b: b.general),
+        "Q̂": curves_of(lambda b: b.q),
+        GAP: curves_of(lambda b: b.gap),
     }
-    ordered = {"θ_IB": each(lambda b: b.ordered_standard), "θ_CR": each(lambda b: b.ordered_general)}
-    shown = {
+    ordered = {"θ_IB": curves_of(lambda b: b.ordered_standard), "θ_CR": curves_of(lambda b: b.ordered_general)}
+    quantities = {
         **terms,
-        "L_S(θ_IB) − L(θ_CR)": each(lambda b: b.standard - b.general),
+        "L_S(θ_IB) − L(θ_CR)": curves_of(lambda b: b.standard - b.general),
         **{f"rank correlation of L̄_j with j at {theta}": runs for theta, runs in ordered.items()},
     }
     rows: list[list[str | Cell | None]] = [
         [name, *(Cell({r: curve[at] for r, curve in runs.items()}, decimals=4) for at in (0, -1))]
-        for name, runs in shown.items()
+        for name, runs in quantities.items()
     ]
     above = {r: 100 * float(np.mean(np.asarray(curve) > 0)) for r, curve in terms[GAP].items()}
     rows.append([f"epochs since the switch with {GAP} > 0, in %", None, Cell(above)])
@@ -126,7 +130,7 @@ def _of(results: Results, column: str) -> list[Table | Figure | None]:
 
 
 def _finite(curves: Mapping[str, Mapping[int, Sequence[float]]]) -> dict[str, dict[int, list[float | None]]]:
-    """None for what is no number: the rank correlation of losses that are all equal."""
+    """Return curves with None for NaN, the rank correlation of losses that are all equal."""
     return {
         name: {r: [value if value == value else None for value in curve] for r, curve in runs.items()}
         for name, runs in curves.items()

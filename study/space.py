@@ -68,6 +68,11 @@ class Choice:
     values: tuple[str, ...]
     kind: Literal["Choice"] = field(default="Choice", repr=False, kw_only=True)
 
+    def __str__(self) -> str:
+        """Return the values in words, such as ``IB, CB or CR``."""
+        *others, last = self.values or ("",)
+        return f"{', '.join(others)} or {last}" if others else last
+
 
 @dataclass(frozen=True)
 class Integer:
@@ -80,6 +85,10 @@ class Integer:
     def __post_init__(self) -> None:
         if not self.low <= self.high:
             raise Refusal("dimension", self, "must have low ≤ high")
+
+    def __str__(self) -> str:
+        """Return the range in words, such as ``0 to 40``."""
+        return f"{self.low} to {self.high}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,11 @@ class Real:
             raise Refusal("dimension", self, "must have low ≤ high and a step above 0")
         for name in ("low", "high"):  # as JSON gives them back
             object.__setattr__(self, name, float(getattr(self, name)))
+
+    def __str__(self) -> str:
+        """Return the range in words, such as ``-2 to 2`` or ``-2 to 2 in steps of 0.5``."""
+        low, high, step = (str(number).removesuffix(".0") for number in (self.low, self.high, self.step))
+        return f"{low} to {high}" + ("" if self.step is None else f" in steps of {step}")
 
 
 Domain = Choice | Integer | Real  # `kind` names the class, also in JSON

@@ -1,1 +1,1 @@
-"""What several tables share: the protocol, analyses, and the shapes of tables and figures."""
+"""Parts that several spaces share: the protocol, analyses, and the shapes of tables and figures."""

@@ -1,4 +1,4 @@
-"""What the paper's analyses compute from recorded runs: regularity, bias and variance, its bound's terms. No torch."""
+"""The paper's analyses of recorded runs: regularity, bias and variance, the terms of its bound. No torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Regularity:
-    """Table 8's columns of each class: (C,).
+    """Table 8's columns, with a value for each class: (C,).
 
     Attributes:
-        counts: n_j, the class's images.
-        learned, forgotten: mean events of its images.
-        covariance: of its images' (learned, forgotten), the population's: (C, 2, 2) (eq. 19).
-        f_norm: its Frobenius norm (eq. 20).
+        counts: n_j, the images of the class.
+        learned, forgotten: the mean events of its images.
+        covariance: the population covariance of its images' (learned, forgotten): (C, 2, 2) (eq. 19).
+        f_norm: the covariance's Frobenius norm (eq. 20).
         irregularity: the norm over n_j (eq. 21).
     """
 
@@ -35,11 +35,11 @@ class Regularity:
 
 
 def regularity(learned: Floats, forgotten: Floats, counts: Ints) -> Regularity:
-    """The regularity of classes from each image's events, averaged over runs (A.4).
+    """Return the regularity of classes from each image's events, averaged over runs (A.4).
 
     Args:
         learned, forgotten: L and F of each image, sorted by class: (N,).
-        counts: n_j: (C,), Σ n_j = N. A class of one image has no spread: its irregularity is 0.
+        counts: n_j: (C,), Σ n_j = N. A class of one image has no spread, so its irregularity is 0.
     """
     events = np.stack((learned, forgotten)).astype(np.float64)
     assert events.shape[1] == counts.sum()
@@ -51,14 +51,14 @@ def regularity(learned: Floats, forgotten: Floats, counts: Ints) -> Regularity:
 
 
 def pearson(x: Floats | Ints, y: Floats | Ints) -> float:
-    """The correlation coefficient of two columns (eq. 22); NaN if one of them does not vary."""
+    """Return the correlation coefficient of two columns (eq. 22); NaN if one of them does not vary."""
     a, b = x - np.mean(x), y - np.mean(y)
     norm = math.sqrt(float((a**2).sum() * (b**2).sum()))
     return float((a * b).sum() / norm) if norm > 0 else math.nan
 
 
 def spearman(x: Floats | Ints, y: Floats | Ints) -> float:
-    """The rank correlation of two columns; ties get their mean rank."""
+    """Return the rank correlation of two columns. Ties get their mean rank."""
     return pearson(_ranks(np.asarray(x, dtype=np.float64)), _ranks(np.asarray(y, dtype=np.float64)))
 
 
@@ -71,7 +71,7 @@ def _ranks(values: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """The 0-1 error of runs and its parts, means over test images; bias² + variance = error."""
+    """The 0-1 error of runs and its parts, as means over test images: bias² + variance = error."""
 
     error: float
     bias2: float
@@ -79,13 +79,13 @@ class Decomposition:
 
 
 def kohavi_wolpert(predictions: Ints, labels: Ints, classes: int) -> Decomposition:
-    """The decomposition of Kohavi and Wolpert (1996) over R ≥ 2 runs on one split (Table 13).
+    """Return the decomposition of Kohavi and Wolpert (1996) over R ≥ 2 runs on one split (Table 13).
 
     With p̂_k the share of runs that predict k: bias² = ½ Σ_k (1[k=y] - p̂_k)², variance = ½ (1 - Σ_k p̂_k²). The
-    variance is corrected by R/(R - 1), and what that adds is taken from bias², so that the sum stays the mean error.
+    variance is corrected by R/(R - 1), and bias² is reduced by the same amount, so that the sum stays the mean error.
 
     Args:
-        predictions: (R, M).
+        predictions: the class that each run predicts for each test image: (R, M).
         labels: (M,).
         classes: C.
     """
@@ -100,14 +100,14 @@ def kohavi_wolpert(predictions: Ints, labels: Ints, classes: int) -> Decompositi
 
 @dataclass(frozen=True)
 class Bound:
-    """Section 3.3's terms after each epoch since the switch, of one replicate: (E,) each.
+    """Section 3.3's terms of one replicate, after each epoch since the switch: (E,) each.
 
     Attributes:
         standard: L_S(θ_IB), eq. 3 without its regular terms.
-        general: L(θ_CR), eq. 4 likewise.
-        q: the running minimum, over all θ that either branch has passed through, of Σ_j (p_j - n_j/n) · L̄_j(θ).
-        ordered_standard, ordered_general: rank correlation of the classes' losses with their rank by size, largest
-            first; the theorem's assumption 3 wants smaller classes to have larger losses, which is 1.
+        general: L(θ_CR), eq. 4 without its regular terms.
+        q: the running minimum of Σ_j (p_j - n_j/n) · L̄_j(θ) over all θ that either branch has passed through.
+        ordered_standard, ordered_general: the rank correlation of the classes' losses with their rank by size, largest
+            first. It is 1 if smaller classes have larger losses, which is the theorem's assumption 3.
     """
 
     standard: Floats
@@ -123,11 +123,11 @@ class Bound:
 
 
 def bound(standard: Floats, general: Floats, counts: Ints, q: float = -1.0) -> Bound:
-    """The theorem's terms from the class losses of two branches of one trunk.
+    """Return the theorem's terms from the class losses of two branches of one trunk.
 
     Args:
-        standard, general: mean training loss of each class after each epoch since the switch, in the branch under IB
-            and in that under the exponent `q`: (E, C).
+        standard, general: the mean training loss of each class after each epoch since the switch, in the branch under
+            IB and in the branch under the exponent `q`: (E, C).
         counts: n_j: (C,).
         q: the sampler's exponent.
     """
@@ -144,12 +144,13 @@ def bound(standard: Floats, general: Floats, counts: Ints, q: float = -1.0) -> B
 
 
 def confidence_factor(counts: Ints, q: float) -> float:
-    """√(n · Σ p_j² / n_j): by this the bound's confidence term grows under p_j ∝ n_j^q, which eq. 7 drops; IB: 1."""
+    """Return √(n · Σ p_j² / n_j), the factor of the bound's confidence term under p_j ∝ n_j^q. IB: 1."""
+    # Eq. 7 drops this factor.
     p = class_probabilities(np.asarray(counts), q)
     return math.sqrt(float(counts.sum() * (p**2 / counts).sum()))
 
 
 def epochs_to_within(curve: Floats, switch: int, points: float = 0.5) -> int:
-    """How many epochs after the switch a curve first comes within so many points of its highest value since then."""
+    """Return how many epochs after the switch a curve is first within `points` of its highest value since then."""
     after = curve[switch:]
     return int(np.argmax(after >= after.max() - points)) + 1

@@ -1,4 +1,4 @@
-"""Heat maps: first by switch sampler, a figure a column."""
+"""Heat maps of first by switch sampler, one figure for each column."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from study.report.results import Result, Results
 
 
 def heat_maps(results: Results) -> list[Figure]:
-    """First by switch sampler, a figure a column: where a column's trials differ in just these and are all there."""
-    found = []
+    """Return a heat map of first by switch sampler for each column that has every combination exactly once."""
+    figures = []
     for column in results.columns:
         square = _square([result for result in results if result.trial.column == column])
         if square is not None:
             name = "combinations" if len(results.columns) == 1 else f"combinations-{slug(column)}"
             title = f"{results.space.title.partition(':')[0]}: combinations, {column}"
-            found.append(_heat_map(name, title, *square))
-    return found
+            figures.append(_heat_map(name, title, *square))
+    return figures
 
 
 Square = tuple[list[str], list[str], dict[tuple[str, str], Cell]]
 
 
 def _square(column: list[Result]) -> Square | None:
-    found: dict[tuple[str, str], Cell] = {}
+    """Return the samplers and the cells of a column's heat map; None if the cells are not a complete square."""
+    cells: dict[tuple[str, str], Cell] = {}
     for result in column:
         if {"first", "switch"} <= result.trial.axes.keys():
             pair = (str(result.trial.axes["first"]), str(result.trial.axes["switch"]))
-            if pair in found:
+            if pair in cells:
                 return None  # the space has further dimensions, and a square would hide them
-            found[pair] = result.cell()
-    firsts = list(dict.fromkeys(first for first, _ in found))
-    switches = list(dict.fromkeys(switch for _, switch in found))
-    whole = len(found) == len(firsts) * len(switches) and all(cell.values for cell in found.values())
-    return (firsts, switches, found) if whole and len(firsts) > 1 and len(switches) > 1 else None
+            cells[pair] = result.cell()
+    firsts = list(dict.fromkeys(first for first, _ in cells))
+    switches = list(dict.fromkeys(switch for _, switch in cells))
+    complete = len(cells) == len(firsts) * len(switches) and all(cell.values for cell in cells.values())
+    return (firsts, switches, cells) if complete and len(firsts) > 1 and len(switches) > 1 else None
 
 
 def _heat_map(
     name: str, title: str, firsts: list[str], switches: list[str], cells: dict[tuple[str, str], Cell]
 ) -> Figure:
-    means = [[cells[first, switch].mean or 0.0 for switch in switches] for first in firsts]  # every one has values
+    means = [[cells[first, switch].mean or 0.0 for switch in switches] for first in firsts]  # every cell has values
 
     def draw(figure: Any) -> None:
         axis = figure.add_subplot()

@@ -15,15 +15,15 @@ CROSSED = "crossed"  # replicates are every pair of a subset and a training seed
 
 
 def _not_varied(vary: Sequence[str], seeds: Sequence[Mapping[str, str]]) -> str:
-    """The first word of ``--vary`` that the seeds of a trial's replicates do not show.
+    """Return the first word of ``--vary`` that the seeds of a trial's replicates do not show; "" if there is none.
 
-    What varies is called by words of which one is the user's: ``training seed`` by ``seed``.
+    The user's word is one of the words in a seed's name: ``seed`` stands for ``training seed``.
     """
-    varying = {name for name in seeds[0] if len({each[name] for each in seeds}) > 1}
+    varying = {name for name in seeds[0] if len({replicate[name] for replicate in seeds}) > 1}
     words = {word for name in varying for word in name.split()}
     for word in vary:
-        done = Crossing.among(seeds) if word == CROSSED else word == "all" or word in words or len(seeds) == 1
-        if not done:
+        varies = Crossing.among(seeds) if word == CROSSED else word == "all" or word in words or len(seeds) == 1
+        if not varies:
             return word
     return ""
 
@@ -31,8 +31,8 @@ def _not_varied(vary: Sequence[str], seeds: Sequence[Mapping[str, str]]) -> str:
 OPTIONS = (
     Option(
         "data",
-        f"{', '.join(names())}, folder:PATH, or one of your own, package.module:Name or ./file.py:Name; repeatable. "
-        "[default: digits]",
+        f"Data set: {', '.join(names())}, folder:PATH, or your own as package.module:Name or ./file.py:Name; "
+        "repeatable. [default: digits]",
         repeatable=True,
         metavar="NAME",
         reference=True,
@@ -40,17 +40,17 @@ OPTIONS = (
     Option("imbalance", "Imbalance factor; repeatable. [default: 50]", kind="number", repeatable=True, metavar="IF"),
     Option(
         "short",
-        "A short protocol: CIFAR (--data cifar10 or cifar100) with the paper's ResNet-32 in 30 epochs instead of 200.",
+        "Short protocol: CIFAR (--data cifar10 or cifar100) with the paper's ResNet-32, 30 epochs instead of 200.",
         kind="flag",
         scale=True,
     ),
-    Option("paper", "The paper's own data, epochs and protocol.", kind="flag", scale=True),
+    Option("paper", "The paper's data, epochs and protocol.", kind="flag", scale=True),
     Option(
         "vary",
-        "What a replicate differs from the others in; repeatable. seed: the training seed (initial weights, sampling, "
-        "augmentation). subset: which images the long-tailed set keeps. split: which images are for test. all: all "
-        "that the data have. crossed: every pair of a subset and a seed, which tells how much of the spread each "
-        "makes; --seeds is then a square, by default 9. [default: seed, on the published subset; of digits, all]",
+        "How replicates differ; repeatable. seed: in the training seed (initial weights, sampling, augmentation). "
+        "subset: in the images that the long-tailed set keeps. split: in the images for test. all: in all of these "
+        "that the data have. crossed: every pair of a subset and a seed, which shows how much each adds to the spread; "
+        "--seeds must then be a square number (default 9). [default: seed, on the published subset; for digits, all]",
         repeatable=True,
         choices=("seed", "subset", "split", "all", CROSSED),
         ignored=_not_varied,
@@ -59,22 +59,22 @@ OPTIONS = (
 
 BACKBONE = Option(
     "backbone",
-    f"{', '.join(references.names(references.BACKBONE))}, or one of your own, package.module:Name or ./file.py:Name. "
-    "[default: the data set's]",
+    f"Network: {', '.join(references.names(references.BACKBONE))}, or your own as package.module:Name or "
+    "./file.py:Name. [default: the data set's]",
     metavar="NAME",
     reference=True,
 )
 LOSS = Option(
     "loss",
-    f"Of tables of samplers: {', '.join(references.names(references.LOSS))}, or one of your own, package.module:Name "
+    f"Loss, in tables of samplers: {', '.join(references.names(references.LOSS))}, or your own as package.module:Name "
     "or ./file.py:Name; with parameters as in 'ldam(max_margin=0.3)'. [default: cross_entropy]",
     metavar="NAME",
     reference=True,
 )
 METHOD = Option(
     "method",
-    "Of tables of methods: one more row, ./file.py:function or package.module:function, from the protocol's "
-    "configuration to the method's own; repeatable.",
+    "One more row in tables of methods: ./file.py:function or package.module:function, which turns the protocol's "
+    "configuration into the method's; repeatable.",
     repeatable=True,
     metavar="NAME",
     reference=True,
@@ -83,16 +83,16 @@ ALL = (*OPTIONS, BACKBONE, LOSS, METHOD)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was chosen of `ALL`.
+class Chosen:
+    """The options of `ALL` in a request.
 
     Attributes:
-        data: names of data sets; empty for the table's own default.
-        imbalance: imbalance factors; empty for the table's own default.
+        data: names of data sets; empty for the table's default.
+        imbalance: imbalance factors; empty for the table's default.
         short, paper: the protocol.
-        vary: what a replicate differs from the others in; empty for the default.
-        backbone, loss: references to parts; "" for the protocol's.
-        method: references to methods beside the table's.
+        vary: how replicates differ; empty for the default.
+        backbone, loss: references to parts; "" for the protocol's parts.
+        method: references to methods in addition to the table's.
     """
 
     data: tuple[str, ...] = ()
@@ -105,25 +105,25 @@ class Asked:
     method: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, request: Request) -> Asked:
-        """What a request holds of them; options of single tables are left out.
+    def of(cls, request: Request) -> Chosen:
+        """Return the options of `ALL` in a request, without options of single tables.
 
         Raises:
-            Refusal: of words of ``--vary`` that cannot stand together.
+            Refusal: if values of ``--vary`` cannot be combined.
         """
         names = [option.name for option in ALL]
-        found = cls(**{name: value for name, value in request.options.items() if name in names})  # type: ignore[arg-type]
-        if len(found.vary) > 1 and {"all", CROSSED} & set(found.vary):
-            remedy = "must be all or crossed alone, or some of seed, subset and split"
-            raise Refusal("--vary", ", ".join(found.vary), remedy)
-        return found
+        chosen = cls(**{name: value for name, value in request.options.items() if name in names})  # type: ignore[arg-type]
+        if len(chosen.vary) > 1 and {"all", CROSSED} & set(chosen.vary):
+            words = "must be all or crossed alone, or some of seed, subset and split"
+            raise Refusal("--vary", ", ".join(chosen.vary), words)
+        return chosen
 
 
 def text(request: Request, name: str, otherwise: str = "") -> str:
-    """An option of a single table (``-o NAME=VALUE``)."""
+    """Return an option of a single table (``-o NAME=VALUE``)."""
     return str(request.options.get(name, otherwise))
 
 
 def varying(request: Request, *vary: str) -> Request:
-    """The request with another default of ``--vary``."""
+    """Return the request with another default of ``--vary``."""
     return replace(request, options={"vary": vary, **request.options})

@@ -1,11 +1,11 @@
-"""What a request means for a table of the paper: its base configurations, and a configuration as a trial. Pure."""
+"""From a request to a table of the paper: base configurations, and configurations as trials. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from search_spaces.shared.options import BACKBONE, CROSSED, OPTIONS, Asked, text
+from search_spaces.shared.options import BACKBONE, CROSSED, OPTIONS, Chosen, text
 from search_spaces.shared.shots import SHOTS
 from study.errors import Refusal
 from study.space import Choice, Contrast, Domain, OpenSearch, Option, Printed, Real, Request, Source, Space, Trial
@@ -17,44 +17,45 @@ from trainables.methods.switching import switching
 from trainables.work import WORK
 
 RECIPE = Option(
-    "recipe", "common (the paper's protocol for every method) or source (the constants of its own code, if it has one)"
+    "recipe", "common (the paper's protocol for every method) or source (the constants of a method's own code, if any)"
 )
 
 PAPER = Source(
     "paper", marks={"†": "copied by the paper from its source", "*": "run again by the paper"}, runs="n = 1 or unstated"
 )
 
-READ_OUT_TAUS = (0.0, 2.0)  # the ends of what read-outs choose τ from; see `readouts`
+READ_OUT_TAUS = (0.0, 2.0)  # the range from which read-outs choose τ; see `readouts`
 
 Columns = Sequence[tuple[str, float]]
 
-STAND_IN = "digits"  # trained unless the user says otherwise: in minutes on a CPU
-MAIN = ("cifar10", 50.0)  # what most of the paper's analysis is of, and what digits-LT at IF 50 are shown beside
+STAND_IN = "digits"  # the default data: trained in minutes on a CPU
+MAIN = ("cifar10", 50.0)  # most of the paper's analysis is on these data, and digits-LT at IF 50 are compared with them
 SHORT = ("cifar10", "cifar100")  # the data that have a short protocol
 SHORT_EPOCHS = 30
 CIFAR: Columns = tuple((dataset, imbalance) for dataset in ("cifar10", "cifar100") for imbalance in (100.0, 50.0, 10.0))
 
 
 def base(dataset: str, imbalance: float | None = None) -> Config:
-    """The protocol of a data set: the paper's for CIFAR (A.3.2), with what the data set says otherwise.
+    """Return the protocol of a data set: the paper's for CIFAR (A.3.2), with the data set's own settings.
 
-    For ImageNet-LT and iNaturalist the paper gives neither weight decay nor warm-up: 5e-4 and 1e-4 are those of Kang et
-    al. (2020), without warm-up. Places-LT and folders, which are not in the paper, are trained as ImageNet-LT is.
+    For ImageNet-LT and iNaturalist the paper gives neither weight decay nor warm-up. Their weight decay, 5e-4 and 1e-4,
+    is that of Kang et al. (2020), without warm-up. Places-LT and folders are not in the paper, and are trained like
+    ImageNet-LT.
 
     Args:
-        dataset: as in `Config`.
-        imbalance: IF, 50 by default; data that are long-tailed by nature have their own.
+        dataset: see `Config`.
+        imbalance: IF. The default is 50, or the data's own IF if they are long-tailed by nature.
     """
     known = facts(dataset)
-    own = known.natural if known.natural is not None else 50.0
-    settings = {"dataset": dataset, "imbalance": own if imbalance is None else imbalance, **known.settings}
+    default = known.natural if known.natural is not None else 50.0
+    settings = {"dataset": dataset, "imbalance": default if imbalance is None else imbalance, **known.settings}
     return Config.from_json({**Config().to_json(), **settings})
 
 
 def shortened(config: Config) -> Config:
-    """The short protocol of CIFAR: 30 epochs instead of 200, ×0.1 at 20; second stages stay as they are.
+    """Return the short protocol of CIFAR: 30 epochs instead of 200, lr ×0.1 at 20. Second stages stay as they are.
 
-    For people with a CPU for an evening, or a GPU for ten minutes.
+    It takes an evening on a CPU, or ten minutes on a GPU.
     """
     return replace(config, protocol="short", epochs=SHORT_EPOCHS, milestones=(20,))
 
@@ -62,73 +63,74 @@ def shortened(config: Config) -> Config:
 def bases(
     request: Request, paper: Columns, digits: Sequence[float] = (50.0,), alike: Sequence[str] = ()
 ) -> list[Config]:
-    """The base configuration of each column of a table.
+    """Return the base configuration of each column of a table.
 
-    By default digits-LT at the table's own imbalance factors for it. A data set that is asked for comes at IF 50, or
-    with ``--paper`` at the imbalance factors of the paper's table; imbalance factors that are asked for replace either.
-    Data that are long-tailed by nature come as they are. ``--short`` is CIFAR: by default `MAIN`, or, of a table that
-    has other columns of CIFAR, the first of those.
+    The default is digits-LT at the table's imbalance factors for digits. Data sets that the user chose come at IF 50,
+    or with ``--paper`` at the imbalance factors of the paper's table. Imbalance factors that the user chose replace
+    both. Data that are long-tailed by nature have one imbalance factor. ``--short`` is CIFAR: by default `MAIN`; in a
+    table whose CIFAR columns do not include it, the first of these.
 
     Args:
-        request: what the user chose.
+        request: the user's choices.
         paper: the table's (data set, IF) in the paper.
-        digits: the imbalance factors of digits-LT in it.
-        alike: what is the same in all replicates of the table, see `varied`.
+        digits: the table's imbalance factors for digits-LT.
+        alike: the seeds that are the same in all replicates of the table; see `varied`.
 
     Raises:
-        Refusal: for digits under the paper's protocol, other data than CIFAR under the short one, both at once, or a
-            value that a configuration refuses.
+        Refusal: for digits under the paper's protocol, for other data than CIFAR under the short one, for both
+            protocols at once, or for a value that a configuration refuses.
     """
-    asked = Asked.of(request)
-    _check_protocol(asked)
-    columns = paper if asked.paper else (_short_column(paper),) if asked.short else ()
+    chosen = Chosen.of(request)
+    _check_protocol(chosen)
+    columns = paper if chosen.paper else (_short_column(paper),) if chosen.short else ()
     names = dict.fromkeys(dataset for dataset, _ in columns) or (STAND_IN,)
-    found: dict[tuple[str, float], Config] = {}
-    for dataset in asked.data or names:
-        own: Sequence[float | None] = (None,)
+    configs: dict[tuple[str, float], Config] = {}
+    for dataset in chosen.data or names:
+        defaults: Sequence[float | None] = (None,)
         if facts(dataset).natural is None:
-            own = [imbalance for name, imbalance in columns if name == dataset]
-            own = own or (digits if dataset == STAND_IN else (50.0,))
-        for imbalance in asked.imbalance or own:
+            defaults = [imbalance for name, imbalance in columns if name == dataset]
+            defaults = defaults or (digits if dataset == STAND_IN else (50.0,))
+        for imbalance in chosen.imbalance or defaults:
             config = base(dataset, imbalance)
-            given = {name: getattr(asked, name) for name in ("backbone", "loss") if getattr(asked, name)}
-            config = replace(config, **given)
-            config = varied(shortened(config) if asked.short else config, asked.vary, alike)
-            found[dataset, config.imbalance] = config
-    return list(found.values())
+            parts = {name: getattr(chosen, name) for name in ("backbone", "loss") if getattr(chosen, name)}
+            config = replace(config, **parts)
+            config = varied(shortened(config) if chosen.short else config, chosen.vary, alike)
+            configs[dataset, config.imbalance] = config
+    return list(configs.values())
 
 
-def _check_protocol(asked: Asked) -> None:
-    """Refuse data that the protocol that was asked for is not of, and two protocols at once."""
-    if asked.paper and asked.short:
-        raise Refusal("--short", True, "must not stand beside --paper, which is the whole protocol")
-    for dataset in asked.data:
-        if asked.paper and dataset == STAND_IN:
+def _check_protocol(chosen: Chosen) -> None:
+    """Check that at most one protocol is chosen, and that it covers the data."""
+    if chosen.paper and chosen.short:
+        raise Refusal("--short", True, "must be left out with --paper", hint="--paper is the whole protocol")
+    for dataset in chosen.data:
+        if chosen.paper and dataset == STAND_IN:
             raise Refusal("--data", dataset, "must be a data set of the paper, such as cifar10, with --paper")
-        if asked.short and dataset not in SHORT:
+        if chosen.short and dataset not in SHORT:
             raise Refusal("--data", dataset, f"must be {' or '.join(SHORT)} with --short")
 
 
 def _short_column(paper: Columns) -> tuple[str, float]:
-    """The column that a table has by default under the short protocol."""
+    """Return the default column of a table under the short protocol."""
     cifar = [column for column in paper if column[0] in SHORT]
     return MAIN if MAIN in cifar or not cifar else cifar[0]
 
 
 def varied(config: Config, vary: Sequence[str], alike: Sequence[str] = ()) -> Config:
-    """A configuration whose replicates differ in what the user chose (``--vary``).
+    """Return a configuration whose replicates differ as the user chose (``--vary``).
 
-    By default that is the training seed alone, on the published subset, which the paper uses; on digits, which have no
-    such subset, all that can.
+    By default, replicates differ in the training seed alone, on the published subset, which the paper uses. Digits have
+    no published subset; their replicates differ in all seeds.
 
     Args:
-        config: of a table's column.
-        vary: ``seed``, the training seed: initial weights, sampling, augmentation; ``subset``, which images are kept;
-            ``split``, which are for test; ``all`` that can; or ``crossed``, every pair of a subset and a seed.
-        alike: what the table wants to be the same in all replicates: split, subset.
+        config: the configuration of a table's column.
+        vary: ``seed``, the training seed: initial weights, sampling, augmentation; ``subset``, the images that are
+            kept; ``split``, the images for test; ``all``, all of these that the data have; or ``crossed``, every pair
+            of a subset and a seed.
+        alike: the seeds that the table keeps the same in all replicates: split, subset.
 
     Raises:
-        Refusal: if these data, or this table, have nothing of the kind to vary.
+        Refusal: if these data do not have a seed that is to vary, or the table keeps it the same.
     """
     has = [*facts(config.dataset).drawn, "seed"]
     can = [name for name in has if name not in alike]
@@ -138,64 +140,65 @@ def varied(config: Config, vary: Sequence[str], alike: Sequence[str] = ()) -> Co
     for name in wanted:
         if name not in can:
             more = f", {CROSSED}" if "subset" in can else ""
-            why = "this space compares replicates of one" if name in has else f"{config.dataset} has no"
-            raise Refusal("--vary", ", ".join(vary), f"must be {', '.join(can)}{more} or all: {why} {name}")
+            hint = f"This space compares replicates of one {name}" if name in has else f"{config.dataset} has no {name}"
+            raise Refusal("--vary", ", ".join(vary), f"must be {', '.join(can)}{more} or all", hint)
     seeds = [seed for seed in SEEDS if seed.removesuffix("_seed") in wanted]
     return replace(config, varies=tuple(seeds), crossed=CROSSED in vary)
 
 
 def under_recipe(request: Request, procedure: Method, base: Config) -> tuple[Config, str]:
-    """A method's configuration under the recipe that was asked for (``-o recipe=…``), and its name in a table.
+    """Return a method's configuration under the chosen recipe (``-o recipe=…``), and the name of its row in a table.
 
-    The name says what of it is from the method's source; the paper's own method has no other than the paper.
+    The name says which constants are those of the method's source. The source of the paper's own method is the paper.
     """
-    made = procedure(base)
+    config = procedure(base)
     recipe = text(request, "recipe", "common")
     if recipe not in ("common", "source"):
         raise Refusal("-o recipe", recipe, f"must be {RECIPE.help}")
     if recipe == "common":
-        return made, made.method
-    if Asked.of(request).short:
-        raise Refusal("-o recipe", recipe, "must be common with --short: the sources' protocols are longer")
-    own, words = method.source(procedure, made) or (made, "common: no source recipe")
-    return own, f"{made.method} ({words})" if words else made.method
+        return config, config.method
+    if Chosen.of(request).short:
+        hint = "The protocols of the methods' sources are longer"
+        raise Refusal("-o recipe", recipe, "must be common with --short", hint)
+    source_config, words = method.source(procedure, config) or (config, "common: no source recipe")
+    return source_config, f"{config.method} ({words})" if words else config.method
 
 
-def found(row: str | Method) -> Method:
-    """The method of a table's row: itself, or found by reference."""
+def method_of(row: str | Method) -> Method:
+    """Return the method of a table's row, which is a method or a reference to one."""
     return method.find(row) if isinstance(row, str) else row
 
 
 def own_rows(request: Request) -> list[tuple[str, tuple[float, ...], str]]:
-    """The rows of methods that the user adds (``--method``): no source prints figures of them."""
-    return [(reference, (), "") for reference in Asked.of(request).method]
+    """Return the rows of methods that the user adds (``--method``). The paper has no figures for them."""
+    return [(reference, (), "") for reference in Chosen.of(request).method]
 
 
 def own_methods(trials: Sequence[Trial], known: Sequence[str]) -> list[str]:
-    """What the methods of trials are called that are none of a table's own."""
-    return list(dict.fromkeys(str(each.axes["method"]) for each in trials if each.axes["method"] not in known))
+    """Return the names of the trials' methods that are not among a table's own."""
+    return list(dict.fromkeys(str(trial.axes["method"]) for trial in trials if trial.axes["method"] not in known))
 
 
 def column(config: Config) -> str:
-    """A table's column in words: the data, and the protocol if it is the short one."""
+    """Return the name of a table's column: the data, and the protocol if it is the short one."""
     name = column_name(config.dataset, config.imbalance)
     return short_name(name) if config.protocol == "short" else name
 
 
 def short_name(column: str) -> str:
-    """A column of the paper's, under the short protocol."""
+    """Return the name of a column of the paper under the short protocol."""
     return f"{column}, {SHORT_EPOCHS} of 200 epochs"
 
 
 def column_name(dataset: str, imbalance: float) -> str:
-    """The same, of a data set and an imbalance factor."""
+    """Return the name of the column of a data set and an imbalance factor."""
     name = dataset if dataset.startswith(f"{FOLDER}:") else label(dataset)
     return name if facts(dataset).natural is not None else f"{name}-LT IF {imbalance:g}"
 
 
 def column_names(columns: Columns, *parts: str) -> tuple[str, ...]:
-    """Those of a table's columns in the paper; with several for one data set, these end in `parts`."""
-    return tuple(column_name(*place) + part for place in columns for part in parts or ("",))
+    """Return the names of a table's columns in the paper. Several columns of one data set end in `parts`."""
+    return tuple(column_name(*data) + part for data in columns for part in parts or ("",))
 
 
 def table(
@@ -213,22 +216,22 @@ def table(
     search: OpenSearch | None = None,
     parts: Sequence[Option] = (BACKBONE,),
 ) -> Space:
-    """A table, figure or search: a space, with what all of them share.
+    """Return the space of a table, figure or search, with the fields that all of them share.
 
     Args:
-        request: what the user chose.
+        request: the user's choices.
         name, title, trials, contrasts, objectives, search: see `Space`.
-        domain: its dimensions; those of trials that are listed are data set and imbalance factor, too.
-        evidence: what its result on other data can say about the paper's; under ``--short`` the columns say it.
+        domain: its own dimensions. Listed trials also have the dimensions data set and imbalance factor.
+        evidence: how far results on other data can speak about the paper's; under ``--short`` the columns state it.
         columns: the names of the paper's columns; none if the paper has no such table.
-        options: its own, beside those of every table.
-        parts: which parts of a configuration the user may choose; their names are then in the columns'.
+        options: its own options, in addition to those of every table.
+        parts: the parts of a configuration that the user may choose. Their names then appear in those of the columns.
     """
-    asked = Asked.of(request)
+    chosen = Chosen.of(request)
     return Space(
         name=name,
         title=title,
-        trials=tuple(named(request, each) for each in trials),
+        trials=tuple(named(request, trial) for trial in trials),
         domain={**(_data_domain(trials) if search is None else {}), **domain},
         work=WORK,
         objectives=tuple(objectives),
@@ -236,38 +239,38 @@ def table(
         search=search,
         options=(*OPTIONS, *parts, *options),
         source=replace(PAPER, columns=tuple(columns)),
-        evidence="" if asked.short else evidence,
+        evidence="" if chosen.short else evidence,
         splits=SHOTS,
-        crossed=f"--vary {CROSSED}" if CROSSED in asked.vary else "",
+        crossed=f"--vary {CROSSED}" if CROSSED in chosen.vary else "",
     )
 
 
 def _data_domain(trials: Sequence[Trial]) -> dict[str, Domain]:
-    """The dimensions of every table: our data sets and whatever the trials have."""
+    """Return the dimensions of every table: our data sets and those of the trials, and any imbalance factor."""
     known = [*names(), FOLDER]
-    own = dict.fromkeys(str(each.axes["dataset"]) for each in trials if each.axes["dataset"] not in known)
-    return {"dataset": Choice((*known, *own)), "imbalance": Real(1.0, 1e6)}
+    further = dict.fromkeys(str(trial.axes["dataset"]) for trial in trials if trial.axes["dataset"] not in known)
+    return {"dataset": Choice((*known, *further)), "imbalance": Real(1.0, 1e6)}
 
 
-def named(request: Request, made: Trial) -> Trial:
-    """A trial whose column says which parts the user chose."""
-    asked, column = Asked.of(request), made.column
-    for kind, name in ((references.BACKBONE, asked.backbone), (references.LOSS, asked.loss)):
+def named(request: Request, trial: Trial) -> Trial:
+    """Return a trial whose column names the parts that the user chose."""
+    chosen, column = Chosen.of(request), trial.column
+    for kind, name in ((references.BACKBONE, chosen.backbone), (references.LOSS, chosen.loss)):
         title = f", {references.title(references.made(kind, name))}" if name else ""
         column += "" if title in column else title
-    return replace(made, column=column)
+    return replace(trial, column=column)
 
 
 def class_counts(config: Config) -> tuple[int, ...]:
-    """The training images of each class, largest first: (C,).
+    """Return the number of training images of each class, largest first: (C,).
 
     Raises:
-        Refusal: of data of which only their lists, which a plan does without, say that.
+        Refusal: for data whose counts are only in their lists, which are not read for a plan.
     """
     known = facts(config.dataset)
     if known.lists is not None:
-        remedy = "must be data whose class counts are declared, such as digits, cifar10, cifar100 or folder:PATH"
-        raise Refusal("--data", config.dataset, remedy)
+        words = "must be data whose class counts are declared, such as digits, cifar10, cifar100 or folder:PATH"
+        raise Refusal("--data", config.dataset, words)
     return known.counts(config.imbalance)
 
 
@@ -281,17 +284,17 @@ def trial(
     measure: str = "",
     least: int = 1,
 ) -> Trial:
-    """A configuration as a trial, beside the paper's figure for its column.
+    """Return a configuration as a trial, with the paper's figure for its column.
 
     Args:
         config: the configuration.
-        row: the table's row in words.
-        axes: what tells it apart from the table's other rows.
-        paper: the row's figures in the paper, by (data set, IF). Digits at IF 50 are shown beside the only one, or of
-            several, beside that of `MAIN`.
-        provenance: of the paper's figures: † copied by it from their source, * run again by it.
-        measure: what the row shows, if not the space's first objective.
-        least: replicates that it needs at least.
+        row: the name of the table's row.
+        axes: the values that distinguish the trial from the table's other rows.
+        paper: the row's figures in the paper, by (data set, IF). Digits at IF 50 get the only figure or, if there are
+            several, that of `MAIN`.
+        provenance: the mark of the paper's figures: † copied by the paper from their source, * run again by it.
+        measure: the measure that the row shows, if not the space's first objective.
+        least: the least number of replicates.
     """
     figures, beside = paper or {}, (config.dataset, config.imbalance)
     if beside == (STAND_IN, 50.0):
@@ -313,29 +316,29 @@ def trial(
     )
 
 
-def in_part(made: Trial, part: str, paper_part: str) -> Trial:
-    """A trial of a table that has several columns for one data set: the ends of its column's name and the paper's."""
-    printed = made.printed and replace(made.printed, of=made.printed.of + paper_part)
-    return replace(made, column=made.column + part, printed=printed)
+def in_part(trial: Trial, part: str, paper_part: str) -> Trial:
+    """Return a trial of one of several columns for a data set: their names end in `part`, or in the paper's part."""
+    printed = trial.printed and replace(trial.printed, of=trial.printed.of + paper_part)
+    return replace(trial, column=trial.column + part, printed=printed)
 
 
 @sourced(paper=True)
 def after_the_standard_procedure(base: Config, more: int = 10) -> Config:
-    """Switching after all epochs of the base, for so many more (A.3.2: the larger S of ImageNet-LT and iNaturalist)."""
+    """Return switching for `more` epochs after all of the base (A.3.2: the larger S of ImageNet-LT and iNaturalist)."""
     longer = replace(base, epochs=base.epochs + more, S=base.epochs - base.last_milestone)
     return replace(switching(longer), method=f"Ours, {more} more epochs")
 
 
 def about(hypotheses: Sequence[Contrast], trials: Sequence[Trial]) -> tuple[Contrast, ...]:
-    """The hypotheses whose rows are there: an offset of one data set may be none of another."""
-    rows = {each.row for each in trials}
-    return tuple(each for each in hypotheses if {each.better, each.worse} <= rows)
+    """Return the hypotheses whose rows exist: an offset of one data set may not exist for another."""
+    rows = {trial.row for trial in trials}
+    return tuple(contrast for contrast in hypotheses if {contrast.better, contrast.worse} <= rows)
 
 
 def against(trials: Sequence[Trial], better: str, *worse: str, measure: str = "") -> tuple[Contrast, ...]:
-    """The hypotheses that a method beats others, in each column under the recipes that they have there."""
-    rows = {(str(each.axes["method"]), each.column): each.row for each in trials}
-    columns = dict.fromkeys(each.column for each in trials)
+    """Return the hypotheses that a method beats others, in each column under the recipes that they have there."""
+    rows = {(str(trial.axes["method"]), trial.column): trial.row for trial in trials}
+    columns = dict.fromkeys(trial.column for trial in trials)
     pairs = dict.fromkeys(
         (rows[better, column], rows[method, column])
         for method in worse

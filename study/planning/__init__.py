@@ -1,1 +1,1 @@
-"""What a run is: drafted from its spaces, stored, grown, and cut into the stages of a tree."""
+"""The plan of a run: drafted from its spaces, stored, grown, and cut into the stages of a tree."""

@@ -20,10 +20,11 @@ FRESH = 1000  # the number of a champion's first replicate: no point of a search
 class Draft:
     """A plan with what is derived from it: the work behind its spaces, and each replicate's recipe.
 
-    It grows by the points that an open search finds; in the driver's main thread only, others read.
+    A draft grows by the points that an open search finds. Only the driver's main thread appends to it; other threads
+    read.
 
     Attributes:
-        left_out: of the spaces that `ALL` stands for, those that refuse what was asked for, with their reasons.
+        left_out: the spaces that `ALL` stands for and that refuse the request, with their reasons.
     """
 
     def __init__(
@@ -44,40 +45,41 @@ class Draft:
             self.append(trial)
 
     def append(self, trial: PlannedTrial, replicates: int | None = None) -> PlannedTrial:
-        """Plan a trial, under so many replicates, or as many as it has.
+        """Plan a trial with a number of replicates; None for as many as it has.
 
         Raises:
             Refusal: if the plan has a trial of this name.
         """
         if trial.name in self._trials:
-            raise Refusal("trial", trial.name, "a label that no other trial of the space has would do")
+            words = f"trial {trial.name!r} is planned twice"
+            raise Refusal("trial", trial.name, words, hint="Give each trial of a space a label of its own")
         count = len(trial.ends) if replicates is None else replicates
         numbers = range(trial.first_replicate, trial.first_replicate + count)
-        own = {number: self.work.resolve(trial.trial.config, number, self.plan.machine) for number in numbers}
+        recipes = {number: self.work.resolve(trial.trial.config, number, self.plan.machine) for number in numbers}
         if trial.stopped:
-            own = {number: cut(recipe, trial.epochs) for number, recipe in own.items()}
+            recipes = {number: cut(recipe, trial.epochs) for number, recipe in recipes.items()}
         trial = replace(
             trial,
-            ends=tuple(recipe.keys[-1] for recipe in own.values()),
-            epochs=len(own[numbers[0]].epochs),
-            seeds=tuple(recipe.seeds for recipe in own.values()),
+            ends=tuple(recipe.keys[-1] for recipe in recipes.values()),
+            epochs=len(recipes[numbers[0]].epochs),
+            seeds=tuple(recipe.seeds for recipe in recipes.values()),
         )
         self._trials[trial.name] = trial
-        for number, recipe in own.items():
+        for number, recipe in recipes.items():
             self.recipes[trial.name, number] = recipe
             for key in recipe.keys[1:]:
                 self._through.setdefault(key, []).append((trial.name, number))
         self.plan = replace(
             self.plan,
             trials=(*self.plan.trials, trial),
-            epochs_needed=self.plan.epochs_needed + self._new(own),
-            sources={**self.plan.sources, **own[numbers[0]].sources},
+            epochs_needed=self.plan.epochs_needed + self._count_new(recipes),
+            sources={**self.plan.sources, **recipes[numbers[0]].sources},
         )
         return trial
 
-    def _new(self, own: Mapping[int, Resolved]) -> int:
-        """How many states of these recipes, appended last, no recipe before passes through."""
-        keys = [key for recipe in own.values() for key in recipe.keys[1:]]
+    def _count_new(self, recipes: Mapping[int, Resolved]) -> int:
+        """Return how many states of the recipes that were appended last are in no earlier recipe."""
+        keys = [key for recipe in recipes.values() for key in recipe.keys[1:]]
         counts = Counter(keys)
         return sum(len(self._through[key]) == count for key, count in counts.items())
 
@@ -86,8 +88,8 @@ class Draft:
         search = self.spaces[space.name].search
         assert search is not None
         label = point_label(len(self.plan.points(space)))
-        found = replace(search.point(values), row=label, called=label)
-        point = planned_trial(space.name, found, space.objectives[0])
+        trial = replace(search.point(values), row=label, called=label)
+        point = planned_trial(space.name, trial, space.objectives[0])
         if self.plan.request.early_stop:
             recipe = self.work.resolve(point.trial.config, 0, self.plan.machine)
             rung = recipe.joints[-1] + self.plan.request.early_stop
@@ -95,24 +97,24 @@ class Draft:
         return self.append(point, self.plan.replicates)
 
     def judge(self, point: PlannedTrial, stop: bool) -> PlannedTrial:
-        """Let a point that has come to its rung go on, or end there."""
+        """Let a point that has reached its rung go on, or end there."""
         judged = replace(point, rung=0, stopped=stop)
         if stop:
-            own = {}
+            shortened = {}
             for number in point.by_replicate:
-                whole = self.recipes[point.name, number]
-                own[number] = cut(whole, point.rung)
-                for key in whole.keys[point.rung + 1 :]:
+                recipe = self.recipes[point.name, number]
+                shortened[number] = cut(recipe, point.rung)
+                for key in recipe.keys[point.rung + 1 :]:
                     self._through[key].remove((point.name, number))
-            judged = replace(judged, epochs=point.rung, ends=tuple(recipe.keys[-1] for recipe in own.values()))
-            self.recipes.update({(point.name, number): recipe for number, recipe in own.items()})
+            judged = replace(judged, epochs=point.rung, ends=tuple(recipe.keys[-1] for recipe in shortened.values()))
+            self.recipes.update({(point.name, number): recipe for number, recipe in shortened.items()})
         self._trials[point.name] = judged
         trials = tuple(judged if trial.name == point.name else trial for trial in self.plan.trials)
         self.plan = replace(self.plan, trials=trials, epochs_needed=len(tree.nodes(self.recipes.values())))
         return judged
 
     def to_train(self, replicate: Replicate) -> Resolved:
-        """A replicate's recipe, as far as it is to be trained before the point is judged."""
+        """Return a replicate's recipe as far as it is trained before its point is judged."""
         recipe, rung = self.recipes[replicate], self._trials[replicate[0]].rung
         return cut(recipe, rung) if rung else recipe
 
@@ -125,39 +127,39 @@ class Draft:
         return self.append(champion, space.search.fresh)
 
     def through(self, key: str) -> list[Replicate]:
-        """The replicates that pass through a state."""
+        """Return the replicates that pass through a state."""
         return self._through.get(key, [])
 
     def trial(self, replicate: Replicate) -> PlannedTrial:
-        """A replicate's trial."""
+        """Return a replicate's trial."""
         return self._trials[replicate[0]]
 
     def find(self, name: str) -> PlannedTrial | None:
-        """The trial of this name, if it is planned."""
+        """Return the trial of this name, or None."""
         return self._trials.get(name)
 
     def expected(self, space: PlannedSpace) -> list[PlannedTrial]:
-        """Stand-ins for the points and the champions that an open search is going to plan."""
+        """Return stand-ins for the points and the champions that an open search is going to plan."""
         search = self.spaces[space.name].search
         assert search is not None
 
-        def standing_in(first: int, count: int, champion_of: str) -> PlannedTrial:
-            own = [self.work.resolve(search.base, first + n, self.plan.machine) for n in range(count)]
-            ends, seeds = tuple(each.keys[-1] for each in own), tuple(each.seeds for each in own)
+        def stand_in(first: int, count: int, champion_of: str) -> PlannedTrial:
+            recipes = [self.work.resolve(search.base, first + n, self.plan.machine) for n in range(count)]
+            ends, seeds = tuple(recipe.keys[-1] for recipe in recipes), tuple(recipe.seeds for recipe in recipes)
             stub = Trial(row="", column="", config=search.base, axes={})
             planned = planned_trial(space.name, stub, space.objectives[0])
             return replace(planned, ends=ends, seeds=seeds, champion_of=champion_of, first_replicate=first)
 
-        return [standing_in(0, self.plan.replicates, ""), standing_in(FRESH, search.fresh, "#0")]
+        return [stand_in(0, self.plan.replicates, ""), stand_in(FRESH, search.fresh, "#0")]
 
     @property
     def configs(self) -> list[Json]:
-        """The configurations of all its spaces; see `Space.configs`."""
+        """The configurations of all spaces; see `Space.configs`."""
         return [config for space in self.spaces.values() for config in space.configs]
 
     @property
     def bases(self) -> list[Json]:
-        """The configurations that stand for all points of its open searches."""
+        """The configurations that stand for all points of the open searches."""
         return [space.search.base for space in self.spaces.values() if space.search is not None]
 
     @property
@@ -168,16 +170,16 @@ class Draft:
 
 
 def cut(recipe: Resolved, epochs: int) -> Resolved:
-    """The first epochs of a recipe."""
+    """Return the first epochs of a recipe."""
     joints = tuple(number for number in recipe.joints if number < epochs)
     return replace(recipe, epochs=recipe.epochs[:epochs], keys=recipe.keys[: epochs + 1], joints=joints)
 
 
 def point_label(number: int) -> str:
-    """What an open search's point is called."""
+    """Return the label of an open search's point."""
     return f"#{number}"
 
 
 def planned_trial(space: str, trial: Trial, objective: str) -> PlannedTrial:
-    """A trial as planned, not resolved yet; the space's first objective stands in for a measure of its own."""
+    """Return a trial as planned, not yet resolved. A trial without a measure gets the space's first objective."""
     return PlannedTrial(space, replace(trial, measure=trial.measure or objective))

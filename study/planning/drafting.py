@@ -1,4 +1,4 @@
-"""From references to a draft: the spaces are called, every trial is resolved and every replicate's states are named."""
+"""From references to a draft: call the spaces, resolve their trials, and name the states of every replicate."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ALL = "all"  # every installed space that lists its trials
 
 @dataclass(frozen=True)
 class Called:
-    """Spaces as their functions return them, for a request.
+    """Spaces as their functions return them for a request.
 
     Attributes:
-        name: what their run is called if nothing else is said, but for its digest; "" for the names of the spaces.
-        request: without the options that none of them knows.
-        spaces: of each the reference that finds it again, the file of its function, and the space itself.
-        left_out: of the spaces that `ALL` stands for, those that refuse what was asked for, with their reasons.
+        name: the default name of their run, without its digest; "" for the names of the spaces.
+        request: the request without the options that none of the spaces knows.
+        spaces: for each space, the reference that finds it again, the file of its function, and the space itself.
+        left_out: the spaces that `ALL` stands for and that refuse the request, with their reasons.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Called:
 
     @property
     def wants_gpu(self) -> bool:
-        """Whether any configuration is to be trained on a GPU, if the user says nothing else."""
+        """Whether any configuration is trained on a GPU by default."""
         return any(space.work.wants_gpu(config) for _, _, space in self.spaces for config in space.configs)
 
 
@@ -48,28 +48,28 @@ def call(references: Sequence[str], request: Request) -> Called:
     """Call the functions of spaces.
 
     Args:
-        references: the spaces, by name, path or module; `ALL` for every installed one that lists its trials, but for
-            those that refuse what is asked of them.
-        request: what the user chose of them.
+        references: the spaces, by name, path or module. `ALL` stands for every installed space that lists its trials,
+            except those that refuse the request.
+        request: the user's choices.
 
     Raises:
-        Refusal: if a space is unknown or named twice, refuses the request or does not know an option of it; if they
-            cannot be trained together; or if none is left of `ALL`.
+        Refusal: if a space is unknown or given twice, refuses the request or does not know one of its options; if the
+            spaces cannot be trained together; or if every space of `ALL` is left out.
     """
     installed = [name for name in catalog.names() if name not in references] if ALL in references else []
-    found: list[tuple[str, Path, Space]] = []
+    spaces: list[tuple[str, Path, Space]] = []
     options: list[Option] = []
     refusals: dict[str, Refusal] = {}
-    for reference in (*installed, *(each for each in references if each != ALL)):
+    for reference in (*installed, *(reference for reference in references if reference != ALL)):
         function, path = catalog.find(reference)
         space, refused = None, None
         try:
             space = catalog.call(function, reference, request)
             if space.search is None or reference not in installed:
-                _check(space, reference, [other for _, _, other in found], request)
+                _check(space, reference, [earlier for _, _, earlier in spaces], request)
         except Refusal as refusal:
-            of_an_option = refusal.field.startswith("-o ") and refusal.field.removeprefix("-o ") in request.options
-            if reference not in installed or of_an_option or refusal.field == "space":
+            concerns_option = refusal.field.startswith("-o ") and refusal.field.removeprefix("-o ") in request.options
+            if reference not in installed or concerns_option or refusal.field == "space":
                 raise
             refused = refusal
         known = space or catalog.call(function, reference, Request())
@@ -79,71 +79,87 @@ def call(references: Sequence[str], request: Request) -> Called:
         if refused is not None:
             refusals[reference] = refused
         elif space is not None:
-            found.append((modules.absolute(reference), path, space))
-    if not found and not refusals:
-        raise Refusal("space", ALL, "no package is installed that has spaces: `pip install` yours again")
-    if not found:
+            spaces.append((modules.absolute(reference), path, space))
+    if not spaces and not refusals:
+        words = f"no installed package declares spaces, so {ALL!r} stands for none"
+        raise Refusal("space", ALL, words, hint="Reinstall your package with 'pip install'")
+    if not spaces:
         raise next(iter(refusals.values()))
     return Called(
         ALL if ALL in references else "",
-        replace(request, options=_known(options, request, [space for _, _, space in found])),
-        tuple(found),
+        replace(request, options=_known_options(options, request, [space for _, _, space in spaces])),
+        tuple(spaces),
         {name: str(refusal) for name, refusal in refusals.items()},
     )
 
 
-def _known(options: Sequence[Option], request: Request, spaces: Sequence[Space]) -> dict[str, Value]:
-    """The options that these spaces know; refused if there is one that no space knows, also of those left out."""
+def _known_options(options: Sequence[Option], request: Request, spaces: Sequence[Space]) -> dict[str, Value]:
+    """Return the options of a request that these spaces know.
+
+    Args:
+        options: those of all spaces, also of spaces that are left out.
+        request: the user's choices.
+        spaces: the spaces that are not left out.
+
+    Raises:
+        Refusal: if no space knows an option.
+    """
     known = {option.name: option.help for option in options}
     for name, value in request.options.items():
         if name not in known:
-            others = sorted(f"{each} ({meaning})" for each, meaning in known.items() if each not in catalog.options())
+            unlisted = sorted(f"{key} ({meaning})" for key, meaning in known.items() if key not in catalog.options())
             raise Refusal(
                 "-o",
                 f"{name}={value}",
-                f"must be {'; '.join(others)}" if others else "must be left out: no space here knows it",
+                f"unknown option -o {name}={value}",
+                hint=f"-o takes {'; '.join(unlisted)}" if unlisted else "The spaces of this run take no -o option",
             )
-    taken = {option.name for space in spaces for option in space.options}  # a resumed run has no others
-    return {name: value for name, value in request.options.items() if name in taken}
+    used = {option.name for space in spaces for option in space.options}  # a resumed run has no others
+    return {name: value for name, value in request.options.items() if name in used}
 
 
-def _check(space: Space, reference: str, others: Sequence[Space], request: Request) -> None:
-    """Refuse a space that does not understand the request, or that cannot be trained with the others."""
-    if any(space.name == other.name for other in others):
-        raise Refusal("space", f"{reference} ({space.name})", "spaces of different names, each once, would do")
-    if others and space.work != others[0].work:
-        remedy = "a run of its own would do: it is trained by other code than the others"
-        raise Refusal(f"space {reference}", space.name, remedy)
-    own = {option.name for option in space.options}
+def _check(space: Space, reference: str, earlier: Sequence[Space], request: Request) -> None:
+    """Check that a space understands the request, and can be trained together with the earlier spaces."""
+    if any(space.name == other.name for other in earlier):
+        words = f"space {reference!r} has the same name as another space of this run, {space.name!r}"
+        raise Refusal("space", reference, words, hint="Give every space once, and different spaces different names")
+    if earlier and space.work != earlier[0].work:
+        words = f"space {space.name!r} is trained by other code than the other spaces of this run"
+        raise Refusal(f"space {reference}", space.name, words, hint="Train it in a run of its own")
+    space_options = {option.name for option in space.options}
     for name in catalog.options():
-        if name in request.options and name not in own:
-            field, words = catalog.typed(name, request.options[name])
-            raise Refusal(field, words, f"must be left out: {space.name} does not know it")
-    for option, given in (
+        if name in request.options and name not in space_options:
+            field, value = catalog.typed(name, request.options[name])
+            raise Refusal(field, value, "must be left out", hint=f"Space {space.name} does not take this option")
+    for option, chosen in (
         ("--trials", request.trials),
         ("--objectives", ", ".join(request.objectives)),
         ("--early-stop", request.early_stop),
     ):
-        if given and space.search is None:
-            raise Refusal(option, given, f"it is for an open search, and {space.name} lists its trials")
+        if chosen and space.search is None:
+            hint = f"It is for open searches, and {space.name} lists its trials"
+            raise Refusal(option, chosen, "must be left out", hint)
     if space.crossed and space.search is not None:
         option, _, word = space.crossed.partition(" ")
-        raise Refusal(option, word, f"must be left out: {space.name} is an open search, whose points are not crossed")
+        hint = f"Space {space.name} is an open search, whose points cannot be crossed"
+        raise Refusal(option, word, "must be left out", hint)
     if request.early_stop and len(space.objectives) > 1:
-        raise Refusal("--early-stop", request.early_stop, "one objective would do: several have no median")
+        hint = "Points are judged by the median of one objective; several have none"
+        raise Refusal("--early-stop", request.early_stop, "must be left out with several objectives", hint)
 
 
 def draft(called: Called, replicates: int | None, machine: Machine, resources: Resources) -> Draft:
-    """Plan spaces together: their recipes are merged into one tree.
+    """Plan spaces together. Their recipes are merged into one tree.
 
     Args:
         called: the spaces.
-        replicates: of each trial; None for 3, 9 if they are crossed, or 1 if every space is an open search.
+        replicates: the number for each trial; None for 3, for 9 if they are crossed, or for 1 if every space is an
+            open search.
         machine: the arithmetic.
-        resources: where and how wide.
+        resources: where the run is executed, and how wide.
 
     Raises:
-        Refusal: if a configuration, or the number of replicates, is refused.
+        Refusal: if a configuration or the number of replicates is refused.
     """
     request, spaces = called.request, [space for _, _, space in called.spaces]
     for space in spaces:
@@ -161,7 +177,7 @@ def draft(called: Called, replicates: int | None, machine: Machine, resources: R
             for where, path, space in called.spaces
         ),
         trials=(),
-        sources=_of_searches(spaces, machine),
+        sources=_search_sources(spaces, machine),
         epochs_needed=0,
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         commit=commit(),
@@ -170,57 +186,58 @@ def draft(called: Called, replicates: int | None, machine: Machine, resources: R
             **{name: metadata.version(name) for name in (LIBRARIES[0], *work.libraries, *LIBRARIES[1:])},
         },
     )
-    made = Draft(plan, spaces, (), called.left_out)
+    result = Draft(plan, spaces, (), called.left_out)
     for space in spaces:
         for trial in space.trials:
-            made.append(planned_trial(space.name, trial, space.objectives[0]), max(replicates, trial.least))
+            result.append(planned_trial(space.name, trial, space.objectives[0]), max(replicates, trial.least))
     for space in spaces:
-        _check_options(space, made)
-    made.plan = made.plan.named(f"{called.name or made.plan.study}-{made.plan.digest}")
-    return made
+        _check_options(space, result)
+    result.plan = result.plan.named(f"{called.name or result.plan.study}-{result.plan.digest}")
+    return result
 
 
-def _of_searches(spaces: Sequence[Space], machine: Machine) -> dict[str, str]:
-    """What the states of open searches depend on, as far as it is known before there are points."""
+def _search_sources(spaces: Sequence[Space], machine: Machine) -> dict[str, str]:
+    """Return the sources of open searches, as far as they are known before there are points."""
     bases = [space.work.resolve(space.search.base, 0, machine) for space in spaces if space.search is not None]
     return {name: digest for base in bases for name, digest in base.sources.items()}
 
 
-def _check_options(space: Space, made: Draft) -> None:
-    """Refuse a space whose function takes an option and does not do what it asks."""
+def _check_options(space: Space, draft: Draft) -> None:
+    """Check that a space's function applies the options that it takes."""
     for option in space.options:
-        value = made.plan.request.options.get(option.name)
+        value = draft.plan.request.options.get(option.name)
         if option.ignored is None or value is None:
             continue
-        for planned in made.plan.trials:
-            rest = option.ignored(value, planned.seeds) if planned.space == space.name else ""
-            if rest:
+        for planned in draft.plan.trials:
+            ignored = option.ignored(value, planned.seeds) if planned.space == space.name else ""
+            if ignored:
                 field, _ = catalog.typed(option.name, value)
-                raise Refusal(f"{space.name}: {field}", rest, "must be left out: its function does not look at it")
+                hint = f"The function of space {space.name} does not apply it"
+                raise Refusal(field, ignored, "must be left out", hint)
 
 
 def _check_early_stop(space: Space, request: Request, machine: Machine) -> None:
     if request.early_stop and space.search is not None:
         base = space.work.resolve(space.search.base, 0, machine)
         if not base.joints:
-            raise Refusal(
-                "--early-stop", request.early_stop, f"must be left out: {space.name} does not say where to judge"
-            )
+            hint = f"The work of space {space.name} names no states after which points can be judged"
+            raise Refusal("--early-stop", request.early_stop, "must be left out", hint)
         room = len(base.epochs) - base.joints[0] - 1
         if request.early_stop > room:
-            remedy = f"must be at most {room}: then every point has ended"
-            raise Refusal("--early-stop", request.early_stop, remedy)
+            hint = "After that, every point has ended"
+            raise Refusal("--early-stop", request.early_stop, f"must be at most {room}", hint)
 
 
-def _replicates(asked: int | None, spaces: Sequence[Space]) -> int:
+def _replicates(number: int | None, spaces: Sequence[Space]) -> int:
+    """Return how many replicates each trial has, by default or as the user chose."""
     crossed = next((space.crossed for space in spaces if space.crossed), "")
-    if asked is None:
+    if number is None:
         return 9 if crossed else 1 if all(space.search is not None for space in spaces) else 3
-    if crossed and (asked < 4 or math.isqrt(asked) ** 2 != asked):
-        k = max(2, math.isqrt(asked))
-        remedy = f"must be a square with {crossed}, such as {k**2} ({k} by {k}) or {(k + 1) ** 2}"
-        raise Refusal("--seeds", asked, remedy)
-    return asked
+    if crossed and (number < 4 or math.isqrt(number) ** 2 != number):
+        k = max(2, math.isqrt(number))
+        words = f"must be a square number with {crossed}, such as {k**2} ({k} by {k}) or {(k + 1) ** 2}"
+        raise Refusal("--seeds", number, words)
+    return number
 
 
 def _planned_space(
@@ -228,10 +245,12 @@ def _planned_space(
 ) -> PlannedSpace:
     search = None
     if space.search is not None:
-        own = space.search
+        open_search = space.search
         numbers = (FRESH, *range(replicates))
-        base = tuple(space.work.resolve(own.base, number, machine).keys[-1] for number in numbers)
-        search = PlannedSearch(own.trials, own.seed, own.fresh, own.reported, base, early_stop)
+        base = tuple(space.work.resolve(open_search.base, number, machine).keys[-1] for number in numbers)
+        search = PlannedSearch(
+            open_search.trials, open_search.seed, open_search.fresh, open_search.reported, base, early_stop
+        )
     code = modules.held(where.partition(":")[0])
     return PlannedSpace(
         name=space.name,
@@ -251,7 +270,7 @@ def _planned_space(
 
 
 def commit() -> str:
-    """The git commit of this program's checkout, with a plus if it has uncommitted changes; "" if it has none."""
+    """Return the git commit of this program's checkout, with a plus if it has uncommitted changes; "" without git."""
     here = Path(__file__).parents[1]
     try:
         commit, dirty = (

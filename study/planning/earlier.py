@@ -1,6 +1,6 @@
-"""Plans as version 0.2 and the first of 0.3 stored them (format 3), so that their runs can still be looked at. Pure.
+"""Plans as version 0.2 and the first version of 0.3 stored them (format 3), so that their runs stay readable. Pure.
 
-Format 3 had one science: what its request, trials and spaces left unsaid is said here.
+Format 3 knew one science only. This module adds the facts about it that a plan of format 4 states.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _OF_A_TRIAL = ("row", "column", "config", "axes", "measure")
 
 
 def upgraded(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A plan of format 3 as one of format 4.
+    """Return a plan of format 3 as one of format 4.
 
     Raises:
-        ValueError: if it is no plan.
+        ValueError: if the JSON is not a plan of format 3.
     """
     try:
         request = _request(plain["request"])
         spaces = [_space(space, request["options"]) for space in plain["spaces"]]
         trials = [_trial(trial) for trial in plain["trials"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no plan of format {FORMAT}: {error!r}") from error
+        raise ValueError(f"not a plan of format {FORMAT}: {error!r}") from error
     return {**plain, "format": FORMAT + 1, "request": request, "spaces": spaces, "trials": trials}
 
 
@@ -51,5 +51,5 @@ def _trial(plain: Mapping[str, Any]) -> dict[str, Any]:
     if plain["paper"] is not None:
         provenance = plain.get("provenance", "")
         trial["printed"] = {"value": plain["paper"], "provenance": provenance, "of": plain["paper_of"]}
-    own = (*_OF_A_TRIAL, "label", "paper", "paper_of", "provenance")
-    return {"trial": trial, **{name: value for name, value in plain.items() if name not in own}}
+    moved = (*_OF_A_TRIAL, "label", "paper", "paper_of", "provenance")
+    return {"trial": trial, **{name: value for name, value in plain.items() if name not in moved}}

@@ -1,4 +1,4 @@
-"""The plan, which fixes what will run before anything is trained: spaces, trials, replicates. Pure."""
+"""The plan: it fixes spaces, trials and replicates before anything is trained. Pure."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ LIBRARIES = ("longtail-study", "ray", "optuna", "mlflow")  # the platform's own,
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial in a plan: with the space it belongs to, and for each replicate the name of its last state.
+    """A trial in a plan, with its space and the name of each replicate's last state.
 
     Attributes:
-        space: its name.
-        trial: with the measure that its row shows.
-        epochs: of each replicate.
+        space: the name of the space.
+        trial: the trial, with the measure that its row shows.
+        epochs: the epochs of each replicate.
         ends: the names of the replicates' last states.
-        champion_of: the label of the point that it trains again under fresh replicates, or "".
-        first_replicate: the number of its first replicate.
-        rung: the epochs after which it is going to be judged, and perhaps stopped; 0 if it is not, or has been.
-        stopped: whether it was, so that its work ends there.
-        seeds: of each replicate, by name, in words; empty in plans of versions that did not write them.
+        champion_of: the label of the point that this trial trains again under fresh replicates, or "".
+        first_replicate: the number of the first replicate.
+        rung: the epochs after which the trial is judged, and perhaps stopped; 0 if it is never judged, or was judged.
+        stopped: whether the trial was stopped at its rung, so that its work ends there.
+        seeds: the seeds of each replicate, by name, in words; empty in plans of versions that did not store them.
     """
 
     space: str
@@ -46,12 +46,12 @@ class PlannedTrial:
 
     @property
     def label(self) -> str:
-        """Unique in its space."""
+        """The trial's name, unique in its space."""
         return self.trial.label
 
     @property
     def name(self) -> str:
-        """Unique in the plan."""
+        """The trial's name, unique in the plan."""
         return f"{self.space}/{self.label}"
 
     @property
@@ -64,8 +64,8 @@ class PlannedTrial:
 class PlannedSearch:
     """An open search in a plan; see `OpenSearch`.
 
-    `base` names the last states of its base configuration: of a champion's first replicate,
-    and of each of a point's.
+    `base` names the last states of the base configuration: first that of a champion's first replicate, then those of
+    each of a point's replicates.
     """
 
     trials: int
@@ -78,11 +78,11 @@ class PlannedSearch:
 
 @dataclass(frozen=True)
 class PlannedSpace:
-    """A space in a plan: what its report needs, and what made it; see `Space`.
+    """A space in a plan: the fields that its report needs, and the origin of the space; see `Space`.
 
     Attributes:
-        file: the reference that finds its function again.
-        file_digest: of the file that the function is in.
+        file: the reference that finds the space's function again.
+        file_digest: the digest of the file that the function is in.
         code: the source of its function, if that was defined in a notebook; else "".
     """
 
@@ -103,14 +103,14 @@ class PlannedSpace:
 
 @dataclass(frozen=True)
 class Resources:
-    """Where and how wide a run is executed; no part of any state's name.
+    """Where and how wide a run is executed. The names of states do not depend on it.
 
     Attributes:
-        workers: stages at a time; 0 for as many as the cluster has room for.
-        cpus, gpus: of each; a fraction of a GPU is bookkeeping, not isolation.
-        address: of a Ray cluster; empty for this machine alone.
-        data_dir: where data sets lie, on every machine.
-        gpu_steps: how a GPU is given its steps: eager, recorded, or auto, as the trainables choose.
+        workers: the number of stages at a time; 0 for as many as the cluster has room for.
+        cpus, gpus: the CPUs and GPUs of each stage. A fraction of a GPU is bookkeeping, not isolation.
+        address: the address of a Ray cluster; empty for this machine alone.
+        data_dir: the folder of data sets, on every machine.
+        gpu_steps: how steps are launched on a GPU: eager, recorded, or auto, where the trainables choose.
     """
 
     workers: int = 0
@@ -123,15 +123,15 @@ class Resources:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: spaces with data, replicates and machines chosen. Stored before training.
+    """A run: spaces with data, replicates and machines chosen. It is stored before training.
 
-    A plan only ever grows: by what the user adds to the run, and by the points that an open search finds.
+    A plan only grows: by additions of the user, and by the points that an open search finds.
 
     Attributes:
-        tracking_uri, storage: where MLflow and Optuna are, without passwords; "" for the databases of `home`.
+        tracking_uri, storage: the URLs of MLflow and Optuna, without passwords; "" for the databases of `home`.
         home: the folder of those databases.
-        generation: how often the run was started anew because the sources had changed.
-        created: when the run was first planned.
+        generation: how often the run was begun anew because the sources had changed.
+        created: the time at which the run was first planned.
     """
 
     run: str
@@ -153,12 +153,12 @@ class Plan:
 
     @property
     def study(self) -> str:
-        """The names of its spaces, joined."""
+        """The names of the spaces, joined."""
         return "+".join(space.name for space in self.spaces)
 
     @property
     def digest(self) -> str:
-        """What identifies the plan's work: its last states by trial; what a search has found is left out."""
+        """The digest of the plan's work: the last states by trial, without the points that searches have found."""
         listed = [[trial.name, *trial.ends] for trial in self.trials if self.space(trial.space).search is None]
         searched = [
             [s.name, s.objectives, s.search.base, {name: asdict(dimension) for name, dimension in s.domain.items()}]
@@ -169,50 +169,52 @@ class Plan:
 
     @property
     def content(self) -> str:
-        """What identifies all that it holds now, and all that its searches are going to find."""
+        """The digest of all trials that the plan holds now, and of how many its searches are going to find."""
         totals = [s.search.trials for s in self.spaces if s.search is not None]
         return digest([[[trial.name, *trial.ends] for trial in self.trials], totals])
 
     def points(self, space: PlannedSpace) -> list[PlannedTrial]:
-        """The trials of a space but for champions: its cells, or what its search has found so far, in order."""
+        """Return a space's trials in order, except champions: its cells, or the points that its search has found."""
         return [trial for trial in self.trials if trial.space == space.name and not trial.champion_of]
 
     def space(self, name: str) -> PlannedSpace:
-        """The space of this name."""
+        """Return the space of this name."""
         return next(space for space in self.spaces if space.name == name)
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON holds and `from_json` takes back."""
+        """Return the plan as a dictionary for JSON, which `from_json` reads."""
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_json(cls, plain: Json) -> Plan:
-        """The plan of such a dictionary, also of an earlier format that this version knows.
+        """Return the plan that `to_json` wrote, also in the earlier format that this version reads.
 
         Raises:
             Refusal: if another version of this program wrote it.
-            ValueError: if it is no plan.
+            ValueError: if the dictionary is not a plan.
         """
         if plain.get("format") == earlier.FORMAT:
             plain = earlier.upgraded(plain)
         elif plain.get("format") != FORMAT:
-            formats = f"{earlier.FORMAT} and {FORMAT}"
-            raise Refusal("plan format", plain.get("format"), f"this version reads formats {formats}")
+            number = plain.get("format")
+            words = f"unknown plan format {number!r}: this version reads formats {earlier.FORMAT} and {FORMAT}"
+            raise Refusal("plan format", number, words, hint="Use the version that wrote the plan")
         return decoded(cls, {name: value for name, value in plain.items() if name != "format"})
 
     def check(self) -> None:
-        """Refuse a plan that could not be read again, for its spaces hold what a plan must not: objects, None."""
+        """Check that the plan can be read again: spaces may hold values that a plan cannot, such as None or objects."""
         try:
             Plan.from_json(json.loads(json.dumps(self.to_json())))
         except (TypeError, ValueError) as error:
-            raise Refusal("space", self.study, f"its plan cannot be stored: {one_line(error, whole=True)}") from error
+            reason = one_line(error, whole=True)
+            raise Refusal("space", self.study, f"the plan of {self.study} cannot be stored: {reason}") from error
 
     def named(self, run: str) -> Plan:
-        """The same plan under a name."""
+        """Return the same plan under a name."""
         return replace(self, run=run)
 
 
 def digest(value: object) -> str:
-    """A short name for a JSON value."""
+    """Return a short digest of a JSON value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]

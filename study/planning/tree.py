@@ -1,4 +1,4 @@
-"""From the replicates' recipes to a tree of stages: what must be trained at least, and in which pieces. Pure."""
+"""From the replicates' recipes to a tree of stages: the least that must be trained, and in which pieces. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from study.space import Json, Resolved
 
 @dataclass(frozen=True, repr=False)
 class Stage:
-    """Consecutive epochs from one kept state to the next: what Ray Tune executes.
+    """Consecutive epochs from one kept state to the next. Ray Tune executes stages.
 
     Attributes:
-        parent: the state that it starts from; `start` 0 means that it is drawn from the origin instead of loaded.
-        start: the index of its first epoch.
-        keys: the states after each of its epochs; the last is kept.
-        epochs: one instruction an epoch.
-        origin: what determines state 0.
-        remaining: epochs from its start to the end of the longest recipe that waits for it.
+        parent: the state that the stage starts from. If `start` is 0, it is drawn from the origin and not loaded.
+        start: the index of the first epoch.
+        keys: the states after each epoch; the last is kept.
+        epochs: one instruction per epoch.
+        origin: the JSON that determines state 0.
+        remaining: the epochs from the stage's start to the end of the longest recipe that waits for it.
     """
 
     parent: str
@@ -30,7 +30,7 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """The state that it ends in, which names the stage."""
+        """The last state, which names the stage."""
         return self.keys[-1]
 
     def __repr__(self) -> str:
@@ -42,10 +42,10 @@ class Failure:
     """Why a stage was given up.
 
     Attributes:
-        reason: one line.
-        traceback: of the worker, or "".
-        for_good: whether training itself raised, as it would again. Otherwise a process, a disk or a machine failed,
-            and the next start tries again.
+        reason: the reason in one line.
+        traceback: the worker's traceback, or "".
+        for_good: whether training itself raised, and would raise again. Otherwise a process, a disk or a machine
+            failed, and the next start tries again.
         damaged: the state that could not be read, or "".
     """
 
@@ -56,12 +56,12 @@ class Failure:
 
 
 def nodes(recipes: Iterable[Resolved]) -> set[str]:
-    """The states after state 0, each once: their number is the least number of epochs that trains all recipes."""
+    """Return the distinct states after state 0. Their number is the least number of epochs that trains all recipes."""
     return {key for recipe in recipes for key in recipe.keys[1:]}
 
 
 def branching(recipes: Iterable[Resolved]) -> set[str]:
-    """The states that are kept whatever happens: where recipes part, and where they end."""
+    """Return the states that are always kept: where recipes part, and where they end."""
     children: dict[str, set[str]] = {}
     ends = set()
     for recipe in recipes:
@@ -72,7 +72,7 @@ def branching(recipes: Iterable[Resolved]) -> set[str]:
 
 
 def missing(recipes: Iterable[Resolved], stored: Collection[str]) -> set[str]:
-    """The states that must still be trained: of each recipe, those after its deepest stored one."""
+    """Return the states that must still be trained: in each recipe, those after its deepest stored state."""
     absent: set[str] = set()
     for recipe in recipes:
         for key in reversed(recipe.keys[1:]):
@@ -83,15 +83,15 @@ def missing(recipes: Iterable[Resolved], stored: Collection[str]) -> set[str]:
 
 
 def joints(recipes: Iterable[Resolved]) -> set[str]:
-    """The states that an open search keeps, for later points are likely to part from there."""
+    """Return the states that an open search keeps, since later points are likely to part there."""
     return {recipe.keys[number] for recipe in recipes for number in recipe.joints}
 
 
 def stages(recipes: Collection[Resolved], stored: Collection[str], keep: Collection[str] = ()) -> list[Stage]:
-    """The stages that train what is missing, longest remaining path first.
+    """Return the stages that train all missing states, the longest remaining path first.
 
-    Every stage starts at state 0, at a stored state, or at the end of another stage; together they hold each missing
-    state exactly once. A stage ends where recipes part, where one ends, and at the states in `keep`.
+    Every stage starts at state 0, at a stored state, or at the end of another stage. Together the stages hold each
+    missing state exactly once. A stage ends where recipes part, where one ends, and at the states in `keep`.
     """
     absent = missing(recipes, stored)
     kept = branching(recipes) | set(keep)
@@ -110,22 +110,22 @@ def stages(recipes: Collection[Resolved], stored: Collection[str], keep: Collect
             keys = recipe.keys[index + 1 : stop + 1]
             begun.setdefault(keys[0], (recipe.keys[index], index, keys, recipe.epochs[index:stop], recipe.origin))
             index = stop
-    found = [
+    unsorted = [
         Stage(parent, start, keys, epochs, origin, height[keys[0]] + 1)
         for parent, start, keys, epochs, origin in begun.values()
     ]
-    return sorted(found, key=lambda stage: -stage.remaining)
+    return sorted(unsorted, key=lambda stage: -stage.remaining)
 
 
 def descendants(key: str, all_stages: Iterable[Stage]) -> list[Stage]:
-    """The stages that cannot be trained without the state `key`."""
+    """Return the stages that cannot be trained without the state `key`."""
     below: Mapping[str, list[Stage]] = _by_parent(all_stages)
-    found, front = [], [key]
+    dependent, front = [], [key]
     while front:
         for stage in below.get(front.pop(), ()):
-            found.append(stage)
+            dependent.append(stage)
             front.append(stage.key)
-    return found
+    return dependent
 
 
 def _by_parent(all_stages: Iterable[Stage]) -> dict[str, list[Stage]]:

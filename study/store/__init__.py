@@ -1,1 +1,1 @@
-"""What is kept, under names: states; and beside them plans, failures and starts, from which a run's status follows."""
+"""The store: states under names, and beside them plans, failures and starts, from which a run's status follows."""

@@ -1,4 +1,4 @@
-"""What may go from a store: tensors that no run reaches, and what killed writers left. Measures stay."""
+"""Cleaning a store: tensors that no run reaches go, and files that killed writers left. Measures stay."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from study.store.states import Store, Stored
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What went, or would go.
+    """Numbers and sizes of the objects that were removed, or that a dry run would remove.
 
     Attributes:
-        states: how many lost their tensors.
-        bytes: that these states had.
+        states: the states that lose their tensors.
+        bytes: the size of these states.
         leftovers: temporary files of killed writers, and damaged objects that were set aside earlier.
-        leftover_bytes: that these had.
-        kept_by_grace: states that only their age keeps.
-        set_aside: states that were found to be damaged.
+        leftover_bytes: the size of these leftovers.
+        kept_by_grace: the states that are kept only because they are young.
+        set_aside: the damaged states that are set aside.
     """
 
     states: int = 0
@@ -42,15 +42,15 @@ def clean(
     grace_seconds: float,
     dry_run: bool,
 ) -> Cleaned:
-    """Drop the tensors of states that nobody needs, and sweep what killed writers left.
+    """Drop the tensors of states that no run needs, and remove the files that killed writers left.
 
     Args:
-        store: where.
+        store: the store.
         reached: the names of the states that registered plans reach.
-        claimed: whether somebody else needs the state with this header.
-        run: drop only what this run trained last; None for any run's.
-        grace_seconds: what is younger stays.
-        dry_run: change nothing, and tell what would go.
+        claimed: whether another run needs the state with this header.
+        run: drop only states whose last epochs this run trained; None for any run.
+        grace_seconds: younger states and files stay.
+        dry_run: change nothing, and only count.
     """
     reached = frozenset(reached)
     dropped: list[Stored] = []
@@ -72,17 +72,17 @@ def clean(
             if not young:
                 set_aside += dry_run or bool(store.set_aside(key))
     leftovers = [
-        each
-        for each in store.objects()
-        if each.age_seconds >= grace_seconds and (each.path.endswith(".tmp") or each.path.startswith("damaged/"))
+        stored
+        for stored in store.objects()
+        if stored.age_seconds >= grace_seconds and (stored.path.endswith(".tmp") or stored.path.startswith("damaged/"))
     ]
-    for each in leftovers if not dry_run else ():
-        store.delete_record(each.path)
+    for leftover in leftovers if not dry_run else ():
+        store.delete_record(leftover.path)
     return Cleaned(
         states=len(dropped),
-        bytes=sum(each.bytes for each in dropped),
+        bytes=sum(stored.bytes for stored in dropped),
         leftovers=len(leftovers),
-        leftover_bytes=sum(each.bytes for each in leftovers),
+        leftover_bytes=sum(leftover.bytes for leftover in leftovers),
         kept_by_grace=kept_by_grace,
         set_aside=set_aside,
     )
@@ -91,16 +91,19 @@ def clean(
 def clean_runs(
     store: Store, run: str | None, forgotten: Collection[str], grace_seconds: float, dry_run: bool
 ) -> Cleaned:
-    """Clean a store of what no run's plan reaches.
+    """Clean a store of the states that no run's plan reaches.
 
-    A plan reaches every state on its replicates' paths. One that cannot be drawn up here, for its sources have changed
-    or its file is gone, keeps its ends and all that it trained.
+    A plan reaches every state on its replicates' paths. If a plan cannot be drafted here, because its sources have
+    changed or its file is gone, its last states and all states that the run trained stay.
 
     Args:
-        store: where.
-        run: drop only what this run trained last; None for any run's.
-        forgotten: runs whose plans are let go of from now on; those of earlier calls are remembered.
+        store: the store.
+        run: drop only states whose last epochs this run trained; None for any run.
+        forgotten: runs whose plans no longer keep states, from now on. Those of earlier calls are stored.
         grace_seconds, dry_run: see `clean`.
+
+    Raises:
+        Refusal: if a plan is damaged.
     """
     reached: set[str] = set()
     unknown: set[str] = set()
@@ -110,11 +113,9 @@ def clean_runs(
         try:
             plan = records.load_plan(store, name)
         except Damaged as error:
-            raise Refusal(
-                "run",
-                name,
-                f"its plan cannot be read, so nothing is dropped; the `study run` that made it makes it anew ({error})",
-            ) from error
+            words = f"the plan of run {name!r} cannot be read, so nothing is dropped: {error}"
+            hint = "Repeat the 'study run' of this run: it stores the plan anew"
+            raise Refusal("run", name, words, hint) from error
         except Refusal:  # of another version
             unknown.add(name)
             continue
@@ -132,7 +133,7 @@ def clean_runs(
 
 
 def _trained_by(header: Mapping[str, Any]) -> str | None:
-    """The run that trained the last epochs of a state."""
+    """Return the run that trained the last epochs of a state."""
     provenance = header.get("provenance") or [{}]
     return str(provenance[-1]["run"]) if "run" in provenance[-1] else None
 

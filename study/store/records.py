@@ -1,4 +1,4 @@
-"""The records of runs beside the states: plans and failures; where a run stands, and how it is called."""
+"""The records of runs beside the states: plans, failures, and finding a run by its name."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 def check_name(name: str) -> str:
-    """A run's name as the user gave it, refused if it could not be a folder."""
+    """Check that a run's name can be the name of a folder, and return it."""
     if not _NAME.fullmatch(name):
-        raise Refusal("--name", name, "up to 100 letters, digits and . _ + - would do")
+        raise Refusal("--name", name, "must be 1 to 100 letters, digits and . _ + -, the first a letter or a digit")
     return name
 
 
 def load_plan(store: Store, run: str) -> Plan | None:
-    """A run's plan, or None if there is no such run.
+    """Return a run's plan, or None if there is no such run.
 
     Raises:
-        Damaged: if it is not what was written.
+        Damaged: if the record is not the one that was written.
         Refusal: if another version of this program wrote it.
     """
     record = store.read_record(f"runs/{run}/plan.json")
@@ -39,12 +39,12 @@ def load_plan(store: Store, run: str) -> Plan | None:
 
 
 def save_plan(store: Store, plan: Plan) -> None:
-    """Write a plan; it is there before anything is trained."""
+    """Write a plan. This happens before anything is trained."""
     store.write_record(f"runs/{plan.run}/plan.json", plan.to_json())
 
 
 def all_plans(store: Store) -> list[Plan]:
-    """Every run's plan, the newest last; one that is damaged or of another version is no reason to hide the others."""
+    """Return the plans of all runs, the newest last, except those that are damaged or that another version wrote."""
     plans = []
     for run in store.records("runs"):
         with suppress(Damaged, Refusal):
@@ -55,7 +55,7 @@ def all_plans(store: Store) -> list[Plan]:
 
 
 def damaged_plans(store: Store) -> list[str]:
-    """Why a run is not among `all_plans`: its plan is damaged, or another version wrote it."""
+    """Return the reasons why runs are not in `all_plans`: a plan is damaged, or another version wrote it."""
     reasons = []
     for run in store.records("runs"):
         try:
@@ -66,20 +66,20 @@ def damaged_plans(store: Store) -> list[str]:
 
 
 def find(store: Store, called: str) -> tuple[Plan, str | None]:
-    """The run that is called so: by its name, by a space's name (its latest run), or by a unique prefix.
+    """Return the run with a name: the run's own, that of a space (its latest run), or a unique prefix.
 
     Returns:
-        Its plan; and the space, if it was called by one of several.
+        The run's plan; and the space, if the name is that of one of several.
 
     Raises:
-        Refusal: if there is none, or more than one.
+        Refusal: if there is no such run, or more than one.
     """
     if _NAME.fullmatch(called):
         try:
             exact = load_plan(store, called)
         except Damaged as error:
-            remedy = f"its plan is damaged; the `study run` that made it, with --name {called}, makes it anew"
-            raise Refusal("run", called, remedy) from error
+            hint = f"Repeat the 'study run' of this run with --name {called}: it stores the plan anew"
+            raise Refusal("run", called, f"the plan of run {called!r} is damaged", hint) from error
         if exact is not None:
             return exact, None
     plans = all_plans(store)
@@ -89,23 +89,25 @@ def find(store: Store, called: str) -> tuple[Plan, str | None]:
     matches = [plan for plan in plans if plan.run.startswith(called)] if called else []
     if len(matches) == 1:
         return matches[0], None
-    known = ", ".join(plan.run for plan in plans) or "none yet: `study run SPACE` makes one"
-    problem = "more than one run begins so" if matches else "no run is called so"
-    raise Refusal("run", called, f"{problem}; runs in {store.shown}: {known}")
+    problem = f"the names of several runs begin with {called!r}" if matches else f"unknown run {called!r}"
+    hint = f"The runs in {store.shown} are {', '.join(plan.run for plan in plans)}"
+    if not plans:
+        hint = f"There are no runs in {store.shown} yet; 'study run SPACE' starts one"
+    raise Refusal("run", called, problem, hint)
 
 
 def forget(store: Store, run: str) -> None:
-    """Let go of a run's states; its plan and what was measured stay, and training it again remembers it."""
+    """Let cleaning drop a run's states. Its plan and measures stay; training it again takes this back."""
     store.write_record(f"runs/{run}/forgotten.json", {"forgotten": now()})
 
 
 def remember(store: Store, run: str) -> None:
-    """Take back `forget`."""
+    """Undo `forget`."""
     store.delete_record(f"runs/{run}/forgotten.json")
 
 
 def is_forgotten(store: Store, run: str) -> bool:
-    """Whether a run's states have been let go of."""
+    """Return whether `forget` was called for a run."""
     return "forgotten.json" in store.records(f"runs/{run}")
 
 
@@ -114,10 +116,10 @@ class GivenUp:
     """A replicate that was given up because training raised.
 
     Attributes:
-        trial, replicate: which.
-        reason: one line.
-        traceback: of the worker, or "".
-        stage: the name of the stage that raised, which the replicate needs.
+        trial, replicate: the name of the trial, and the number of the replicate.
+        reason: the reason in one line.
+        traceback: the worker's traceback, or "".
+        stage: the name of the stage that raised and that the replicate needs.
     """
 
     trial: str
@@ -128,17 +130,17 @@ class GivenUp:
 
 
 def failures(store: Store, run: str) -> dict[Replicate, GivenUp]:
-    """The replicates that were given up because training raised."""
+    """Return the replicates that were given up because training raised."""
     with suppress(Damaged, ValueError):  # then they are tried again
         record = store.read_record(f"runs/{run}/failures.json")
-        found = () if record is None else decoded(_Failures, record).failures
-        return {(each.trial, each.replicate): each for each in found}
+        given_up = () if record is None else decoded(_Failures, record).failures
+        return {(failure.trial, failure.replicate): failure for failure in given_up}
     return {}
 
 
-def save_failures(store: Store, run: str, found: Mapping[Replicate, GivenUp]) -> None:
-    """Write the replicates that were given up."""
-    store.write_record(f"runs/{run}/failures.json", asdict(_Failures(tuple(found.values()))))
+def save_failures(store: Store, run: str, given_up: Mapping[Replicate, GivenUp]) -> None:
+    """Write the replicates that were given up because training raised."""
+    store.write_record(f"runs/{run}/failures.json", asdict(_Failures(tuple(given_up.values()))))
 
 
 @dataclass(frozen=True)

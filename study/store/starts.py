@@ -1,4 +1,4 @@
-"""Who trains a run: the record of each start, kept fresh while its driver lives, and the request to stop it."""
+"""The starts of a run: a record for each, kept fresh while its driver lives, and requests to stop a driver."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ FRESH_SECONDS = 30.0  # a driver whose record is older is taken for dead
 
 @dataclass(kw_only=True)
 class StartRecord:
-    """What is stored of a start.
+    """The stored record of a start.
 
     Attributes:
-        number: of the run's starts, from 0.
-        generation: of its plan.
-        started, seen, ended: when it began, was last alive, and ended, if it has.
+        number: the number of the start, from 0.
+        generation: the generation of the plan.
+        started, seen, ended: when the start began, was last alive, and ended, if it has.
         outcome: running, complete, failed, interrupted, or killed.
-        host, pid: where its driver is.
-        token: tells it apart from any other start.
+        host, pid: the machine and the process of its driver.
+        token: a random text that distinguishes this start from all others.
         epochs_done: how many of the plan's states needed no training when it began.
-        epochs_trained: that it has trained so far.
-        training: replicates that wait for what is being trained.
-        behind: why MLflow or Optuna may not show all of it; "" if they do.
+        epochs_trained: how many epochs it has trained so far.
+        training: the number of replicates that wait for the stages in training.
+        behind: why MLflow or Optuna may not show everything; "" if they do.
     """
 
     number: int
@@ -54,7 +54,7 @@ class StartRecord:
     ended: str | None = None
 
     def alive(self) -> bool:
-        """Whether its driver is still at work: its record is fresh, and here its process is there, too."""
+        """Return whether the driver is at work: the record is fresh and, on this machine, the process exists."""
         if self.outcome != "running":
             return False
         age = (datetime.now(UTC) - datetime.fromisoformat(self.seen)).total_seconds()
@@ -63,7 +63,13 @@ class StartRecord:
 
 @dataclass(frozen=True)
 class StopRequest:
-    """What is stored to stop a driver: whose start, whether without ending epochs, and when it was asked."""
+    """The stored request to stop a driver.
+
+    Attributes:
+        token: the token of the start to stop.
+        now: whether to stop without finishing epochs.
+        asked: when the request was made.
+    """
 
     token: str
     now: bool
@@ -71,15 +77,15 @@ class StopRequest:
 
 
 class Start:
-    """One start of a run, as the driver that makes it sees it; a thread keeps its record fresh.
+    """One start of a run in its own driver. A thread keeps its record fresh.
 
-    The same thread looks for requests to stop, and passes them on as SIGINT: one for a drain, two to stop at once.
+    The same thread looks for requests to stop, and passes them on as SIGINT: one to drain, two to stop at once.
 
     Args:
-        store: where the run lies.
-        run: its name.
-        generation: of its plan.
-        say: says a line to the user.
+        store: the store of the run.
+        run: the name of the run.
+        generation: the generation of its plan.
+        say: a function that shows a line to the user.
 
     Raises:
         Refusal: if another driver is alive.
@@ -87,7 +93,7 @@ class Start:
 
     def __init__(self, store: Store, run: str, generation: int, say: Callable[[str], None]) -> None:
         self.store, self._run, self._say = store, run, say
-        self._before = refuse_second(store, run)
+        self._previous = refuse_second(store, run)
         numbers = (int(name.partition(".")[0]) for name in store.records(f"runs/{run}/starts"))
         self.record = StartRecord(
             number=1 + max(numbers, default=-1),
@@ -99,41 +105,41 @@ class Start:
             token=secrets.token_hex(8),
             behind="its last start was cut off before MLflow and Optuna showed everything",
         )
-        self._settle_before(0)
+        self._settle_previous(0)
         self._write()
         self._ended, self._warned, self._superseded = threading.Event(), False, False
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
     def begin(self, epochs_done: int, epochs_done_before: int) -> None:
-        """Count from here, and what a start that was killed has trained.
+        """Start counting epochs, and complete the count of a previous start that was killed.
 
         Args:
             epochs_done: how many of the plan's states need no training.
-            epochs_done_before: how many of those the plan had when it was last started: a start that was killed may
-                have trained epochs that its record does not count.
+            epochs_done_before: how many of these states the plan had when it was last started. A start that was killed
+                may have trained epochs that its record does not count.
         """
         self.record.epochs_done = epochs_done
-        self._settle_before(epochs_done_before)
+        self._settle_previous(epochs_done_before)
 
-    def _settle_before(self, epochs_done: int) -> None:
-        """The start before says that it runs, and does not: it was killed."""
-        last = self._before
+    def _settle_previous(self, epochs_done: int) -> None:
+        """Record that the previous start was killed, if its record still says that it is running."""
+        last = self._previous
         if last is not None and last.outcome == "running":
             trained = max(last.epochs_trained, epochs_done - last.epochs_done)
             settled = replace(last, epochs_trained=trained, outcome="killed", training=0)
             self.store.write_record(_path(self._run, last.number), asdict(settled))
 
     def end(self, outcome: str, epochs_done: int) -> None:
-        """Record how it ended: complete, failed, or interrupted.
+        """Record the outcome: complete, failed, or interrupted.
 
-        What a worker trained and saved while it was stopped was not reported, but needs no training any more.
+        Workers may have saved epochs that they could not report any more. These count too, by `epochs_done`.
         """
         self._ended.set()
         self._thread.join()
-        own = self.record
-        own.epochs_trained = max(own.epochs_trained, epochs_done - own.epochs_done)
-        own.ended, own.outcome, own.training = now(), outcome, 0
+        record = self.record
+        record.epochs_trained = max(record.epochs_trained, epochs_done - record.epochs_done)
+        record.ended, record.outcome, record.training = now(), outcome, 0
         if not self._superseded:
             self._guarded(self._write)
 
@@ -144,20 +150,21 @@ class Start:
     def _beat(self) -> None:
         signals = 0
         while not self._ended.wait(BEAT_SECONDS):
-            self._guarded(self._write_if_own)
+            self._guarded(self._write_unless_superseded)
             wanted = self._guarded(self._signals_wanted) or 0
             for _ in range(wanted - signals):
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.1)  # two at once would be one
             signals = max(signals, wanted)
 
-    def _write_if_own(self) -> None:
-        """Keep the record fresh, unless another driver has written its own: then that one goes on alone."""
-        own = self.record
-        kept, later = (_read(self.store, _path(self._run, number)) for number in (own.number, own.number + 1))
-        other = later or (kept if kept is not None and kept.token != own.token else None)
+    def _write_unless_superseded(self) -> None:
+        """Keep the record fresh. If another driver has written a record meanwhile, stop, and let that one go on."""
+        record = self.record
+        stored, later = (_read(self.store, _path(self._run, number)) for number in (record.number, record.number + 1))
+        other = later or (stored if stored is not None and stored.token != record.token else None)
         if other is not None:
-            self._say(f"another driver (process {other.pid} on {other.host}) trains {self._run}: this one stops")
+            driver = f"another driver (process {other.pid} on {other.host})"
+            self._say(f"run {self._run!r} is being trained by {driver}; this driver stops")
             self._superseded = True
             os.kill(os.getpid(), signal.SIGINT)
             self._ended.set()
@@ -165,9 +172,9 @@ class Start:
             self._write()
 
     def _signals_wanted(self) -> int:
-        """How often this driver has been asked to stop: for a drain once, at once twice."""
+        """Return how many SIGINT a request to stop calls for: none, one to drain, or two to stop at once."""
         request = None
-        with suppress(Damaged, ValueError):  # as good as none
+        with suppress(Damaged, ValueError):  # a damaged request counts as none
             plain = self.store.read_record(_stop_path(self._run))
             request = None if plain is None else decoded(StopRequest, plain)
         if request is None or request.token != self.record.token:
@@ -175,56 +182,62 @@ class Start:
         return 2 if request.now else 1
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
-        """A store that is away or full must not end the training; said once."""
+        """Run an action on the store. A store that is away or full must not end training; the user is warned once."""
         try:
             return action()
         except Away as error:
             if not self._warned:
                 self._warned = True
-                words = f"the store cannot be written ({one_line(error)})"
-                self._say(f"{words}: training goes on, what cannot be saved is lost")
+                reason = f"the store cannot be written ({one_line(error)})"
+                self._say(f"{reason}; training goes on, but results that cannot be saved are lost")
             return None
 
 
 def starts(store: Store, run: str) -> list[StartRecord]:
-    """The records of every start of a run, oldest first; one that a crash left damaged is nothing to stop at."""
+    """Return the records of a run's starts, oldest first, except records that a crash left damaged."""
     folder = f"runs/{run}/starts"
-    found = (_read(store, f"{folder}/{name}") for name in store.records(folder))
-    return [record for record in found if record is not None]
+    records = (_read(store, f"{folder}/{name}") for name in store.records(folder))
+    return [record for record in records if record is not None]
 
 
 def request_stop(store: Store, run: str, at_once: bool) -> StartRecord:
-    """Ask the driver of a run, wherever it is, to stop; returns its start's record.
+    """Ask the driver of a run, on any machine, to stop. Return the record of its start.
 
     Args:
-        store: where the run lies.
-        run: its name.
-        at_once: without letting workers end their epoch.
+        store: the store of the run.
+        run: the name of the run.
+        at_once: whether to stop without letting workers finish their epoch.
 
     Raises:
-        Refusal: if nobody trains it.
+        Refusal: if the run is not being trained.
     """
-    before = starts(store, run)
-    if not before or not before[-1].alive():
-        raise Refusal("run", run, "nobody trains it; `study status` says how far it is")
-    store.write_record(_stop_path(run), asdict(StopRequest(before[-1].token, at_once, now())))
-    return before[-1]
+    records = starts(store, run)
+    if not records or not records[-1].alive():
+        hint = "'study status' shows how far it is"
+        raise Refusal("run", run, f"run {run!r} is not being trained, so there is nothing to stop", hint)
+    store.write_record(_stop_path(run), asdict(StopRequest(records[-1].token, at_once, now())))
+    return records[-1]
 
 
 def refuse_second(store: Store, run: str) -> StartRecord | None:
-    """The last start of a run; refused while its driver is alive. Correctness does not depend on it."""
-    before = starts(store, run)
-    if not before:
+    """Check that no driver of a run is alive, and return its last start. Correctness does not depend on this.
+
+    Raises:
+        Refusal: if the driver of the last start is alive.
+    """
+    records = starts(store, run)
+    if not records:
         return None
-    last = before[-1]
+    last = records[-1]
     if last.alive():
-        since = f"process {last.pid} on {last.host} trains it since {last.started[:19]}"
-        raise Refusal("run", run, f"{since}: wait for it, or `study stop {run}`")
+        driver = f"process {last.pid} on {last.host} (since {last.started[:19]})"
+        hint = f"Wait for it, or stop it with 'study stop {run}'"
+        raise Refusal("run", run, f"run {run!r} is being trained by {driver}", hint)
     return last
 
 
 def _read(store: Store, path: str) -> StartRecord | None:
-    """A start's record; a damaged one is as good as none, and is written anew."""
+    """Return a start's record. A damaged one counts as absent, and is written anew."""
     with suppress(Damaged, ValueError):
         plain = store.read_record(path)
         return None if plain is None else decoded(StartRecord, plain)
@@ -250,5 +263,5 @@ def _stop_path(run: str) -> str:
 
 
 def now() -> str:
-    """The time, as records hold it."""
+    """Return the time as records hold it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

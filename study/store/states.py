@@ -1,13 +1,13 @@
 """States under content names, and the records beside them, on any file system that `pyarrow.fs` reaches.
 
-A state is one object: a header in JSON with the measures of every epoch so far, then a payload of bytes: tensors of the
-trainables, of which reports read those of single images. It is whole or absent: a file is written under a temporary
-name, synced and moved; an object of S3 or GCS appears when its upload is complete. A checksum over each part tells
-damage. ::
+A state is one object: a header in JSON with the measures of every epoch so far, then a payload of bytes. The payload
+holds tensors of the trainables; reports read those of single images. A state is whole or absent: a file is written
+under a temporary name, synced and moved; an object of S3 or GCS appears when its upload is complete. A checksum over
+each part reveals damage. ::
 
     magic (8) | length of the header (8, little-endian) | SHA-256 of the header (32) | header | payload
 
-A record is JSON whose first entry, ``sha256``, is the checksum over its path and the text of the others.
+A record is JSON whose first entry, ``sha256``, is the checksum over its path and the text of the other entries.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _P = ParamSpec("_P")
 
 
 def _reaching(method: Callable[_P, _T]) -> Callable[_P, _T]:
-    """A method that raises `Away` where the file system fails; that something is absent is no failure."""
+    """Wrap a method so that it raises `Away` if the file system fails. An absent file is no failure."""
 
     @wraps(method)
     def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -60,7 +60,7 @@ def _reaching(method: Callable[_P, _T]) -> Callable[_P, _T]:
 
 @contextmanager
 def _absent() -> Iterator[None]:
-    """A state whose folder is a file is not there."""
+    """Treat a state whose folder is a file as absent."""
     try:
         yield
     except NotADirectoryError as error:
@@ -69,7 +69,7 @@ def _absent() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Stored:
-    """An object as a listing shows it; its path is below the store's root."""
+    """An object as a listing shows it. Its path is relative to the store's root."""
 
     path: str
     bytes: int
@@ -81,14 +81,15 @@ class Store:
 
     Args:
         url: a path, or a URL that `pyarrow.fs.FileSystem.from_uri` takes, such as ``s3://bucket/folder``.
-        create: make the directory, and refuse one that cannot be written; without, nothing is made and reading does.
+        create: whether to create the directory and require that it can be written. Otherwise nothing is created, and
+            the store need only be readable.
 
     Attributes:
-        url: as workers need it.
-        shown: the same without passwords, as messages show it.
+        url: the URL as workers need it.
+        shown: the URL without passwords, for messages.
 
     Raises:
-        Refusal: if it cannot be reached.
+        Refusal: if the store cannot be reached.
 
     Every method raises `Away` if the file system fails: it is full, unplugged or unreachable.
     """
@@ -108,7 +109,7 @@ class Store:
         self._fs = fs.SubTreeFileSystem(self._path, self._base)
 
     def require_writable(self) -> None:
-        """Refuse a store that was opened for reading and cannot be written."""
+        """Check that a store that was opened for reading can be written."""
         if not self._objects:
             with self._refused("written"):
                 check_folder(self._base, self._path, create=True)
@@ -119,12 +120,12 @@ class Store:
             yield
         except (OSError, ValueError, RuntimeError) as error:  # a user who does not exist is a RuntimeError
             reason = one_line(error).replace(self.url, self.shown)
-            remedy = f"a directory or URL that can be {done} would do ({reason})"
-            raise Refusal("--store", self.shown, remedy) from error
+            words = f"must be a directory or URL that can be {done}"
+            raise Refusal("--store", self.shown, words, hint=f"Reason: {reason}") from error
 
     @_reaching
     def save(self, key: str, header: Mapping[str, Any], payload: bytes) -> None:
-        """Write a state. A name always stands for the same content, so whoever comes last changes nothing."""
+        """Write a state. A name always stands for the same content, so writing it again changes nothing."""
         described = {**header, "payload_bytes": len(payload), "payload_sha256": hashlib.sha256(payload).hexdigest()}
         head = json.dumps(described, separators=(",", ":"), allow_nan=False).encode()
         prefix = MAGIC + len(head).to_bytes(8, "little") + hashlib.sha256(head).digest()
@@ -132,11 +133,11 @@ class Store:
 
     @_reaching
     def header(self, key: str) -> dict[str, Any]:
-        """A state's header, checked.
+        """Return a state's header after checking it.
 
         Raises:
             FileNotFoundError: if there is no such state.
-            Damaged: if what is there was not written by `save`.
+            Damaged: if the object is not the one that `save` wrote.
         """
 
         def read() -> bytes:
@@ -150,26 +151,26 @@ class Store:
 
     @_reaching
     def load(self, key: str) -> tuple[dict[str, Any], bytes]:
-        """A state's header and payload, checked; raises as `header` does."""
+        """Return a state's header and payload after checking them. Raise the errors of `header`."""
         with _absent():
             return _certain(lambda: self._read(_state_path(key)), lambda data: _state(key, data))
 
     def keys(self) -> set[str]:
-        """The names of all states."""
+        """Return the names of all states."""
         return set(self.sizes())
 
     def sizes(self) -> dict[str, int]:
-        """The bytes of every state by its name; from a listing alone."""
+        """Return the size of every state in bytes, by name, from a listing alone."""
         return {key: stored.bytes for key, stored in self.states().items()}
 
     def states(self) -> dict[str, Stored]:
-        """Every state by its name as a listing shows it: nothing is read."""
+        """Return every state by name, as a listing shows it. Nothing is read."""
         named = ((stored.path.rpartition("/")[2], stored) for stored in self.objects("states"))
         return {key: stored for key, stored in named if _HEX.fullmatch(key) and stored.path == _state_path(key)}
 
     @_reaching
     def objects(self, folder: str = "") -> list[Stored]:
-        """Everything that lies in a folder and below, what killed writers left included."""
+        """Return all objects in a folder and below, including files that killed writers left."""
         now = datetime.now(UTC)
         return [
             Stored(info.path, info.size or 0, (now - info.mtime).total_seconds() if info.mtime else 0.0)
@@ -178,7 +179,7 @@ class Store:
         ]
 
     def verify(self, keys: Iterable[str]) -> dict[str, str]:
-        """Read states whole; those that are damaged, with the reason. One that vanished meanwhile is no damage."""
+        """Read states whole, and return the damaged ones with the reason. A state that has vanished is not damaged."""
 
         def damage(key: str) -> str:
             try:
@@ -198,8 +199,8 @@ class Store:
         """Move a damaged state to the folder `damaged`, so that it is trained again.
 
         Returns:
-            Where it is now, below the store's root; "" if nothing was moved, since another driver was first or since
-            what is there now is whole.
+            The new path, relative to the store's root. "" if nothing was moved because another driver was first or
+            because the state is whole by now.
         """
         aside = f"damaged/{key}.{secrets.token_hex(6)}"
         try:
@@ -222,16 +223,16 @@ class Store:
         return ""
 
     def drop(self, key: str) -> None:
-        """Delete a state's tensors; its header stays, as `measures` reads it. Raises as `header` does."""
+        """Delete a state's tensors. Its header stays for `measures`. Raise the errors of `header`."""
         self.write_record(_measures_path(key), self.header(key))
         self.delete_record(_state_path(key))
 
     def measures(self, key: str) -> dict[str, Any]:
-        """The header of a state, also if its tensors were dropped.
+        """Return the header of a state, also if its tensors were dropped.
 
         Raises:
             FileNotFoundError: if there never was such a state.
-            Damaged: as `header` and `read_record` raise it.
+            Damaged: see `header` and `read_record`.
         """
         try:
             return self.header(key)
@@ -246,18 +247,18 @@ class Store:
         """Write a JSON record under a path below the store's root, atomically.
 
         Args:
-            path: where.
-            record: what.
-            durable: whether it must outlive a power cut; a heartbeat need not.
+            path: the path.
+            record: the JSON.
+            durable: whether the record must outlive a power cut; a heartbeat need not.
         """
         self._write(path, _sealed(path, record), durable)
 
     @_reaching
     def read_record(self, path: str) -> dict[str, Any] | None:
-        """A record, or None if there is none.
+        """Return a record, or None if there is none.
 
         Raises:
-            Damaged: if it is not what was written there.
+            Damaged: if the object is not the record that was written.
         """
 
         def check(data: bytes) -> dict[str, Any]:
@@ -275,7 +276,7 @@ class Store:
 
     @_reaching
     def delete_record(self, path: str) -> None:
-        """Delete a record, if it is there."""
+        """Delete a record, if it exists."""
         try:
             self._fs.delete_file(path)
         except OSError:
@@ -284,7 +285,7 @@ class Store:
 
     @_reaching
     def records(self, folder: str) -> list[str]:
-        """The names of the records and folders in a folder, sorted."""
+        """Return the sorted names of the records and folders in a folder."""
         wanted = (fs.FileType.File, fs.FileType.Directory)
         listed = (info.base_name for info in self._listed(folder, recursive=False) if info.type in wanted)
         return sorted(name for name in listed if not name.endswith(".tmp"))
@@ -297,10 +298,11 @@ class Store:
     def _listed(self, folder: str, recursive: bool) -> list[Any]:
         selector = fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
         while True:
-            # Arrow lists first and asks after what it did not find: a folder made in between is "not found", and there.
+            # Arrow lists a folder, and asks whether it exists if the listing fails. If the folder is created in
+            # between, Arrow raises FileNotFoundError although it exists.
             with suppress(FileNotFoundError):
-                found: list[Any] = self._fs.get_file_info(selector)
-                return found
+                listing: list[Any] = self._fs.get_file_info(selector)
+                return listing
 
     def _exists(self, path: str) -> bool:
         return bool(self._fs.get_file_info(path).type == fs.FileType.File)
@@ -308,12 +310,12 @@ class Store:
     def _write(self, path: str, data: bytes, durable: bool = True) -> None:
         try:
             if self._objects:
-                # A stream that is closed early is an object of what was written so far; in a thread nothing does so.
+                # Closing a stream early creates an object of the bytes so far. In a thread, no signal can close it.
                 with ThreadPoolExecutor(1) as writer:
                     writer.submit(self._put, path, data).result()
             else:
                 self._put_and_move(path, data, durable)
-        except OSError as error:  # also if the folder is not found
+        except OSError as error:  # including FileNotFoundError for the folder
             raise Away(one_line(error)) from error
 
     def _put(self, path: str, data: bytes) -> None:
@@ -341,16 +343,16 @@ class Store:
 
 
 def _certain(read: Callable[[], bytes], check: Callable[[bytes], _T]) -> _T:
-    # What is replaced while it is read is a mixture of two; what reads the same twice is damaged.
-    seen = None
+    # An object that is replaced while it is read is a mixture of two. One that reads the same twice is damaged.
+    previous = None
     while True:
         data = read()
         try:
             return check(data)
         except Damaged:
-            if data == seen:
+            if data == previous:
                 raise
-        seen = data
+        previous = data
 
 
 def _sealed(path: str, record: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Where a run stands: from the store alone."""
+"""The status of a run, from the store alone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from study.store.states import Store
 
 @dataclass(frozen=True)
 class Status:
-    """Where a run stands, in replicates and epochs; from the store alone.
+    """The status of a run, in replicates and epochs, from the store alone.
 
     Attributes:
-        behind: why MLflow or Optuna may not show all of it; "" if they do.
+        behind: why MLflow or Optuna may not show everything; "" if they do.
     """
 
     run: str
@@ -34,11 +34,11 @@ class Status:
 
     @classmethod
     def of(cls, store: Store, plan: Plan, stored: Mapping[str, int]) -> Status:
-        """The status of a run.
+        """Return the status of a run.
 
         Args:
-            store: where it lies.
-            plan: the run's.
+            store: the store of the run.
+            plan: the run's plan.
             stored: the sizes of all states in the store, in bytes, by name.
         """
         replicates = {(trial.name, n): end for trial in plan.trials for n, end in trial.by_replicate.items()}
@@ -46,10 +46,10 @@ class Status:
         failed = failures(store, plan.run).keys() - complete
         history = [start for start in starts(store, plan.run) if start.generation == plan.generation]
         live = bool(history) and history[-1].alive()
-        # What an open search has yet to suggest waits, too.
-        unasked = sum(_unasked(plan, space) for space in plan.spaces)
-        rest = len(replicates) + unasked - len(complete) - len(failed)
-        running = min(rest, history[-1].training) if live else 0
+        # The replicates that an open search has yet to plan are waiting, too.
+        unplanned = sum(_count_unplanned(plan, space) for space in plan.spaces)
+        unfinished = len(replicates) + unplanned - len(complete) - len(failed)
+        running = min(unfinished, history[-1].training) if live else 0
         behind = history[-1].behind if history and not live else ""
         if is_forgotten(store, plan.run):
             outcome = "forgotten"
@@ -65,18 +65,18 @@ class Status:
             complete=len(complete),
             running=running,
             failed=len(failed),
-            waiting=rest - running,
+            waiting=unfinished - running,
             epochs_needed=plan.epochs_needed,
-            epochs_trained=sum(each.epochs_trained for each in history),
+            epochs_trained=sum(start.epochs_trained for start in history),
             epochs_trained_now=history[-1].epochs_trained if history else 0,
-            outcome="complete" if not rest and not failed else outcome,
+            outcome="complete" if not unfinished and not failed else outcome,
             bytes=sum(stored[end] for end in {replicates[replicate] for replicate in complete}),
             behind=behind,
         )
 
 
-def _unasked(plan: Plan, space: PlannedSpace) -> int:
-    """The replicates that an open search has yet to plan, its first champion's included."""
+def _count_unplanned(plan: Plan, space: PlannedSpace) -> int:
+    """Return how many replicates an open search has yet to plan, including its first champion's."""
     if space.search is None:
         return 0
     points = max(0, space.search.trials - len(plan.points(space))) * plan.replicates

@@ -122,5 +122,5 @@ def test_data_without_a_balanced_whole_are_refused(tmp_path):
             (tmp_path / part / name).mkdir(parents=True)
             for number in "01":
                 Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{number}.png")
-    with pytest.raises(Refusal, match="a balanced data set that is made long-tailed would do"):
+    with pytest.raises(Refusal, match="--data must be a balanced data set, which is then made long-tailed"):
         space("figure4", data=(f"folder:{tmp_path}",))

@@ -81,7 +81,7 @@ def test_what_follows_single_images_has_one_split_and_one_subset(name: str) -> N
     for vary in ((), ("all",), ("seed",)):
         assert {tuple(trial.config["varies"]) for trial in made(name, vary=vary).trials} == {("seed",)}
     for word in ("subset", "split", "crossed"):
-        with pytest.raises(Refusal, match="this space compares replicates of one"):
+        with pytest.raises(Refusal, match="This space compares replicates of one"):
             made(name, vary=(word,))
 
 
@@ -208,7 +208,7 @@ def test_a_space_refuses_a_trial_outside_its_domain() -> None:
     function, _ = catalog.find("table9")
     space = function(Request())
     stray = replace(space.trials[0], axes={**space.trials[0].axes, "first": "XX"})
-    with pytest.raises(Refusal, match="first = 'XX'"):
+    with pytest.raises(Refusal, match=r"first .*'XX'"):
         replace(space, trials=(stray,))
 
 
@@ -268,13 +268,15 @@ def test_objectives_are_measured_on_the_half_that_chooses() -> None:
 
 @pytest.mark.parametrize("name", ["top5", "", "val/top1", "test/top1"])
 def test_an_unknown_objective_is_refused_with_those_there_are(name: str) -> None:
-    with pytest.raises(Refusal, match=r"--objectives = .*: must be some of top1, many, medium, few, worst"):
+    with pytest.raises(
+        Refusal, match=r"^--objectives must be some of top1, many, medium, few, worst, separated by commas \(got "
+    ):
         search(objectives=("top1", name))
 
 
 def test_an_objective_over_no_class_is_refused() -> None:
     """At IF 10, digits-LT has more than 10 images of every class."""
-    with pytest.raises(Refusal, match=r"--objectives = 'few': must be some of top1, many, medium, worst"):
+    with pytest.raises(Refusal, match=r"^--objectives must be some of top1, many, medium, worst, .* \(got 'few'\)$"):
         search(objectives=("few",), imbalance=(10.0,))
     assert search(objectives=("medium",), imbalance=(10.0,)).objectives == ("val/medium",)
 

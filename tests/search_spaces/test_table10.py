@@ -62,7 +62,7 @@ def test_numbers_may_be_given_and_zeros_are_floored_and_reported():
     given = irregularity("4,0,2,1,1,1,0,1,1,5", data=("cifar10",))
     assert weights(**given) == (0.222222, 0.0555556, 0.111111, *[0.0555556] * 6, 0.277778)
     (_, shown) = tables(as_trained("table10", nothing, **given))
-    assert "That of 2 classes is 0, for which stands the smallest of the others." in shown.notes
+    assert "It is 0 for 2 classes; the smallest of the others is used for these." in shown.notes
 
 
 def test_what_table_8_reports_is_taken_as_it_is(tmp_path):
@@ -76,21 +76,23 @@ def test_what_table_8_reports_is_taken_as_it_is(tmp_path):
     p = weights(**irregularity(report, imbalance=(20.0,)))
     measured = np.array([row[-1] for row in figures[0].rows])
     assert p == pytest.approx(measured / measured.sum(), rel=1e-5)
-    with pytest.raises(Refusal, match=r"-o irregularity = .*: for digits-LT IF 50, .* would do"):
+    with pytest.raises(
+        Refusal, match=r"-o irregularity must hold the irregularities of digits-LT IF 50 \(got .*It takes numbers"
+    ):
         space("table10", **irregularity(report))
 
 
 @pytest.mark.parametrize(
     ("numbers", "remedy"),
     [
-        ("1,2,3", "10 finite numbers ≥ 0, not all 0, would do for digits-LT IF 50"),
+        ("1,2,3", "must be 10 finite numbers ≥ 0, not all 0, for digits-LT IF 50"),
         ("1,1,1,1,1,1,1,1,1,-1", "10 finite numbers"),
         ("1,1,1,1,1,1,1,1,1,nan", "10 finite numbers"),
         ("0,0,0,0,0,0,0,0,0,0", "10 finite numbers"),
-        ("much", "numbers with commas between them"),
-        ("{", "numbers with commas between them"),
-        ("{}", "numbers with commas between them"),
-        ('{"figures": []}', "numbers with commas between them"),
+        ("much", "It takes numbers separated by commas"),
+        ("{", "It takes numbers separated by commas"),
+        ("{}", "It takes numbers separated by commas"),
+        ('{"figures": []}', "It takes numbers separated by commas"),
     ],
 )
 def test_what_is_no_irregularity_is_refused(numbers, remedy):
@@ -100,12 +102,14 @@ def test_what_is_no_irregularity_is_refused(numbers, remedy):
 
 def test_numbers_are_of_one_data_set():
     both = irregularity("1,1,1,1,1,1,1,1,1,2", imbalance=(50.0, 20.0))
-    with pytest.raises(Refusal, match="one of digits-LT IF 50, digits-LT IF 20 would do"):
+    with pytest.raises(Refusal, match=r"choose one of digits-LT IF 50, digits-LT IF 20$"):
         space("table10", **both)
 
 
 def test_other_data_need_to_be_measured_first():
-    with pytest.raises(Refusal, match=r"none is known for cifar100-LT IF 50: .*study report table8 --format json"):
+    with pytest.raises(
+        Refusal, match=r"^no irregularities are known for cifar100-LT IF 50\. .*'study report table8 --format json'"
+    ):
         space("table10", data=("cifar100",))
 
 

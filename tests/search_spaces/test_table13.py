@@ -48,12 +48,12 @@ def test_its_runs_vary_the_subset_unless_told_not_to(vary, varies):
 
 
 def test_its_runs_are_independent():
-    with pytest.raises(Refusal, match="bias and variance are over independent runs"):
+    with pytest.raises(Refusal, match="Bias and variance are computed over independent runs"):
         space("table13", vary=("crossed",))
 
 
 def test_its_runs_are_on_one_split():
-    with pytest.raises(Refusal, match="this space compares replicates of one split"):
+    with pytest.raises(Refusal, match="This space compares replicates of one split"):
         space("table13", vary=("split",))
 
 

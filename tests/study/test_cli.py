@@ -235,7 +235,7 @@ def test_a_run_is_not_narrowed_under_its_name(finished: Finished) -> None:
             message = str(study("run", *arguments, "--name", "mine", *dry, code=2).exception)
             assert "mine" in message
             assert "\n" not in message
-    assert "1 replicates instead of 2" in str(study("run", space, "--seeds", "1", "--name", "mine", code=2).exception)
+    assert "1 replicate instead of 2" in str(study("run", space, "--seeds", "1", "--name", "mine", code=2).exception)
     assert "nothing has changed" in str(study("resume", "mine", "--retrain", code=2).exception)
     assert record.read_bytes() == before
 
@@ -345,7 +345,9 @@ def test_a_status_says_how_large_the_states_are(finished: Finished) -> None:
 def test_nobody_is_asked_to_stop_a_run_that_nobody_trains(finished: Finished) -> None:
     study, _, _ = finished
     message = str(study("stop", "mine", code=2).exception)
-    assert message == "run = 'mine': nobody trains it; `study status` says how far it is"
+    assert message == (
+        "run 'mine' is not being trained, so there is nothing to stop. 'study status' shows how far it is"
+    )
 
 
 def test_a_run_that_a_driver_trains_is_not_trained_by_a_second_one(finished: Finished) -> None:

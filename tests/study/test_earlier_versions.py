@@ -13,7 +13,7 @@ from helpers import Study, call_study, downgraded
 
 from study.store.states import Store
 
-UNKNOWN = "What replicates vary is not known: their plan does not say it."
+UNKNOWN = "The plan does not record in which seeds the replicates differ."
 KNOWN = "2 replicates vary split (0, 1), subset (0, 1) and training seed (0, 1)."
 
 
@@ -87,7 +87,7 @@ def test_they_are_not_gone_on_with_for_their_states_would_be_others(
     before = (home / "store/runs/mine/plan.json").read_bytes()
     arguments = [finished[2] if word == "SPACE" else word for word in verb]
     message = str(study(*arguments, code=2).exception)
-    assert message.startswith("sources = 'losses.py': they changed since run mine was planned")
+    assert message.startswith("these sources have changed since run 'mine' was planned: losses.py. ")
     assert "--retrain" in message
     assert "\n" not in message
     assert (home / "store/runs/mine/plan.json").read_bytes() == before

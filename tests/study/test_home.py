@@ -184,5 +184,5 @@ def test_a_store_that_was_opened_for_reading_is_refused_where_it_cannot_be_writt
     store = Home(str(tmp_path), None).make()
     store.require_writable()
     monkeypatch.setattr("os.access", lambda _path, mode: not mode & 2)
-    with pytest.raises(Refusal, match=r"--store = .*: a directory or URL that can be written would do"):
+    with pytest.raises(Refusal, match=r"--store must be a directory or URL that can be written \(got .*\)\. Reason: "):
         store.require_writable()

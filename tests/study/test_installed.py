@@ -45,12 +45,12 @@ def test_all_is_of_the_first_science_and_says_what_is_left_out(both: None) -> No
     names = [found.name for _, _, found in called.spaces]
     assert "table9" in names
     assert "iris" not in names
-    assert "a run of its own would do" in called.left_out["iris"]
+    assert "Train it in a run of its own" in called.left_out["iris"]
 
 
 def test_with_nothing_installed_all_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "_installed", dict)
-    with pytest.raises(Refusal, match="space = 'all': no package is installed that has spaces"):
+    with pytest.raises(Refusal, match="no installed package declares spaces, so 'all' stands for none"):
         drafting.call(["all"], asked())
 
 

@@ -86,7 +86,7 @@ def test_crossed_replicates_are_nine_by_default_and_every_pair(small_space):
 
 @pytest.mark.parametrize(("replicates", "instead"), [(1, 4), (2, 4), (3, 4), (5, 4), (8, 4), (10, 9), (15, 9)])
 def test_crossed_replicates_must_be_a_square(small_space, replicates, instead):
-    words = f"--seeds = {replicates}: must be a square with --vary crossed, such as {instead}"
+    words = f"--seeds must be a square number with --vary crossed, such as {instead} .* .got {replicates}.$"
     with pytest.raises(Refusal, match=words):
         draft(small_space(cells=CELLS), replicates=replicates, request=asked(vary=("crossed",)))
     drawn = draft(small_space(cells=CELLS), replicates=instead, request=asked(vary=("crossed",)))
@@ -95,7 +95,7 @@ def test_crossed_replicates_must_be_a_square(small_space, replicates, instead):
 
 def test_what_all_leaves_out_of_a_crossing_says_why():
     drawn = draft("all", replicates=None, request=asked(vary=("crossed",)))
-    assert drawn.left_out["table8"].startswith("--vary = 'crossed': must be seed or all: ")
+    assert drawn.left_out["table8"].startswith("--vary must be seed or all (got 'crossed'). ")
     assert "table9" in {space.name for space in drawn.plan.spaces}
 
 
@@ -131,12 +131,12 @@ def test_a_run_wants_a_gpu_if_any_of_its_configurations_does(references, data, w
 def test_a_space_is_planned_once(small_space):
     path = small_space("one", CELLS)
     for references in (["table9", "table9"], [path, path], [path, path + ":space"]):
-        with pytest.raises(Refusal, match="spaces of different names, each once, would do"):
+        with pytest.raises(Refusal, match="has the same name as another space of this run, '"):
             draft(*references)
 
 
 def test_a_label_belongs_to_one_trial(small_space):
-    with pytest.raises(Refusal, match=r"trial = 'small/IB⇒CR \(digits-LT IF 50\)': a label that no other trial"):
+    with pytest.raises(Refusal, match=r"^trial 'small/IB⇒CR \(digits-LT IF 50\)' is planned twice\. "):
         draft(small_space(cells=(*CELLS, CELLS[1])))
 
 
@@ -144,7 +144,7 @@ def test_what_is_trained_by_other_code_is_a_run_of_its_own(small_space):
     path = Path(small_space(cells=CELLS))
     text = path.read_text().replace("name='small'", "name='small', work=replace(table.work, trainable=dict)")
     path.write_text(text)
-    with pytest.raises(Refusal, match="a run of its own would do"):
+    with pytest.raises(Refusal, match=r"^space 'small' is trained by other code .*\. Train it in a run of its own$"):
         draft("table9", str(path))
 
 
@@ -230,9 +230,9 @@ def test_a_point_with_a_rung_is_trained_to_it_and_judged():
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (asked(trials=5), "--trials = 5: it is for an open search, and table9 lists its trials"),
-        (asked(objectives=("few",)), "--objectives = 'few': it is for an open search"),
-        (asked(early_stop=5), "--early-stop = 5: it is for an open search"),
+        (asked(trials=5), "--trials must be left out .got 5.. It is for open searches, and table9 lists its trials"),
+        (asked(objectives=("few",)), "--objectives must be left out .got 'few'.. It is for open searches"),
+        (asked(early_stop=5), "--early-stop must be left out .got 5.. It is for open searches"),
     ],
 )
 def test_what_is_for_searches_is_refused_for_a_table(request_, message):
@@ -243,7 +243,7 @@ def test_what_is_for_searches_is_refused_for_a_table(request_, message):
 @pytest.mark.parametrize("references", [("sampler_search",), ("table9", "sampler_search")])
 def test_the_points_of_a_search_are_not_crossed(references):
     request = asked(vary=("crossed",))
-    with pytest.raises(Refusal, match="--vary = 'crossed': must be left out: sampler_search is an open search"):
+    with pytest.raises(Refusal, match=r"--vary must be left out \(got 'crossed'\)\. Space sampler_search is an open"):
         draft(*references, replicates=4, request=request)
 
 
@@ -258,7 +258,7 @@ def test_points_and_champions_have_the_seeds_that_vary():
 
 
 def test_several_objectives_are_not_stopped_early():
-    with pytest.raises(Refusal, match="--early-stop = 5: one objective would do"):
+    with pytest.raises(Refusal, match=r"--early-stop must be left out with several objectives \(got 5\)\. "):
         searched(early_stop=5, objectives=("top1", "few"))
 
 
@@ -279,7 +279,7 @@ def test_an_option_of_a_space_that_is_left_out_counts_and_is_not_stored():
 
 def test_what_a_table_s_configuration_refuses_is_left_out_of_all():
     drawn = draft("all", replicates=1, request=asked(paper=True, imbalance=(10.0,)))
-    assert drawn.left_out["table2"].startswith("imbalance = 10.0")
+    assert drawn.left_out["table2"].startswith("imbalance ")
     assert "table9" in {space.name for space in drawn.plan.spaces}
 
 
@@ -293,7 +293,7 @@ def test_a_search_whose_work_says_no_joints_is_not_stopped_early(tmp_path):
         "    resolve = made.work.resolve\n"
         "    return replace(made, work=replace(made.work, resolve=lambda *a: replace(resolve(*a), joints=())))\n"
     )
-    with pytest.raises(Refusal, match="--early-stop = 3: must be left out: sampler_search does not say where to judge"):
+    with pytest.raises(Refusal, match=r"--early-stop must be left out \(got 3\)\. The work .* names no states"):
         draft(str(path), replicates=1, request=asked(early_stop=3))
 
 
@@ -303,5 +303,5 @@ def test_a_plan_that_could_not_be_read_again_is_refused(small_space):
     (first, *others) = drawn.plan.trials
     for value in (None, object()):
         strange = replace(first, trial=replace(first.trial, axes={**first.trial.axes, "first": value}))
-        with pytest.raises(Refusal, match="space = 'small': its plan cannot be stored: "):
+        with pytest.raises(Refusal, match=r"^the plan of small cannot be stored: "):
             replace(drawn.plan, trials=(strange, *others)).check()

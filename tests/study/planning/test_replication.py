@@ -109,7 +109,7 @@ def test_champions_of_a_search_have_a_line_of_their_own():
 
 def test_a_plan_of_an_earlier_version_does_not_say():
     old = replace(cell("IB", "CR"), seeds=())
-    assert lines([old, old]) == ["What replicates vary is not known: their plan does not say it."]
+    assert lines([old, old]) == ["The plan does not record in which seeds the replicates differ."]
     assert lines([replace(old, seeds=({}, {}))]) == lines([old])
     assert Crossing.of(old) is None
     assert lines([]) == []

@@ -186,6 +186,22 @@ def test_a_champion_s_replicates_have_their_own_numbers():
     assert plan.points(space) == [point]
 
 
+@pytest.mark.parametrize(
+    ("dimension", "words"),
+    [
+        (Choice(("IB",)), "IB"),
+        (Choice(("IB", "CR")), "IB or CR"),
+        (Choice(("IB", "CB", "CR")), "IB, CB or CR"),
+        (Integer(0, 40), "0 to 40"),
+        (Real(-2, 2), "-2 to 2"),
+        (Real(-2, 2, 0.5), "-2 to 2 in steps of 0.5"),
+        (Real(0.05, 1e6, 1.0), "0.05 to 1000000 in steps of 1"),
+    ],
+)
+def test_a_dimension_is_printed_in_words(dimension, words):
+    assert str(dimension) == words
+
+
 @pytest.mark.parametrize("both", [True, False])
 def test_a_space_has_either_trials_or_a_search(both):
     trial = Trial("row", "column", {}, {})
@@ -214,10 +230,10 @@ def test_a_plan_of_before_replicates_said_their_seeds_says_none(plan):
 
 @pytest.mark.parametrize("other", [0, 1, 2, 5, "4", None])
 def test_another_format_is_refused(other):
-    with pytest.raises(Refusal, match=f"plan format = {other!r}: this version reads formats 3 and 4"):
+    with pytest.raises(Refusal, match=f"unknown plan format {other!r}: this version reads formats 3 and 4. Use"):
         Plan.from_json({"format": other, "run": "table9-0"})
 
 
 def test_a_plan_without_a_format_is_refused():
-    with pytest.raises(Refusal, match="plan format = None"):
+    with pytest.raises(Refusal, match="unknown plan format None: "):
         Plan.from_json({})

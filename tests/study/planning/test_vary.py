@@ -77,31 +77,31 @@ def test_a_dry_run_of_several_columns_has_a_line_for_each_answer(study: Study) -
     ]
 
 
-ON_CIFAR = "must be cifar10 or cifar100 with --short"
+ON_CIFAR = "--data must be cifar10 or cifar100 with --short"
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("table7 --vary all --vary seed", "--vary = 'all, seed': must be all or crossed alone, or some of"),
-        ("table7 --vary subset --vary crossed", "--vary = 'subset, crossed': must be all or crossed alone"),
-        ("table7 --vary crossed --seeds 3", "--seeds = 3: must be a square with --vary crossed, such as 4"),
-        ("table7 --vary crossed --seeds 8", "--seeds = 8: must be a square with --vary crossed"),
-        ("sampler_search --vary crossed", "--vary = 'crossed': must be left out: sampler_search is an open search"),
+        ("table7 --vary all --vary seed", "--vary must be all or crossed alone, or some of seed, subset and"),
+        ("table7 --vary subset --vary crossed", "--vary must be all or crossed alone"),
+        ("table7 --vary crossed --seeds 3", "--seeds must be a square number with --vary crossed, such as 4"),
+        ("table7 --vary crossed --seeds 8", "--seeds must be a square number with --vary crossed"),
+        ("sampler_search --vary crossed", "--vary must be left out (got 'crossed'). Space sampler_search is"),
         (
             "table7 --data cifar10 --vary split",
-            "--vary = 'split': must be subset, seed, crossed or all: cifar10 has no split",
+            "--vary must be subset, seed, crossed or all (got 'split'). cifar10 has no split",
         ),
-        ("table7 --data imagenet-lt --vary crossed", "--vary = 'crossed': must be seed or all: imagenet-lt has no"),
+        ("table7 --data imagenet-lt --vary crossed", "--vary must be seed or all (got 'crossed'). imagenet-lt has no"),
         (
             "table8 --vary subset",
-            "--vary = 'subset': must be seed or all: this space compares replicates of",
+            "--vary must be seed or all (got 'subset'). This space compares replicates of one subset",
         ),
-        ("table9 --short --paper", "--short = True: must not stand beside --paper"),
-        ("table9 --short --data digits", f"--data = 'digits': {ON_CIFAR}"),
-        ("table9 --short --data imagenet-lt", f"--data = 'imagenet-lt': {ON_CIFAR}"),
-        ("table9 --short --data cifar10 --data digits", f"--data = 'digits': {ON_CIFAR}"),
-        ("table1 --short -o recipe=source", "-o recipe = 'source': must be common with --short"),
+        ("table9 --short --paper", "--short must be left out with --paper (got True)"),
+        ("table9 --short --data digits", f"{ON_CIFAR} (got 'digits')"),
+        ("table9 --short --data imagenet-lt", f"{ON_CIFAR} (got 'imagenet-lt')"),
+        ("table9 --short --data cifar10 --data digits", f"{ON_CIFAR} (got 'digits')"),
+        ("table1 --short -o recipe=source", "-o recipe must be common with --short (got 'source')"),
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
@@ -206,19 +206,20 @@ def space(request):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--vary subset", "own: --vary = 'subset': must be left out: its function does not look at it"),
-        ("--vary crossed", "own: --vary = 'crossed': must be left out: its function does not look at it"),
-        ("--vary seed --vary split", "own: --vary = 'seed': must be left out: its function does not look at it"),
+        ("--vary subset", "--vary must be left out (got 'subset')"),
+        ("--vary crossed", "--vary must be left out (got 'crossed')"),
+        ("--vary seed --vary split", "--vary must be left out (got 'seed')"),
     ],
 )
-def test_a_space_that_does_not_look_at_it_refuses(study: Study, tmp_path: Path, arguments: str, words: str) -> None:
+def test_a_space_that_does_not_apply_it_refuses(study: Study, tmp_path: Path, arguments: str, words: str) -> None:
     own = tmp_path / "own.py"
     own.write_text(OWN.format(request='Request({"vary": ("split",)})', more=""))
-    assert str(study("run", str(own), *arguments.split(), "--dry-run", code=2).exception) == words
+    message = str(study("run", str(own), *arguments.split(), "--dry-run", code=2).exception)
+    assert message == f"{words}. The function of space own does not apply it"
     own.write_text(OWN.format(request="request", more=", options=()"))
     message = str(study("run", str(own), *arguments.split(), "--dry-run", code=2).exception)
-    assert message.startswith("--vary = '")
-    assert message.endswith("must be left out: own does not know it")
+    assert message.startswith("--vary must be left out (got '")
+    assert message.endswith("'). Space own does not take this option")
     own.write_text(OWN.format(request="request", more=""))
     study("run", str(own), *arguments.split(), "--dry-run")
 

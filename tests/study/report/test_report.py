@@ -132,7 +132,7 @@ def test_columns_that_vary_other_things_are_told_apart():
 
 def test_a_run_of_an_earlier_version_does_not_say_what_varies():
     (section,) = report_of([replace(trial, seeds=()) for trial in nine()]).sections
-    assert section.notices == ["What replicates vary is not known: their plan does not say it."]
+    assert section.notices == ["The plan does not record in which seeds the replicates differ."]
 
 
 def test_on_the_paper_s_own_data_each_difference_from_it_has_its_interval():

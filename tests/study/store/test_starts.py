@@ -1,4 +1,4 @@
-"""Who trains a run: starts, their liveness, and requests to stop; with drivers in processes of their own."""
+"""Starts of a run, their liveness, and requests to stop, with drivers in processes of their own."""
 
 import os
 import platform
@@ -113,7 +113,7 @@ def test_a_killed_start_keeps_its_count_where_the_store_shows_less(store, driver
 
 def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_is_killed(store, driver):
     first = driver()
-    message = rf"run = 'mine': process {first.pid} on {platform.node()} trains it since .*`study stop mine`"
+    message = rf"run 'mine' is being trained by process {first.pid} on {platform.node()} .*'study stop mine'$"
     for _ in range(2):
         with pytest.raises(Refusal, match=message):
             begin(store)
@@ -200,7 +200,7 @@ def test_an_old_request_does_not_stop_a_later_start(store, driver):
 
 def test_nobody_can_be_asked_to_stop_what_nobody_trains(store):
     for _ in range(2):
-        with pytest.raises(Refusal, match=r"run = 'mine': nobody trains it; `study status` says how far it is"):
+        with pytest.raises(Refusal, match=r"^run 'mine' is not being trained, .*\. 'study status' shows how far "):
             request_stop(store, "mine", at_once=False)
         begin(store).end("complete", epochs_done=0)
 
@@ -216,7 +216,8 @@ def test_a_driver_that_finds_another_s_record_stops(store):
         wait_until(lambda: caught)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert said == [f"another driver (process 1 on {platform.node()}) trains mine: this one stops"]
+    other_driver = f"another driver (process 1 on {platform.node()})"
+    assert said == [f"run 'mine' is being trained by {other_driver}; this driver stops"]
     assert starts(store, "mine")[-1].token == "another"
 
 

@@ -148,5 +148,5 @@ def test_reading_makes_and_needs_nothing(tmp_path):
 
 def test_a_folder_that_is_not_there_is_not_made_by_reading(tmp_path):
     for url in (f"{tmp_path}/none", f"file://{tmp_path}/none"):
-        assert "that can be read would do" in refused_place(url, create=False)
+        assert "--store must be a directory or URL that can be read (got " in refused_place(url, create=False)
     assert list(tmp_path.iterdir()) == []
