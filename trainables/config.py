@@ -225,7 +225,9 @@ class Config:
         fixed = self.last_milestone + length
         if self.switch_epoch is None and fixed + self.S >= self.epochs:
             most = self.epochs - 1 - fixed
-            reason = f"The last sampler would start at epoch {fixed + self.S}, but training has {self.epochs} epochs"
+            reason = (
+                f"The last sampler would start at epoch {fixed + self.S}, but the number of epochs is {self.epochs}"
+            )
             if most >= 0:
                 raise Refusal("S", self.S, f"must be at most {most}", reason)
             remedy = "Use more epochs or an earlier milestone"

@@ -132,7 +132,7 @@ def test_the_shares_of_all_ranks_are_the_single_process_s_order_batch_by_batch(n
     order = np.random.default_rng(n).permutation(n)
     batches = [order[start : start + batch] for start in range(0, n, batch)]
     for whole in batches:
-        shares = [whole[Ranks(rank, size).own] for rank in range(size)]
+        shares = [whole[Ranks(rank, size).share] for rank in range(size)]
         again = [image for turn in zip_longest(*shares) for image in turn if image is not None]
         assert again == whole.tolist()
         assert max(map(len, shares)) - min(map(len, shares)) <= 1

@@ -232,7 +232,7 @@ OUT_OF_MEMORY = (
     " Process 17 has 77.90 GiB memory in use. Of the allocated memory 76.00 GiB is allocated by PyTorch, and 1.20 GiB "
     "is reserved by PyTorch but unallocated."
 )
-REMEDY = "; fewer trials a GPU (a larger --gpus-per-trial) or a smaller batch would help"
+REMEDY = ". Use fewer trials per GPU (a larger --gpus-per-trial) or a smaller batch"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ REMEDY = "; fewer trials a GPU (a larger --gpus-per-trial) or a smaller batch wo
     [
         (
             torch.OutOfMemoryError(OUT_OF_MEMORY),
-            f"the GPU has too little memory: 2.50 GiB were asked for, 1.19 GiB of 79.11 GiB were free{REMEDY}",
+            f"the GPU has too little memory: 2.50 GiB were requested, 1.19 GiB of 79.11 GiB were free{REMEDY}",
         ),
         (
             torch.AcceleratorError(
@@ -272,7 +272,7 @@ REMEDY = "; fewer trials a GPU (a larger --gpus-per-trial) or a smaller batch wo
         ),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-            "the machine has too little memory: 9 bytes were asked for; fewer --workers or a smaller batch would help",
+            "the machine has too little memory: 9 bytes were requested. Use fewer --workers or a smaller batch",
         ),
     ],
 )
@@ -294,14 +294,14 @@ def test_what_a_gpu_has_is_asked_for_if_its_libraries_do_not_say(
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 << 28, 80 << 30))
     failure = Failure(**failing(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")).step()["failure"])
-    assert ": cuDNN error: CUDNN_STATUS_ALLOC_FAILED, 0.75 GiB of 80.00 GiB are free; " in failure.reason
+    assert ": cuDNN error: CUDNN_STATUS_ALLOC_FAILED, 0.75 GiB of 80.00 GiB are free. Use " in failure.reason
 
 
 def test_what_torch_says_of_a_cpu_without_room_is_a_lack_of_memory() -> None:
     with pytest.raises(RuntimeError) as refused:
         torch.empty(1 << 60, dtype=torch.uint8)
     failure = trainable._failure(refused.value)
-    assert failure["reason"].startswith(f"the machine has too little memory: {1 << 60} bytes were asked for; ")
+    assert failure["reason"].startswith(f"the machine has too little memory: {1 << 60} bytes were requested. ")
     assert not failure["for_good"]
 
 

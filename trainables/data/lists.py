@@ -172,7 +172,8 @@ def _check_ends(dataset: Dataset, root: Path, labels: NDArray[np.int64]) -> None
             _, path, _ = _files(dataset, root)[0]
             line = int(np.flatnonzero(labels == label)[-1]) + 1
             size = "largest" if declared == dataset.largest else "smallest"
-            words = f"must have {round(declared)} images of its {size} class"
+            noun = "image" if round(declared) == 1 else "images"
+            words = f"must have {round(declared)} {noun} of its {size} class"
             hint = f"That is class {label}, whose last image is in line {line}. Replace the list by the public one"
             raise Refusal(str(path), int(counts[label]), words, hint)
 

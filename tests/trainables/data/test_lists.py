@@ -60,7 +60,7 @@ def test_the_public_lists(dataset, classes, largest, smallest, train, evaluated)
     assert known.lists.val + known.lists.test == evaluated
     assert str(train) in known.fingerprint
     assert "pillow" in known.fingerprint
-    with pytest.raises(ValueError, match="only its lists say"):
+    with pytest.raises(ValueError, match="the class counts are known only from its lists"):
         known.counts(known.natural)
 
 
@@ -161,8 +161,7 @@ def test_a_bad_line_is_refused_with_its_number(bad, tmp_path):
     path = root / "Tiny" / "Tiny_train.txt"
     path.write_text("\n".join([*TRAIN[:5], bad, *TRAIN[6:]]) + "\n")
     line = refusal(TINY, root)
-    assert f"Tiny_train.txt, line 6 = {bad!r}" in line
-    assert "a path and a label from 0 to 2 would do" in line
+    assert line == f"{path}, line 6 must be a path and a label from 0 to 2 (got {bad!r})"
 
 
 def test_paths_may_have_spaces_and_lines_may_end_as_on_other_systems(tmp_path):
@@ -175,28 +174,34 @@ def test_paths_may_have_spaces_and_lines_may_end_as_on_other_systems(tmp_path):
 
 @pytest.mark.parametrize(
     ("part", "lines", "at"),
-    [("train", [*TRAIN, "b/6 2"], 10), ("train", TRAIN[:-1], 8), ("val", [*VAL, "v/5 0"], 5), ("test", TEST[1:], 5)],
+    [
+        ("train", [*TRAIN, "b/6 2"], "Line 10 is too many"),
+        ("train", TRAIN[:-1], "It ends at line 8"),
+        ("val", [*VAL, "v/5 0"], "Line 5 is too many"),
+        ("test", TEST[1:], "It ends at line 5"),
+    ],
 )
 def test_a_wrong_number_of_lines_is_refused(part, lines, at, tmp_path):
     line = refusal(TINY, write(tmp_path, **{part: lines}))
-    assert f"Tiny_{part}.txt, line {at} = '{len(lines)} lines in all'" in line
-    assert f"the public list's {getattr(TINY.lists, part)} would do" in line
+    count = f"Tiny_{part}.txt must have {getattr(TINY.lists, part)} lines (got {len(lines)})"
+    assert line.endswith(f"{count}. {at}. Replace it by the public list")
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_a_class_without_images_is_refused(part, tmp_path):
     lines = {"train": TRAIN, "val": VAL, "test": TEST}[part]
     line = refusal(TINY, write(tmp_path, **{part: [line.replace(" 1", " 2") for line in lines]}))
-    assert f"Tiny_{part}.txt, line {len(lines)} = 'no image of class 1'" in line
+    assert line.endswith(f"Tiny_{part}.txt must have images of all 3 classes (got 2). It has no image of class 1")
 
 
 def test_another_distribution_over_the_classes_is_refused(tmp_path):
     line = refusal(TINY, write(tmp_path, train=[*TRAIN[:8], "a/3 0"]))
-    assert "line 7 = 'image 4 of class 2': 5 is what the class with the most has" in line
+    hint = "That is class 2, whose last image is in line 7. Replace the list by the public one"
+    assert line.endswith(f"Tiny_train.txt must have 5 images of its largest class (got 4). {hint}")
     line = refusal(TINY, write(tmp_path, train=["b/6 2", *TRAIN[1:]]))
-    assert "line 9 = 'image 6 of class 2': 5 is" in line
+    assert "must have 5 images of its largest class (got 6). That is class 2, whose last image is in line 9" in line
     line = refusal(declared(natural=5.0), write(tmp_path))
-    assert "line 8 = 'image 2 of class 0': 1 is what the class with the fewest has" in line
+    assert "must have 1 image of its smallest class (got 2). That is class 0, whose last image is in line 8" in line
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
@@ -204,26 +209,30 @@ def test_a_missing_list_is_refused_with_where_it_belongs(part, tmp_path):
     path = write(tmp_path) / "Tiny" / f"Tiny_{part}.txt"
     path.unlink()
     line = refusal(TINY, tmp_path)
-    assert f"{str(path)!r}: no such file: the public list belongs there" in line
-    assert f"another folder than {tmp_path} with --data-dir" in line
+    hint = "Put the public list and its images into that folder, or name another folder than"
+    assert line == f"list '{path}' does not exist. {hint} {tmp_path} with --data-dir"
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path):
     (write(tmp_path) / "Tiny" / "Tiny_val.txt").write_bytes(b"\xff\xfe\x00 0\n" * 4)
-    assert "it cannot be read" in refusal(TINY, tmp_path)
+    assert "Tiny_val.txt' cannot be read (" in refusal(TINY, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("gone", "named", "others"),
-    [(["c/2"], "train.txt, line 5", 0), (["b/5", "b/2"], "train.txt, line 4", 1), (["t/3"], "test.txt, line 3", 0)],
+    ("gone", "named", "first", "missing"),
+    [
+        (["c/2"], "train.txt, line 5", "c/2", "1 of 9"),
+        (["b/5", "b/2"], "train.txt, line 4", "b/2", "2 of 9"),
+        (["t/3"], "test.txt, line 3", "t/3", "1 of 6"),
+    ],
 )
-def test_a_missing_file_is_refused_with_the_line_that_names_it(gone, named, others, tmp_path):
+def test_a_missing_file_is_refused_with_the_line_that_names_it(gone, named, first, missing, tmp_path):
     root = write(tmp_path)
     for name in gone:
         (root / "Tiny" / name).unlink()
     line = refusal(TINY, root)
-    assert f"Tiny_{named} = " in line
-    assert f"nor are {others} others" in line
+    hint = f"Missing files of this list: {missing}. Put the data set's images there, or links to their folders"
+    assert line.endswith(f"Tiny_{named}: file '{root}/Tiny/{first}' does not exist. {hint}")
 
 
 def test_a_missing_folder_of_images_is_refused_as_its_files_are(tmp_path):
@@ -236,7 +245,9 @@ def test_a_missing_folder_of_images_is_refused_as_its_files_are(tmp_path):
 
 @pytest.mark.parametrize("download", [False, True])
 def test_a_data_set_of_lists_is_prepared_by_checking_them(download, tmp_path):
-    with pytest.raises(Refusal, match="no such file: the public list belongs there"):
+    with pytest.raises(
+        Refusal, match=r"Tiny_train.txt' does not exist\. Put the public list and its images into that folder"
+    ):
         TINY.prepare(tmp_path, download)
     TINY.prepare(write(tmp_path), download)
     (tmp_path / "Tiny" / "t" / "1").unlink()

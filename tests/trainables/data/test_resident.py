@@ -94,7 +94,7 @@ LABELS = np.arange(1300) % 10
 @pytest.mark.parametrize(
     ("images", "why"),
     [
-        ((IMAGES, LABELS, IMAGES, LABELS), "must read Images"),
+        ((IMAGES, LABELS, IMAGES, LABELS), "must return Images from read (got 'tuple')"),
         (Images(IMAGES / 255, LABELS, IMAGES, LABELS), "must have training images (N, 1, 8, 8) of uint8"),
         (Images(IMAGES[:, 0], LABELS, IMAGES, LABELS), "must have training images (N, 1, 8, 8) of uint8"),
         (Images(IMAGES[:-1], LABELS, IMAGES, LABELS), "must have training images (N, 1, 8, 8) of uint8"),
