@@ -117,17 +117,17 @@ def test_of_all_spaces_those_take_a_part_that_know_it() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("loss", "ldan", "loss = 'ldan': must be cross_entropy, focal, label_aware_smoothing, ldam, "),
-        ("loss", "ldan", "(did you mean ldam?)"),
-        ("loss", "ldam(max_margin=-1)", "loss.max_margin = -1: must be a finite number ≥ 0"),
-        ("loss", "ldam(max_margin='wide')", "loss.max_margin = 'wide': must be a finite number"),
-        ("loss", "ldam(margin=1)", "loss ldam: parameter = 'margin': must be max_margin"),
-        ("loss", "cross_entropy(tau=1)", "loss cross_entropy: parameter = 'tau': must be left out"),
-        ("loss", "ldam(0.3)", "loss = 'ldam(0.3)': must have its parameters in the form NAME(parameter=value, …)"),
-        ("loss", "ldam(max_margin=0.3", "must have its parameters in the form NAME(parameter=value, …)"),
-        ("loss", "resnet32", "loss = 'resnet32': must be cross_entropy, "),
-        ("backbone", "resnet32(blocks=0)", "backbone.blocks = 0: must be a whole number ≥ 1"),
-        ("backbone", "linear", "backbone = 'linear': must be resnet32, resnet50, resnet8, "),
+        ("loss", "ldan", "loss must be cross_entropy, focal, label_aware_smoothing, ldam, "),
+        ("loss", "ldan", "(got 'ldan'). Did you mean 'ldam'?"),
+        ("loss", "ldam(max_margin=-1)", "loss.max_margin must be a finite number ≥ 0 (got -1)"),
+        ("loss", "ldam(max_margin='wide')", "loss.max_margin must be a finite number ≥ 0 (got 'wide')"),
+        ("loss", "ldam(margin=1)", "parameter of loss ldam must be max_margin (got 'margin')"),
+        ("loss", "cross_entropy(tau=1)", "parameter of loss cross_entropy must be left out (got 'tau')"),
+        ("loss", "ldam(0.3)", "loss must have the form NAME(parameter=value, …) (got 'ldam(0.3)')"),
+        ("loss", "ldam(max_margin=0.3", "loss must have the form NAME(parameter=value, …)"),
+        ("loss", "resnet32", "loss must be cross_entropy, "),
+        ("backbone", "resnet32(blocks=0)", "backbone.blocks must be a whole number ≥ 1 (got 0)"),
+        ("backbone", "linear", "backbone must be resnet32, resnet50, resnet8, "),
     ],
 )
 def test_what_is_no_part_or_has_a_wrong_parameter_is_refused_by_name(option: str, value: str, said: str) -> None:
@@ -248,13 +248,13 @@ def test_tables_that_are_not_of_all_methods_take_none(name: str, own: str) -> No
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("none", "own.py:none': must return a Config, not dict"),
-        ("raises", "own.py:raises': it raised ValueError: no way (own.py, line 34)"),
-        ("refuses", "mine = 1: must be 2"),
-        ("wrong", "S = -1: must be a whole number ≥ 0"),
-        ("absent", "own.py:FUNCTION, a function from a Config to a Config"),
-        ("nothing", "own.py:FUNCTION, a function from a Config to a Config"),
-        ("", "own.py:FUNCTION, a function from a Config to a Config"),
+        ("none", "own.py:none'). It returned dict"),
+        ("raises", "own.py:raises' raised ValueError: no way (own.py, line 34)"),
+        ("refuses", "mine must be 2 (got 1)"),
+        ("wrong", "S must be a whole number ≥ 0 (got -1)"),
+        ("absent", "own.py:FUNCTION (got "),
+        ("nothing", "own.py:FUNCTION (got "),
+        ("", "own.py:FUNCTION (got "),
     ],
 )
 def test_what_is_no_method_is_refused_in_one_line(own: str, function: str, said: str) -> None:
@@ -262,7 +262,7 @@ def test_what_is_no_method_is_refused_in_one_line(own: str, function: str, said:
 
 
 def test_a_method_that_is_not_there_is_refused_with_those_that_are() -> None:
-    assert refusal("table1", method=("swiching",)).endswith("(did you mean switching?)")
+    assert refusal("table1", method=("swiching",)).endswith("(got 'swiching'). Did you mean 'switching'?")
     assert "there is none at" in refusal("table1", method=("./absent.py:f",))
 
 
