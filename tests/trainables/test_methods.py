@@ -51,12 +51,12 @@ def keys(config):
 
 
 def changes(config, other):
-    """The fields in which a configuration differs from another."""
+    """Return the fields in which a configuration differs from another."""
     return {name: value for name, value in config.to_json().items() if value != other.to_json()[name]}
 
 
 def made(method, protocol=CIFAR):
-    """The configuration of a method by its name."""
+    """Return the configuration of a method by its name."""
     return find(method)(protocol)
 
 
@@ -209,7 +209,7 @@ def nothing(base):
 
 @pytest.fixture
 def own(tmp_path):
-    """The reference of a function in a file of the user's own."""
+    """Return the reference of a function in a user's file."""
     path = tmp_path / "own.py"
     path.write_text(OWN)
     return lambda name: f"{path}:{name}"

@@ -81,27 +81,27 @@ VALUES = {
 
 
 def changed(part, field, value):
-    """`part` with another value in one field, past its own checks: what may be allowed one day must count, too."""
+    """Return `part` with another value in one field, unchecked: values that may be allowed later must count, too."""
     other = copy.copy(part)
     object.__setattr__(other, field, value)
     return other
 
 
 def held(part):
-    """The fields that a name holds: all but where data lie, for what they are is in two others."""
+    """Return the fields in a name: all except the location of the data, whose content two other fields identify."""
     return [f.name for f in fields(part) if (type(part), f.name) != (Origin, "dataset")]
 
 
 @st.composite
 def changes(draw, part):
-    """`part` with up to one field changed at random."""
+    """Return `part` with at most one field changed at random."""
     field = draw(st.none() | st.sampled_from(held(part)))
     return part if field is None else changed(part, field, draw(VALUES[type(part)][field]))
 
 
 @st.composite
 def pairs(draw):
-    """Two recipes of any kind that often have a long prefix in common."""
+    """Return two random recipes that often share a long prefix."""
     first = Recipe(draw(changes(ORIGIN)), tuple(draw(st.lists(changes(EPOCH), max_size=6))))
     second = Recipe(draw(st.just(first.origin) | changes(ORIGIN)), first.epochs)
     for place in draw(st.lists(st.integers(0, len(first.epochs)), max_size=2)):

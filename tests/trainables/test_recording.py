@@ -1,4 +1,4 @@
-"""Recorded steps, with a stand-in for the recording (`tape`): a replay has the bits of the step as it is written."""
+"""Recorded steps, with a stand-in for the recording (`tape`): a replay has the bits of the direct call."""
 
 import logging
 from dataclasses import replace

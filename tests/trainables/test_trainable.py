@@ -1,4 +1,4 @@
-"""A stage in an actor: saved on the way, on a stop and at its end; taken up from any of these with the same bits."""
+"""A stage in an actor: saved during training, on a stop and at the end, and resumed from each with the same bits."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def job(tmp_path: Path) -> Job:
 
 @pytest.fixture(scope="module")
 def stage() -> Stage:
-    """Five epochs."""
+    """Return a stage of five epochs."""
     (made,) = tree.stages([work.resolve(CONFIG, 0, Machine("cpu", 1))], set())
     return made
 
 
 def actor(job: Job, stage: Stage, saved: str = "") -> StageTrainable:
-    """A Trainable as Tune would make one, in this process."""
+    """Return a Trainable as Tune makes one, in this process."""
     made = StageTrainable.__new__(StageTrainable)
     made.setup({"stage": stage, "saved": saved}, job=job)
     return made
@@ -184,7 +184,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
 
 @pytest.fixture
 def failing(job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], StageTrainable]:
-    """An actor whose GPU, so to speak, fails in its second epoch, once."""
+    """Return a function that makes an actor whose second epoch fails once, like a failing GPU."""
 
     def make(error: Exception) -> StageTrainable:
         train = Team.train
@@ -215,8 +215,8 @@ def test_a_lost_gpu_is_a_lost_process_and_another_one_goes_on(
     failing: Callable[[Exception], StageTrainable], job: Job, stage: Stage, error: Exception
 ) -> None:
     made = failing(error)
-    told = made.step()
-    assert told == {
+    report = made.step()
+    assert report == {
         "position": 1,
         "saved": "",
         "done": False,
@@ -371,8 +371,8 @@ def test_a_stage_that_loses_another_rank_counts_as_lost_and_is_taken_up_again(
     made.step()
     assert made.team is not None
     ray.kill(made.team._others[0])
-    told = made.step()
-    assert (told["done"], told["lost"].startswith("RankLost: another training process")) == (False, True)
+    report = made.step()
+    assert (report["done"], report["lost"].startswith("RankLost: another training process")) == (False, True)
     with pytest.raises(RankLost):  # Tune is to see that it failed, and to begin again in another process
         made.step()
     made.cleanup()

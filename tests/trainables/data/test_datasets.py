@@ -1,4 +1,4 @@
-"""What is declared of data sets."""
+"""The declared facts of data sets."""
 
 import pytest
 

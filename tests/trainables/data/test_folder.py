@@ -37,18 +37,18 @@ def names(paths, folder):
 
 def test_classes_are_ranked_by_their_training_images_and_equals_by_name(tmp_path):
     folder = write(tmp_path / "images")
-    found = look(folder)
+    listing = look(folder)
     by_rank = [("bee", 5), ("ant", 2), ("cat", 2)]
-    assert names(found.train, folder) == [f"train/{name}/{k}.jpg" for name, count in by_rank for k in range(count)]
-    assert found.counts.tolist() == found.listed.tolist() == [5, 2, 2]
-    assert names(found.test, folder) == [f"test/{name}/{k}.jpg" for name, _ in by_rank for k in range(TEST[name])]
-    assert found.test_labels.tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
+    assert names(listing.train, folder) == [f"train/{name}/{k}.jpg" for name, count in by_rank for k in range(count)]
+    assert listing.counts.tolist() == listing.listed.tolist() == [5, 2, 2]
+    assert names(listing.test, folder) == [f"test/{name}/{k}.jpg" for name, _ in by_rank for k in range(TEST[name])]
+    assert listing.test_labels.tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
 
 
 def test_half_of_each_class_s_test_images_are_for_selection(tmp_path):
-    found = look(write(tmp_path / "images"))
-    assert np.bincount(found.test_labels[found.in_val]).tolist() == [1, 2, 1]
-    assert (found.in_val == halves(found.test_labels, 0)).all()
+    listing = look(write(tmp_path / "images"))
+    assert np.bincount(listing.test_labels[listing.in_val]).tolist() == [1, 2, 1]
+    assert (listing.in_val == halves(listing.test_labels, 0)).all()
 
 
 def test_files_of_other_kinds_and_hidden_ones_are_passed_over(tmp_path):

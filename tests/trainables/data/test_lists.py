@@ -13,7 +13,7 @@ from trainables.data.kinds import Listed
 
 
 def declared(**own):
-    """A data set of three lists, or with some facts of its own."""
+    """Return a data set of three lists, with other facts if given."""
     known = {"classes": 3, "largest": 5, "natural": 2.5, "lists": Lists("Tiny", 9, 4, 6)}
     return type("Declared", (Listed,), {**known, **own})()
 
@@ -25,7 +25,7 @@ TEST = ["t/1 0", "t/2 1", "t/3 2", "t/4 2", "t/5 1", "t/6 0"]
 
 
 def write(root, name="Tiny", **parts):
-    """The data set's lists below a data folder, and an empty file for each image in them."""
+    """Write the data set's lists below a data folder, and an empty file for each image in them."""
     parts = {"train": TRAIN, "val": VAL, "test": TEST, **parts}
     for part, lines in parts.items():
         path = root / name / f"{name}_{part}.txt"
@@ -76,16 +76,16 @@ def test_classes_are_ranked_by_their_images_and_equals_by_their_labels(labels):
 
 
 def test_images_are_sorted_by_rank_and_inside_a_class_as_they_are_listed(tmp_path):
-    found = lists.read(TINY, write(tmp_path))
-    assert names(found.train, tmp_path) == ["b/1", "b/2", "b/3", "b/4", "b/5", "a/1", "a/2", "c/1", "c/2"]
-    assert found.counts.tolist() == found.listed.tolist() == [5, 2, 2]
+    listing = lists.read(TINY, write(tmp_path))
+    assert names(listing.train, tmp_path) == ["b/1", "b/2", "b/3", "b/4", "b/5", "a/1", "a/2", "c/1", "c/2"]
+    assert listing.counts.tolist() == listing.listed.tolist() == [5, 2, 2]
 
 
 def test_a_val_list_is_for_selection_and_the_test_list_is_what_is_reported(tmp_path):
-    found = lists.read(TINY, write(tmp_path))
-    assert names(found.test[found.in_val], tmp_path) == ["v/1", "v/2", "v/3", "v/4"]
-    assert names(found.test[~found.in_val], tmp_path) == ["t/1", "t/2", "t/3", "t/4", "t/5", "t/6"]
-    assert found.test_labels.tolist() == [2, 1, 0, 0, 1, 2, 0, 0, 2, 1]  # label 2 has rank 0, 0 has 1, 1 has 2
+    listing = lists.read(TINY, write(tmp_path))
+    assert names(listing.test[listing.in_val], tmp_path) == ["v/1", "v/2", "v/3", "v/4"]
+    assert names(listing.test[~listing.in_val], tmp_path) == ["t/1", "t/2", "t/3", "t/4", "t/5", "t/6"]
+    assert listing.test_labels.tolist() == [2, 1, 0, 0, 1, 2, 0, 0, 2, 1]  # label 2 has rank 0, 0 has 1, 1 has 2
 
 
 # Held-out training images
@@ -95,7 +95,7 @@ COUNTS = (100, 41, 40, 20, 19, 10, 9, 2)
 
 @pytest.fixture
 def held_out(tmp_path):
-    """A data set whose val list is what is reported, and what is read of it."""
+    """Return a data set that reports on its val list, its folder, and its files."""
     counts = Lists("Tiny", sum(COUNTS), 8, 0)
     known = declared(classes=8, largest=100, natural=50.0, lists=counts, selection="train")
     train = [f"{rank}/{k} {7 - rank}" for k in range(100) for rank, count in enumerate(COUNTS) if k < count]
@@ -104,31 +104,31 @@ def held_out(tmp_path):
 
 
 def test_a_training_image_of_each_class_of_ten_or_more_is_held_out(held_out):
-    _, root, found = held_out
-    assert found.counts.tolist() == [99, 40, 39, 19, 18, 9, 9, 2]
-    assert found.listed.tolist() == list(COUNTS)
-    selection = names(found.test[found.in_val], root)
-    assert [int(name.partition("/")[0]) for name in selection] == found.test_labels[found.in_val].tolist()
-    train = names(found.train, root)
+    _, root, listing = held_out
+    assert listing.counts.tolist() == [99, 40, 39, 19, 18, 9, 9, 2]
+    assert listing.listed.tolist() == list(COUNTS)
+    selection = names(listing.test[listing.in_val], root)
+    assert [int(name.partition("/")[0]) for name in selection] == listing.test_labels[listing.in_val].tolist()
+    train = names(listing.train, root)
     assert len({*train, *selection}) == sum(COUNTS)
     assert set(train).isdisjoint(selection)
-    assert names(found.test[~found.in_val], root) == [f"v/{rank}" for rank in range(8)]
+    assert names(listing.test[~listing.in_val], root) == [f"v/{rank}" for rank in range(8)]
 
 
 def test_the_same_images_are_held_out_each_time_and_not_just_the_first(held_out):
-    known, root, found = held_out
-    assert (lists.read(known, root).test == found.test).all()
+    known, root, listing = held_out
+    assert (lists.read(known, root).test == listing.test).all()
     first = ["0/0"]
-    assert [name for name in names(found.test, root) if name.startswith("0/")] != first
+    assert [name for name in names(listing.test, root) if name.startswith("0/")] != first
 
 
 def test_the_order_of_a_list_s_lines_is_no_matter(held_out, tmp_path):
-    known, root, found = held_out
+    known, root, listing = held_out
     path = root / "Tiny" / "Tiny_train.txt"
     path.write_text("\n".join(reversed(path.read_text().splitlines())) + "\n")
     again = lists.read(known, root)
-    assert (again.train == found.train).all()
-    assert (again.test == found.test).all()
+    assert (again.train == listing.train).all()
+    assert (again.test == listing.test).all()
 
 
 @given(counts=st.lists(st.integers(1, 2000), min_size=1, max_size=20))

@@ -71,14 +71,14 @@ def digits(imbalance=50.0, split_seed=0, subset_seed=0):
 
 
 def raw_images(data, batches):
-    """The grey values of normalised images, as bytes: no two of scikit-learn's digits are alike."""
+    """Return the grey values of normalised images, as bytes, which differ between any two of scikit-learn's digits."""
     mean, std, scale = data.facts.mean[0], data.facts.std[0], data.facts.scale
     images = torch.cat([batch[0] for batch in batches])
     return [image.tobytes() for image in ((images * std + mean) * scale).round().numpy().astype(np.uint8)]
 
 
 def members(data):
-    """The training and the test images of digits-LT, as bytes."""
+    """Return the training and the test images of digits-LT, as bytes."""
     return raw_images(data, data.fit_batches()), raw_images(data, data.test_batches())
 
 
@@ -167,7 +167,7 @@ class Stripes(Small):
 
 @pytest.fixture
 def stripes(tmp_path):
-    """The data set's images, (36, 1, 8, 8), and what writes its file, with a fingerprint."""
+    """Return the data set's images, (36, 1, 8, 8), and a function that writes its file with a fingerprint."""
     images = np.random.default_rng().integers(0, 17, (36, 1, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
 
@@ -203,7 +203,7 @@ def test_content_that_is_not_the_declared_one_is_refused_with_its_own_fingerprin
 
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory):
-    """A folder with CIFAR-10 as torchvision expects it."""
+    """Return a folder with CIFAR-10 as torchvision expects it."""
     if not UNPACK.exists():
         pytest.skip("no CIFAR-10 beside the repository")
     root = tmp_path_factory.mktemp("cifar")
