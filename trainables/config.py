@@ -188,8 +188,8 @@ class Config:
         """
         if not good:
             value = getattr(self, field)
-            shown = references.title(value) if isinstance(value, (Backbone, Loss, Mixture)) else value
-            raise Refusal(field, shown, f"must be {allowed}", hint)
+            printed = references.title(value) if isinstance(value, (Backbone, Loss, Mixture)) else value
+            raise Refusal(field, printed, f"must be {allowed}", hint)
 
     def _check_counts(self) -> None:
         dataset = facts(self.dataset)

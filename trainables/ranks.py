@@ -102,7 +102,7 @@ def meet(host: str, size: int, port: int = 0) -> Any:
         port: the port of rank 0; 0 in rank 0 itself, which opens a free port.
     """
     first, listening = not port, None
-    if first:  # without a socket of ours, the store listens at every address of the machine
+    if first:  # by default the store listens at every address of the machine
         server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         port, listening = server.getsockname()[1], server.detach()
     return distributed.TCPStore(  # type: ignore[attr-defined]

@@ -33,8 +33,8 @@ def epochs(config: Config) -> tuple[Epoch, ...]:
         decay_bias=config.head.decay_bias,
         measures=config.measures,
     )
-    before = replace(plain, effective_number=config.beta, mixture=config.mixture)
-    after = replace(
+    before_switch = replace(plain, effective_number=config.beta, mixture=config.mixture)
+    after_switch = replace(
         plain,
         effective_number=config.switch_beta or config.beta,
         trains="all" if config.joint else "classifier",
@@ -42,11 +42,11 @@ def epochs(config: Config) -> tuple[Epoch, ...]:
     )
     instructions = []
     for index, sampler in enumerate(_samplers(config)):
-        instruction = before if index < config.last_first or config.bilateral else after
+        instruction = before_switch if index < config.last_first or config.bilateral else after_switch
         if index == config.last_first and not config.bilateral:
             anew = "classifier" if config.reinitialise else "nothing"
             instruction = replace(
-                after, reinitialise=anew, fresh_optimizer=config.reinitialise or not config.joint
+                after_switch, reinitialise=anew, fresh_optimizer=config.reinitialise or not config.joint
             )  # other parameters, or new values of them, need a new optimiser
         mixture = instruction.mixture and instruction.mixture.at(index, config.epochs)
         lr, replacement = learning_rate(config, index), config.replacement

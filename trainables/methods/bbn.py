@@ -87,7 +87,7 @@ _LARGE: Settings = {**BBN_CODE, "warmup": 0, "gamma": 0.1, "batch_size": 128, "l
     long={**_LARGE, "epochs": 180, "milestones": (120, 160), "mixture": Bilateral(alpha_epochs=200)},
 )
 def bbn(base: Config) -> Config:
-    """Bilateral-branch network (Zhou et al., 2020): uniform and reversed sampler in one step, α = 1 - (e/T)².
+    """Configure BBN (Zhou et al., 2020): uniform and reversed sampler in one step, α = 1 - (e/T)².
 
     Deviations: warm-up starts from a fifth instead of a third of the lr; weights are drawn as for every other network
     here; on iNaturalist, its code divides e by 100 and 200 in training of 90 and 180 epochs, here the divisor is T. The

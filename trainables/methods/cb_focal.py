@@ -28,7 +28,7 @@ _INATURALIST: Settings = {
 
 @sourced(cifar={**LDAM_DRW, "loss": SigmoidFocal()}, large=_INATURALIST)
 def cb_focal(base: Config) -> Config:
-    """Class-balanced focal loss (Cui et al., 2019): effective-number weights from the first epoch on, β = 0.9999.
+    """Configure class-balanced focal loss (Cui et al., 2019): effective-number weights in all epochs, β = 0.9999.
 
     Deviation: softmax form, as in LDAM's code, but the weight is only a factor of the loss; that code has it in the
     focal factor, too. The `source` recipe is the authors' sigmoid form.

@@ -22,7 +22,7 @@ _SMOOTHING: Mapping[str, Mapping[float, tuple[float, float]]] = {
 
 
 def label_aware_smoothing(base: Config, share: str = "others") -> Config:
-    """Label-aware smoothing (Zhong et al., 2021), with a class-balanced switch.
+    """Configure label-aware smoothing (Zhong et al., 2021) with a class-balanced switch.
 
     ε is taken from the authors' configurations: by data set, and on CIFAR for the nearest of their imbalance factors
     (by ratio). Other data that are made long-tailed use the values of CIFAR-10, other data those of ImageNet-LT.

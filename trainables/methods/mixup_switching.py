@@ -11,7 +11,7 @@ from trainables.methods.switching import switching
 
 
 def mixup_switching(base: Config) -> Config:
-    """Mixup (Zhang et al., 2018, as in Zhong et al., 2021) before the paper's switch, no mixup after it.
+    """Configure mixup (Zhang et al., 2018, as in Zhong et al., 2021) before the paper's switch, no mixup after it.
 
     a is 1 on small images and 0.2 on large images, as in the configurations of Zhong et al. Deviation: that of `Mixup`.
     """
