@@ -1,1 +1,1 @@
-"""What a stage computes: configuration, recipe, samplers, data, networks and the training loop, in PyTorch."""
+"""The training: configuration, recipe, samplers, data, networks and the training loop, in PyTorch."""

@@ -1,13 +1,14 @@
-"""The digest of the code that a class or a function reaches, which a state's name holds. Pure: no torch.
+"""Digests of the code that a class or a function reaches, which are a part of states' names. Pure: no torch.
 
-What is reached are top-level definitions: those that its own code names, and so on, through the modules of
-`trainables`, of its own package, and of whatever else is not installed. A definition counts as a syntax tree, without
-docstrings, comments, annotations of functions, and what is said when something is raised. The parameters that a part
-declares (`trainables.parameters`) do not count either, for their values are in the name by themselves. So a name
-changes with what is executed: not with words, nor with a definition that nothing reaches, nor with the file that one is
-in. Of other packages, what is imported counts and the version, but of those that every origin holds (`recipe.settled`).
+A definition reaches the top-level definitions that its code names, those that their code names, and so on: through the
+modules of `trainables`, of its package, and of all other code that is not installed. A definition enters the digest as
+a syntax tree without docstrings, comments, annotations of functions, and messages of exceptions. The parameters that a
+part declares (`trainables.parameters`) are left out, since a name includes their values. So a name changes with the
+executed code: not with its words, nor with a definition that nothing reaches, nor with the file of a definition. Of
+other packages, the imported names and the version enter the digest, except versions that every origin includes
+(`recipe.settled`).
 
-A name in a string (``getattr``, ``importlib.import_module``) is not followed, nor are files that code reads.
+Names in strings (``getattr``, ``importlib.import_module``) are not followed, nor are files that code reads.
 """
 
 from __future__ import annotations
@@ -23,86 +24,92 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-_OWN = "trainables"
-_SETTLED = {_OWN, "study", "torch", "torchvision", "numpy"}  # whose versions, if any, an origin holds
+_PACKAGE = "trainables"
+_SETTLED = {_PACKAGE, "study", "torch", "torchvision", "numpy"}  # packages whose versions an origin includes
 _PARAMETERS = "trainables.parameters"
 _DECLARING = {"number", "whole", "flag", "choice", "some", "parameter"}
-# What finds parts, checks values and makes digests: of what it finds, the values and the code are in the name.
+# Modules that find parts, check values and make digests: the values and the code of their results are in the name.
 _BOUNDARY = {_PARAMETERS, "trainables.references", "trainables.digests", "trainables.data.datasets"}
-_ROUNDS = 8  # so many steps of naming are told apart by what they lead to
+_ROUNDS = 8  # definitions are distinguished by the definitions that they reach in up to so many steps
 
-Place = tuple[str, str]  # a module and the name of a definition in it; "" for what the module does by itself
+_Key = tuple[str, str]  # a module and the name of a definition in it; "" for the module's other statements
 _Name = tuple[str, ...]  # a name that code reads, and the attributes that it reads of it
 
 
 @dataclass
 class _Module:
-    """A file: the statements behind each name, and what it imports by which name."""
+    """A file: the statements that define each name, and the imported definitions by local name."""
 
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
-    imports: dict[str, set[Place]] = field(default_factory=dict)
+    imports: dict[str, set[_Key]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Definition:
-    """The digest of a definition's own code, "" if there is none; and what it names, by the name that it uses."""
+    """The digest of a definition's code, "" if it has none; and the definitions that it names, with the local names."""
 
-    own: str
-    targets: tuple[tuple[_Name, Place], ...]
+    digest: str
+    targets: tuple[tuple[_Name, _Key], ...]
 
 
 @cache
 def code_digest(module: str, name: str) -> str:
-    """The digest of a definition and of all that it reaches.
+    """Return the digest of a definition and of all that it reaches.
 
-    Each definition is told by its own code and, in rounds, by what its names lead to: two that change places are seen.
+    The digest of each definition depends on its code and, in rounds, on the digests of the definitions that it names.
+    So the digest changes if two definitions change places.
     """
-    found = _reached(module, name)
-    told = {place: each.own for place, each in found.items()}
+    definitions = _reached(module, name)
+    digests = {key: definition.digest for key, definition in definitions.items()}
     for _ in range(_ROUNDS):
-        told = {
-            place: digest(each.own + "".join(sorted(f"{'.'.join(by)}={told[to]}\n" for by, to in each.targets if by)))
-            for place, each in found.items()
+        digests = {
+            key: digest(
+                definition.digest
+                + "".join(sorted(f"{'.'.join(by)}={digests[to]}\n" for by, to in definition.targets if by))
+            )
+            for key, definition in definitions.items()
         }
-    return digest(told[module, name] + "".join(sorted({told[place] for place, each in found.items() if each.own})))
+    with_code = {digests[key] for key, definition in definitions.items() if definition.digest}
+    return digest(digests[module, name] + "".join(sorted(with_code)))
 
 
 @cache
 def reached(module: str, name: str) -> Mapping[str, str]:
-    """The digest of each definition that a definition reaches, by ``file.py: name``."""
-    return {_label(*place): each.own for place, each in _reached(module, name).items() if each.own}
+    """Return the digest of each definition that a definition reaches, by ``file.py: name``."""
+    definitions = _reached(module, name).items()
+    return {_label(*key): definition.digest for key, definition in definitions if definition.digest}
 
 
 def is_readable(module: str, name: str) -> bool:
-    """Whether a class or function is defined at the top of a file whose source can be read."""
+    """Return whether a class or function is defined at the top level of a file whose source can be read."""
     kinds = (ast.ClassDef, ast.FunctionDef)
-    return any(isinstance(each, kinds) for each in _parsed(module).definitions.get(name, ()))
+    return any(isinstance(statement, kinds) for statement in _parsed(module).definitions.get(name, ()))
 
 
 def digest(text: str) -> str:
-    """160 bits of SHA-256 in hexadecimal."""
+    """Return 160 bits of SHA-256 in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 @cache
-def _reached(module: str, name: str) -> Mapping[Place, _Definition]:
-    todo: list[Place] = [(module, name), (module, "")]
-    found: dict[Place, _Definition] = {}
+def _reached(module: str, name: str) -> Mapping[_Key, _Definition]:
+    todo: list[_Key] = [(module, name), (module, "")]
+    definitions: dict[_Key, _Definition] = {}
     while todo:
-        place = todo.pop()
-        if place not in found:
-            found[place] = _definition(*place, root=place == (module, name))
-            todo += [target for _, target in found[place].targets]
-            todo.append((place[0], ""))
-    return found
+        key = todo.pop()
+        if key not in definitions:
+            definitions[key] = _definition(*key, root=key == (module, name))
+            todo += [target for _, target in definitions[key].targets]
+            todo.append((key[0], ""))
+    return definitions
 
 
 @cache
 def _definition(module: str, name: str, root: bool) -> _Definition:
-    """A definition by itself; of the root, the parameters that it declares are left out."""
+    """Return a definition; the root is without the parameters that it declares."""
     parsed = _parsed(module)
     statements = [_Stripped(module, root).visit(_copy(each)) for each in parsed.definitions.get(name, ())]
-    targets: list[tuple[_Name, Place]] = []
+    targets: list[tuple[_Name, _Key]] = []
     outside = set()
     for by, target in _targets(module, parsed, (each for statement in statements for each in _names(statement))):
         if _is_followed(module, target[0]):
@@ -110,50 +117,50 @@ def _definition(module: str, name: str, root: bool) -> _Definition:
         elif target[0] not in _BOUNDARY:
             outside.add(f"{'.'.join(by)}={target[0]}:{target[1]} {_version(target[0].partition('.')[0])}")
     if not name:
-        targets += [((), place) for place in _effects(module, parsed)]
+        targets += [((), target) for target in _effects(module, parsed)]
     elif not statements:
-        # Imported from elsewhere; or made in a way that is not seen here: then anything in the module may have made it.
-        targets += [((name,), place) for place in parsed.imports.get(name, ()) if _is_followed(module, place[0])]
+        # The name is imported, or made in an unknown way: then any definition of the module may have made it.
+        targets += [((name,), target) for target in parsed.imports.get(name, ()) if _is_followed(module, target[0])]
         if name not in parsed.imports:
             targets += [((name,), (module, each)) for each in (*parsed.definitions, *parsed.imports)]
     code = "\n".join("".join(_dumped(statement)) for statement in statements)
     return _Definition(digest("\n".join((code, *sorted(outside)))) if code else "", tuple(targets))
 
 
-def _effects(module: str, parsed: _Module) -> Iterator[Place]:
-    """What is executed when a module is imported, beside its own statements.
+def _effects(module: str, parsed: _Module) -> Iterator[_Key]:
+    """Yield what an import of a module executes, beside its own statements.
 
-    That is its packages, what it imports, and what decorators that are not of `trainables` do with its definitions,
-    such as to register them.
+    That is its packages, its imports, and its definitions with decorators from outside `trainables`, which may for
+    example register them.
     """
     parent = module.rpartition(".")[0]
     if parent:
         yield parent, ""
-    for own, statements in parsed.definitions.items():
-        decorators = [each for statement in statements for each in getattr(statement, "decorator_list", ())]
-        names = [name for each in decorators for name in _names(each)]
+    for local, statements in parsed.definitions.items():
+        decorators = [node for statement in statements for node in getattr(statement, "decorator_list", ())]
+        names = [name for node in decorators for name in _names(node)]
         if any(
-            _is_followed(module, place[0]) and not place[0].startswith(_OWN)
-            for _, place in _targets(module, parsed, names)
+            _is_followed(module, target[0]) and not target[0].startswith(_PACKAGE)
+            for _, target in _targets(module, parsed, names)
         ):
-            yield module, own
-    for places in parsed.imports.values():
-        for source, name in places:
+            yield module, local
+    for imported in parsed.imports.values():
+        for source, name in imported:
             inner = f"{source}.{name}"
             if _is_followed(module, source):
                 yield (inner if name and _file(inner) is not None else source), ""
 
 
 def _is_followed(here: str, module: str) -> bool:
-    """Whether what code names in a module is reached."""
+    """Return whether definitions of a module are followed from code in module `here`."""
     root = module.partition(".")[0]
     return module not in _BOUNDARY and (root == here.partition(".")[0] or _is_source(root))
 
 
 @cache
 def _is_source(package: str) -> bool:
-    """Whether a package or file is `trainables` or somebody's own code, and no distribution that has a version."""
-    if package == _OWN:
+    """Return whether a package or file is `trainables` or the user's code, and not an installed distribution."""
+    if package == _PACKAGE:
         return True
     if package in _SETTLED or package in sys.stdlib_module_names:
         return False
@@ -161,37 +168,39 @@ def _is_source(package: str) -> bool:
     if spec is None:
         return False
     installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
-    where = [Path(each).resolve() for each in spec.submodule_search_locations or [spec.origin or ""] if each]
-    return bool(where) and not any(path.is_relative_to(folder) for path in where for folder in installed)
+    paths = [
+        Path(location).resolve() for location in spec.submodule_search_locations or [spec.origin or ""] if location
+    ]
+    return bool(paths) and not any(path.is_relative_to(folder) for path in paths for folder in installed)
 
 
 @cache
 def _parsed(name: str) -> _Module:
     path = _file(name)
-    found = _Module()
+    module = _Module()
     if path is None:
-        return found
+        return module
     tree = ast.parse(path.read_bytes())
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in _walked(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                found.imports.setdefault("", set()).add((alias.name, ""))
+                module.imports.setdefault("", set()).add((alias.name, ""))
                 local = alias.asname or alias.name.partition(".")[0]
-                found.imports.setdefault(local, set()).add((alias.name if alias.asname else local, ""))
+                module.imports.setdefault(local, set()).add((alias.name if alias.asname else local, ""))
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             source = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
-                found.imports.setdefault(alias.asname or alias.name, set()).add((source, alias.name))
+                module.imports.setdefault(alias.asname or alias.name, set()).add((source, alias.name))
     for statement in tree.body:
         for bound in _bound(statement):
-            found.definitions.setdefault(bound, []).append(statement)
-    return found
+            module.definitions.setdefault(bound, []).append(statement)
+    return module
 
 
 def _walked(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes, but for what is imported for types only."""
+    """Yield all nodes of a tree, except imports for types only."""
     for child in ast.iter_child_nodes(tree):
         if not _is_for_types(child):
             yield child
@@ -203,7 +212,7 @@ def _is_for_types(node: ast.AST) -> bool:
 
 
 def _bound(statement: ast.stmt) -> set[str]:
-    """The names that a top-level statement defines; "" if it also does something else, or defines none."""
+    """Return the names that a top-level statement defines, and "" if it does anything else."""
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
         return set()
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -214,15 +223,15 @@ def _bound(statement: ast.stmt) -> set[str]:
         return set()
     kinds = (ast.Name, ast.Attribute, ast.Subscript)
     stored = [node for node in ast.walk(statement) if isinstance(node, kinds) and isinstance(node.ctx, ast.Store)]
-    inner = {each.name for each in ast.walk(statement) if isinstance(each, (ast.FunctionDef, ast.ClassDef))}
+    inner = {node.name for node in ast.walk(statement) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     names = {node.id for node in stored if isinstance(node, ast.Name)} | inner
     only_names = names and len(names) == len({*inner, *(ast.dump(node) for node in stored)})
     assigns = isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign))
     return names if assigns and only_names else {*names, ""}
 
 
-def _targets(here: str, parsed: _Module, names: Iterable[_Name]) -> Iterator[tuple[_Name, Place]]:
-    """What code names: definitions of its module, or of those that it imports."""
+def _targets(here: str, parsed: _Module, names: Iterable[_Name]) -> Iterator[tuple[_Name, _Key]]:
+    """Yield the definitions behind names, in the module of the code or in modules that it imports."""
     for by in names:
         name, *path = by
         if name in parsed.definitions:
@@ -234,10 +243,10 @@ def _targets(here: str, parsed: _Module, names: Iterable[_Name]) -> Iterator[tup
             if not _is_followed(here, source):
                 yield (name,), (source, attribute)
                 continue
-            rest = [*([attribute] if attribute else []), *path]
-            while rest and _file(f"{source}.{rest[0]}") is not None:
-                source = f"{source}.{rest.pop(0)}"
-            yield by, (source, rest[0] if rest else "*")
+            remaining = [*([attribute] if attribute else []), *path]
+            while remaining and _file(f"{source}.{remaining[0]}") is not None:
+                source = f"{source}.{remaining.pop(0)}"
+            yield by, (source, remaining[0] if remaining else "*")
 
 
 def _has(module: str, name: str) -> bool:
@@ -246,7 +255,7 @@ def _has(module: str, name: str) -> bool:
 
 
 def _names(node: ast.AST) -> Iterator[_Name]:
-    """Each name that is read in a tree, with the attributes that are read of it."""
+    """Yield each name that a tree reads, with the attributes that it reads of the name."""
     path: list[str] = []
     below: ast.AST = node
     while isinstance(below, ast.Attribute):
@@ -262,7 +271,7 @@ def _names(node: ast.AST) -> Iterator[_Name]:
 
 @cache
 def _file(module: str) -> Path | None:
-    """The source of a module, found without importing anything; None if it has none that can be read."""
+    """Return the source file of a module, without importing it; None if no source can be read."""
     root, *below = module.split(".")
     spec = importlib.util.find_spec(root)
     if spec is None:
@@ -278,7 +287,7 @@ def _file(module: str) -> Path | None:
 
 @cache
 def _version(package: str) -> str:
-    """Of a distribution that an origin does not hold."""
+    """Return the versions of a package's distributions; "" if an origin includes them."""
     if package in _SETTLED or package in sys.stdlib_module_names:
         return ""
     return ", ".join(f"{name} {metadata.version(name)}" for name in sorted(set(_distributions().get(package, []))))
@@ -292,7 +301,7 @@ def _distributions() -> Mapping[str, list[str]]:
 def _label(module: str, name: str) -> str:
     path = _file(module)
     file = module
-    if path is not None and module.startswith(f"{_OWN}."):
+    if path is not None and module.startswith(f"{_PACKAGE}."):
         file = path.relative_to(Path(__file__).parent).as_posix()
     elif path is not None and "." not in module and path.name != "__init__.py":
         file = path.name
@@ -300,38 +309,38 @@ def _label(module: str, name: str) -> str:
 
 
 def _copy(statement: ast.stmt) -> ast.stmt:
-    """A tree that may be changed: `copy.deepcopy` takes three times as long."""
+    """Return a copy of a tree; `copy.deepcopy` takes three times as long."""
 
     def copied(value: object) -> object:
         if isinstance(value, ast.AST):
-            return type(value)(**{name: copied(own) for name, own in ast.iter_fields(value)})
-        return [copied(each) for each in value] if isinstance(value, list) else value
+            return type(value)(**{name: copied(child) for name, child in ast.iter_fields(value)})
+        return [copied(item) for item in value] if isinstance(value, list) else value
 
-    made = copied(statement)
-    assert isinstance(made, ast.stmt)
-    return made
+    copy = copied(statement)
+    assert isinstance(copy, ast.stmt)
+    return copy
 
 
 def _dumped(value: object) -> Iterator[str]:
-    """A tree as text that is the same under any version of Python: what is empty is left out."""
+    """Yield a tree as text without empty fields, which is the same under any version of Python."""
     if isinstance(value, ast.AST):
         yield type(value).__name__ + "("
-        for name, own in ast.iter_fields(value):
-            if own not in (None, []) and name not in ("ctx", "kind", "type_comment"):
+        for name, child in ast.iter_fields(value):
+            if child not in (None, []) and name not in ("ctx", "kind", "type_comment"):
                 yield name + "="
-                yield from _dumped(own)
+                yield from _dumped(child)
                 yield ","
         yield ")"
     elif isinstance(value, list):
-        for each in value:
-            yield from _dumped(each)
+        for item in value:
+            yield from _dumped(item)
             yield ";"
     else:
         yield repr(value)
 
 
 class _Stripped(ast.NodeTransformer):
-    """Takes away what changes nothing; `root` also the parameters that a class declares."""
+    """A transformer that removes code without effect and, of the root, the parameters that a class declares."""
 
     def __init__(self, module: str, root: bool) -> None:
         self._module, self._root = module, root
@@ -366,9 +375,9 @@ class _Stripped(ast.NodeTransformer):
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        """What is raised counts, not what it says."""
-        called = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-        return ast.Raise(called, None)
+        """Keep the type of an exception, and drop its message."""
+        kind = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.Raise(kind, None)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         if self._declares(node):
@@ -379,9 +388,9 @@ class _Stripped(ast.NodeTransformer):
         return None if node.value is None else self.generic_visit(ast.Assign([node.target], node.value))
 
     def _declares(self, statement: ast.stmt) -> bool:
-        """Whether a line of a class declares a parameter."""
-        called = statement.value if isinstance(statement, ast.AnnAssign) else None
-        if not isinstance(called, ast.Call):
+        """Return whether a line of a class declares a parameter."""
+        value = statement.value if isinstance(statement, ast.AnnAssign) else None
+        if not isinstance(value, ast.Call):
             return False
-        named = list(_targets(self._module, _parsed(self._module), _names(called.func)))
-        return any(place[0] == _PARAMETERS and (place[1] or by[-1]) in _DECLARING for by, place in named)
+        targets = list(_targets(self._module, _parsed(self._module), _names(value.func)))
+        return any(module == _PARAMETERS and (name or by[-1]) in _DECLARING for by, (module, name) in targets)

@@ -1,4 +1,4 @@
-"""What is random in an epoch, made on the host before its first step, from (seed, epoch, purpose). Pure: no torch."""
+"""The random numbers of an epoch, drawn on the host from (seed, epoch, purpose) before its first step. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from trainables.samplers import Purpose, epoch_order, generator
 
 @dataclass(frozen=True)
 class Draws:
-    """An epoch's random numbers, of all ranks. They serve one epoch: its augmentation is still to be drawn.
+    """An epoch's random numbers, for all ranks. They serve one epoch, since `streams` can be drawn from only once.
 
     Attributes:
-        steps: how many the epoch has.
+        steps: the number of steps.
         orders: for each branch of the network the images of its steps, as positions in the training set: (n,) each.
-        streams: for each branch the generator of its augmentation, which is drawn once.
-        shares: of each step, its share and what is left of 1: (2, steps); None where a step is one batch.
+        streams: for each branch the random stream of the augmentation.
+        shares: the share of each step and 1 minus the share: (2, steps); None where a step is one batch.
     """
 
     steps: int
@@ -30,13 +30,13 @@ class Draws:
 
 
 def draws(counts: NDArray[np.int64], epoch: Epoch, origin: Origin, index: int) -> Draws:
-    """The numbers of the epoch with this index: of one sampler, or of a mixture.
+    """Return the random numbers of an epoch with one sampler or a mixture.
 
     Args:
         counts: n_j: (C,).
         epoch: the instruction.
-        origin: its seed, and how many ranks share a batch.
-        index: which epoch it is, from 0.
+        origin: the origin; its seed and its number of ranks are used.
+        index: the number of the epoch, from 0.
     """
     mixture = epoch.mixture
     branches = [(epoch.sampler, epoch.replacement, Purpose.ORDER, Purpose.AUGMENTATION)]
@@ -45,9 +45,9 @@ def draws(counts: NDArray[np.int64], epoch: Epoch, origin: Origin, index: int) -
     orders, streams = [], []
     for sampler, replacement, ordering, augmenting in branches:
         order = epoch_order(counts, sampler, replacement, generator(origin.seed, index, ordering))
-        rest = len(order) % epoch.batch_size
-        # A last batch of fewer images than ranks is left out.
-        orders.append(order[: len(order) - rest] if epoch.drop_last or rest < origin.ranks else order)
+        last_batch = len(order) % epoch.batch_size
+        # A last batch with fewer images than ranks is left out.
+        orders.append(order[: len(order) - last_batch] if epoch.drop_last or last_batch < origin.ranks else order)
         streams.append(generator(origin.seed, index, augmenting))
     steps = -(-len(orders[0]) // epoch.batch_size)
     shares = None

@@ -1,4 +1,4 @@
-"""What a sampler is called, and its exponent q of ``p_j ∝ n_j^q`` (eq. 1). Pure: no torch."""
+"""The names of samplers and their exponent q in ``p_j ∝ n_j^q`` (eq. 1). Pure: no torch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Sampler = str | float | tuple[float, ...]
 
 
 def resolve_sampler(sampler: Sampler, field: str = "sampler", classes: int | None = None) -> float | tuple[float, ...]:
-    """The exponent q of a sampler (``p_j ∝ n_j^q``, eq. 1) or its class weights.
+    """Return the exponent q of a sampler (``p_j ∝ n_j^q``, eq. 1) or its class weights.
 
     Args:
-        sampler: IB, CB or CR; any finite number as q; or one weight ≥ 0 a class, largest class first: (C,).
-        field: what to call the value when it is refused.
-        classes: C, which a vector of weights must have.
+        sampler: IB, CB or CR; any finite number as q; or one weight ≥ 0 per class, largest class first: (C,).
+        field: the name of the value in a refusal.
+        classes: C, the required number of class weights; None for any number.
 
     Raises:
-        Refusal: for anything else.
+        Refusal: for any other value.
     """
     if isinstance(sampler, str):
         if sampler not in SAMPLERS:
-            raise Refusal(field, sampler, f"one of {', '.join(SAMPLERS)}, an exponent q or class weights would do")
+            raise Refusal(field, sampler, f"must be {', '.join(SAMPLERS)}, a finite exponent q or class weights")
         return SAMPLERS[sampler]
     exponent = as_number(sampler)
     if math.isfinite(exponent):
@@ -33,15 +33,15 @@ def resolve_sampler(sampler: Sampler, field: str = "sampler", classes: int | Non
     if isinstance(sampler, (list, tuple)):
         weights = tuple(map(as_number, sampler))
         if not all(w >= 0 for w in weights) or not 0 < sum(weights) < math.inf:
-            raise Refusal(field, sampler, "finite class weights ≥ 0 that do not all vanish would do")
+            raise Refusal(field, sampler, "must be finite class weights ≥ 0 with a sum above 0")
         if classes is not None and len(weights) != classes:
-            raise Refusal(field, f"{len(weights)} class weights", f"{classes}, one a class, would do")
+            raise Refusal(field, len(weights), f"must have {classes} class weights, one per class")
         return weights
-    raise Refusal(field, sampler, f"one of {', '.join(SAMPLERS)}, a finite exponent q or class weights would do")
+    raise Refusal(field, sampler, f"must be {', '.join(SAMPLERS)}, a finite exponent q or class weights")
 
 
 def sampler_name(sampler: Sampler) -> str:
-    """What tables and MLflow call a sampler: IB, CB, CR, ``q=0.5`` or ``weights``."""
+    """Return a sampler's name in tables and MLflow: IB, CB, CR, ``q=0.5`` or ``weights``."""
     resolved = resolve_sampler(sampler)
     if isinstance(resolved, tuple):
         return "weights"

@@ -1,4 +1,4 @@
-"""A state's network as an MLflow model that anyone can load without this project."""
+"""Export of a state's network as an MLflow model that can be loaded without this project."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits of images."""
+        """Return the logits of images."""
         return self.network((pixels - self.mean) / self.std)  # type: ignore[no-any-return]
 
 
 def classifier(config: Config, payload: bytes) -> Classifier:
-    """The network of a state's payload, on the CPU, in evaluation mode."""
-    known = facts(config.dataset)
-    network = build(config.backbone, config.head, known.channels, known.classes, torch.Generator())
+    """Return the network of a state's payload, on the CPU, in evaluation mode."""
+    dataset = facts(config.dataset)
+    network = build(config.backbone, config.head, dataset.channels, dataset.classes, torch.Generator())
     weights = {k.removeprefix("network."): v for k, v in load_tensors(payload).items() if k.startswith("network.")}
     scale = weights.pop("classifier.scale", None) if config.head.linear else None
-    if scale is not None:  # a factor a class on the logits: part of the linear map
+    if scale is not None:  # a factor per class on the logits, folded into the linear map
         weights["classifier.weight"] = weights["classifier.weight"] * scale[:, None]
         weights["classifier.bias"] = weights["classifier.bias"] * scale
     network.load_state_dict(weights)
-    return Classifier(network, known.mean, known.std).eval()
+    return Classifier(network, dataset.mean, dataset.std).eval()
 
 
 class Exporter:
-    """Saves networks of a configuration's kind as MLflow models, with signature and requirements.
+    """An exporter that saves networks of one configuration as MLflow models, with signature and requirements.
 
-    The format is torch.export's pt2, a graph and tensors: no pickle, and loading it needs no code of this project.
-    MLflow would trace every network anew and load it back to try it; here one network of a kind is saved by
-    ``mlflow.pytorch``, and the others are that model with other weights.
+    The format is torch.export's pt2, a graph and tensors: it has no pickle, and loading needs no code of this project.
+    MLflow would trace every network and load it again as a test. Instead, ``mlflow.pytorch`` saves one network of each
+    kind, and the other models are copies of it with other weights.
     """
 
     def __init__(self, config: Config) -> None:
@@ -80,22 +80,22 @@ class Exporter:
 
 
 class _Template:
-    """A saved model of a kind of network."""
+    """A saved model of one kind of network."""
 
     def __init__(self, dataset: str, backbone: Backbone, head: Head) -> None:
-        known = facts(dataset)
-        shape = (known.channels, known.side, known.side)
+        declared = facts(dataset)
+        shape = (declared.channels, declared.side, declared.side)
         example = np.zeros((2, *shape), dtype=np.float32)
-        network = build(backbone, head, known.channels, known.classes, torch.Generator())
+        network = build(backbone, head, declared.channels, declared.classes, torch.Generator())
         with TemporaryDirectory(prefix="study-") as folder, warnings.catch_warnings():
             path = Path(folder, "model")
-            warnings.simplefilter("ignore")  # torch.export and MLflow warn of their own internals
+            warnings.simplefilter("ignore")  # warnings of torch.export and MLflow about their internals
             mlflow.pytorch.save_model(
-                Classifier(network, known.mean, known.std).eval(),
+                Classifier(network, declared.mean, declared.std).eval(),
                 path,
                 signature=ModelSignature(
                     inputs=Schema([TensorSpec(example.dtype, (-1, *shape))]),
-                    outputs=Schema([TensorSpec(example.dtype, (-1, known.classes))]),
+                    outputs=Schema([TensorSpec(example.dtype, (-1, declared.classes))]),
                 ),
                 input_example=example,
                 pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"mlflow=={mlflow.__version__}"],
@@ -106,14 +106,14 @@ class _Template:
             (self.graph,) = (name for name in self.files if name.suffix == ".pt2")
 
     def reweighted(self, weights: Mapping[str, Tensor]) -> bytes:
-        """The graph with other weights: in a pt2 archive each tensor is an entry of raw bytes."""
+        """Return the graph with other weights; in a pt2 archive each tensor is an entry of raw bytes."""
         out = BytesIO()
         with ZipFile(BytesIO(self.files[self.graph])) as old, ZipFile(out, "w") as new:
             (config,) = (name for name in old.namelist() if name.endswith("/data/weights/model_weights_config.json"))
-            described = json.loads(old.read(config))["config"]
+            entries = json.loads(old.read(config))["config"]
             folder = config.rpartition("/")[0]
-            names = {f"{folder}/{each['path_name']}": name for name, each in described.items()}
-            assert described.keys() == weights.keys()
+            names = {f"{folder}/{description['path_name']}": name for name, description in entries.items()}
+            assert entries.keys() == weights.keys()
             for entry in old.infolist():
                 content = old.read(entry)
                 if entry.filename in names:

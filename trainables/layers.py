@@ -1,4 +1,4 @@
-"""Layers that networks are made of: batch norm, the CIFAR ResNet's block and stages, classifiers."""
+"""Layers of networks: batch norm, the CIFAR ResNet's block and stages, classifiers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm whose counter of batches is added to once an epoch (`Learner.count_batches`), not in every step.
+    """Batch norm whose counter of batches is updated once per epoch (`Learner.count_batches`), not in every step.
 
-    It has the same value then; nothing is computed from it. On a GPU it would be a kernel a layer and step.
+    The counter has the same value at the end of an epoch, and no result depends on it. On a GPU, an update per step
+    would cost a kernel per layer.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, width, H, W) → the same."""
+        """Return the normalised features, (B, width, H, W) → the same shape."""
         return F.batch_norm(
             x,
             self.running_mean,
@@ -28,7 +29,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions and shortcut A: where the shape changes, subsample by 2 and pad channels with zeros."""
+    """Two 3×3 convolutions and shortcut A, which subsamples by 2 and zero-pads channels where the shape changes."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -36,11 +37,11 @@ class Block(nn.Module):
         self.bn1 = BatchNorm(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = BatchNorm(width)
-        self.stride, more = stride, width - channels
-        self.pad = (more // 2, more - more // 2)
+        self.stride, missing_channels = stride, width - channels
+        self.pad = (missing_channels // 2, missing_channels - missing_channels // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) → (B, width, H / stride, W / stride)."""
+        """Return features, (B, channels, H, W) → (B, width, H / stride, W / stride)."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.stride > 1:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.pad))
@@ -48,9 +49,9 @@ class Block(nn.Module):
 
 
 class Linear(nn.Linear):
-    """A linear classifier; with `scale`, (C,), each class's logit has a factor of its own (LWS, Kang et al., 2020).
+    """A linear classifier; with `scale`, (C,), each class's logit has a factor (LWS, Kang et al., 2020).
 
-    The scale is no parameter before an instruction asks for it.
+    The scale becomes a parameter when an instruction asks for it.
     """
 
     scale: nn.Parameter | None
@@ -60,7 +61,7 @@ class Linear(nn.Linear):
         self.register_parameter("scale", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, d) → (B, C)."""
+        """Return logits, (B, d) → (B, C)."""
         logits = super().forward(x)
         return logits if self.scale is None else logits * self.scale
 
@@ -74,22 +75,22 @@ class Cosine(nn.Module):
         self.weight = nn.Parameter(torch.empty(classes, features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, d) → (B, C)."""
+        """Return logits, (B, d) → (B, C)."""
         return self.scale * F.linear(F.normalize(x), F.normalize(self.weight))
 
     def draw(self, rng: torch.Generator) -> None:
-        """Weights of length 1, in a direction that is drawn."""
+        """Draw weights of length 1 in random directions."""
         weight = nn.init.kaiming_normal_(torch.empty(self.weight.shape), generator=rng)
         self.weight.data.copy_(F.normalize(weight))
 
 
 def stem(channels: int, width: int) -> list[nn.Module]:
-    """A 3×3 convolution, batch norm and ReLU."""
+    """Return a 3×3 convolution, batch norm and ReLU."""
     return [nn.Conv2d(channels, width, 3, 1, 1, bias=False), BatchNorm(width), nn.ReLU()]
 
 
 def cifar(blocks: int, width: int, channels: int) -> tuple[list[nn.Module], int]:
-    """The CIFAR ResNet of He et al. (2016): three stages of so many blocks at widths w, 2w and 4w, shortcut A."""
+    """Return the CIFAR ResNet of He et al. (2016): three stages of blocks at widths w, 2w and 4w, shortcut A."""
     layers, last = stem(channels, width), width
     for stage in range(3):
         for block in range(blocks):
@@ -99,9 +100,9 @@ def cifar(blocks: int, width: int, channels: int) -> tuple[list[nn.Module], int]
 
 
 def torchvision(name: str) -> tuple[list[nn.Module], int]:
-    """A residual network of torchvision's, for images of about 224 pixels."""
+    """Return a residual network of torchvision, for images of about 224 pixels."""
     from torchvision.models import resnet
 
-    whole = getattr(resnet, name)(weights=None, norm_layer=BatchNorm)
-    layers = [whole.conv1, whole.bn1, whole.relu, whole.maxpool, whole.layer1, whole.layer2, whole.layer3]
-    return [*layers, *whole.layer4], whole.fc.in_features
+    network = getattr(resnet, name)(weights=None, norm_layer=BatchNorm)
+    layers = [network.conv1, network.bn1, network.relu, network.maxpool, network.layer1, network.layer2, network.layer3]
+    return [*layers, *network.layer4], network.fc.in_features

@@ -1,4 +1,4 @@
-"""A network that is trained, its momentum and what was observed of single images: the tensors of a state."""
+"""The tensors of a state: a network in training, its momentum, and the observations of single images."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from trainables.samplers import Purpose, generator
 
 
 class Learner:
-    """A network, its momentum and what was observed of single images, on a device: the tensors of a state.
+    """The tensors of a state on a device: a network, its momentum, and the observations of single images.
 
     Attributes:
-        key, epochs: the name of the state that it is in, and how many epochs from state 0 that is.
-        network, momentum: what `steps` move, in place.
-        recorder: how steps are recorded; None if they are not.
-        steps: the `steps.Steps` that were made for this network, by kind of instruction.
-        observed: ``predictions`` of the test images after the last evaluation, and their ``test_labels``: (M,); once
-            an instruction has asked for events, ``learned`` and ``forgotten``, each training image's cumulative counts
-            (eq. 17 and 18), and ``correct``, whether it was right after the last epoch: (N,).
+        key, epochs: the name of the current state, and its number of epochs since state 0.
+        network, momentum: the tensors that `steps` change, in place.
+        recorder: the recorder of steps; None if steps are not recorded.
+        steps: the `steps.Steps` of this network, by kind of instruction.
+        observed: ``predictions`` of the test images after the last evaluation, and their ``test_labels``: (M,). After
+            an instruction with events also ``learned`` and ``forgotten``, each training image's cumulative counts (eq.
+            17 and 18), and ``correct``, whether its prediction was right after the last epoch: (N,).
 
     Args:
-        origin: state 0 is drawn from it.
-        ranks: which of the processes that train it this is.
-        recorded: on a GPU, whether steps are recorded and replayed; see `recording`. A recording has the bits of the
-            steps as they are written, so it is no part of the origin.
+        origin: the origin, which determines state 0.
+        ranks: the rank of this process.
+        recorded: on a GPU, whether steps are recorded and replayed; see `recording`. A replay gives the same bits as
+            the direct call, so this is not a part of the origin.
     """
 
     def __init__(self, origin: Origin, ranks: Ranks = ALONE, recorded: bool = False) -> None:
@@ -44,7 +44,7 @@ class Learner:
         self.origin, self.device, self.ranks = origin, torch.device(origin.device), ranks
         self.key, self.epochs = first_key(origin), 0
         _settle_arithmetic(origin)
-        self.network = _drawn(origin).to(self.device).to(memory_format=torch.channels_last)
+        self.network = _initial_network(origin).to(self.device).to(memory_format=torch.channels_last)
         self.momentum = {name: torch.zeros_like(p) for name, p in self.network.named_parameters()}
         self.observed: dict[str, Tensor] = {}
         self.recorder: Recorder | None = None
@@ -55,27 +55,27 @@ class Learner:
         self.steps: dict[Epoch, Any] = {}
 
     def fits(self, origin: Origin) -> bool:
-        """Whether another origin has the shapes and the arithmetic of this one: then `begin` takes it up."""
+        """Return whether another origin has the shapes and the arithmetic of this one, as `begin` requires."""
         return _shape(origin) == _shape(self.origin)
 
     def begin(self, origin: Origin) -> None:
-        """Take up state 0 of an origin that fits, into the tensors that are there: what is recorded stays good."""
+        """Load state 0 of an origin that fits into the existing tensors, so that recordings stay valid."""
         assert self.fits(origin)
         self.origin = origin
         self.key, self.epochs = first_key(origin), 0
-        _settle_arithmetic(origin)  # another learner of this process may have settled its own
+        _settle_arithmetic(origin)  # another learner of this process may have changed it
         if origin.head.linear and self.momentum.pop("classifier.scale", None) is not None:
             remove_scale(self.network)
             self.forget_steps()
-        self.network.load_state_dict(_drawn(origin).state_dict())
+        self.network.load_state_dict(_initial_network(origin).state_dict())
         for buffer in self.momentum.values():
             buffer.zero_()
         self.observed = {}
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and buffers as ``network.*``, momentum as ``momentum.*`` and ``observed.*``, on the CPU.
+        """Return weights and buffers as ``network.*``, ``momentum.*`` and ``observed.*``, on the CPU.
 
-        There they share memory with what is trained next.
+        A learner on the CPU shares their memory, so further training changes them.
         """
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"momentum.{name}": tensor for name, tensor in self.momentum.items()}
@@ -83,7 +83,7 @@ class Learner:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def load(self, tensors: dict[str, Tensor], key: str = "", epochs: int = 0) -> None:
-        """Take up a state as `state` gave it, with its name and its number."""
+        """Load the tensors of `state`, with the state's name and number of epochs."""
         self.key, self.epochs = key, epochs
         if self.origin.head.linear and "network.classifier.scale" in tensors:
             self._add_scale()
@@ -94,17 +94,17 @@ class Learner:
 
     def _add_scale(self) -> None:
         add_scale(self.network)
-        self.forget_steps()  # they are those of a network without it
+        self.forget_steps()  # they belong to a network without a scale
         self.momentum["classifier.scale"] = torch.zeros_like(self.network.classifier.scale)  # type: ignore[arg-type]
 
     def forget_steps(self) -> None:
-        """Let go of the steps, which hold this learner in turn, and of what they have recorded."""
-        for each in self.steps.values():
-            each.step.forget()
+        """Release the steps, which refer to this learner, and their recordings."""
+        for steps in self.steps.values():
+            steps.step.forget()
         self.steps.clear()
 
     def obey(self, epoch: Epoch, index: int) -> list[str]:
-        """Prepare the network for an instruction; returns the names of the parameters that it trains."""
+        """Prepare the network for an instruction, and return the names of the parameters to train."""
         if epoch.reinitialise == "classifier":
             rng = _torch_generator(self.origin.seed, index, Purpose.WEIGHTS)
             redraw(self.network, self.origin.backbone, self.origin.head, rng)
@@ -127,13 +127,11 @@ class Learner:
         return trained
 
     def logits(self, *inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The network's output in the origin's precision: (B, channels, side, side) → (B, C).
-
-        A network of two branches takes a batch for each and how much they count besides.
+        """Return the network's output in the origin's precision: (B, channels, side, side) → (B, C).
 
         Args:
-            inputs: of the network.
-            weights: by their names, in place of the network's own parameters.
+            inputs: the inputs of the network; with two branches a batch for each, and their weights.
+            weights: tensors that replace the network's parameters, by name.
         """
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.origin.precision == "bf16"):
             output = functional_call(self.network, dict(weights), inputs) if weights else self.network(*inputs)
@@ -141,7 +139,7 @@ class Learner:
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Run the body on the recording stream: it waits for earlier work, and later work waits for it."""
+        """Run the body on the recording stream, after earlier work and before later work on the current stream."""
         if self._stream is None:
             yield
             return
@@ -151,9 +149,11 @@ class Learner:
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def count_batches(self, steps: int, two: bool) -> None:
-        """Add an epoch's steps to the counters of the batch norms that saw them; see `layers.BatchNorm`.
+        """Add an epoch's steps to the counters of the batch norms in training mode; see `layers.BatchNorm`.
 
-        In a step of two batches, the trunk of two branches sees both.
+        Args:
+            steps: the number of steps.
+            two: whether each step has two batches, which both pass through the trunk.
         """
         for name, part in self.network.named_modules():
             if isinstance(part, BatchNorm) and part.training:
@@ -161,22 +161,22 @@ class Learner:
                 part.num_batches_tracked.add_(2 * steps if two and name.startswith("trunk.") else steps)
 
 
-def _drawn(origin: Origin) -> Network | Bilateral:
-    """The network of state 0, on the CPU."""
-    known = facts(origin.dataset)
+def _initial_network(origin: Origin) -> Network | Bilateral:
+    """Return the network of state 0, on the CPU."""
+    dataset = facts(origin.dataset)
     rng = _torch_generator(origin.seed, 0, Purpose.WEIGHTS)
-    return build(origin.backbone, origin.head, known.channels, known.classes, rng)
+    return build(origin.backbone, origin.head, dataset.channels, dataset.classes, rng)
 
 
 def _shape(origin: Origin) -> Origin:
-    """An origin without what decides values only."""
+    """Return an origin without the fields that affect only values, not shapes or arithmetic."""
     return replace(origin, seed=0, split_seed=0, subset_seed=0, imbalance=1.0)
 
 
 def _settle_arithmetic(origin: Origin) -> None:
     torch.set_num_threads(origin.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = origin.precision == "tf32"
-    torch.backends.cudnn.deterministic = True  # one kind of GPU gives the same bits, whole or resumed
+    torch.backends.cudnn.deterministic = True  # one kind of GPU gives the same bits, with or without a resumption
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

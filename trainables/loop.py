@@ -1,4 +1,4 @@
-"""One epoch of training under one instruction, one evaluation: the only loop. No Ray; CPU and CUDA by one path."""
+"""The training loop: one epoch under one instruction, and one evaluation. No Ray; CPU and CUDA share one path."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ HOLDOUT, VAL = 0, 1  # parts of the test set
 
 
 class Diverged(ArithmeticError):
-    """The loss is no longer a number: the weights are lost, and so is the rest of the recipe."""
+    """The loss is not finite: the weights are unusable, and so is the rest of the recipe."""
 
 
 def advance(learner: Learner, epoch: Epoch, root: Path, decoders: int) -> dict[str, Any]:
-    """Train the epoch that follows the learner's state, and evaluate; returns the measures.
+    """Train the epoch that follows the learner's state, evaluate, and return the measures.
 
-    The learner has then the name that follows from its own and the instruction: what is saved under it is what it says.
+    Afterwards the learner has the name of the new state, which follows from the old name and the instruction. So a
+    state is always saved under the name of the work that made it.
 
     Args:
-        learner: in any state.
+        learner: a learner in any state.
         epoch: the instruction.
-        root: where the files of data sets lie.
-        decoders: processes that decode files of images.
+        root: the data folder.
+        decoders: the number of processes that decode image files.
 
     Raises:
         Diverged: if a loss is not finite.
@@ -52,24 +53,24 @@ def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[
     """Train one epoch in place and return its training measures: loss, top-1 in percent over its draws, lr.
 
     Args:
-        learner: its state is that after epoch `index` - 1.
-        data: on the learner's device, loaded for this instruction.
+        learner: a learner in the state after epoch `index` - 1.
+        data: the data, on the learner's device, loaded for this instruction.
         epoch: the instruction.
-        index: which epoch it is, from 0: with the origin's seed it names the random streams.
+        index: the number of the epoch, from 0, which with the origin's seed determines the random streams.
 
     Raises:
         Diverged: if the training loss is not finite.
     """
     trained = learner.obey(epoch, index)
-    own = int(generator(learner.origin.seed, index, Purpose.LAYERS).integers(2**63 - learner.ranks.size))
-    torch.manual_seed(own + learner.ranks.rank)  # of what layers draw by themselves, such as dropout
-    drawn = draws(data.counts, epoch, learner.origin, index)
+    layers_seed = int(generator(learner.origin.seed, index, Purpose.LAYERS).integers(2**63 - learner.ranks.size))
+    torch.manual_seed(layers_seed + learner.ranks.rank)  # for layers that draw random numbers, such as dropout
+    random_numbers = draws(data.counts, epoch, learner.origin, index)
     with learner.stream():
-        sums = steps_for(learner, data, epoch, trained).run(drawn, epoch)
+        sums = steps_for(learner, data, epoch, trained).run(random_numbers, epoch)
     learner.ranks.total(sums)
-    learner.count_batches(drawn.steps, epoch.mixture is not None and epoch.mixture.second is not None)
+    learner.count_batches(random_numbers.steps, epoch.mixture is not None and epoch.mixture.second is not None)
     learner.ranks.align(learner.network.buffers())
-    loss, right, used = sums.tolist()  # all that the host waits for
+    loss, right, used = sums.tolist()  # here alone the host waits for the device
     if not math.isfinite(loss):
         raise Diverged(f"the training loss is {loss / used} in epoch {index} (lr = {epoch.lr:g})")
     return {"train/loss": loss / used, "train/top1": 100 * right / used, "lr": epoch.lr}
@@ -77,12 +78,12 @@ def train_epoch(learner: Learner, data: Data, epoch: Epoch, index: int) -> dict[
 
 @torch.inference_mode()
 def evaluate(learner: Learner, data: Data, epoch: Epoch) -> dict[str, Any]:
-    """The fixed set of measures (`metrics.summary`) on both halves of the test set and their union.
+    """Return the fixed set of measures (`metrics.summary`) on both halves of the test set and on their union.
 
-    `val` is the half for selection, `holdout` the other, `test` their union, as the papers report it; where the data
-    have images for selection beside the test set, `test` is `holdout`. Read-outs are those of `readouts`, on `holdout`.
-    With ``fit`` or ``events`` among the instruction's measures, also the training set, un-augmented, as `fit`, with the
-    loss of each class; with ``events``, each training image's events are counted.
+    `val` is the half for selection, `holdout` the other half, `test` their union, as in the papers. Where the data have
+    images for selection beside the test set, `test` is `holdout`. The read-outs of `readouts` are on `holdout`. With
+    ``fit`` or ``events`` in the instruction's measures, the un-augmented training set is evaluated too, as `fit`, with
+    the loss of each class. With ``events``, each training image's events are counted.
 
     Raises:
         Diverged: if a loss is not finite.
@@ -97,9 +98,9 @@ def evaluate(learner: Learner, data: Data, epoch: Epoch) -> dict[str, Any]:
         seen.append(torch.stack((tally.add(logits, labels, part), labels)).short())
         read_outs.add(logits, labels, part)
     learner.ranks.total(*tally.sums, *read_outs.sums)
-    halves = data.facts.selection == "half"  # otherwise the images for selection are none of the test set's
+    halves = data.facts.selection == "half"  # otherwise the images for selection are not in the test set
     tested = [HOLDOUT, VAL] if halves else [HOLDOUT]
-    whole = [learner.ranks.whole(own, len(data.in_val)) for own in torch.cat(seen, 1)]
+    whole = [learner.ranks.whole(share, len(data.in_val)) for share in torch.cat(seen, 1)]
     predictions, labels = (each.clone() if halves else each[~data.in_val] for each in whole)
     learner.observed |= {"predictions": predictions, "test_labels": labels}
     by_class, by_bin = tally.read()
@@ -115,20 +116,20 @@ def evaluate(learner: Learner, data: Data, epoch: Epoch) -> dict[str, Any]:
 
 
 def _fit(learner: Learner, data: Data, events: bool) -> dict[str, Any]:
-    """The measures of the un-augmented training images, which are sorted by class; and their events."""
+    """Return the measures of the un-augmented training images, which are sorted by class, and count their events."""
     tally = Tally(len(data.counts), 1, data.device)
     correct = [torch.zeros(0, dtype=torch.bool, device=data.device)]
     for images, labels in data.fit_batches():
         correct.append(tally.add(learner.logits(images), labels, torch.zeros_like(labels)) == labels)
     learner.ranks.total(*tally.sums)
     if events:
-        now = learner.ranks.whole(torch.cat(correct), int(data.counts.sum()))
-        seen = learner.observed
-        before = seen.get("correct", torch.zeros_like(now)).bool()  # acc_0 = 0
-        zeros = torch.zeros(len(now), dtype=torch.int32, device=data.device)
-        seen["learned"] = seen.get("learned", zeros) + now.int()
-        seen["forgotten"] = seen.get("forgotten", zeros) + (before & ~now).int()
-        seen["correct"] = now
+        is_correct = learner.ranks.whole(torch.cat(correct), int(data.counts.sum()))
+        observed = learner.observed
+        was_correct = observed.get("correct", torch.zeros_like(is_correct)).bool()  # acc_0 = 0
+        zeros = torch.zeros(len(is_correct), dtype=torch.int32, device=data.device)
+        observed["learned"] = observed.get("learned", zeros) + is_correct.int()
+        observed["forgotten"] = observed.get("forgotten", zeros) + (was_correct & ~is_correct).int()
+        observed["correct"] = is_correct
     by_class, by_bin = tally.read()
     measures = summary("fit", by_class[:, 0], by_bin[:, 0], data.shots)
     if "fit/class_accuracy" in measures:

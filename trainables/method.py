@@ -1,8 +1,8 @@
-"""What a method is: a function from a protocol to the method's own configuration, found by reference. Pure: no torch.
+"""Methods by reference: a method is a function from a protocol to the method's configuration. Pure: no torch.
 
-By default all follow the base's protocol, the paper's (``recipe = common``), and share the cross-entropy trunk wherever
-they begin like it: deferral begins at m + S, second stages have 30 epochs. What a method's own code does instead stands
-in its file (`sourced`).
+By default all methods follow the protocol that they are given, the paper's (``recipe = common``), and share the epochs
+of cross-entropy as far as they begin like it: deferral begins at m + S, second stages have 30 epochs. The deviating
+constants of a method's published code are in the method's file (`sourced`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from study import modules
 from study.errors import Refusal
 from trainables.config import Config
 from trainables.data.datasets import facts
-from trainables.references import known_names
+from trainables.references import known_names, suggestion
 
 Method = Callable[[Config], Config]
 Settings = Mapping[str, Any]  # fields of a `Config`
@@ -29,14 +29,14 @@ _FOLDER = Path(__file__).parent / "methods"
 
 @dataclass(frozen=True)
 class Sources:
-    """The constants of a method's own code (``recipe = source``), by the data that it has them for.
+    """The constants of a method's published code (``recipe = source``), by data.
 
     Attributes:
-        cifar: on CIFAR.
-        large: on iNaturalist, which stand in for those on ImageNet-LT and Places-LT.
-        long: the same where training is longer than 90 epochs; None for `large`.
-        second_stages: of a second stage, by data set; the first stage is the common one.
-        paper: whether it is the paper's own method, which has no other constants.
+        cifar: constants on CIFAR.
+        large: constants on iNaturalist, which are also used on ImageNet-LT and Places-LT.
+        long: constants like `large` for more than 90 epochs; None for those of `large`.
+        second_stages: constants of the second stage, by data set; the first stage is the common one.
+        paper: whether this is the paper's own method, which has no other constants.
     """
 
     cifar: Settings | None = None
@@ -47,7 +47,7 @@ class Sources:
 
 
 def sourced(**sources: Any) -> Callable[[Method], Method]:
-    """Give a method the constants of its own code; see `Sources`."""
+    """Return a decorator that attaches the constants of its published code to a method; see `Sources`."""
 
     def decorate(method: Method) -> Method:
         method.sources = Sources(**sources)  # type: ignore[attr-defined]
@@ -58,84 +58,94 @@ def sourced(**sources: Any) -> Callable[[Method], Method]:
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of our methods."""
-    return tuple(path.stem for path in sorted(_FOLDER.glob("[a-z]*.py")) if _own(path.stem) is not None)
+    """Return the names of the built-in methods."""
+    return tuple(path.stem for path in sorted(_FOLDER.glob("[a-z]*.py")) if _built_in(path.stem) is not None)
 
 
-def _own(name: str) -> Method | None:
+def _built_in(name: str) -> Method | None:
     module = importlib.import_module(f"trainables.methods.{name}")
-    found = getattr(module, name, None)
-    return found if inspect.isfunction(found) else None
+    function = getattr(module, name, None)
+    return function if inspect.isfunction(function) else None
 
 
 def find(reference: str) -> Method:
-    """A method by reference: a name of ours, ``package.module:function`` or ``./file.py:function``.
+    """Return a method by reference.
+
+    Args:
+        reference: a name of `names`, ``package.module:function`` or ``./file.py:function``.
 
     Raises:
-        Refusal: if there is none.
+        Refusal: if there is no such method.
     """
     where, _, name = reference.partition(":")
     if modules.is_file(where) or modules.is_dotted(where):
-        found = getattr(modules.find(where, "method", reference, ships=True), name, None)
-        if not name or not callable(found):
-            raise Refusal("method", reference, f"must be {where}:FUNCTION, a function from a Config to a Config")
-        return _checked(found, reference, name)
+        function = getattr(modules.find(where, "method", reference, ships=True), name, None)
+        if not name or not callable(function):
+            hint = "The function takes a Config and returns a Config"
+            raise Refusal("method", reference, f"must have the form {where}:FUNCTION", hint)
+        return _checked(function, reference, name)
     if reference not in names():
-        raise Refusal("method", reference, f"must be {known_names(reference, names(), 'function')}")
-    own = _own(reference)
-    assert own is not None
-    return own
+        hint = suggestion(reference, names())
+        raise Refusal("method", reference, f"must be {known_names(names(), 'function')}", hint)
+    built_in = _built_in(reference)
+    assert built_in is not None
+    return built_in
 
 
 def _checked(function: Method, reference: str, name: str) -> Method:
-    """A user's function, whose mistakes are refused; its configurations are called by its name, if by no other."""
+    """Return a user's function with checks of its result; the method's name is the function's if it sets no other."""
 
     def method(base: Config) -> Config:
         try:
-            made: object = function(base)
+            config: object = function(base)
         except Refusal:
             raise
         except Exception as error:
             file = getattr(getattr(function, "__code__", None), "co_filename", "")
-            raise Refusal("method", reference, f"it raised {modules.said(error, file)}") from error
-        if not isinstance(made, Config):
-            raise Refusal("method", reference, f"must return a Config, not {type(made).__name__}")
-        for kept in ("dataset", "imbalance"):
-            if getattr(made, kept) != getattr(base, kept):
-                remedy = (
-                    f"must keep the {kept} of the protocol, {getattr(base, kept)}, and returns {getattr(made, kept)}"
-                )
-                raise Refusal("method", reference, remedy)
-        return replace(made, method=name) if made.method == base.method else made
+            words = f"method '{reference}' raised {modules.said(error, file)}"
+            raise Refusal("method", reference, words) from error
+        if not isinstance(config, Config):
+            raise Refusal("method", reference, "must return a Config", f"It returned {type(config).__name__}")
+        for attribute in ("dataset", "imbalance"):
+            protocol, returned = getattr(base, attribute), getattr(config, attribute)
+            if returned != protocol:
+                hint = f"The protocol has {protocol}, the method returned {returned}"
+                raise Refusal("method", reference, f"must keep the {attribute} of the protocol", hint)
+        return replace(config, method=name) if config.method == base.method else config
 
     method.sources = getattr(function, "sources", None)  # type: ignore[attr-defined]
     return method
 
 
-def source(method: Method, made: Config) -> tuple[Config, str] | None:
-    """A method's configuration with the constants of its own code, and in words what these are of it.
+def source(method: Method, config: Config) -> tuple[Config, str] | None:
+    """Return a method's configuration with the constants of its published code, and a description of them.
 
-    Where a code has none for these data, those for the most similar data are taken, and the words say whose they are:
-    CIFAR's for data that are made long-tailed, iNaturalist's for ImageNet-LT and Places-LT. The words name a number of
-    epochs that is not the table's.
+    Where a code has no constants for these data, those for the most similar data are taken, and the description names
+    these data: CIFAR for data that are made long-tailed, iNaturalist for ImageNet-LT and Places-LT. The description
+    also names a number of epochs that differs from the table's.
+
+    Args:
+        method: the method.
+        config: the method's configuration under the common protocol.
 
     Returns:
-        None if the method's code has none for such data. The paper's own method has the common protocol and no words.
+        The configuration and the description, or None if the method's code has no constants for such data. The paper's
+        own method has the common protocol and no description.
     """
-    known: Sources = getattr(method, "sources", None) or Sources()
-    if known.paper:
-        return made, ""
+    sources: Sources = getattr(method, "sources", None) or Sources()
+    if sources.paper:
+        return config, ""
     settings: Settings | None = None
     words = "source"
-    if facts(made.dataset).natural is None:
-        settings = known.cifar
-        words += "" if made.dataset in ("cifar10", "cifar100") else ": CIFAR's"
-    elif made.dataset in known.second_stages:
-        settings, words = known.second_stages[made.dataset], "second stage: source"
-    elif facts(made.dataset).lists is not None:  # no folders, whose size may be any
-        settings = known.long if made.epochs > 90 and known.long is not None else known.large
-        words += "" if made.dataset == "inaturalist2018" else ": iNaturalist's"
+    if facts(config.dataset).natural is None:
+        settings = sources.cifar
+        words += "" if config.dataset in ("cifar10", "cifar100") else ": CIFAR's"
+    elif config.dataset in sources.second_stages:
+        settings, words = sources.second_stages[config.dataset], "second stage: source"
+    elif facts(config.dataset).lists is not None:  # not for folders, whose size is unknown
+        settings = sources.long if config.epochs > 90 and sources.long is not None else sources.large
+        words += "" if config.dataset == "inaturalist2018" else ": iNaturalist's"
     if settings is None:
         return None
-    own = replace(made, protocol="source", **settings)
-    return own, words if own.epochs == made.epochs else f"{words}, {own.epochs} epochs"
+    changed = replace(config, protocol="source", **settings)
+    return changed, words if changed.epochs == config.epochs else f"{words}, {changed.epochs} epochs"

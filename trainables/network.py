@@ -1,4 +1,4 @@
-"""A network: a trunk, a last layer, average pooling and a head; with one branch, or with two."""
+"""Networks of one or two branches: a trunk, a last layer, average pooling and a head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainables.parts import Backbone, Head
 
 
 class Network(nn.Module):
-    """A backbone under one head; `shape` is the features of a branch and the classes."""
+    """A backbone with one head; `shape` is the number of features of a branch and the number of classes."""
 
     shape: tuple[int, int]
 
@@ -23,12 +23,12 @@ class Network(nn.Module):
         self.trunk, self.last, self.classifier = trunk, last, classifier
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (B, channels, H, W) → logits (B, C)."""
+        """Return logits (B, C) of normalised images (B, channels, H, W)."""
         return self.classifier(pooled(self.last(self.trunk(x))))  # type: ignore[no-any-return]
 
 
 class Bilateral(nn.Module):
-    """BBN (Zhou et al., 2020): the last residual block is there twice, and one classifier sees both branches' features.
+    """BBN (Zhou et al., 2020): two copies of the last residual block, one classifier on the features of both branches.
 
     z = W · 2 [α f_c; (1 - α) f_r] + b. On ResNet-32: 538,778 parameters for 10 classes, 550,388 for 100.
     """
@@ -42,17 +42,17 @@ class Bilateral(nn.Module):
     def forward(
         self, x: Tensor, other: Tensor | None = None, weights: tuple[float | Tensor, float | Tensor] = (0.5, 0.5)
     ) -> Tensor:
-        """Normalised images to logits (B, C); inference sends the same images through both branches, α = 0.5.
+        """Return logits (B, C) of normalised images; inference sends the same images through both branches, α = 0.5.
 
         Args:
-            x: for the conventional branch: (B, channels, H, W).
-            other: for the re-balancing branch, of the same shape; None for the same images.
-            weights: of the conventional and of the re-balancing branch, α and 1 - α: numbers, or tensors ().
+            x: images for the conventional branch: (B, channels, H, W).
+            other: images for the re-balancing branch, of the same shape; None for the same images.
+            weights: α and 1 - α, the weights of the conventional and the re-balancing branch: numbers, or tensors ().
         """
         alpha, rest = weights
         if other is None:
-            both = self.trunk(x)
-            conventional, rebalancing = both, both
+            shared = self.trunk(x)
+            conventional, rebalancing = shared, shared
         else:
             conventional, rebalancing = self.trunk(x), self.trunk(other)
         exact = next(self.classifier.parameters()).dtype  # a GPU would round a weight that is a tensor to bf16
@@ -62,26 +62,26 @@ class Bilateral(nn.Module):
 
 
 def pooled(features: Tensor) -> Tensor:
-    """Features (B, d, h, w) → their means (B, d); features (B, d) stay."""
+    """Return the means (B, d) of features (B, d, h, w); features (B, d) stay the same."""
     return features.mean((2, 3)) if features.dim() == 4 else features
 
 
 def build(backbone: Backbone, head: Head, channels: int, classes: int, rng: torch.Generator) -> Network | Bilateral:
-    """A network with fresh weights, on the CPU.
+    """Return a network with fresh weights, on the CPU.
 
     Args:
-        backbone, head: what it is made of.
-        channels: of the images.
+        backbone, head: the parts of the network.
+        channels: the channels of the images.
         classes: C.
-        rng: where the weights are drawn from.
+        rng: the random stream of the weights.
     """
     with _drawing(rng):
         (*trunk, last), features = backbone.layers(channels)
-        own, classifier = nn.Sequential(*trunk), head.build(features, classes)
-        network: Network | Bilateral = Network(own, last, classifier)
+        trunk_module, classifier = nn.Sequential(*trunk), head.build(features, classes)
+        network: Network | Bilateral = Network(trunk_module, last, classifier)
         if head.branches == 2:
             (*_, reversed_), _ = backbone.layers(channels)
-            network = Bilateral(own, last, reversed_, classifier)
+            network = Bilateral(trunk_module, last, reversed_, classifier)
     network.shape = features, classes
     initialise(network, rng, backbone)
     head.start(network.classifier, classes)
@@ -89,29 +89,31 @@ def build(backbone: Backbone, head: Head, channels: int, classes: int, rng: torc
 
 
 def redraw(network: Network | Bilateral, backbone: Backbone, head: Head, rng: torch.Generator) -> None:
-    """Draw the weights of a network's classifier anew, in place."""
+    """Draw new weights of a network's classifier, in place."""
     with _drawing(rng):
         fresh = head.build(*network.shape)
     initialise(fresh, rng, backbone)
-    network.classifier.load_state_dict(fresh.state_dict(), strict=False)  # it may have a scale, which stays
+    network.classifier.load_state_dict(fresh.state_dict(), strict=False)  # a scale of the network stays
 
 
 @contextmanager
 def _drawing(rng: torch.Generator) -> Iterator[None]:
-    """Within it, what layers draw by themselves is drawn from the origin, too."""
+    """Run the body so that layers' own random numbers depend on the origin, too."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed((rng.initial_seed() + 1) % 2**63)  # no sequence that `initialise` draws
+        torch.default_generator.manual_seed(
+            (rng.initial_seed() + 1) % 2**63
+        )  # another sequence than that of `initialise`
         yield
 
 
 def initialise(module: nn.Module, rng: torch.Generator, backbone: Backbone) -> None:
-    """Draw the weights below `module`, part of a network of this backbone or all of it.
+    """Draw the weights of `module`, a network with this backbone or a part of it.
 
-    Under ``initial = fan_in`` convolutions and linear maps are Kaiming-normal by their fan-in, as in LDAM's code.
-    Under ``torchvision`` they are as there, and as with Kang et al. (2020): convolutions Kaiming-normal by their
-    fan-out, linear maps uniform in ± 1/√fan_in. A linear bias is uniform in ± 1/√fan_in. A part with a method
-    ``draw(rng)`` draws its own; others keep what their constructor gave them. They are drawn on the CPU, so that a GPU
-    starts from the same weights.
+    With ``initial = fan_in``, convolutions and linear maps are Kaiming-normal by their fan-in, as in LDAM's code. With
+    ``torchvision``, they are as in torchvision and Kang et al. (2020): convolutions Kaiming-normal by their fan-out,
+    linear maps uniform in ± 1/√fan_in. A linear bias is uniform in ± 1/√fan_in. A part with a method ``draw(rng)``
+    draws its weights itself; other parts keep the values of their constructor. Weights are drawn on the CPU, so that a
+    GPU starts from the same weights.
     """
     large = backbone.initial == "torchvision"
     for part in module.modules():
@@ -132,14 +134,14 @@ def initialise(module: nn.Module, rng: torch.Generator, backbone: Backbone) -> N
 
 
 def add_scale(network: nn.Module) -> None:
-    """Give the network's linear classifier a factor a class, 1 at first."""
+    """Add a factor per class, initially 1, to the network's linear classifier."""
     head = network.classifier
     assert isinstance(head, Linear)
     head.scale = nn.Parameter(torch.ones_like(head.bias))
 
 
 def remove_scale(network: nn.Module) -> None:
-    """Take it away again."""
+    """Remove the factor per class from the network's linear classifier."""
     head = network.classifier
     assert isinstance(head, Linear)
     head.scale = None

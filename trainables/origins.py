@@ -1,4 +1,4 @@
-"""What determines state 0 of a configuration on a kind of machine, and the code that its states depend on. Pure."""
+"""Origins, which determine state 0 of a configuration on a kind of machine, and the code of a recipe. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from trainables.recipe import CORE, Origin, Recipe, settled
 
 
 def origin(config: Config, machine: Machine) -> Origin:
-    """The origin of a configuration on a kind of machine."""
-    known = facts(config.dataset)
+    """Return the origin of a configuration on a kind of machine."""
+    dataset = facts(config.dataset)
     return Origin(
         dataset=config.dataset,
         data=_data_digest(config.dataset),
-        fingerprint=known.fingerprint,
+        fingerprint=dataset.fingerprint,
         imbalance=config.imbalance,
-        split_seed=config.split_seed if "split" in known.drawn else 0,
-        subset_seed=config.subset_seed if "subset" in known.drawn else 0,
+        split_seed=config.split_seed if "split" in dataset.drawn else 0,
+        subset_seed=config.subset_seed if "subset" in dataset.drawn else 0,
         backbone=config.backbone,
         head=config.head,
         seed=config.seed,
@@ -32,19 +32,20 @@ def origin(config: Config, machine: Machine) -> Origin:
 
 
 def verify(origin: Origin) -> None:
-    """Refuse to train with other code or arithmetic than the plan's: states would be others under its names.
+    """Check that this process has the code and the arithmetic of the plan, which the names of states stand for.
 
     Raises:
-        Refusal: naming what differs.
+        Refusal: if a package or a code digest differs.
     """
-    for name, here in {**settled(), "data": _data_digest(origin.dataset)}.items():
+    for name, installed in {**settled(), "data": _data_digest(origin.dataset)}.items():
         planned = getattr(origin, name)
-        if planned != here:
-            raise Refusal(f"{name} of the worker", here, f"must be {planned}, as in the plan")
+        if planned != installed:
+            hint = "Install the code and the packages of the plan on every machine"
+            raise Refusal(f"{name} of the worker", installed, f"must be {planned}, as in the plan", hint)
 
 
 def sources(recipe: Recipe) -> dict[str, str]:
-    """The digest of each definition that a recipe's states depend on, by ``file: name``."""
+    """Return the digest of each definition that a recipe's states depend on, by ``file: name``."""
     parts: set[object] = {recipe.origin.backbone, recipe.origin.head}
     parts |= {part for epoch in set(recipe.epochs) for part in (epoch.loss, epoch.mixture) if part is not None}
     roots = {(type(part).__module__, type(part).__qualname__) for part in parts}
@@ -53,8 +54,8 @@ def sources(recipe: Recipe) -> dict[str, str]:
 
 
 def _data_digest(dataset: str) -> str:
-    """The digest of a data set's code and of its facts, some of which it may have found on disk."""
-    return digests.digest(digests.code_digest(*_data(dataset)) + facts(dataset).told())
+    """Return the digest of a data set's code and of its facts, some of which may be read from disk."""
+    return digests.digest(digests.code_digest(*_data(dataset)) + facts(dataset).described())
 
 
 def _data(dataset: str) -> tuple[str, str]:
@@ -63,13 +64,13 @@ def _data(dataset: str) -> tuple[str, str]:
 
 
 def precision(config: Config, machine: Machine) -> str:
-    """fp32, tf32 or bf16: as the configuration says, or else the machine; of auto, what is faster of fp32 and bf16.
+    """Return fp32, tf32 or bf16.
 
-    That is bf16 on a machine that has arithmetic for it, but fp32 where steps are short: on digits, images of 8 × 8, it
-    makes the steps of the eight-layer network no shorter (tests/benchmarks/results/epoch.json), and so digits are
-    trained alike anywhere.
+    The configuration decides, or else the machine. If both say auto, the faster of fp32 and bf16 is used: bf16 on a
+    machine with bf16 arithmetic, but fp32 where steps are short. On digits, with images of 8 × 8, bf16 does not shorten
+    the steps of the eight-layer network (tests/benchmarks/results/epoch.json), so digits train alike on all machines.
     """
-    asked = machine.precision if config.precision == "auto" else config.precision
-    if asked == "auto":
+    requested = machine.precision if config.precision == "auto" else config.precision
+    if requested == "auto":
         return "bf16" if machine.bf16 and not facts(config.dataset).short_steps else "fp32"
-    return asked
+    return requested

@@ -1,4 +1,4 @@
-"""Fields of configurations and parts that carry their default, bounds and help on one line. Pure: no torch."""
+"""Fields of configurations and parts, each declared on one line with default, bounds and help. Pure: no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from study.errors import Refusal
 
-Check = Callable[[Any], Any]  # a value → the value as it is kept; raises ValueError with what it must be
+Check = Callable[[Any], Any]  # a value → the value as it is kept; raises ValueError with the allowed values
 
 
 def number(
@@ -21,21 +21,21 @@ def number(
     most: float = math.inf,
     below: float = math.inf,
 ) -> Any:
-    """A finite number, kept as a float: at least `least`, more than `above`, at most `most`, and less than `below`."""
+    """Declare a finite number, kept as a float: ≥ `least`, > `above`, ≤ `most` and < `below`."""
 
     def check(value: Any) -> float:
-        found = as_number(value)
-        if not (math.isfinite(found) and least <= found <= most and above < found < below):
+        converted = as_number(value)
+        if not (math.isfinite(converted) and least <= converted <= most and above < converted < below):
             signs = (("≥", least), (">", above), ("≤", most), ("<", below))
             bounds = [f"{sign} {bound:g}" for sign, bound in signs if math.isfinite(bound)]
             raise ValueError(" ".join(("a finite number", " and ".join(bounds))).strip())
-        return found
+        return converted
 
     return parameter(default, help, check)
 
 
 def whole(default: int, help: str, *, least: int | None = None, most: int | None = None) -> Any:
-    """A whole number from `least` to `most`, both included."""
+    """Declare a whole number from `least` to `most`, both included."""
 
     def check(value: Any) -> int:
         if not is_whole(value, least) or (most is not None and value > most):
@@ -47,7 +47,7 @@ def whole(default: int, help: str, *, least: int | None = None, most: int | None
 
 
 def flag(default: bool, help: str) -> Any:
-    """True or false."""
+    """Declare a field that is true or false."""
 
     def check(value: Any) -> bool:
         if not isinstance(value, bool):
@@ -58,7 +58,7 @@ def flag(default: bool, help: str) -> Any:
 
 
 def choice(default: str, help: str, values: Sequence[str]) -> Any:
-    """One of several words."""
+    """Declare a field that is one of several words."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or value not in values:
@@ -69,7 +69,7 @@ def choice(default: str, help: str, values: Sequence[str]) -> Any:
 
 
 def some(default: tuple[str, ...], help: str, values: Sequence[str]) -> Any:
-    """Some of several words, kept in the order of `values`."""
+    """Declare a field of some of several words, kept in the order of `values`."""
 
     def check(value: Any) -> tuple[str, ...]:
         if not isinstance(value, (list, tuple)) or not all(each in values for each in value):
@@ -80,46 +80,46 @@ def some(default: tuple[str, ...], help: str, values: Sequence[str]) -> Any:
 
 
 def parameter(default: Any, help: str, check: Check) -> Any:
-    """A field of a dataclass whose values `check` takes.
+    """Declare a field of a dataclass whose values are checked by `check`.
 
     Args:
-        default: its value, if nothing else is said.
-        help: what it means, in a few words.
-        check: returns a value as it is kept, or raises ValueError with what it must be ("a number > 0").
+        default: the default value.
+        help: the meaning of the field, in a few words.
+        check: returns the value as it is kept, or raises ValueError with the allowed values ("a number > 0").
     """
     return field(default=default, metadata={"help": help, "check": check})
 
 
 def check(instance: Any, prefix: str = "") -> None:
-    """Check each field of a frozen dataclass and keep the values in one form, for equal values need equal names.
+    """Check each field of a frozen dataclass and bring the values to one form, since equal values need equal names.
 
-    A field that was declared without bounds keeps the type of its default: of a float, 1 becomes 1.0.
+    A field that was declared without bounds keeps the type of its default: for a float, 1 becomes 1.0.
 
     Args:
-        instance: of the dataclass; its fields are set in place.
-        prefix: of the fields' names in a refusal.
+        instance: an instance of the dataclass; its fields are set in place.
+        prefix: the prefix of the fields' names in a refusal.
 
     Raises:
         Refusal: for the first value that is wrong.
     """
-    for each in fields(instance):
-        value = getattr(instance, each.name)
+    for declared in fields(instance):
+        value = getattr(instance, declared.name)
         try:
-            kept = each.metadata.get("check", _like(each))(value)
+            kept = declared.metadata.get("check", _like(declared))(value)
         except ValueError as error:
-            raise Refusal(prefix + each.name, value, f"must be {error}") from None
-        object.__setattr__(instance, each.name, kept)
+            raise Refusal(prefix + declared.name, value, f"must be {error}") from None
+        object.__setattr__(instance, declared.name, kept)
 
 
 PLAIN = (float, bool, int, str)  # the types of defaults that need no declaration
 
 
 def _like(declared: Field[Any]) -> Check:
-    """The check of a field that has none: as its default is."""
+    """Return the check of a field that declares none; it follows from the type of the default."""
     default = declared.default
     kinds = {float: number(0.0, ""), bool: flag(False, ""), int: whole(0, ""), str: parameter("", "", _text)}
-    found = kinds.get(type(default))
-    return freeze if found is None else found.metadata["check"]
+    kind = kinds.get(type(default))
+    return freeze if kind is None else kind.metadata["check"]
 
 
 def _text(value: Any) -> str:
@@ -129,17 +129,17 @@ def _text(value: Any) -> str:
 
 
 def freeze(value: Any) -> Any:
-    """A value of JSON with its lists as tuples."""
+    """Return a value of JSON with its lists as tuples."""
     return tuple(map(freeze, value)) if isinstance(value, (list, tuple)) else value
 
 
 def thaw(value: Any) -> Any:
-    """The reverse of `freeze`."""
+    """Return a value with its tuples as lists, the reverse of `freeze`."""
     return list(map(thaw, value)) if isinstance(value, (list, tuple)) else value
 
 
 def as_number(value: object) -> float:
-    """A number as a float, -0.0 as 0.0, for one value needs one name; NaN for anything else."""
+    """Return a number as a float, or NaN for anything else; -0.0 becomes 0.0, since equal values need equal names."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return math.nan
     try:
@@ -149,5 +149,5 @@ def as_number(value: object) -> float:
 
 
 def is_whole(value: object, least: int | None = None) -> bool:
-    """Whether a value is a whole number, and at least so much."""
+    """Return whether a value is a whole number and, if `least` is given, at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)

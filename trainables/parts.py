@@ -1,8 +1,8 @@
-"""What a loss, the end of a network, a backbone and a mixture of batches are: the parts that an instruction names.
+"""The base classes of the parts that an instruction names: backbones, heads, losses and mixtures of batches.
 
 A part is a frozen dataclass. Its fields are its parameters (`trainables.parameters`), which the configuration, MLflow
-and the names of states show by themselves; its code is in the name of each state that was trained with it. Planning
-makes parts, and imports no torch: files of parts import it inside their methods.
+and the names of states include. The name of each state that was trained with a part also includes the part's code.
+Planning makes parts without torch, so files of parts import torch inside their methods.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
     LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
     Batch = tuple[Tensor, Tensor]  # images (B, channels, side, side), labels (B,)
-    Targets = list[tuple[Tensor | float, Tensor]]  # how much labels count, and the labels (B,)
+    Targets = list[tuple[Tensor | float, Tensor]]  # the weight of labels, and the labels (B,)
 
 
 class Backbone(ABC):
     """A network without its head.
 
     Attributes:
-        initial: how its weights, and those of the head, are drawn; see `network.initialise`.
+        initial: the distribution of its weights and of the head's; see `network.initialise`.
     """
 
     initial: ClassVar[str] = "fan_in"
 
     @abstractmethod
     def layers(self, channels: int) -> tuple[list[nn.Module], int]:
-        """Its layers, from images (B, channels, H, W) to features (B, d, h, w) or (B, d), and d.
+        """Return the layers, from images (B, channels, H, W) to features (B, d, h, w) or (B, d), and d.
 
-        The last of them is what a network of two branches has twice. What a constructor draws is drawn from the origin.
+        A network of two branches has the last layer twice. Random numbers in constructors depend on the origin.
         """
 
 
@@ -42,9 +42,9 @@ class Head(ABC):
     """The end of a network, which turns features (B, d) into logits (B, C).
 
     Attributes:
-        branches: how many times the network has its last layer.
+        branches: the number of copies of the network's last layer.
         decay_bias: whether the weight decay applies to the classifier's bias.
-        linear: whether it is ``layers.Linear``, so that each class may be given a factor (LWS).
+        linear: whether the classifier is ``layers.Linear``, which allows a factor per class (LWS).
     """
 
     branches: ClassVar[int] = 1
@@ -53,24 +53,23 @@ class Head(ABC):
 
     @abstractmethod
     def build(self, features: int, classes: int) -> nn.Module:
-        """The classifier; its linear maps and what has a method ``draw(rng)`` are drawn afterwards.
+        """Return the classifier; its linear maps and parts with a method ``draw(rng)`` are drawn afterwards.
 
         Args:
-            features: d, of each branch.
+            features: d of each branch.
             classes: C.
         """
 
     def start(self, classifier: nn.Module, classes: int) -> None:  # noqa: B027
-        """What is done with the classifier once its weights are drawn; by default nothing."""
+        """Change the classifier after its weights are drawn; by default do nothing."""
 
 
 class Loss(ABC):
     """A loss over logits.
 
     Attributes:
-        head: the end of the network that it asks for: a head, or a reference to one.
-        weighted_mean: whether class weights also divide: ``Σ w l / Σ w``, as in ``torch.nn.CrossEntropyLoss``; else it
-            is ``Σ w l / B``.
+        head: the head of the network that the loss needs, or a reference to it.
+        weighted_mean: whether the mean is ``Σ w l / Σ w``, as in ``torch.nn.CrossEntropyLoss``, or ``Σ w l / B``.
     """
 
     head: ClassVar[Head | str] = "linear"
@@ -78,50 +77,50 @@ class Loss(ABC):
 
     @abstractmethod
     def build(self, counts: Tensor) -> LossFunction:
-        """The loss over classes of these sizes.
+        """Return the loss over classes of these sizes.
 
         Args:
-            counts: n_j, training images of each class, largest first, in the type of the logits and on their device:
-                (C,).
+            counts: n_j, the training images of each class, largest first, in the type of the logits and on their
+                device: (C,).
 
         Returns:
-            (logits (B, C), labels (B,), class weights (C,) or None for ones) → the mean: (). It runs inside a step
-            that a GPU records: no ``.item()``, no ``if tensor:``. It keeps nothing from one step to the next, for it
-            serves several replicates, and a resumed one begins without it.
+            A function (logits (B, C), labels (B,), class weights (C,) or None for ones) → the mean: (). A GPU records
+            it, so it may not use ``.item()`` or ``if tensor:``. It must not keep values between steps, because
+            several replicates share it and a resumed replicate starts with a new one.
         """
 
 
 class Mixture(ABC):
-    """What a step is made of, where that is more than one batch with its labels.
+    """The inputs and targets of a step that uses more than one batch with its labels.
 
     Each step has a share, a number from 0 to 1, that is drawn or set before the epoch.
 
     Attributes:
-        second: exponent and replacement of the sampler of a second batch in each step; None if there is none.
-        head: what it asks of the end of the network; None for whatever the loss asks for.
+        second: exponent and replacement of the sampler of a second batch in each step; None for one batch.
+        head: the head that the mixture needs; None for the head of the loss.
     """
 
     second: ClassVar[tuple[float, bool] | None] = None
     head: ClassVar[Head | str | None] = None
 
     def at(self, index: int, epochs: int) -> Self:  # noqa: ARG002
-        """The mixture of the epoch with this index, of so many."""
+        """Return the mixture for epoch `index` of `epochs`."""
         return self
 
     @property
     def step(self) -> Self:
-        """What one step depends on: the mixture without what only `shares` uses."""
+        """The mixture without the parameters that only `shares` uses: a step depends on the others."""
         return self
 
     @abstractmethod
     def shares(self, steps: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """The share of each step, from the stream of (seed, epoch, ``Purpose.MIXTURE``): (steps,)."""
+        """Return the share of each step, from the stream of (seed, epoch, ``Purpose.MIXTURE``): (steps,)."""
 
     @abstractmethod
     def mix(self, batches: Sequence[Batch], share: Tensor, rest: Tensor) -> tuple[tuple[Any, ...], Targets]:
-        """The network's inputs, and labels with how much they count.
+        """Return the network's inputs, and the labels with their weights.
 
         Args:
-            batches: one, or with `second` two, of the same size.
+            batches: one batch, or with `second` two batches of the same size.
             share, rest: the step's share, and 1 - share: ().
         """

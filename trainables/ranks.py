@@ -1,10 +1,10 @@
 """Several processes that train one network together, each on its share of every batch (``torch.distributed``).
 
-Order and augmentation are drawn whole in every process from (seed, epoch, purpose); of a batch, rank r of R takes the
-images r, r + R, r + 2R, …, so the union of what they see is, batch by batch, what one process would see. The loss is
-that of the whole batch, also where classes have weights or shares differ by an image. Batch norm normalises with a
-rank's own share, as the public trainers do, and the statistics that are kept are those of rank 0; mixup mixes within a
-share. A last batch of fewer images than ranks is left out.
+Every process draws order and augmentation for all ranks from (seed, epoch, purpose). Of a batch, rank r of R takes the
+images r, r + R, r + 2R, …, so the ranks together see the batches that one process would see. The loss is the loss of
+the whole batch, also with class weights or with shares that differ by an image. Batch norm normalises with a rank's
+share, as the public trainers do, and rank 0's statistics are kept. Mixup mixes within a share. A last batch with fewer
+images than ranks is left out.
 """
 
 from __future__ import annotations
@@ -21,49 +21,52 @@ from torch import Tensor, distributed
 
 from study.errors import one_line
 
-PATIENCE = timedelta(minutes=10)  # for the slowest rank, such as one that decodes its first images
-JOINING = timedelta(minutes=1)  # all of them have started by then
+PATIENCE = timedelta(minutes=10)  # the longest wait for a rank, such as one that decodes its first images
+JOINING = timedelta(minutes=1)  # the longest wait for all ranks to start
 
 
 class RankLost(Exception):
-    """Another rank is gone; what it raised, if it did, is the reason."""
+    """Another rank is gone. Its exception, if it raised one, is the reason."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of several processes that train together. Alone, it has everything, and its methods do nothing.
+    """One of several processes that train together. With one process, the methods do nothing.
 
     Attributes:
-        rank: which one it is, from 0.
-        size: how many there are; if more than one, they must have joined (`join`).
+        rank: the number of this process, from 0.
+        size: the number of processes; if more than one, they must have joined (`join`).
     """
 
     rank: int = 0
     size: int = 1
 
     @property
-    def own(self) -> slice:
-        """The share of this rank of whatever has an order, such as a batch or the test images."""
+    def share(self) -> slice:
+        """The share of this rank in a sequence, such as a batch or the test images."""
         return slice(self.rank, None, self.size)
 
-    def shares(self, *own: Callable[[], Tensor]) -> Sequence[Tensor | float]:
-        """Of each number, how much of its sum over the ranks is this one's; alone 1, and none is asked for."""
+    def shares(self, *numbers: Callable[[], Tensor]) -> Sequence[Tensor | float]:
+        """Return this rank's fraction of each number's sum over the ranks.
+
+        With one process the fractions are 1, and the functions are not called.
+        """
         if self.size == 1:
-            return [1.0] * len(own)
-        mine = torch.stack([number() for number in own])
-        whole = mine.clone()
-        self.total(whole)
-        return list(mine / whole)
+            return [1.0] * len(numbers)
+        local = torch.stack([number() for number in numbers])
+        sums = local.clone()
+        self.total(sums)
+        return list(local / sums)
 
     def add(self, gradients: Sequence[Tensor]) -> None:
-        """Replace gradients by their sums over the ranks, all in one message; all ranks name them in the same order."""
+        """Replace gradients by their sums over the ranks in one message; all ranks pass them in the same order."""
         if self.size == 1:
             return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         self.total(flat)
         sums = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for gradient, whole in zip(gradients, sums, strict=True):
-            gradient.copy_(whole.view_as(gradient))
+        for gradient, flat_sum in zip(gradients, sums, strict=True):
+            gradient.copy_(flat_sum.view_as(gradient))
 
     def total(self, *tensors: Tensor) -> None:
         """Replace each tensor by its sum over the ranks."""
@@ -71,17 +74,17 @@ class Ranks:
             for tensor in tensors:
                 _together(partial(distributed.all_reduce, tensor))
 
-    def whole(self, own: Tensor, length: int) -> Tensor:
-        """What all ranks hold of something of that length, in its order: (length / R,) → (length,), whole numbers."""
+    def whole(self, local: Tensor, length: int) -> Tensor:
+        """Return a sequence of whole numbers from the shares of all ranks, in order: (length / R,) → (length,)."""
         if self.size == 1:
-            return own
-        found = torch.zeros(length, dtype=torch.int32, device=own.device)
-        found[self.own] = own.int()
-        self.total(found)
-        return found.to(own.dtype)
+            return local
+        merged = torch.zeros(length, dtype=torch.int32, device=local.device)
+        merged[self.share] = local.int()
+        self.total(merged)
+        return merged.to(local.dtype)
 
     def align(self, buffers: Iterable[Tensor]) -> None:
-        """Give every rank what rank 0 has."""
+        """Copy the buffers of rank 0 to every rank."""
         if self.size > 1:
             for buffer in buffers:
                 _together(partial(distributed.broadcast, buffer, 0))
@@ -91,29 +94,35 @@ ALONE = Ranks()
 
 
 def meet(host: str, size: int, port: int = 0) -> Any:
-    """Where so many ranks find each other, a ``TCPStore``: rank 0 makes it on a free port, then the others on that."""
+    """Return the ``TCPStore`` through which the ranks find each other.
+
+    Args:
+        host: the address of rank 0.
+        size: the number of ranks.
+        port: the port of rank 0; 0 in rank 0 itself, which opens a free port.
+    """
     first, listening = not port, None
-    if first:  # by itself it would listen at every address of the machine
-        own = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        port, listening = own.getsockname()[1], own.detach()
+    if first:  # by default the store listens at every address of the machine
+        server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        port, listening = server.getsockname()[1], server.detach()
     return distributed.TCPStore(  # type: ignore[attr-defined]
         host, port, size, is_master=first, timeout=JOINING, wait_for_workers=False, master_listen_fd=listening
     )
 
 
-def join(ranks: Ranks, device: str, place: Callable[[], Any]) -> None:
-    """Join the others; all of them do at once.
+def join(ranks: Ranks, device: str, make_store: Callable[[], Any]) -> None:
+    """Join the other ranks, all at the same time.
 
     Args:
-        ranks: which one this is.
+        ranks: this rank.
         device: cpu (gloo) or cuda (nccl).
-        place: makes what `meet` returns.
+        make_store: a function that returns the store of `meet`.
     """
 
     def act() -> None:
-        store = place()
+        store = make_store()
         store.set(str(ranks.rank), "here")
-        store.wait([str(rank) for rank in range(ranks.size)], JOINING)  # gloo itself would wait for as long as a batch
+        store.wait([str(rank) for rank in range(ranks.size)], JOINING)  # gloo itself would wait for `PATIENCE`
         distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
             store=store,
@@ -126,7 +135,7 @@ def join(ranks: Ranks, device: str, place: Callable[[], Any]) -> None:
 
 
 def leave() -> None:
-    """Leave the others."""
+    """Leave the other ranks."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -134,7 +143,7 @@ def leave() -> None:
 def _together(act: Callable[[], object]) -> None:
     try:
         act()
-    except RuntimeError as error:  # gloo's own have no class
+    except RuntimeError as error:  # gloo's errors have no class
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
-            raise RankLost(f"a process that trains with this one is gone: {one_line(error)}") from error
+            raise RankLost(f"another training process is gone: {one_line(error)}") from error
         raise

@@ -1,8 +1,8 @@
-"""Read-outs: other decisions from the same network, which change no weights. Their τ is chosen on `val`.
+"""Read-outs: other decisions from the same network with unchanged weights. Their τ is chosen on `val`.
 
-``adjusted``: post-hoc logit adjustment, ``z_j - τ log π_j`` (Menon et al., 2021, eq. 9), τ from 0 to 2 by 0.25.
-``tau_normalised``: ``w_j · x / ‖w_j‖^τ`` without the bias (Kang et al., 2020, and as in their tau_norm.py), τ from 0 to
-2 in steps of 0.1; only of linear classifiers.
+``adjusted``: post-hoc logit adjustment, ``z_j - τ log π_j`` (Menon et al., 2021, eq. 9), τ from 0 to 2 in steps of
+0.25. ``tau_normalised``: ``w_j · x / ‖w_j‖^τ`` without the bias (Kang et al., 2020, and as in their tau_norm.py), τ
+from 0 to 2 in steps of 0.1; only for linear classifiers.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ NORMALISED = tuple(step / 10 for step in range(21))
 
 
 class ReadOuts:
-    """Correct decisions by read-out, τ, part and class, summed on the device; nothing is read back before `read`.
+    """Correct decisions by read-out, τ, part and class, summed on the device until `read`.
 
     Args:
         classifier: the network's head, in the state that is evaluated.
         counts: n_j: (C,).
-        parts: how many parts the images have.
-        device: where logits are.
+        parts: the number of parts of the images.
+        device: the device of the logits.
     """
 
     def __init__(self, classifier: nn.Module, counts: NDArray[np.int64], parts: int, device: torch.device) -> None:
         self.parts, self.classes, self.device = parts, len(counts), device
         n = torch.tensor(np.maximum(counts, 1), dtype=torch.float32, device=device)
         taus = torch.tensor(ADJUSTED, device=device).view(-1, 1, 1)
-        # Both are affine in the logits: z · factor + shift, (τ, 1, C) each.
+        # Both read-outs are affine in the logits: z · factor + shift, (τ, 1, C) each.
         ones = torch.ones(1, 1, self.classes, device=device)
         self._affine: dict[str, tuple[tuple[float, ...], Tensor, Tensor]] = {
             "adjusted": (ADJUSTED, ones, -taus * (n / n.sum()).log()),
@@ -49,20 +49,20 @@ class ReadOuts:
         }
 
     def add(self, logits: Tensor, labels: Tensor, part: Tensor) -> None:
-        """Add a batch: logits (B, C), labels (B,), and the part that each image belongs to (B,)."""
-        place = part * self.classes + labels
-        self._images.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
+        """Add a batch: logits (B, C), labels (B,), and the part of each image (B,)."""
+        index = part * self.classes + labels
+        self._images.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
         for name, (_, factor, shift) in self._affine.items():
-            chosen = torch.addcmul(shift, logits.float(), factor).argmax(2)  # (τ, B)
-            self._correct[name].index_add_(1, place, (chosen == labels).double())
+            predicted = torch.addcmul(shift, logits.float(), factor).argmax(2)  # (τ, B)
+            self._correct[name].index_add_(1, index, (predicted == labels).double())
 
     @property
     def sums(self) -> tuple[Tensor, ...]:
-        """What it has added up, to be added to what others have."""
+        """The tensors of sums, which ranks add up."""
         return self._images, *self._correct.values()
 
     def read(self, val: int, reported: int, shots: Mapping[str, Sequence[int]]) -> dict[str, float]:
-        """Each read-out's τ, the best on part `val` (of equals the smallest), and its accuracies on part `reported`.
+        """Return each read-out's best τ on part `val`, ties to the smallest, and its accuracies on part `reported`.
 
         ``{name}/tau``, ``{name}/top1`` in percent of images, ``{name}/many``, ``medium``, ``few`` and ``worst`` as in
         `metrics.summary`.
@@ -78,7 +78,7 @@ class ReadOuts:
             measures[f"{name}/top1"] = float(100 * right.sum() / n.sum())
             measures[f"{name}/worst"] = float(accuracy[n > 0].min())
             for split, ranks in shots.items():
-                own = [rank for rank in ranks if n[rank]]
-                if own:
-                    measures[f"{name}/{split}"] = float(accuracy[own].mean())
+                present = [rank for rank in ranks if n[rank]]
+                if present:
+                    measures[f"{name}/{split}"] = float(accuracy[present].mean())
         return measures

@@ -1,15 +1,15 @@
-"""A replicate as a list of epochs, and the names of the states that it passes through. Pure: no torch.
+"""Recipes: a replicate as a list of epochs, and the names of its states. Pure: no torch.
 
 Training is a fold, ``state[e+1] = train(state[e], epoch[e+1])``, and every random number in it is drawn from (seed,
-epoch, purpose). So a state is named by the hash of everything that determined it::
+epoch, purpose). So the name of a state is the hash of everything that determines it::
 
     key[0]   = H(origin)                   # data and split, network, seed, arithmetic, and the code of all of these
     key[e+1] = H(key[e], epoch[e])         # every field of the instruction, and the code of the parts that it names
 
-Two recipes share a state exactly if they agree in everything up to it: equal prefixes are trained once, and what is
-stored under a name need never be trained again. Code is in a name as the digest of what is reached (`digests`): of what
-every epoch runs, of the data set, of the network, each in the origin; of a loss or a mixture in the epochs that use it.
-So a loss that is changed renames what is trained with it, from the first epoch on that is, and nothing else.
+Two recipes share a state exactly if they agree in everything up to it: equal prefixes are trained once, and a stored
+state is never trained again. A name includes code as the digest of all code that is reached (`digests`). The code that
+every epoch runs, the data set's and the network's are in the origin; the code of a loss or a mixture is in the epochs
+that use it. So a change of a loss renames the states from the first epoch on that uses the loss, and no other states.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from trainables import digests, references
 from trainables.parts import Backbone, Head, Loss, Mixture
 
-# What every epoch runs, from which the rest of its code is reached.
+# The definitions from which all code that every epoch runs is reached.
 CORE = (
     ("trainables.loop", "advance"),
     ("trainables.learner", "Learner"),
@@ -36,25 +36,25 @@ CORE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One instruction: everything that an epoch of training uses, and what is measured after it.
+    """One instruction: all values that an epoch of training uses, and the measures after it.
 
     Attributes:
         lr: the learning rate of every step of the epoch.
         sampler: exponent q of ``p_j ∝ n_j^q`` (1 is instance-balanced), or class weights (C,).
-        replacement: draw inside a class with replacement; has no meaning at q = 1, where it is False.
-        batch_size, drop_last: how the epoch's order is cut into batches.
+        replacement: draw inside a class with replacement; without effect at q = 1, where it is False.
+        batch_size, drop_last: the size of the batches, and whether a smaller last batch is left out.
         crop, flip: augmentation: padding in pixels before the random crop; horizontal flips.
-        mixture: what a step is made of, where that is more than a batch of `sampler`'s draws; None where it is not.
-        loss: over the logits of a batch.
+        mixture: the mixture of batches in a step; None for a single batch of `sampler`'s draws.
+        loss: the loss over the logits of a batch.
         effective_number: β of the loss's class weights, ``(1 - β) / (1 - β^n_j)``, normalised to sum C; 0 for none.
-        momentum, nesterov, weight_decay: of SGD.
+        momentum, nesterov, weight_decay: parameters of SGD.
         decay_bias: whether the weight decay applies to the classifier's bias.
-        trains: which parameters are trained: all, classifier, or scale, a factor a class on the logits.
-        reinitialise: what starts anew before the epoch: nothing, the classifier's weights, or scale, which becomes 1.
+        trains: the parameters to train: all, classifier, or scale, a factor per class on the logits.
+        reinitialise: the weights that start anew before the epoch: nothing, classifier, or scale, which becomes 1.
         batch_norm: train (statistics move) or frozen.
         fresh_optimizer: forget the momentum before the epoch.
-        measures: beyond the fixed set: ``fit`` evaluates the training images, un-augmented; ``events`` also counts each
-            image's learned and forgetting events.
+        measures: measures beyond the fixed set: ``fit`` evaluates the un-augmented training images; ``events`` also
+            counts each image's learned and forgetting events.
     """
 
     lr: float
@@ -85,7 +85,7 @@ class Epoch:
             assert getattr(self, name) in choices, f"{name} = {getattr(self, name)!r}: must be one of {choices}"
         assert set(self.measures) <= {"fit", "events"}, f"measures = {self.measures!r}: must be fit and events"
         if self.sampler == 1.0 and self.replacement:
-            # Instance-balanced epochs visit each image once either way: one work, one name.
+            # Instance-balanced epochs visit each image once with or without replacement: equal work has one name.
             object.__setattr__(self, "replacement", False)
         for name in _NUMBERS:
             value = getattr(self, name)
@@ -96,15 +96,15 @@ class Epoch:
                 object.__setattr__(self, name, numbers if isinstance(value, tuple) else numbers[0])
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON holds and `from_json` takes back, with the digests of the code of its parts."""
+        """Return the instruction as a dictionary for JSON, with its parts' code digests; `from_json` reverses this."""
         return _to_json(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Epoch:
-        """The instruction of such a dictionary.
+        """Return the instruction of a dictionary.
 
         Raises:
-            Refusal: if a part is not here, or its code is another.
+            Refusal: if a part does not exist here, or has other code.
         """
         frozen: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
@@ -128,13 +128,14 @@ _CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What determines state 0 and the machine's arithmetic; settled when the plan is made, never by a worker.
+    """The values that determine state 0 and the machine's arithmetic. The plan fixes them, never a worker.
 
-    With torch's version stands NumPy's, for its generators draw the orders and the crops, and torchvision's, whose
-    blocks some backbones are made of.
+    Besides torch's version it has NumPy's, whose generators draw the orders and the crops, and torchvision's, whose
+    blocks some backbones use.
 
     Attributes:
-        dataset: how the data set is found; `data`, the digest of its code, and `fingerprint` name what it is.
+        dataset: the reference to the data set; its content is identified by `data`, the digest of its code, and
+            `fingerprint`.
         core: the digest of the code that every epoch runs.
     """
 
@@ -161,17 +162,17 @@ class Origin:
         object.__setattr__(self, "head", references.made(references.HEAD, self.head))
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON holds."""
+        """Return the origin as a dictionary for JSON."""
         return _to_json(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Origin:
-        """The origin of such a dictionary.
+        """Return the origin of a dictionary.
 
         Raises:
-            Refusal: if the backbone or the head is not here, or its code is another.
+            Refusal: if the backbone or the head does not exist here, or has other code.
         """
-        return cls(**{each.name: plain[each.name] for each in fields(cls)})
+        return cls(**{field.name: plain[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class Recipe:
     epochs: tuple[Epoch, ...]
 
     def keys(self) -> tuple[str, ...]:
-        """The names of states 0 … T: (T + 1,)."""
+        """Return the names of states 0 … T: (T + 1,)."""
         names = [first_key(self.origin)]
         for epoch in self.epochs:
             names.append(next_key(names[-1], epoch))
@@ -190,18 +191,18 @@ class Recipe:
 
 
 def first_key(origin: Origin) -> str:
-    """The name of state 0."""
+    """Return the name of state 0."""
     return digests.digest(_canonical(origin))
 
 
 def next_key(key: str, epoch: Epoch) -> str:
-    """The name of the state that an epoch makes of a state."""
+    """Return the name of the state after an epoch that starts from state `key`."""
     return digests.digest(key + _canonical(epoch))
 
 
 @lru_cache(maxsize=1)
 def settled() -> dict[str, str]:
-    """The parts of an origin that this installation decides: a worker must have them as the plan does."""
+    """Return the fields of an origin that this installation determines; a worker must have the same as the plan."""
     return {
         "torch": metadata.version("torch"),
         "torchvision": metadata.version("torchvision"),
@@ -211,18 +212,18 @@ def settled() -> dict[str, str]:
 
 
 def _to_json(part: Epoch | Origin) -> dict[str, Any]:
-    found = {each.name: getattr(part, each.name) for each in fields(part)}
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
     parts = (Backbone, Head, Loss, Mixture)
-    return {name: references.with_code(own) if isinstance(own, parts) else own for name, own in found.items()}
+    return {name: references.with_code(value) if isinstance(value, parts) else value for name, value in values.items()}
 
 
 @lru_cache(maxsize=4096)
 def _canonical(part: Epoch | Origin) -> str:
-    """All that a name holds of an instruction or an origin: not where code and data lie, but which they are."""
-    held: dict[str, Any] = {}
-    for name, own in part.to_json().items():
-        if isinstance(own, Mapping):
-            own = {each: value for each, value in own.items() if each != "part"}
+    """Return the text of an instruction or an origin for names: without the location of code and data."""
+    values: dict[str, Any] = {}
+    for name, value in part.to_json().items():
+        if isinstance(value, Mapping):
+            value = {key: entry for key, entry in value.items() if key != "part"}
         if not (name == "dataset" and isinstance(part, Origin)):
-            held[name] = own
-    return json.dumps(held, sort_keys=True, separators=(",", ":"), allow_nan=False)
+            values[name] = value
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,7 +1,7 @@
 """A step that a GPU records once and then replays: one launch for its hundreds of kernels.
 
-What a replay does is what was recorded, on the tensors that were recorded: a step may be recorded if all that differs
-between two of its calls lies in tensors that stay where they are, and if it does nothing on the host.
+A replay runs the recorded kernels on the recorded tensors. So a step may be recorded if its calls differ only in the
+content of tensors whose addresses stay the same, and if it does nothing on the host.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Callable
 
 import torch
 
-WARM = 3  # runs of a kind before its recording: cuDNN, cuBLAS and the allocator make what they keep
+WARM = 3  # runs before a recording, in which cuDNN, cuBLAS and the allocator make their workspaces
 
-Recorder = Callable[[Callable[[], None]], Callable[[], None]]  # runs a step once, and returns what runs it again
+Recorder = Callable[[Callable[[], None]], Callable[[], None]]  # runs a step once and returns its replay
 
 
 class Replayed:
-    """A step of any batch size: called as it is written three times, then recorded, then replayed.
+    """A step of any batch size: called directly three times, then recorded, then replayed.
 
-    If it cannot be recorded, it is called as it is written from then on, and a line in the log says why.
+    If the recording fails, the step is called directly from then on, and a warning in the log gives the reason.
 
     Args:
-        act: the step; it takes the number of images.
-        record: how; None calls the step as it is written.
+        act: the step, a function of the number of images.
+        record: the recorder; None always calls the step directly.
     """
 
     def __init__(self, act: Callable[[int], None], record: Recorder | None) -> None:
@@ -34,15 +34,15 @@ class Replayed:
 
     @property
     def recorded(self) -> int:
-        """How many recordings there are: one a batch size."""
+        """The number of recordings, one per batch size."""
         return len(self._replays)
 
     def forget(self) -> None:
-        """Let go of the recordings, and of their memory on the GPU."""
+        """Release the recordings and their memory on the GPU."""
         self._replays.clear()
 
     def __call__(self, size: int) -> None:
-        """One step upon a batch of so many images."""
+        """Run one step on a batch of `size` images."""
         if size in self._replays:
             self._replays[size]()
         elif self._record is None or self._calls[size] < WARM:
@@ -53,20 +53,20 @@ class Replayed:
                 self._replays[size] = self._record(lambda: self._act(size))
             except RuntimeError as error:
                 if torch.cuda.is_available():
-                    torch.cuda.synchronize()  # raises if it is the GPU that is lost
+                    torch.cuda.synchronize()  # raises if the GPU is lost
                 logging.getLogger(__name__).warning(
-                    "steps are not recorded but launched one by one: %s", str(error).partition("\n")[0]
+                    "steps cannot be recorded and are launched one by one: %s", str(error).partition("\n")[0]
                 )
                 self._record = None
-                self._act(size)  # what is recorded is not run: this step is still to be made
+                self._act(size)  # a recording does not run the step, so it is still to be run
 
 
 def cuda_recorder(stream: torch.cuda.Stream) -> Recorder:
-    """Records as CUDA graphs upon a stream."""
+    """Return a recorder that makes CUDA graphs on a stream."""
 
     def record(act: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        # Other threads, such as one that decodes images, may go on with what a recording could not hold.
+        # Other threads, such as one that decodes images, may go on with calls that a recording cannot hold.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             act()
         replay: Callable[[], None] = graph.replay

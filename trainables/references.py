@@ -1,7 +1,7 @@
 """Parts by reference: ``ldam``, ``package.module:Name`` or ``./file.py:Name``, with parameters in parentheses. Pure.
 
-A short name is a file of ours in the folder of its kind, and the class in it that is called like the file: ``ldam`` is
-``LDAM`` of ``trainables/losses/ldam.py``. To add a part is to add a file.
+A short name stands for a file in the folder of its kind and for the class in it that has the file's name: ``ldam`` is
+``LDAM`` of ``trainables/losses/ldam.py``. To add a part, add a file.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Kind:
     """A kind of parts.
 
     Attributes:
-        name: what a refusal calls it.
-        folder: of ours, below `trainables`.
-        base: what its classes derive from.
+        name: the kind's name in a refusal.
+        folder: the folder of the built-in parts, below `trainables`.
+        base: the base class of its classes.
     """
 
     name: str
@@ -52,67 +52,70 @@ MIXTURE = Kind("mixture", "methods", Mixture)
 
 @cache
 def names(kind: Kind) -> tuple[str, ...]:
-    """The short names of our parts of a kind."""
+    """Return the short names of the built-in parts of a kind."""
     files = sorted((_HERE / kind.folder).glob("[a-z]*.py"))
-    return tuple(path.stem for path in files if _own(kind, path.stem) is not None)
+    return tuple(path.stem for path in files if _built_in(kind, path.stem) is not None)
 
 
-def _own(kind: Kind, name: str) -> type | None:
-    """Our part of this short name."""
-    wanted = name.replace("_", "")
+def _built_in(kind: Kind, name: str) -> type | None:
+    """Return the class of the built-in part with this short name; None if its file defines none."""
+    class_name = name.replace("_", "")
     text = (_HERE / kind.folder / f"{name}.py").read_text(encoding="utf-8")
-    if not any(found.lower() == wanted for found in re.findall(r"^class (\w+)", text, re.MULTILINE)):
-        return None  # before it is imported: beside data sets lies what needs torch
+    if not any(match.lower() == class_name for match in re.findall(r"^class (\w+)", text, re.MULTILINE)):
+        return None  # without an import: some files beside the data sets need torch
     module = importlib.import_module(f"trainables.{kind.folder}.{name}")
-    for own, value in vars(module).items():
-        if own.lower() == wanted and isinstance(value, type) and issubclass(value, kind.base):
+    for attribute, value in vars(module).items():
+        if attribute.lower() == class_name and isinstance(value, type) and issubclass(value, kind.base):
             return value
     return None
 
 
 def find(kind: Kind, reference: str) -> type:
-    """The class of a part.
+    """Return the class of a part.
 
     Args:
-        kind: what it has to be.
-        reference: a short name of ours, ``package.module:Name`` or ``./file.py:Name``.
+        kind: the kind that the part must have.
+        reference: a short name, ``package.module:Name`` or ``./file.py:Name``.
 
     Raises:
-        Refusal: if there is none, or it is of another kind.
+        Refusal: if there is no such part, or the part is of another kind.
     """
     where, _, name = reference.partition(":")
     if not modules.is_file(where) and not modules.is_dotted(where):
-        own = where.replace("-", "_")
-        found = _own(kind, own) if own.isidentifier() and (_HERE / kind.folder / f"{own}.py").is_file() else None
-        if found is None or name:
-            remedy = "must be " + known_names(where, names(kind), "Name")
-            if own.isidentifier() and (_HERE / kind.folder / f"{own}.py").is_file() and not name:
-                remedy += f" (trainables/{kind.folder}/{own}.py has no {kind.name} that is called like the file)"
-            raise Refusal(kind.name, reference, remedy)
-        return found
+        stem = where.replace("-", "_")
+        has_file = stem.isidentifier() and (_HERE / kind.folder / f"{stem}.py").is_file()
+        built_in = _built_in(kind, stem) if has_file else None
+        if built_in is None or name:
+            hint = suggestion(where, names(kind))
+            if has_file and not name:
+                hint = f"trainables/{kind.folder}/{stem}.py defines no {kind.name} of that name"
+            raise Refusal(kind.name, reference, f"must be {known_names(names(kind), 'Name')}", hint)
+        return built_in
     module = modules.find(where, kind.name, reference, ships=True)
     if not name:
-        known = [
-            each for each, value in vars(module).items() if _is_a(kind, value) and value.__module__ == module.__name__
+        choices = [
+            f"{where}:{attribute}"
+            for attribute, value in vars(module).items()
+            if _is_a(kind, value) and value.__module__ == module.__name__
         ]
-        remedy = f"must say which {kind.name} of the file: " + (
-            ", ".join(f"{where}:{each}" for each in known) or "it has none"
-        )
-        raise Refusal(kind.name, reference, remedy)
-    found = getattr(module, name, None)
-    if not _is_a(kind, found):
-        remedy = (
-            f"must be a class that derives from {kind.base.__module__}.{kind.base.__name__}, and defines its methods"
-        )
-        raise Refusal(kind.name, reference, remedy)
-    return found  # type: ignore[return-value]
+        hint = f"Choose {' or '.join(choices)}" if choices else f"The file defines no {kind.name}"
+        raise Refusal(kind.name, reference, f"must name a {kind.name} of the file", hint)
+    part_class = getattr(module, name, None)
+    if not _is_a(kind, part_class):
+        base = f"{kind.base.__module__}.{kind.base.__name__}"
+        raise Refusal(kind.name, reference, f"must be a subclass of {base} that defines all abstract methods")
+    return part_class  # type: ignore[return-value]
 
 
-def known_names(name: str, known: Sequence[str], own: str) -> str:
-    """What a reference may be, and which of the known names is close to it."""
+def known_names(known: Sequence[str], placeholder: str) -> str:
+    """Return the allowed references as a list in words: the known names, then the forms of other references."""
+    return f"{', '.join(known)}, package.module:{placeholder} or ./file.py:{placeholder}"
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Return a hint with the known name that is closest to `name`; "" if none is close."""
     close = difflib.get_close_matches(name, known, 1)
-    meant = f" (did you mean {close[0]}?)" if close else ""
-    return f"{', '.join(known)}, package.module:{own} or ./file.py:{own}{meant}"
+    return f"Did you mean {close[0]!r}?" if close else ""
 
 
 def _is_a(kind: Kind, value: object) -> bool:
@@ -120,97 +123,111 @@ def _is_a(kind: Kind, value: object) -> bool:
 
 
 def made(kind: Kind, value: Any) -> Any:
-    """A part of whatever names it: itself, a reference with or without parameters, or a dictionary of `to_json`.
+    """Return a part from any description of it, with checked parameters.
+
+    Args:
+        kind: the kind of the part.
+        value: a part, a reference with or without parameters, or a dictionary of `to_json`.
 
     Raises:
-        Refusal: if there is none of that name, or a parameter is wrong, naming it.
+        Refusal: if there is no such part, or a parameter is wrong.
     """
     if isinstance(value, kind.base):
         part = value
         _check_class(kind, type(value), type(value).__name__)
     elif isinstance(value, str):
-        reference, given = _parsed(kind, value)
-        part = _instance(kind, reference, given)
+        reference, arguments = _parsed(kind, value)
+        part = _instance(kind, reference, arguments)
     elif isinstance(value, Mapping) and isinstance(value.get("part"), str):
-        given = {name: parameters.freeze(own) for name, own in value.items() if name not in ("part", "code")}
-        part = _instance(kind, value["part"], given)
+        arguments = {
+            name: parameters.freeze(argument) for name, argument in value.items() if name not in ("part", "code")
+        }
+        part = _instance(kind, value["part"], arguments)
         if "code" in value and value["code"] != code(part):
-            remedy = f"must be {value['code']}, as in the plan"
-            raise Refusal(f"code of {kind.name} {value['part']} of the worker", code(part), remedy)
+            field = f"code of {kind.name} {value['part']} of the worker"
+            hint = "Install the code of the plan on every machine"
+            raise Refusal(field, code(part), f"must be {value['code']}, as in the plan", hint)
     else:
-        raise Refusal(kind.name, value, f"must name a {kind.name}: {', '.join(names(kind))}")
+        raise Refusal(kind.name, value, f"must name a {kind.name}", f"Known names are {', '.join(names(kind))}")
     parameters.check(part, f"{kind.name}.")
     try:
         json.dumps(plain(part), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise Refusal(kind.name, title(part), f"must have parameters that JSON holds ({error})") from error
+        raise Refusal(kind.name, title(part), "must have parameters that JSON can hold", str(error)) from error
     return part
 
 
-def _instance(kind: Kind, reference: str, given: Mapping[str, Any]) -> Any:
-    found = find(kind, reference)
-    _check_class(kind, found, reference)
-    known = [each.name for each in dataclasses.fields(found)]
-    for name in given:
+def _instance(kind: Kind, reference: str, arguments: Mapping[str, Any]) -> Any:
+    part_class = find(kind, reference)
+    _check_class(kind, part_class, reference)
+    known = [field.name for field in dataclasses.fields(part_class)]
+    for name in arguments:
         if name not in known:
-            remedy = f"must be {', '.join(known)}" if known else "must be left out: it has no parameters"
-            raise Refusal(f"{kind.name} {reference}: parameter", name, remedy)
+            field = f"parameter of {kind.name} {reference}"
+            if not known:
+                raise Refusal(field, name, "must be left out", f"The {kind.name} has no parameters")
+            raise Refusal(field, name, f"must be {'one of ' if len(known) > 1 else ''}{', '.join(known)}")
     try:
-        return found(**given)
+        return part_class(**arguments)
     except Refusal:
         raise
     except Exception as error:
-        raise Refusal(kind.name, reference, f"it raised {modules.said(error, _file_of(found))}") from error
+        reason = modules.said(error, _file_of(part_class))
+        raise Refusal(kind.name, reference, f"{kind.name} '{reference}' cannot be constructed: {reason}") from error
 
 
-def _check_class(kind: Kind, found: type, reference: str) -> None:
-    """A part is found by its name, and compared, hashed and written down by its fields."""
-    check_place(kind, found, reference)
-    declared = getattr(found, "__dataclass_params__", None) if "__dataclass_params__" in vars(found) else None
-    if declared is None or not (declared.frozen and declared.eq) or "__eq__" not in vars(found):
+def _check_class(kind: Kind, part_class: type, reference: str) -> None:
+    """Check that a part can be found by its name, and compared, hashed and stored by its fields."""
+    check_place(kind, part_class, reference)
+    own_attributes = vars(part_class)
+    options = own_attributes.get("__dataclass_params__")
+    if options is None or not (options.frozen and options.eq) or "__eq__" not in own_attributes:
         raise Refusal(kind.name, reference, "must be a class with @dataclass(frozen=True)")
-    for each in dataclasses.fields(found):
-        if each.default is dataclasses.MISSING:
-            raise Refusal(kind.name, reference, f"must have a default for each parameter, and has none for {each.name}")
-        if not (each.init and each.compare) or each.name in ("part", "code"):
-            remedy = f"must not have a parameter {each.name} that is left out of comparisons, or called part or code"
-            raise Refusal(kind.name, reference, remedy)
-        if "check" not in each.metadata and type(each.default) not in parameters.PLAIN:
-            remedy = (
-                f"must declare its parameter {each.name} with trainables.parameters: its default is no number or text"
-            )
-            raise Refusal(kind.name, reference, remedy)
+    for field in dataclasses.fields(part_class):
+        if field.default is dataclasses.MISSING:
+            hint = f"Parameter {field.name} has none"
+            raise Refusal(kind.name, reference, "must have a default for each parameter", hint)
+        if not (field.init and field.compare) or field.name in ("part", "code"):
+            hint = "A parameter may not be named part or code, nor be declared with init=False or compare=False"
+            raise Refusal(kind.name, reference, f"must not have the parameter {field.name}", hint)
+        if "check" not in field.metadata and type(field.default) not in parameters.PLAIN:
+            words = f"must declare parameter {field.name} with a function of trainables.parameters"
+            raise Refusal(kind.name, reference, words, "Its default is neither a number nor text")
 
 
-def check_place(kind: Kind, found: type, reference: str) -> None:
-    """Refuse a class that workers would not find, or whose code a state's name could not hold."""
-    module = sys.modules[found.__module__]
-    at_the_top = vars(module).get(found.__qualname__) is found and is_readable(module.__name__, found.__qualname__)
-    if module.__name__ == "__main__" or not at_the_top:
-        raise Refusal(kind.name, reference, "must be a class at the top of a Python file, where workers find it")
+def check_place(kind: Kind, part_class: type, reference: str) -> None:
+    """Check that workers can import a class, and that the code digest in a state's name can include it.
+
+    Raises:
+        Refusal: if the class is not at the top level of a readable Python file.
+    """
+    module, name = sys.modules[part_class.__module__], part_class.__qualname__
+    at_top_level = vars(module).get(name) is part_class and is_readable(module.__name__, name)
+    if module.__name__ == "__main__" or not at_top_level:
+        hint = "Workers import it from there"
+        raise Refusal(kind.name, reference, "must be a class at the top level of a Python file", hint)
 
 
 def _parsed(kind: Kind, text: str) -> tuple[str, dict[str, Any]]:
-    """A reference and its parameters: ``ldam(max_margin=0.3)``."""
-    reference, bracket, rest = text.partition("(")
+    """Return the reference and the parameters of a text such as ``ldam(max_margin=0.3)``."""
+    reference, bracket, arguments = text.partition("(")
     if not bracket:
         return text, {}
     try:
-        call = ast.parse(f"_({rest}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(each.arg is None for each in call.keywords):
+        call = ast.parse(f"_({arguments}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
             raise ValueError
-        return reference.strip(), {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+        return reference.strip(), {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (ValueError, SyntaxError):
-        remedy = "must have its parameters in the form NAME(parameter=value, …)"
-        raise Refusal(kind.name, text, remedy) from None
+        raise Refusal(kind.name, text, "must have the form NAME(parameter=value, …)") from None
 
 
 def head(part: Any) -> Any:
-    """The head that a loss or a mixture asks for; a path in it is from the part's own folder."""
-    asked = part.head
-    if isinstance(asked, str) and modules.is_file(asked.partition(":")[0]):
-        asked = str(Path(_file_of(type(part))).parent / asked)
-    return made(HEAD, asked)
+    """Return the head that a loss or a mixture asks for; a path is relative to the folder of the part's file."""
+    description = part.head
+    if isinstance(description, str) and modules.is_file(description.partition(":")[0]):
+        description = str(Path(_file_of(type(part))).parent / description)
+    return made(HEAD, description)
 
 
 def _file_of(kind: type) -> str:
@@ -218,7 +235,7 @@ def _file_of(kind: type) -> str:
 
 
 def reference(part: Any) -> str:
-    """The shortest name by which a part is found again, without its parameters."""
+    """Return the shortest name that finds a part again, without its parameters."""
     kind = type(part)
     package, _, file = kind.__module__.rpartition(".")
     if package.startswith("trainables.") and kind.__name__.lower() == file.replace("_", ""):
@@ -227,38 +244,38 @@ def reference(part: Any) -> str:
 
 
 def label(part: Any) -> str:
-    """The same without the folder of a file, which is another on every machine."""
+    """Return a part's reference without the folder of its file, which differs between machines."""
     where, colon, name = reference(part).partition(":")
     return Path(where).name + colon + name
 
 
 def title(part: Any) -> str:
-    """What tables call a part: a short name of ours, or a class's name; with parameters that are not the default."""
-    own = reference(part)
-    name = type(part).__name__ if ":" in own else own
-    given = [
-        f"{each.name}={getattr(part, each.name)!r}"
-        for each in dataclasses.fields(part)
-        if getattr(part, each.name) != each.default
+    """Return a part's name in tables: its short name or its class's name, with the parameters that are not default."""
+    short_name = reference(part)
+    name = type(part).__name__ if ":" in short_name else short_name
+    arguments = [
+        f"{field.name}={getattr(part, field.name)!r}"
+        for field in dataclasses.fields(part)
+        if getattr(part, field.name) != field.default
     ]
-    return f"{name}({', '.join(given)})" if given else name
+    return f"{name}({', '.join(arguments)})" if arguments else name
 
 
 def plain(part: Any) -> dict[str, Any]:
-    """A part as a dictionary that JSON holds: how it is found again, and its parameters."""
-    return {"part": reference(part), **{name: parameters.thaw(own) for name, own in values(part).items()}}
+    """Return a part as a dictionary for JSON: its reference and its parameters."""
+    return {"part": reference(part), **{name: parameters.thaw(value) for name, value in values(part).items()}}
 
 
 def values(part: Any) -> dict[str, Any]:
-    """A part's parameters."""
-    return {each.name: getattr(part, each.name) for each in dataclasses.fields(part)}
+    """Return a part's parameters by name."""
+    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
 
 
 def with_code(part: Any) -> dict[str, Any]:
-    """The same with the digest of its code: what determines its work, wherever it lies."""
+    """Return `plain` with the digest of the part's code, which together determine its work on every machine."""
     return {**plain(part), "code": code(part)}
 
 
 def code(part: Any) -> str:
-    """The digest of a part's code; see `digests`."""
+    """Return the digest of a part's code; see `digests`."""
     return code_digest(type(part).__module__, type(part).__qualname__)

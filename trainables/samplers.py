@@ -1,4 +1,4 @@
-"""Class probabilities p_j ∝ n_j^q (eq. 1) and one epoch's order of training images, in one vectorised call."""
+"""Class probabilities p_j ∝ n_j^q (eq. 1), and the order of the training images in an epoch, vectorised."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 
 class Purpose(IntEnum):
-    """What a random number is for: with (seed, epoch) it names a stream of its own."""
+    """The purpose of a random number: each (seed, epoch, purpose) has a separate stream."""
 
-    # From 1: NumPy pads a seed with zeros, so [s, e] and [s, e, 0] are one stream.
+    # Counted from 1: NumPy pads a seed with zeros, so [s, e] and [s, e, 0] are one stream.
     WEIGHTS = 1
     ORDER = 2
     AUGMENTATION = 3
@@ -24,29 +24,29 @@ class Purpose(IntEnum):
 
 
 def generator(seed: int, epoch: int, purpose: Purpose) -> np.random.Generator:
-    """The random stream of (seed, epoch, purpose)."""
+    """Return the random stream of (seed, epoch, purpose)."""
     return np.random.default_rng([seed, epoch, int(purpose)])
 
 
 def class_probabilities(counts: NDArray[np.int64], sampler: float | tuple[float, ...]) -> NDArray[np.float64]:
-    """The probability of each class: (C,).
+    """Return the probability of each class: (C,).
 
     Args:
-        counts: n_j, training images of each class: (C,).
-        sampler: the exponent q of eq. 1, or class weights (C,), which are normalised. A class without images gets 0.
+        counts: n_j, the training images of each class: (C,). A class without images gets probability 0.
+        sampler: the exponent q of eq. 1, or class weights (C,), which are normalised.
 
     Raises:
-        ValueError: if no class that has images has a weight.
+        ValueError: if the weights of all classes with images are 0.
     """
     present = counts > 0
     weights = np.zeros(len(counts))
     if isinstance(sampler, tuple):
         weights[present] = np.asarray(sampler)[present]
     else:
-        powers = sampler * np.log(counts[present])  # in logs: 5000^-200 is 0, but not beside others like it
+        powers = sampler * np.log(counts[present])  # in logs, since 5000^-200 underflows to 0
         weights[present] = np.exp(powers - powers.max())
     if not weights.sum() > 0:
-        raise ValueError("a sampler whose weights are 0 for every class that has images")
+        raise ValueError("the sampler's weights are 0 for every class that has images")
     probabilities: NDArray[np.float64] = weights / weights.sum()
     return probabilities
 
@@ -54,17 +54,17 @@ def class_probabilities(counts: NDArray[np.int64], sampler: float | tuple[float,
 def epoch_order(
     counts: NDArray[np.int64], sampler: float | tuple[float, ...], replacement: bool, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The images of one epoch in order, as positions in the training set sorted by class: (N,), N = Σ n_j.
+    """Return the images of one epoch in order, as positions in the training set sorted by class: (N,), N = Σ n_j.
 
     q = 1 is instance-balanced sampling: a permutation. Otherwise each draw takes a class by its probability, then an
-    image of it: with `replacement` uniformly; without (Algorithm 1) by walking through the class's shuffled images,
-    shuffled anew whenever they are used up. Deviation: the walk starts anew each epoch, so that an epoch depends on
-    nothing before it.
+    image of the class: with `replacement` uniformly; without (Algorithm 1) the next of the class's shuffled images,
+    which are shuffled again whenever they are used up. Deviation: the shuffles start anew each epoch, so that an epoch
+    is independent of earlier ones.
 
     Args:
-        counts: n_j: (C,). Class j's images stand at positions Σ_{i<j} n_i … Σ_{i≤j} n_i - 1.
-        sampler: exponent q, or class weights (C,).
-        replacement: see above.
+        counts: n_j: (C,). The images of class j have the positions Σ_{i<j} n_i … Σ_{i≤j} n_i - 1.
+        sampler: the exponent q, or class weights (C,).
+        replacement: whether images of a class are drawn with replacement.
         rng: the stream of (seed, epoch, `Purpose.ORDER`).
     """
     total = int(counts.sum())
@@ -75,12 +75,12 @@ def epoch_order(
     if replacement:
         return first[classes] + (rng.random(total) * counts[classes]).astype(np.int64)
 
-    # The k-th draw of class j is image k mod n_j of that class's shuffle number k div n_j.
+    # The k-th draw of class j is image k mod n_j of the class's shuffle number k div n_j.
     draws = np.bincount(classes, minlength=len(counts))
-    short = np.uint16 if len(counts) <= 1 << 16 else np.int64  # NumPy sorts the former by radix, ten times faster
+    short = np.uint16 if len(counts) <= 1 << 16 else np.int64  # NumPy sorts uint16 by radix, ten times faster
     by_class = np.argsort(classes.astype(short), kind="stable")
     turns = np.arange(total) - np.repeat(np.cumsum(draws) - draws, draws)
-    # All shuffles lie one after the other in one array, class by class; sorting uniform keys inside each makes them.
+    # One array holds all shuffles, class by class. Sorting uniform keys inside each shuffle makes it.
     safe = np.maximum(counts, 1)
     room = -(-draws // safe) * counts
     start = np.cumsum(room) - room
@@ -96,10 +96,10 @@ def epoch_order(
 
 
 def _draw(p: NDArray[np.float64], total: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """What ``rng.choice(len(p), total, p=p)`` draws, from the same stream: (total,).
+    """Return the draws of ``rng.choice(len(p), total, p=p)``, from the same stream: (total,).
 
-    That searches all classes for each draw. Here the unit interval is cut into cells, the first class of a draw's cell
-    is looked up, and the few draws that lie beyond it move on, class by class.
+    ``choice`` searches all classes for each draw. This function cuts the unit interval into cells, looks up the first
+    class of a draw's cell, and moves the few draws beyond that class on, class by class.
     """
     bounds = p.cumsum()
     bounds /= bounds[-1]

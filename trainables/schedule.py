@@ -1,4 +1,4 @@
-"""What a configuration's epochs are: one instruction each. Pure: no torch."""
+"""The epochs of a configuration, one instruction each. Pure: no torch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from trainables.recipe import Epoch
 
 
 def epochs(config: Config) -> tuple[Epoch, ...]:
-    """A configuration's recipe: its epochs before and after the switch, and the second stage, if there is one.
+    """Return a configuration's epochs: those before and after the switch, and those of a second stage, if any.
 
     Epochs are counted from 0, so the first sampler is used at indices 0 … m + S - 1 (Algorithm 1). The momentum is kept
-    at a switch, unless something is frozen or drawn anew there. Since a recipe holds samplers and not the schedule they
-    came from, IB⇒IB is one recipe at every S, and CB for 5 epochs followed by CB is CB.
+    at a switch, unless weights are frozen or drawn anew there. Since a recipe has samplers and not their schedule,
+    IB⇒IB is one recipe for every S, and CB for 5 epochs followed by CB is CB.
     """
-    known = facts(config.dataset)
+    dataset = facts(config.dataset)
     plain = Epoch(
         lr=config.lr,
         batch_size=config.batch_size,
         drop_last=config.drop_last,
-        crop=known.crop,
-        flip=known.flip,
+        crop=dataset.crop,
+        flip=dataset.flip,
         loss=config.loss,
         momentum=config.momentum,
         nesterov=config.nesterov,
@@ -33,29 +33,29 @@ def epochs(config: Config) -> tuple[Epoch, ...]:
         decay_bias=config.head.decay_bias,
         measures=config.measures,
     )
-    before = replace(plain, effective_number=config.beta, mixture=config.mixture)
-    after = replace(
+    before_switch = replace(plain, effective_number=config.beta, mixture=config.mixture)
+    after_switch = replace(
         plain,
         effective_number=config.switch_beta or config.beta,
         trains="all" if config.joint else "classifier",
         batch_norm="train" if config.joint else config.fixed_batch_norm,
     )
-    made = []
+    instructions = []
     for index, sampler in enumerate(_samplers(config)):
-        instruction = before if index < config.last_first or config.bilateral else after
+        instruction = before_switch if index < config.last_first or config.bilateral else after_switch
         if index == config.last_first and not config.bilateral:
             anew = "classifier" if config.reinitialise else "nothing"
             instruction = replace(
-                after, reinitialise=anew, fresh_optimizer=config.reinitialise or not config.joint
-            )  # the optimiser of other parameters, or of other values, is another
+                after_switch, reinitialise=anew, fresh_optimizer=config.reinitialise or not config.joint
+            )  # other parameters, or new values of them, need a new optimiser
         mixture = instruction.mixture and instruction.mixture.at(index, config.epochs)
         lr, replacement = learning_rate(config, index), config.replacement
-        made.append(replace(instruction, lr=lr, sampler=sampler, replacement=replacement, mixture=mixture))
-    return (*made, *_second_stage(config, plain))
+        instructions.append(replace(instruction, lr=lr, sampler=sampler, replacement=replacement, mixture=mixture))
+    return (*instructions, *_second_stage(config, plain))
 
 
 def _samplers(config: Config) -> list[float | tuple[float, ...]]:
-    """The sampler of each epoch of the first stage: (T,)."""
+    """Return the sampler of each epoch of the first stage: (T,)."""
     if config.bilateral:
         return [resolve_sampler(config.first)] * config.epochs
     lengths = [config.last_first, *(length for length, _ in config.then)]
@@ -65,9 +65,10 @@ def _samplers(config: Config) -> list[float | tuple[float, ...]]:
 
 
 def _second_stage(config: Config, plain: Epoch) -> list[Epoch]:
-    """The epochs after all others in which the backbone is fixed: of cRT, LWS and Table 12.
+    """Return the epochs of a second stage on a fixed backbone, as in cRT, LWS and Table 12.
 
-    The network stays in training mode, so its batch-norm statistics keep moving, as in the code of Kang et al. (2020).
+    The network stays in training mode, so batch norm still updates its statistics, as in the code of Kang et al.
+    (2020).
     """
     if config.retrain is None:
         return []
@@ -81,13 +82,13 @@ def _second_stage(config: Config, plain: Epoch) -> list[Epoch]:
         batch_size=config.retrain_batch or config.batch_size,
         batch_norm=config.fixed_batch_norm,
     )
-    found = [replace(instruction, lr=_second_lr(config, index)) for index in range(config.retrain_epochs)]
-    found[0] = replace(found[0], reinitialise=config.retrains, fresh_optimizer=True)
-    return found
+    instructions = [replace(instruction, lr=_second_lr(config, index)) for index in range(config.retrain_epochs)]
+    instructions[0] = replace(instructions[0], reinitialise=config.retrains, fresh_optimizer=True)
+    return instructions
 
 
 def learning_rate(config: Config, index: int) -> float:
-    """The lr of an epoch: linear warm-up, then ×γ from each milestone's index on (A.3.2)."""
+    """Return the lr of an epoch: linear warm-up, then ×γ from each milestone on (A.3.2)."""
     if index < config.warmup:
         return _warm(config, config.lr, index)
     return config.lr * config.gamma ** sum(index >= milestone for milestone in config.milestones)
@@ -101,7 +102,7 @@ def _warm(config: Config, lr: float, index: int) -> float:
 
 
 def _second_lr(config: Config, index: int) -> float:
-    """The lr of an epoch of the second stage, counted from its start."""
+    """Return the lr of an epoch of the second stage, counted from the start of the stage."""
     total, lr = config.retrain_epochs, config.retrain_lr
     if config.retrain_schedule == "cosine":
         return lr * (1 + math.cos(math.pi * index / total)) / 2

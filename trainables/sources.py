@@ -1,16 +1,16 @@
-"""Constants that the code of several methods shares (``recipe = source``), with the files that have them. Pure.
+"""Constants that the published code of several methods shares (``recipe = source``), with the files in it. Pure.
 
-They are lr schedules, batches, optimisers, samplers and constants of losses. What else differs from these codes:
+They are lr schedules, batches, optimisers, samplers and constants of losses. Other differences from the codes remain:
 
-- CB-Focal on CIFAR is its authors' sigmoid form on LDAM's schedule. On iNaturalist its warm-up rises by epoch, not by
-  step; its code spares batch norms the weight decay, draws the last layer from N(0, 0.01²), and starts the last batch
-  norm of each block from 0: here these are as for every method.
-- Under the versions of torch that BagofTricks-LT asks for, its scheduler runs an epoch ahead (warm-up from 0.47 of the
-  lr, ×0.01 at index 159); here it does as in BBN, where it is from. Its classifiers, new and re-drawn, start from
-  torch's default; here as in `network.initialise`.
-- BBN's configuration of 90 epochs on iNaturalist is not public: its code divides α for it, and the milestones are the
-  paper's.
-- The first stages of cRT and LWS on large data are the common one.
+- CB-Focal on CIFAR is its authors' sigmoid form on LDAM's schedule. On iNaturalist the warm-up rises by epoch, not by
+  step. The code on iNaturalist applies no weight decay to batch norms, draws the last layer from N(0, 0.01²), and
+  starts the last batch norm of each block from 0; here these are the same for every method.
+- With the versions of torch that BagofTricks-LT requires, its scheduler runs an epoch ahead (warm-up from 0.47 of the
+  lr, ×0.01 at index 159). Here the scheduler is as in BBN, its origin. Its classifiers, new and re-drawn, start from
+  torch's default; here they start as in `network.initialise`.
+- BBN's configuration of 90 epochs on iNaturalist is not public: the divisor of α is in its code, and the milestones are
+  the paper's.
+- The first stages of cRT and LWS on large data are those of the common protocol.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LDAM_DRW: Settings = {
     "switch_epoch": 160,
 }
 
-# megvii-research/BBN, and zhangyongshun/BagofTricks-LT, which is built on it: lib/utils/utils.py, lr_scheduler.py,
+# megvii-research/BBN, and zhangyongshun/BagofTricks-LT, which is based on it: lib/utils/utils.py, lr_scheduler.py,
 # main/train.py, and the samplers of lib/dataset.
 BBN_CODE: Settings = {"nesterov": True, "drop_last": True, "replacement": True}
 BBN_CIFAR: Settings = {

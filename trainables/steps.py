@@ -1,4 +1,4 @@
-"""The steps of an epoch: what is done with a batch, upon tensors that stay where they are from step to step."""
+"""The steps of an epoch, on tensors whose addresses stay the same from step to step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from trainables.draws import Draws
     from trainables.parts import Batch, Targets
 
-KEPT = 4  # most kinds of steps that a learner keeps: what is recorded of one takes some hundred MB of a GPU
+KEPT = 4  # the most kinds of steps that a learner keeps: the recordings of one take some hundred MB of a GPU
 
 
 def kind(epoch: Epoch) -> Epoch:
-    """What a step depends on by itself: the instruction without what fills its tensors or is done before it."""
+    """Return the part of an instruction that a step depends on.
+
+    The rest fills the tensors of a step, or is done before the first step.
+    """
     return replace(
         epoch,
         lr=0.0,
@@ -45,18 +48,18 @@ def kind(epoch: Epoch) -> Epoch:
 class Steps:
     """The steps of one kind of instruction for one network and one data set.
 
-    What differs between two steps or two epochs is filled into tensors, and a step finds its images and shares by
-    counters that lie on the device. So a GPU can record a step of data that lie there and replay it.
+    All values that differ between steps or epochs are filled into tensors, and a step finds its images and shares
+    through counters on the device. So a GPU can record and replay a step of data that are held on the device.
 
     Args:
-        learner: whose network and momentum it trains, in place.
-        data: on the learner's device.
-        epoch: the instruction; of those of one `kind`, any.
+        learner: the learner whose network and momentum are trained, in place.
+        data: the data, on the learner's device.
+        epoch: the instruction, or any other of the same `kind`.
         trained: the names of the parameters that are trained.
 
     Attributes:
-        data: what it was made for.
-        step: one step of data that lie on the device.
+        data: the data of the steps.
+        step: one step of data that are held on the device.
     """
 
     def __init__(self, learner: Learner, data: Data, epoch: Epoch, trained: Sequence[str]) -> None:
@@ -69,13 +72,13 @@ class Steps:
             ([name for name in trained if name not in bare], epoch.weight_decay),
             ([name for name in trained if name in bare], 0.0),
         )
-        # Autocast would round the weights of each convolution by itself, and take each gradient back: a kernel each.
+        # Autocast would launch a kernel for each convolution to round its weights, and another to convert its gradient.
         bf16 = learner.origin.precision == "bf16"
         convolutions = [part.weight for part in learner.network.modules() if isinstance(part, nn.Conv2d) and bf16]
         self._rounded = {
-            name: torch.empty_like(own, dtype=torch.bfloat16, requires_grad=name in trained)
-            for name, own in self._parameters.items()
-            if any(own is weight for weight in convolutions)
+            name: torch.empty_like(parameter, dtype=torch.bfloat16, requires_grad=name in trained)
+            for name, parameter in self._parameters.items()
+            if any(parameter is weight for weight in convolutions)
         }
         self._gradients = {name: torch.zeros_like(self._parameters[name]) for name in self._rounded if name in trained}
         images, branches = int(data.counts.sum()), 1 if epoch.mixture is None or epoch.mixture.second is None else 2
@@ -84,44 +87,45 @@ class Steps:
         self._shares = torch.zeros(2, -(-images // epoch.batch_size), dtype=dtype, device=device)
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, draws
         self._number = torch.zeros(1, dtype=torch.int64, device=device)  # of the step
-        self._place = torch.zeros(1, dtype=torch.int64, device=device)  # of its first image
+        self._start = torch.zeros(1, dtype=torch.int64, device=device)  # position of its first image
         self._ramp = torch.arange(epoch.batch_size, device=device)
         if isinstance(data, LongTailed):
             self._rows = torch.zeros(4 * branches, images, dtype=torch.int64, device=device)
         self.step = Replayed(self._resident_step, learner.recorder)
 
-    def run(self, drawn: Draws, epoch: Epoch) -> Tensor:
-        """All steps of an epoch; on CUDA the host does not wait for them.
+    def run(self, draws: Draws, epoch: Epoch) -> Tensor:
+        """Run all steps of an epoch; on CUDA the host does not wait for them.
 
-        Returns the sums over the draws of the loss and of what was right, and the draws' number, on the device: (3,).
+        Returns:
+            Sums over the draws, on the device: loss, number of correct predictions, number of draws: (3,).
         """
         self._lr.fill_(epoch.lr)
-        for buffer in (self._sums, self._number, self._place):
+        for buffer in (self._sums, self._number, self._start):
             buffer.zero_()
-        if drawn.shares is not None:
-            self._shares[:, : drawn.shares.shape[1]].copy_(torch.from_numpy(drawn.shares))
+        if draws.shares is not None:
+            self._shares[:, : draws.shares.shape[1]].copy_(torch.from_numpy(draws.shares))
         if isinstance(self.data, LongTailed):
-            rows, sizes = _own_rows(self.data, drawn, epoch, self._learner)
+            rows, sizes = _rows_of_rank(self.data, draws, epoch, self._learner)
             self._rows[:, : rows.shape[1]].copy_(torch.from_numpy(rows))
             for size in sizes:
                 self.step(size)
         else:
-            both = zip(drawn.orders, drawn.streams, strict=True)
+            both = zip(draws.orders, draws.streams, strict=True)
             for batches in zip(*(self.data.batches(order, epoch, rng) for order, rng in both), strict=True):
                 self._step(batches)
         return self._sums
 
     def _resident_step(self, size: int) -> None:
-        """A step upon the next so many images of `rows`: what a GPU records."""
+        """Run a step on the next `size` images of the rows, which a GPU can record."""
         assert isinstance(self.data, LongTailed)
-        rows = self._rows[:, self._place + self._ramp[:size]]
-        self._step([self.data.cut(own, self._kind.flip) for own in rows.split(4)])  # type: ignore[no-untyped-call]
-        self._place += size
+        rows = self._rows[:, self._start + self._ramp[:size]]
+        self._step([self.data.cut(branch, self._kind.flip) for branch in rows.split(4)])  # type: ignore[no-untyped-call]
+        self._start += size
 
     def _step(self, batches: Sequence[Batch]) -> None:
-        """A step upon a batch for each branch: weights, momentum, statistics and sums move on.
+        """Run a step on one batch per branch, which updates weights, momentum, statistics and sums.
 
-        A mean over a rank's own images counts as much as they do in the whole batch.
+        A mean over a rank's images is weighted by their share in the whole batch.
         """
         inputs, targets = self._mixed(batches)
         logits = self._logits(inputs)
@@ -138,7 +142,7 @@ class Steps:
         self._number += 1
 
     def _mixed(self, batches: Sequence[Batch]) -> tuple[tuple[Any, ...], Targets]:
-        """The network's inputs, and its labels with how much they count."""
+        """Return the network's inputs, and the labels with their weights."""
         if self._kind.mixture is None:
             ((images, labels),) = batches
             return (images,), [(1.0, labels)]
@@ -153,9 +157,9 @@ class Steps:
         return self._learner.logits(*inputs, weights=self._rounded)
 
     def _descend(self, loss: Tensor) -> None:
-        """One step of SGD down a batch's loss, of which a rank has its part, upon the learner's momentum.
+        """Take one step of SGD with the learner's momentum on a batch's loss, of which each rank has a part.
 
-        It is the function below ``torch.optim.SGD``: that class imports a compiler, which takes a worker a second.
+        It calls the function below ``torch.optim.SGD``, since that class imports a compiler, which takes a second.
         """
         for name in self._trained:
             self._rounded.get(name, self._parameters[name]).grad = None  # a recording that failed may have left one
@@ -177,36 +181,37 @@ class Steps:
                     dampening=0.0,
                     nesterov=self._kind.nesterov,
                     maximize=False,
-                    fused=True,  # the others read the lr back to the host at every step
+                    fused=True,  # other forms read the lr back to the host at every step
                 )
 
 
 def steps_for(learner: Learner, data: Data, epoch: Epoch, trained: Sequence[str]) -> Steps:
-    """The steps of an instruction that `learner` obeys; those of one `kind` and one data set are made once."""
-    own = kind(epoch)
-    known: Steps | None = learner.steps.pop(own, None)
-    if known is None or known.data is not data:
-        gone = [known] if known is not None else []
+    """Return the steps of an instruction for which `learner` is prepared; one `kind` and data set share them."""
+    key = kind(epoch)
+    steps: Steps | None = learner.steps.pop(key, None)
+    if steps is None or steps.data is not data:
+        dropped = [steps] if steps is not None else []
         while len(learner.steps) >= KEPT:
-            gone.append(learner.steps.pop(next(iter(learner.steps))))  # the longest unused
-        for each in gone:
-            each.step.forget()
-        known = Steps(learner, data, epoch, trained)
-    learner.steps[own] = known
-    return known
+            dropped.append(learner.steps.pop(next(iter(learner.steps))))  # the longest unused
+        for old in dropped:
+            old.step.forget()
+        steps = Steps(learner, data, epoch, trained)
+    learner.steps[key] = steps
+    return steps
 
 
 def loss_of(
     epoch: Epoch, counts: NDArray[np.int64], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """The loss of an instruction over classes of these sizes, and what its mean divides by.
+    """Return the loss of an instruction over classes of these sizes, and the divisor of its mean.
 
     Returns:
-        (logits (B, C), labels (B,)) → (); and labels (B,) → (), their number or the sum of their weights.
+        The loss (logits (B, C), labels (B,)) → (); and the divisor, labels (B,) → (): their number or the sum of their
+        weights.
     """
     loss = epoch.loss.build(torch.tensor(counts, dtype=dtype, device=device))
     weights = None
-    if epoch.effective_number:  # made on the host in float64, rounded once
+    if epoch.effective_number:  # computed on the host in float64, rounded once
         exact = torch.tensor(counts, dtype=torch.float64)
         weights = effective_number_weights(exact, epoch.effective_number).to(device, dtype)
 
@@ -219,18 +224,20 @@ def loss_of(
 
 
 def effective_number_weights(n: Tensor, beta: float) -> Tensor:
-    """Weights inverse to the effective number of samples: ``(1 - β) / (1 - β^n_j)``, normalised to sum C: (C,).
+    """Return weights inverse to the effective number of samples: ``(1 - β) / (1 - β^n_j)``, normalised to sum C: (C,).
 
-    Cui et al. (2019), eq. 2. β is close to 1: n is in float64, and `expm1` keeps what 1 - β^n would cancel.
+    Cui et al. (2019), eq. 2. Since β is close to 1, n is in float64 and `expm1` avoids the cancellation in 1 - β^n.
     """
     weights = (1 - beta) / -torch.expm1(n * math.log(beta))
     return weights / weights.sum() * len(n)
 
 
-def _own_rows(data: LongTailed, drawn: Draws, epoch: Epoch, learner: Learner) -> tuple[NDArray[np.int64], list[int]]:
-    """What `LongTailed.cut` needs of a rank's images, in order, four rows a branch; and how many a step has."""
-    rows = [data.rows(order, epoch, rng) for order, rng in zip(drawn.orders, drawn.streams, strict=True)]
-    ranks, n, size = learner.ranks, len(drawn.orders[0]), epoch.batch_size
-    sizes = [len(range(min(size, n - start))[ranks.own]) for start in range(0, n, size)]
-    own = np.concatenate([np.arange(start, min(start + size, n))[ranks.own] for start in range(0, n, size)])
-    return np.concatenate(rows)[:, own], sizes
+def _rows_of_rank(
+    data: LongTailed, draws: Draws, epoch: Epoch, learner: Learner
+) -> tuple[NDArray[np.int64], list[int]]:
+    """Return the input of `LongTailed.cut` for a rank's images in order, four rows per branch, and the steps' sizes."""
+    rows = [data.rows(order, epoch, rng) for order, rng in zip(draws.orders, draws.streams, strict=True)]
+    ranks, n, size = learner.ranks, len(draws.orders[0]), epoch.batch_size
+    sizes = [len(range(min(size, n - start))[ranks.share]) for start in range(0, n, size)]
+    columns = np.concatenate([np.arange(start, min(start + size, n))[ranks.share] for start in range(0, n, size)])
+    return np.concatenate(rows)[:, columns], sizes

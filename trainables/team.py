@@ -1,4 +1,4 @@
-"""The processes that train a stage: this one, rank 0, and those that Ray places in the trial's other bundles."""
+"""The processes that train a stage: rank 0 is this one, and Ray places the others in the trial's other bundles."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from trainables.recipe import Epoch, Origin
 
 Answer = TypeVar("Answer")
 
-ANSWER_SECONDS = 10.0  # that the others have to say why they are gone
-AUTO_STEPS = "recorded"  # what `--gpu-steps auto` is: eager or recorded
+ANSWER_SECONDS = 10.0  # the longest wait for the other ranks' errors
+AUTO_STEPS = "recorded"  # the meaning of `--gpu-steps auto`: eager or recorded
 
 
 class Member:
-    """One process of a team: it has a learner, and data as its rank sees them."""
+    """One process of a team, with a learner and its rank's share of the data."""
 
-    def __init__(self, job: Job, own: Ranks) -> None:
-        self._job, self._ranks = job, own
+    def __init__(self, job: Job, member_ranks: Ranks) -> None:
+        self._job, self._ranks = job, member_ranks
         self._learner: Learner | None = None
 
     @property
     def learner(self) -> Learner:
-        """Of the stage that was begun."""
+        """The learner of the current stage."""
         assert self._learner is not None
         return self._learner
 
     def join(self, device: str, host: str, port: int) -> None:
-        """Join rank 0, who waits there; see `ranks.join`."""
+        """Join rank 0, which waits at this address; see `ranks.join`."""
         ranks.join(self._ranks, device, partial(ranks.meet, host, self._ranks.size, port))
 
     def begin(self, plain: Mapping[str, Any], payload: bytes | None, key: str, epochs: int) -> None:
-        """Take up a state with its name and number, or state 0 of an origin.
+        """Load a state with its name and number, or state 0 of an origin.
 
         Raises:
-            Refusal: if the code or the arithmetic of this process is not that of the origin.
+            Refusal: if the code or the arithmetic of this process differs from the origin's.
         """
         from safetensors.torch import load as load_tensors
 
@@ -58,12 +58,12 @@ class Member:
         verify(origin)
 
         if self._learner is not None and self._learner.fits(origin):
-            self._learner.begin(origin)  # what it recorded for the stage before stays good
+            self._learner.begin(origin)  # its recordings for the last stage stay valid
         else:
             if self._learner is not None:
                 self._learner.forget_steps()
             self._learner = None
-            if origin.device == "cuda":  # what earlier learners held is for this one, and for other processes
+            if origin.device == "cuda":  # frees the memory of earlier learners, for other processes too
                 gc.collect()
                 torch.cuda.empty_cache()
             self._learner = Learner(origin, self._ranks, recorded=_recorded(self._job))
@@ -71,31 +71,31 @@ class Member:
             self.learner.load(load_tensors(payload), key, epochs)
 
     def train(self, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """Train the next epoch and evaluate; returns the measures.
+        """Train the next epoch, evaluate, and return the measures.
 
         Raises:
-            Diverged: in every rank alike.
+            Diverged: if a loss is not finite, in every rank.
             RankLost: if another rank is gone.
         """
         return loop.advance(self.learner, Epoch.from_json(plain), Path(self._job.resources.data_dir), self._decoders)
 
     @cached_property
     def _decoders(self) -> int:
-        """How many processes decode images for it: as it has CPUs; on a GPU its share of the machine's, if more.
+        """The number of processes that decode images: this process's CPUs, or its GPU's share of the machine's.
 
-        What comes out does not depend on it.
+        With a GPU it is the larger of the two. The images do not depend on it.
         """
-        own = max(1, int(self._job.resources.cpus / self._ranks.size))
+        cpus = max(1, int(self._job.resources.cpus / self._ranks.size))
         if not self._job.resources.gpus or not ray.is_initialized():
-            return own
-        here = ray.get_runtime_context().get_node_id()
-        machine: dict[str, float] = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here), {})
+            return cpus
+        node_id = ray.get_runtime_context().get_node_id()
+        machine: dict[str, float] = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == node_id), {})
         share = self._job.resources.gpus / self._ranks.size / max(1.0, machine.get("GPU", 0.0))
-        return max(own, int(share * machine.get("CPU", 0.0) + 1e-6))
+        return max(cpus, int(share * machine.get("CPU", 0.0) + 1e-6))
 
 
 class Team:
-    """All of a stage's processes; this one is rank 0, and most often alone."""
+    """All processes of a stage; this one is rank 0, and often the only one."""
 
     def __init__(self, job: Job, device: str, size: int) -> None:
         self._others: list[Any] = []
@@ -115,33 +115,33 @@ class Team:
             self._together(lambda: ranks.join(Ranks(0, size), device, lambda: store), "join", device, host, store.port)
 
     def _await_others(self) -> None:
-        """See that all have started: for one that is lost before it joins, rank 0 would wait in vain."""
+        """Check that all processes have started, since rank 0 would wait for one that is lost before it joins."""
         try:
             ray.get([other.__ray_ready__.remote() for other in self._others])
         except ray.exceptions.RayError as error:
             self.close()
-            raise RankLost(f"a process that trains with this one did not start: {one_line(error)}") from error
+            raise RankLost(f"another training process did not start: {one_line(error)}") from error
 
     @property
     def learner(self) -> Learner:
-        """Rank 0's: its state is the one that is kept."""
+        """The learner of rank 0, whose state is stored."""
         return self._first.learner
 
     def begin(self, origin: Origin, payload: bytes | None, key: str, epochs: int) -> None:
-        """Take up a state with its name and number, or state 0 of an origin."""
-        plain = origin.to_json()  # other processes find its parts by themselves
+        """Load a state with its name and number, or state 0 of an origin."""
+        plain = origin.to_json()  # other processes import the parts themselves
         self._together(partial(self._first.begin, plain, payload, key, epochs), "begin", plain, payload, key, epochs)
 
     def train(self, epoch: Epoch) -> dict[str, Any]:
-        """Train the next epoch and evaluate; returns the measures."""
+        """Train the next epoch, evaluate, and return the measures."""
         plain = epoch.to_json()
         return self._together(partial(self._first.train, plain), "train", plain)
 
     def _together(self, first: Callable[[], Answer], method: str, *arguments: Any) -> Answer:
-        """Call the others' method while rank 0 does its own part; returns rank 0's answer.
+        """Call a method of the other ranks while rank 0 runs `first`, and return the answer of rank 0.
 
         Raises:
-            Exception: rank 0's; if that is only that another is gone, what that one raised.
+            Exception: the error of rank 0, or of another rank if that one is the cause.
         """
         if not self._others:
             return first()
@@ -149,7 +149,7 @@ class Team:
         answers = [getattr(other, method).remote(*shared) for other in self._others]
         threading.Thread(target=self._watch, args=(answers,), name="watch ranks", daemon=True).start()
         try:
-            own = first()
+            answer = first()
             ray.get(answers)
         except Exception as error:
             reason = _cause(error, answers)
@@ -157,10 +157,10 @@ class Team:
             if reason is error:
                 raise
             raise reason from error
-        return own
+        return answer
 
     def _watch(self, answers: list[Any]) -> None:
-        """End all the others once one has failed: only then does rank 0, which waits for its share, learn of it."""
+        """End all other ranks once one has failed, so that rank 0 stops waiting for it."""
         while answers:
             (ready,), answers = ray.wait(answers)
             try:
@@ -174,8 +174,8 @@ class Team:
                 ray.kill(other)
 
     def close(self) -> None:
-        """End the others."""
-        with suppress(RuntimeError):  # what they shared is gone already, or the GPU is
+        """End the other ranks."""
+        with suppress(RuntimeError):  # the process group or the GPU is lost already
             ranks.leave()
         self._kill()
         self._others = []
@@ -186,7 +186,7 @@ def _recorded(job: Job) -> bool:
 
 
 def _cause(error: Exception, answers: list[Any]) -> Exception:
-    """What went wrong first: of a rank's own failure, the others only see that it is gone."""
+    """Return the first error: of a rank that has failed, the other ranks only notice that it is gone."""
     for answer in answers if isinstance(error, (RankLost, ray.exceptions.RayError)) else ():
         try:
             ray.get(answer, timeout=ANSWER_SECONDS)
@@ -194,5 +194,5 @@ def _cause(error: Exception, answers: list[Any]) -> Exception:
             if not isinstance(raised.cause, RankLost):
                 return raised.cause  # type: ignore[no-any-return]
         except ray.exceptions.RayError as lost:
-            error = RankLost(f"a process that trains with this one was lost: {one_line(lost)}")
+            error = RankLost(f"another training process was lost: {one_line(lost)}")
     return error

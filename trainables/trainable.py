@@ -1,4 +1,4 @@
-"""The Ray Trainable round the loop: one stage, from a stored state to the next."""
+"""The Ray Trainable around the loop: one stage, from a stored state to the next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from study.execution.job import Job
 from study.store.states import Store
 from trainables.recipe import Epoch, Origin
 
-if TYPE_CHECKING:  # the driver names this class and has no need of the seconds that importing torch takes
+if TYPE_CHECKING:  # the driver imports this module, and importing torch takes seconds
     from trainables.team import Team
 
 SLICE_SECONDS = 1.0  # between two reports to the driver, or one epoch, whichever is longer
@@ -27,21 +27,21 @@ SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whicheve
 
 
 class StageTrainable(Trainable):
-    """Trains one stage; an actor executes many, one after the other.
+    """A Trainable that trains one stage; an actor executes many stages, one after the other.
 
-    Its configuration is ``stage``, a `study.planning.tree.Stage`, and ``saved``, the last state that a lost attempt at
-    it saved, or "". Each report holds ``position`` (epochs done of the stage), ``saved`` (the newest state in the
-    store, or ""), ``done``, and, if it failed, ``failure``, the fields of a `study.planning.tree.Failure`. So a trial
-    that Tune itself counts as failed has lost a process: another rank's, or this one, by itself or because its GPU
-    serves it no more; of the first and the last ``lost`` says why.
+    The configuration has ``stage``, a `study.planning.tree.Stage`, and ``saved``, the last state that a lost attempt at
+    the stage saved, or "". Each report has ``position`` (finished epochs of the stage), ``saved`` (the newest state in
+    the store, or "") and ``done``. The report of a failed stage also has ``failure``, the fields of a
+    `study.planning.tree.Failure`. So a trial that Tune itself counts as failed has lost a process: another rank, or
+    this process, alone or with its GPU. For another rank or a lost GPU, ``lost`` has the reason.
 
-    It is a class and not a function because Tune stops an actor between two calls of `step`: `cleanup` then saves the
-    epochs done. A function's thread would be abandoned, and is no faster
+    It is a class and not a function because Tune stops an actor between two calls of `step`, and `cleanup` then saves
+    the finished epochs. A function's thread would be abandoned, and is no faster
     (tests/benchmarks/results/trainable_forms.json).
     """
 
     def setup(self, config: dict[str, Any], job: Job) -> None:
-        """Take up the first stage."""
+        """Prepare the first stage."""
         self.job = job
         self.team: Team | None = None
         self.lost: Exception | None = None
@@ -49,8 +49,8 @@ class StageTrainable(Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up another stage in the same process, once the one before is safe."""
-        self._save_what_is_done()
+        """Prepare another stage in the same process, after the finished epochs of the last one are saved."""
+        self._save_finished_epochs()
         self.stage = new_config["stage"]
         self.training = False
         self.saved = new_config["saved"]
@@ -60,13 +60,13 @@ class StageTrainable(Trainable):
     def step(self) -> dict[str, Any]:
         """Train for about a second and report; save when the stage ends, and after a minute of training."""
         if self.lost is not None:
-            raise self.lost  # for Tune to begin again with other processes
+            raise self.lost  # Tune then starts again with other processes
         failure: dict[str, Any] = {}
         try:
             if not self.training:
                 self._begin()
             self._train_slice()
-        except Exception as error:  # noqa: BLE001  it is reported: what Tune sees as failed has lost a process
+        except Exception as error:  # noqa: BLE001  reported, since a trial that Tune sees as failed has lost a process
             self.training = False
             self._disband()
             if _is_lost(error):
@@ -82,13 +82,13 @@ class StageTrainable(Trainable):
         return {"position": self.position, "saved": self.saved, "done": bool(failure) or ended, **failure}
 
     def cleanup(self) -> None:
-        """Save what has been trained, if the stage is stopped before its end, and end other ranks."""
-        self._save_what_is_done()
+        """Save the finished epochs of a stage that is stopped before its end, and end the other ranks."""
+        self._save_finished_epochs()
         self._disband()
 
-    def _save_what_is_done(self) -> None:
+    def _save_finished_epochs(self) -> None:
         if self.training and self.position:
-            with suppress(StudyError):  # what cannot be saved now is trained again
+            with suppress(StudyError):  # epochs that cannot be saved are trained again
                 self._save()
 
     def _disband(self) -> None:
@@ -141,7 +141,7 @@ class StageTrainable(Trainable):
             return
         key = self.team.learner.key
         if key != self.stage.keys[self.position - 1]:
-            raise RuntimeError(f"state {key} was trained where the plan has {self.stage.keys[self.position - 1]}")
+            raise RuntimeError(f"trained state {key}, but the plan has {self.stage.keys[self.position - 1]}")
         header = {
             "key": key,
             "epochs": self.team.learner.epochs,
@@ -162,17 +162,17 @@ def _machine(origin: Origin) -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    """What the processor calls itself; on Linux `platform` does not say."""
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.is_file() else []
+    """Return the model of the processor, which `platform` does not know on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether this process can train no more, and another one may: a rank is gone, or the GPU's context is broken.
+    """Return whether only another process can go on: a rank is gone, or the GPU's context is broken.
 
-    CUDA reports any error of a kernel or of the driver at a later call, and after most of them at every later call.
+    CUDA reports an error of a kernel or of the driver at a later call, and most errors at every later call.
     """
     import torch
 
@@ -186,22 +186,22 @@ def _is_lost(error: Exception) -> bool:
 
 
 def _memory_message(error: Exception) -> str:
-    """What is said of an allocation that failed, of a GPU or by torch on a CPU; "" if that is not what is wrong."""
+    """Return the message of a failed allocation on a GPU or, by torch, on a CPU; "" for any other error."""
     import torch
 
     for each in _chain(error):
         if isinstance(each, torch.OutOfMemoryError) or _says(each, _NO_MEMORY):
-            return _what_was_there(str(each))
+            return _allocation_message(str(each))
     return ""
 
 
-# What torch has no class for, in the words of the CUDA libraries.
+# Messages of the CUDA libraries for errors that have no class in torch.
 _BROKEN = ("_STATUS_EXECUTION_FAILED", "_STATUS_MAPPING_ERROR", "_STATUS_INTERNAL_ERROR")
 _NO_MEMORY = (
     "_ALLOCATION_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",  # what cuBLAS says when a full GPU has no room for its handle
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS: a full GPU has no room for its handle
     "cudaErrorMemoryAllocation",
     "CUDA error: out of memory",
     "CUDA out of memory",
@@ -214,37 +214,37 @@ def _says(error: BaseException, words: Sequence[str]) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what caused it, such as that of the thread that pins a DataLoader's images."""
+    """Yield an error and its causes, such as the error of the thread that pins a DataLoader's images."""
     while error is not None:
         yield error
         error = error.__cause__
 
 
-def _what_was_there(text: str) -> str:
-    """One line of an allocation that failed: what was asked for, what there was, and what would help."""
+def _allocation_message(text: str) -> str:
+    """Return one line about a failed allocation: the requested and the free memory, and a remedy."""
     import torch
 
-    asked = re.search(r"ried to allocate ([\d.]+ \w+)", text)
-    what = f"{asked[1]} were asked for" if asked else (text.splitlines() or [""])[0]
+    request = re.search(r"ried to allocate ([\d.]+ \w+)", text)
+    reason = f"{request[1]} were requested" if request else (text.splitlines() or [""])[0]
     if "DefaultCPUAllocator" in text:
-        return f"the machine has too little memory: {what}; fewer --workers or a smaller batch would help"
-    found = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", text)
-    there = f", {found[2]} of {found[1]} were free" if found else ""
-    if not found and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        with suppress(RuntimeError):  # it may have been lost since
-            free, whole = torch.cuda.mem_get_info()
-            there = f", {free / 2**30:.2f} GiB of {whole / 2**30:.2f} GiB are free"
-    remedy = "fewer trials a GPU (a larger --gpus-per-trial) or a smaller batch would help"
-    return f"the GPU has too little memory: {what}{there}; {remedy}"
+        return f"the machine has too little memory: {reason}. Use fewer --workers or a smaller batch"
+    capacity = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", text)
+    free_memory = f", {capacity[2]} of {capacity[1]} were free" if capacity else ""
+    if not capacity and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        with suppress(RuntimeError):  # the GPU may be lost by now
+            free, total = torch.cuda.mem_get_info()
+            free_memory = f", {free / 2**30:.2f} GiB of {total / 2**30:.2f} GiB are free"
+    remedy = "Use fewer trials per GPU (a larger --gpus-per-trial) or a smaller batch"
+    return f"the GPU has too little memory: {reason}{free_memory}. {remedy}"
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    """What a `Failure` says of it: a full disk, a lost file or too little memory is not the training's."""
+    """Return the fields of a `Failure`; training is not at fault for a full disk, lost files or lack of memory."""
     memory = _memory_message(error)
-    elsewhere = isinstance(error, (OSError, ImportError, MemoryError, StudyError)) or bool(memory)
+    external = isinstance(error, (OSError, ImportError, MemoryError, StudyError)) or bool(memory)
     return {
         "reason": memory or one_line(error, named=True) + modules.line_of(error),
         "traceback": traceback.format_exc(),
-        "for_good": not elsewhere,
+        "for_good": not external,
         "damaged": error.key if isinstance(error, Damaged) else "",
     }

@@ -1,4 +1,4 @@
-"""What the platform needs of the trainables, as plain functions that import late."""
+"""The interface of the trainables to the platform: plain functions that import late."""
 
 from __future__ import annotations
 
@@ -22,60 +22,64 @@ if TYPE_CHECKING:
 
 
 def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
-    """A replicate's recipe, with the names of its states.
+    """Return a replicate's recipe with the names of its states.
 
     Raises:
-        Refusal: if a batch has fewer images than there are ranks, or TF32 is asked for on a CPU.
+        Refusal: if a batch has fewer images than there are ranks, or TF32 is requested on a CPU.
     """
-    checked = Config.from_json(config).replicate(replicate)
-    recipe = Recipe(origin(checked, machine), epochs(checked))
+    replicated = Config.from_json(config).replicate(replicate)
+    recipe = Recipe(origin(replicated, machine), epochs(replicated))
     batch = min(epoch.batch_size for epoch in recipe.epochs)
     if machine.ranks > batch:
         option = "--gpus-per-trial" if machine.device == "cuda" else "--ranks-per-trial"
-        raise Refusal(option, machine.ranks, f"must be at most {batch}, the images of a batch")
+        raise Refusal(option, machine.ranks, f"must be at most {batch}, the number of images in a batch")
     if recipe.origin.precision == "tf32" and machine.device == "cpu":
-        asked = "--precision" if checked.precision == "auto" else "precision"
-        raise Refusal(asked, "tf32", "must be fp32 or bf16 on a CPU: TF32 is for GPUs")
+        field = "--precision" if replicated.precision == "auto" else "precision"
+        raise Refusal(field, "tf32", "must be fp32 or bf16 on a CPU", "TF32 needs a GPU")
     plain = {epoch: epoch.to_json() for epoch in set(recipe.epochs)}
-    switch = checked.last_first
-    joints = (checked.last_milestone, switch) if checked.last_milestone else (switch,)
+    switch = replicated.last_first
+    joints = (replicated.last_milestone, switch) if replicated.last_milestone else (switch,)
     steps = tuple(plain[epoch] for epoch in recipe.epochs)
-    return Resolved(recipe.origin.to_json(), steps, recipe.keys(), joints, checked.seeds(), sources(recipe))
+    return Resolved(recipe.origin.to_json(), steps, recipe.keys(), joints, replicated.seeds(), sources(recipe))
 
 
 def prepare(configs: Sequence[Json], data_dir: Path, download: bool) -> None:
-    """See that every data set of the configurations is on disk."""
+    """Check that every data set of the configurations is on disk."""
     for dataset in sorted({config["dataset"] for config in configs}):
         facts(dataset).prepare(data_dir, download)
 
 
 def trainable() -> type:
-    """The class that executes a stage."""
+    """Return the class that executes a stage."""
     from trainables.trainable import StageTrainable
 
     return StageTrainable
 
 
 def parameters(config: Json, replicate: int, machine: Machine) -> Mapping[str, Any]:
-    """What MLflow shows of a replicate: the schedule piece by piece, the protocol, and each seed."""
-    checked = Config.from_json(config).replicate(replicate)
-    shown = checked.to_json()
+    """Return a replicate's parameters for MLflow: the schedule piece by piece, the protocol, and each seed."""
+    replicated = Config.from_json(config).replicate(replicate)
+    values = replicated.to_json()
     for stage in ("first", "switch"):
-        shown[stage] = sampler_name(getattr(checked, stage))
-        exponent = resolve_sampler(getattr(checked, stage))
+        values[stage] = sampler_name(getattr(replicated, stage))
+        exponent = resolve_sampler(getattr(replicated, stage))
         if isinstance(exponent, float):
-            shown[f"{stage}_q"] = exponent
-    shown["dataset"] = checked.dataset if checked.dataset.startswith(f"{FOLDER}:") else label(checked.dataset)
+            values[f"{stage}_q"] = exponent
+    is_folder = replicated.dataset.startswith(f"{FOLDER}:")
+    values["dataset"] = replicated.dataset if is_folder else label(replicated.dataset)
     for kind in ("backbone", "head", "loss", "mixture"):
-        part = getattr(checked, kind)
+        part = getattr(replicated, kind)
         if part is not None:
-            shown[kind] = references.label(part)
-            shown |= {f"{kind}.{name}": value for name, value in references.values(part).items()}
-    return {**shown, "combination": checked.combination, "precision": precision(checked, machine)}
+            values[kind] = references.label(part)
+            values |= {f"{kind}.{name}": value for name, value in references.values(part).items()}
+    return {**values, "combination": replicated.combination, "precision": precision(replicated, machine)}
 
 
 def exporter(config: Json) -> Callable[[bytes, Path, Any], None]:
-    """Writes the network of a state as an MLflow model: pixels from 0 to 1, (B, channels, side, side), to logits."""
+    """Return a function that writes a state's network as an MLflow model.
+
+    The model maps pixels from 0 to 1, (B, channels, side, side), to logits (B, C).
+    """
     from trainables.export import Exporter
 
     return Exporter(Config.from_json(config)).save
@@ -89,10 +93,10 @@ def model(config: Json, payload: bytes) -> torch.nn.Module:
 
 
 def wants_gpu(config: Json) -> bool:
-    """Whether a GPU trains it sooner than a few CPU cores do.
+    """Return whether a GPU trains a configuration faster than a few CPU cores do.
 
-    Not where steps are short: of digits, Table 9, one seed, took 39 s with four trials on an H100, and 24.6 s on two
-    cores.
+    It does not where steps are short: on digits, one seed of Table 9 took 39 s with four trials on an H100, and 24.6 s
+    on two cores.
     """
     return not facts(config["dataset"]).short_steps
 

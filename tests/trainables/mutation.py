@@ -1,4 +1,4 @@
-"""Changes a constant or an operator in each file of `trainables`, and looks whether a state's name tells.
+"""Change a constant or an operator in each file of `trainables`, and check that the names of states change.
 
     python tests/trainables/mutation.py SEED EACH [--blind] [FILE ...]
 
@@ -36,7 +36,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 FOLDER = Path()  # of the tiny data and of the mutants' code
 
-Told = tuple[dict[str, list[str]], dict[str, str], str]
+Outcome = tuple[dict[str, list[str]], dict[str, str], str]
 
 SECONDS = 60  # that a mutant has
 
@@ -83,7 +83,7 @@ _SWAPPED: dict[type, type] = {
 
 
 def places(tree: ast.AST) -> list[ast.AST]:
-    """The numbers, truth values and operators of a file, but for those of annotations."""
+    """Return the numbers, truth values and operators of a file, except those of annotations."""
     skipped = {
         id(node)
         for each in ast.walk(tree)
@@ -100,7 +100,7 @@ def places(tree: ast.AST) -> list[ast.AST]:
 
 
 def mutate(node: Any) -> None:
-    """Another value, or another operator, in place."""
+    """Replace a value or an operator in place."""
     if isinstance(node, ast.Constant):
         node.value = (not node.value) if isinstance(node.value, bool) else node.value + 1
     elif isinstance(node, ast.Compare):
@@ -110,7 +110,7 @@ def mutate(node: Any) -> None:
 
 
 def mutants(seed: int, each: int, only: Sequence[str]) -> Iterator[tuple[str, int, str]]:
-    """File, line and text of each mutant."""
+    """Yield file, line and text of each mutant."""
     rng = random.Random(seed)
     for path in sorted((ROOT / "trainables").rglob("*.py")):
         if only and path.relative_to(ROOT / "trainables").as_posix() not in only:
@@ -125,8 +125,8 @@ def mutants(seed: int, each: int, only: Sequence[str]) -> Iterator[tuple[str, in
             yield path.relative_to(ROOT).as_posix(), node.lineno, ast.unparse(tree)
 
 
-def in_a_fork(root: Path, blind: bool, known: Collection[str]) -> Told:
-    """What `names_and_bits` returns in a process of its own."""
+def in_a_fork(root: Path, blind: bool, known: Collection[str]) -> Outcome:
+    """Return the result of `names_and_bits` in another process."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -142,12 +142,12 @@ def in_a_fork(root: Path, blind: bool, known: Collection[str]) -> Told:
     with open(reading, "rb") as pipe:
         answer = pipe.read()
     os.waitpid(child, 0)
-    told: Told = pickle.loads(answer) if answer else ({}, {}, "no answer")
-    return told
+    outcome: Outcome = pickle.loads(answer) if answer else ({}, {}, "no answer")
+    return outcome
 
 
-def names_and_bits(root: Path, blind: bool, known: Collection[str]) -> Told:
-    """The names of the states of each recipe, the bits of those that could be trained, and what went wrong.
+def names_and_bits(root: Path, blind: bool, known: Collection[str]) -> Outcome:
+    """Return the names of each recipe's states, the bits of those that could be trained, and the error.
 
     Trained is what small recipes have of the known names; all that they have, if none are given.
     """
@@ -180,7 +180,7 @@ def names_and_bits(root: Path, blind: bool, known: Collection[str]) -> Told:
 
 
 def configs() -> Iterator[tuple[dict[str, Any], bool]]:
-    """Configurations that together use every part, and whether they train in a second."""
+    """Yield configurations that together use every part, and whether they train in a second."""
     from trainables import method
     from trainables.config import Config
     from trainables.data.datasets import facts
@@ -214,7 +214,7 @@ def configs() -> Iterator[tuple[dict[str, Any], bool]]:
 
 
 def trained(resolved: Any, folder: str) -> dict[str, str]:
-    """The bits of the states of a recipe by their names, trained by two actors, one after the other."""
+    """Return the bits of a recipe's states by name, trained by two actors, one after the other."""
     from study.execution.job import Job
     from study.planning import tree
     from study.planning.stored import Resources
@@ -227,9 +227,9 @@ def trained(resolved: Any, folder: str) -> dict[str, str]:
         actor = StageTrainable.__new__(StageTrainable)
         actor.setup({"stage": stage, "saved": saved}, job=job)
         for _ in range(steps):
-            told = actor.step()
-            saved = told["saved"]
-            if told["done"]:
+            outcome = actor.step()
+            saved = outcome["saved"]
+            if outcome["done"]:
                 break
     found = {}
     for key in stage.keys:

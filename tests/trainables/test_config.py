@@ -46,11 +46,11 @@ WRONG = [
     ("first", True, "finite exponent q"),
     ("first", math.nan, "finite exponent q"),
     ("switch", -math.inf, "finite exponent q"),
-    ("switch", (0.0,) * 10, "≥ 0 that do not all vanish"),
-    ("switch", (-1.0,) + (1.0,) * 9, "≥ 0 that do not all vanish"),
-    ("switch", (math.nan,) * 10, "≥ 0 that do not all vanish"),
-    ("switch", (), "≥ 0 that do not all vanish"),
-    ("switch", ("IB", "CR"), "≥ 0 that do not all vanish"),
+    ("switch", (0.0,) * 10, "≥ 0 with a sum above 0"),
+    ("switch", (-1.0,) + (1.0,) * 9, "≥ 0 with a sum above 0"),
+    ("switch", (math.nan,) * 10, "≥ 0 with a sum above 0"),
+    ("switch", (), "≥ 0 with a sum above 0"),
+    ("switch", ("IB", "CR"), "≥ 0 with a sum above 0"),
     ("S", -1, "≥ 0"),
     ("S", 1.0, "≥ 0"),
     ("S", True, "≥ 0"),
@@ -86,7 +86,7 @@ WRONG = [
     ("milestones", 100, "whole numbers"),
     ("milestones", (100, 50), "increasing"),
     ("milestones", (50, 50), "increasing"),
-    ("milestones", (50, 200), "below epochs = 200"),
+    ("milestones", (50, 200), "increasing whole numbers below 200"),
     ("milestones", (-1,), "whole numbers"),
     ("milestones", (True,), "whole numbers"),
     ("gamma", math.nan, "≥ 0"),
@@ -97,7 +97,7 @@ WRONG = [
     ("drop_last", "yes", "true or false"),
     ("replacement", None, "true or false"),
     ("retrain", "RC", "IB, CB, CR"),
-    ("retrain", (0.0,) * 10, "do not all vanish"),
+    ("retrain", (0.0,) * 10, "with a sum above 0"),
     ("retrains", "backbone", "classifier, scale"),
     ("retrain_epochs", 0, "≥ 1"),
     ("retrain_lr", -0.1, "≥ 0"),
@@ -116,7 +116,7 @@ WRONG = [
     ("varies", "seed", "some of split_seed, subset_seed, seed"),
     ("varies", ("lr",), "some of split_seed, subset_seed, seed"),
     ("crossed", 1, "true or false"),
-    ("crossed", True, "varies = subset_seed, seed"),
+    ("crossed", True, "must be false unless varies is subset_seed, seed"),
     ("protocol", "paper", "common, source, short"),
     ("warmup_from", 1.5, "from 0 to 1"),
     ("warmup_from", "third", "from 0 to 1"),
@@ -124,12 +124,12 @@ WRONG = [
 
 
 def refused(field, **given):
-    """What a configuration says of a value, in one line that has the field."""
+    """Return the refusal of a configuration and its message, one line that begins with the field."""
     with pytest.raises(Refusal) as refusal:
         Config(**given)
     assert refusal.value.field == field
     line = str(refusal.value)
-    assert line.startswith(f"{field} = ")
+    assert line.startswith(f"{field} must ")
     assert "\n" not in line
     return refusal.value, line
 
@@ -162,7 +162,13 @@ def test_every_field_has_a_wrong_value_above():
         ("mixture", "mixup", "a", math.inf, "finite"),
         ("mixture", "trainables.methods.bbn:Bilateral", "alpha", 1.5, "a number from 0 to 1"),
         ("mixture", "trainables.methods.bbn:Bilateral", "alpha_epochs", 200.0, "whole number ≥ 1"),
-        ("mixture", "trainables.methods.bbn:Bilateral", "alpha_epochs", 199, "≥ epochs = 200"),
+        (
+            "mixture",
+            "trainables.methods.bbn:Bilateral",
+            "alpha_epochs",
+            199,
+            "must be none or at least 200, the number of epochs",
+        ),
         ("backbone", "resnet32", "blocks", 0, "≥ 1"),
         ("backbone", "resnet32", "width", 1, "≥ 2"),
     ],
@@ -174,38 +180,71 @@ def test_a_wrong_parameter_of_a_part_is_refused_by_its_own_name(field, part, nam
 
 
 def test_a_parameter_that_a_part_has_not_is_refused_with_those_that_it_has():
-    _, line = refused("loss ldam: parameter", loss="ldam(margin=0.3)")
-    assert line.endswith("= 'margin': must be max_margin")
-    _, line = refused("backbone resnet8: parameter", backbone={"part": "resnet8", "width": 3})
-    assert line.endswith("= 'width': must be left out: it has no parameters")
+    _, line = refused("parameter of loss ldam", loss="ldam(margin=0.3)")
+    assert line == "parameter of loss ldam must be max_margin (got 'margin')"
+    _, line = refused("parameter of backbone resnet8", backbone={"part": "resnet8", "width": 3})
+    assert line == "parameter of backbone resnet8 must be left out (got 'width'). The backbone has no parameters"
 
 
 @pytest.mark.parametrize(
     ("wrong", "field", "remedy"),
     [
-        ({"nesterov": True, "momentum": 0.0}, "nesterov", "momentum is above 0"),
-        ({"drop_last": True, "batch_size": 20000}, "batch_size", "at most 13996"),
-        ({"drop_last": True, "retrain_batch": 20000}, "retrain_batch", "at most 13996"),
-        ({"switch": (1.0,) * 9}, "switch", "10, one a class"),
-        ({"retrain": (1.0,) * 9}, "retrain", "10, one a class"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov", "must be false unless momentum is above 0"),
+        (
+            {"drop_last": True, "batch_size": 20000},
+            "batch_size",
+            "must be at most 13996 with drop_last (got 20000). An epoch has 13996 images",
+        ),
+        ({"drop_last": True, "retrain_batch": 20000}, "retrain_batch", "must be at most 13996 with drop_last"),
+        ({"switch": (1.0,) * 9}, "switch", "must have 10 class weights, one per class (got 9)"),
+        ({"retrain": (1.0,) * 9}, "retrain", "must have 10 class weights"),
         ({"then": ((5, "RC"),)}, "then", "IB, CB, CR"),
-        ({"then": ((5, (1.0,) * 11),)}, "then", "10, one a class"),
-        ({"S": 95, "then": ((5, "CR"),)}, "S", "at most 94"),
-        ({"then": ((60, "CB"), (60, "CR"))}, "S", "more epochs or an earlier milestone"),
+        ({"then": ((5, (1.0,) * 11),)}, "then", "must have 10 class weights, one per class (got 11)"),
+        (
+            {"S": 95, "then": ((5, "CR"),)},
+            "S",
+            "must be at most 94 (got 95). The last sampler would start at epoch 200",
+        ),
+        ({"then": ((60, "CB"), (60, "CR"))}, "S", "must leave the last sampler at least one epoch (got 1)"),
+        (
+            {"then": ((60, "CB"), (60, "CR"))},
+            "S",
+            "but the number of epochs is 200. Use more epochs or an earlier milestone",
+        ),
         ({"epochs": 101, "S": 1}, "S", "at most 0"),
         ({"switch_epoch": 195, "then": ((5, "CR"),)}, "switch_epoch", "from 0 to 194"),
-        ({"dataset": "digits", "imbalance": 125}, "imbalance", "at most 124"),
-        ({"dataset": "imagenet-lt"}, "imbalance", "256, its own"),
-        ({"lr": 1e300, "gamma": 1e300}, "gamma", "stay finite"),
-        ({"loss": "ldam", "retrain": "CB", "retrains": "scale"}, "retrains", "unless the network's head is linear"),
-        ({"mixture": Bilateral(), "retrain": "CB", "retrains": "scale"}, "retrains", "head is linear"),
-        ({"mixture": Bilateral(), "retrain": "CB"}, "retrain", "None: a mixture of two samplers"),
-        ({"mixture": Bilateral(), "then": ((5, "CR"),)}, "then", "(): a mixture of two samplers"),
-        ({"mixture": Bilateral(), "joint": False}, "joint", "True: a mixture of two samplers"),
-        ({"mixture": Bilateral(), "reinitialise": True}, "reinitialise", "False: a mixture of two samplers"),
-        ({"mixture": Bilateral(), "switch_beta": 0.99}, "switch_beta", "0.0: a mixture of two samplers"),
-        ({"mixture": Bilateral()}, "switch", "'IB': a mixture of two samplers"),
-        ({"mixture": Bilateral(), "switch": "IB", "loss": "ldam"}, "loss", "one whose head is linear"),
+        (
+            {"dataset": "digits", "imbalance": 125},
+            "imbalance",
+            "must be at most 124 (got 125.0). digits has 124 training images a class",
+        ),
+        ({"dataset": "imagenet-lt"}, "imbalance", "must be 256 (got 50.0). imagenet-lt is long-tailed by nature"),
+        ({"lr": 1e300, "gamma": 1e300}, "gamma", "must be smaller (got 1e+300). The lr must stay finite"),
+        ({"loss": "ldam", "retrain": "CB", "retrains": "scale"}, "retrains", "Only a linear head can be scaled"),
+        (
+            {"mixture": Bilateral(), "retrain": "CB", "retrains": "scale"},
+            "retrains",
+            "must be classifier (got 'scale')",
+        ),
+        (
+            {"mixture": Bilateral(), "retrain": "CB"},
+            "retrain",
+            "must be none (got 'CB'). A mixture of two samplers has",
+        ),
+        ({"mixture": Bilateral(), "then": ((5, "CR"),)}, "then", "must be empty (got ((5, 'CR'),)). A mixture of two"),
+        ({"mixture": Bilateral(), "joint": False}, "joint", "must be true (got False). A mixture of two samplers"),
+        ({"mixture": Bilateral(), "reinitialise": True}, "reinitialise", "must be false (got True). A mixture of two"),
+        (
+            {"mixture": Bilateral(), "switch_beta": 0.99},
+            "switch_beta",
+            "must be 0 (got 0.99). A mixture of two samplers",
+        ),
+        ({"mixture": Bilateral()}, "switch", "must be the same sampler as first (got 'CR'). A mixture of two samplers"),
+        (
+            {"mixture": Bilateral(), "switch": "IB", "loss": "ldam"},
+            "loss",
+            "must be a loss with a linear head (got 'ldam')",
+        ),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused(wrong, field, remedy):
@@ -355,7 +394,9 @@ def test_a_configuration_survives_json_text(config):
 
 
 def test_an_unknown_field_is_refused():
-    with pytest.raises(Refusal, match="'learning_rate': must be one of S, backbone, batch_size") as refusal:
+    with pytest.raises(
+        Refusal, match=r"^unknown configuration field 'learning_rate'\. Known fields are S, backbone, batch_size"
+    ) as refusal:
         Config.from_json({"learning_rate": 0.1})
     assert refusal.value.field == "config"
 

@@ -1,4 +1,4 @@
-"""What a GPU would be asked to do, seen without one: its tensors are on ``meta``, which has shapes but no numbers.
+"""The work of a GPU, tested without one: tensors are on ``meta``, which has shapes but no numbers.
 
 Not seen here: kernels, their speed and their arithmetic, autocast, memory.
 """
@@ -32,7 +32,7 @@ SIZES |= {aten._unique2.default, aten.unique_dim.default, aten.equal.default}
 
 
 class Device(TorchDispatchMode):
-    """Notes what crosses between host and device, and refuses operands from both.
+    """A mode that notes copies between host and device, and refuses operands from both.
 
     Attributes:
         read: what the host waited for: operators, as often as they did.
@@ -78,7 +78,7 @@ class Device(TorchDispatchMode):
 
 
 def check_layouts(*lists):
-    """What the fused kernel asks for: the same dense layout for a weight, its gradient and its momentum."""
+    """Check the condition of the fused kernel: one dense layout for a weight, its gradient and its momentum."""
     for own in zip(*filter(None, lists), strict=True):
         layouts = {tuple(s for s, n in zip(each.stride(), each.shape, strict=True) if n > 1) for each in own}
         assert len(layouts) == 1 == len({(each.dtype, each.device) for each in own}), layouts
@@ -99,7 +99,7 @@ STEPS = {
 
 
 def fifty(crop=1):
-    """Fifty images of ten classes in the shape of digits, and twenty for test; what they show has no meaning."""
+    """Return fifty random images of ten classes in the shape of digits, and twenty test images."""
     counts = np.asarray([12, 9, 7, 6, 5, 4, 3, 2, 1, 1])
     images, test = (np.zeros((n, 1, 8, 8), dtype=np.uint8) for n in (50, 20))
     halves = np.arange(20) % 2 == 0
@@ -211,7 +211,7 @@ def test_an_lr_of_the_host_is_found(device, monkeypatch):
 
 
 def test_a_share_of_the_host_s_is_found_by_replaying():
-    """Nothing crosses then: a number goes along with the operator. Its replays have the share of the recording."""
+    """Nothing is copied then, since a number is an argument of the operator, but replays have the recording's share."""
     epoch, losses = replace(EPOCH, mixture=Mixup(1.0), batch_size=50), []
     for record in (None, on_tape):
         student = learner()

@@ -1,4 +1,4 @@
-"""The digest of code changes with what is executed: not with words, places, or what nothing reaches."""
+"""The digest of code changes with the executed code, not with words, files, or unreached code."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ numbers = itertools.count()
 
 @pytest.fixture
 def digest_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """The digest of Margin in a package of these files, with the replacements in one of them."""
+    """Return a function that returns the digest of Margin, in a package of these files with replacements in one."""
     monkeypatch.syspath_prepend(str(tmp_path))
     caches = [each for each in vars(digests).values() if hasattr(each, "cache_clear")]
 
@@ -188,7 +188,7 @@ def test_what_is_reached_is_named_by_file_and_definition():
 
 
 def test_what_names_lead_to_is_told_apart(digest_of):
-    """Both are reached before and after: only who is called what has changed."""
+    """Both are reached before and after the change, only their names are exchanged."""
     two = "def one(): return 1\ndef two(): return 2\n"
     using = "from PACKAGE.two import one as first, two as second\ndef scale(x): return first() - second()\n"
     swapped = using.replace("one as first, two as second", "two as first, one as second")
@@ -207,7 +207,7 @@ def test_another_module_s_definition_of_the_same_name_is_another(digest_of):
 
 
 def test_the_default_of_a_parameter_counts_where_its_value_is_in_no_name(digest_of):
-    """Of the part itself the value is in the name; of another part that its code makes it is not."""
+    """A name includes the value of a part's parameter, but not of another part that its code makes."""
     inner = (
         "from dataclasses import dataclass\nfrom trainables import parameters\n@dataclass(frozen=True)\nclass Inner:\n"
         "    k: float = parameters.number(1.0, 'k', least=0.0)\n"

@@ -1,4 +1,4 @@
-"""What the loop measures after an epoch, and what it observes of single images."""
+"""The measures of the loop after an epoch, and its observations of single images."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ READ_OUTS |= {"adjusted/tau", "tau_normalised/tau"}
 
 
 def the_test_set(data):
-    """The test images in one batch, their labels, and which are for selection."""
+    """Return the test images in one batch, their labels, and which are for selection."""
     images, labels, part = map(torch.cat, zip(*data.test_batches(), strict=True))
     return images, labels, part == 1
 
@@ -34,7 +34,7 @@ def logits_of(student, images):
 
 
 def loss_and_top1(student, images, labels):
-    """By their formulae, in one batch."""
+    """Return the measures by their formulae, in one batch."""
     logits = logits_of(student, images)
     right = logits.gather(1, labels[:, None])[:, 0]
     hits = sum(row.argmax() == label for row, label in zip(logits, labels, strict=True))

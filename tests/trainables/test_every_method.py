@@ -47,7 +47,7 @@ SETTINGS = {
 
 @lru_cache(maxsize=1)
 def trained(name):
-    """Each epoch's instruction, the state before and after it as a file's bytes, and its measures."""
+    """Return each epoch's instruction, the state before and after it as a file's bytes, and its measures."""
     student = learner(config=SETTINGS[name])
     state, found = safetensors.torch.save(student.state()), []
     for index, epoch in enumerate(epochs(SETTINGS[name])):
@@ -59,7 +59,7 @@ def trained(name):
 
 @pytest.fixture(params=SETTINGS, scope="module")
 def name(request):
-    """Of a setting; its tests follow one upon the other."""
+    """Return the name of a setting; its tests run one after the other."""
     return request.param
 
 

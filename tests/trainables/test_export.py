@@ -1,4 +1,4 @@
-"""What is exported is the trained network: pixels from 0 to 1 go in, its logits come out."""
+"""The exported model is the trained network: it maps pixels from 0 to 1 to logits."""
 
 import sys
 from dataclasses import replace
@@ -32,7 +32,7 @@ CONFIGS = {
 
 
 def trained(config):
-    """A learner after its first epoch and its last instruction, and its state as a file's bytes."""
+    """Return a learner after its first epoch, its last instruction, and its state as a file's bytes."""
     student = learner(seed=int(torch.randint(1000, ())), config=config)
     first, last = epochs(config)[0], replace(epochs(config)[-1], lr=0.2, measures=())
     train_epoch(student, digits(), first, 0)

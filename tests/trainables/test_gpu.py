@@ -1,4 +1,4 @@
-"""What only a GPU can show: recorded steps, agreement with a CPU, and how its faults are taken."""
+"""Tests that need a GPU: recorded steps, agreement with a CPU, and the handling of GPU faults."""
 
 import json
 import logging
@@ -48,7 +48,7 @@ def largest_difference(one, other):
 
 
 def assert_same(one, other):
-    """Equal bits of states; of measures, whose sums over images a GPU adds up in any order, but for rounding."""
+    """Check that states have equal bits, and that measures agree up to rounding, since a GPU adds in any order."""
     assert one[0] == other[0]
     assert_alike(one[1], other[1])
 
@@ -202,7 +202,7 @@ print(json.dumps(made.step()))
 
 
 def stage_with(fault, folder):
-    """What a worker reports whose training does this instead, in a process of its own: its context may be lost."""
+    """Return the report of a worker whose training runs a fault, in another process, since its context may be lost."""
     here = Path(__file__).resolve()
     path = [str(here.parent), str(here.parents[1]), str(here.parents[2])]
     code = LOST.format(path=path, folder=str(folder), fault=fault)

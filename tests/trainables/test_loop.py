@@ -102,7 +102,7 @@ def test_what_diverges_is_no_state_of_the_recipe():
 
 
 def random_data():
-    """Fifty random images of ten classes in the shape of digits, and the raw training images."""
+    """Return fifty random images of ten classes in the shape of digits, and the raw training images."""
     rng, counts = np.random.default_rng(), np.asarray([12, 9, 7, 6, 5, 4, 3, 2, 1, 1])
     images, test = (rng.integers(0, 17, (n, 1, 8, 8), dtype=np.uint8) for n in (50, 20))
     halves = np.arange(20) % 2 == 0
@@ -111,12 +111,12 @@ def random_data():
 
 
 def config_of(epoch):
-    """A configuration of the network that an instruction trains."""
+    """Return a configuration of the network that an instruction trains."""
     return replace(SHORT, first="IB", switch="IB", mixture=epoch.mixture)
 
 
 def slow_batches(data, images, epoch, sampler, replacement, seed, streams):
-    """The batches of an epoch, an image at a time: lists of images, and of their labels."""
+    """Yield the batches of an epoch, made image by image: lists of images, and of their labels."""
     order = epoch_order(data.counts, sampler, replacement, generator(seed, 3, streams[0])).tolist()
     while epoch.drop_last and len(order) % epoch.batch_size:
         order.pop()
@@ -135,7 +135,7 @@ def slow_batches(data, images, epoch, sampler, replacement, seed, streams):
 
 
 def slow_loss(logits, labels, epoch, counts):
-    """Cross-entropy by its formula, weighted by the classes' effective numbers."""
+    """Return cross-entropy by its formula, weighted by the classes' effective numbers."""
     beta = epoch.effective_number
     weights = [(1 - beta) / (1 - beta**n) if beta else 1.0 for n in counts]
     logs = [row[label] - row.exp().sum().log() for row, label in zip(logits, labels, strict=True)]
@@ -148,7 +148,7 @@ def count(norm, *_):
 
 
 def slow_epoch(network, data, images, epoch, seed):
-    """The epoch with index 3 as one would write it first, with torch's plain SGD."""
+    """Train the epoch with index 3 in the simplest form, with torch's plain SGD."""
     if epoch.reinitialise == "scale":
         add_scale(network)
     trained = {
@@ -388,7 +388,7 @@ def test_a_network_learns():
 
 @dataclass(frozen=True)
 class Vectors(Backbone):
-    """Fully connected, with dropout."""
+    """A fully connected network with dropout."""
 
     def layers(self, channels):
         return [nn.Flatten(), nn.Linear(64 * channels, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout()], 32

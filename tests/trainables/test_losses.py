@@ -87,14 +87,14 @@ every = pytest.mark.parametrize("part", EACH, ids=references.title)
 
 
 def weights_of(n, beta):
-    """Exact to 50 digits, normalised to sum C."""
+    """Return the weights exact to 50 digits, normalised to sum C."""
     with localcontext(prec=50):
         raw = [(1 - Decimal(beta)) / (1 - Decimal(beta) ** size) for size in n]
         return [float(weight / sum(raw) * len(n)) for weight in raw]
 
 
 def slow(part, beta, z, labels, n):
-    """The loss of a batch, image by image."""
+    """Return the loss of a batch, image by image."""
     formula, parameters = FORMULAE[type(part)], references.values(part)
     weights = weights_of(n, beta) if beta else [1.0] * len(n)
     losses = [weights[y] * formula(row, y, n, **parameters) for row, y in zip(z, labels, strict=True)]
@@ -102,14 +102,14 @@ def slow(part, beta, z, labels, n):
 
 
 def batch(n, seed):
-    """Random logits of 16 images, whose labels are of some of the classes: the others are absent from the batch."""
+    """Return random logits of 16 images with labels of some classes; the other classes are absent from the batch."""
     rng = np.random.default_rng(seed)
     present = rng.choice(len(n), size=rng.integers(1, len(n) + 1), replace=False)
     return rng.normal(scale=3.0, size=(16, len(n))), rng.choice(present, size=16)
 
 
 def both(part, n=CIFAR10, beta=0.0, dtype=torch.float64):
-    """A loss over classes of these sizes, and what its mean divides by."""
+    """Return a loss over classes of these sizes, and the divisor of its mean."""
     return loss_of(Epoch(lr=0.1, loss=part, effective_number=beta), np.asarray(n), CPU, dtype)
 
 

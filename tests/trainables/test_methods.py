@@ -51,12 +51,12 @@ def keys(config):
 
 
 def changes(config, other):
-    """The fields in which a configuration differs from another."""
+    """Return the fields in which a configuration differs from another."""
     return {name: value for name, value in config.to_json().items() if value != other.to_json()[name]}
 
 
 def made(method, protocol=CIFAR):
-    """The configuration of a method by its name."""
+    """Return the configuration of a method by its name."""
     return find(method)(protocol)
 
 
@@ -209,7 +209,7 @@ def nothing(base):
 
 @pytest.fixture
 def own(tmp_path):
-    """The reference of a function in a file of the user's own."""
+    """Return the reference of a function in a user's file."""
     path = tmp_path / "own.py"
     path.write_text(OWN)
     return lambda name: f"{path}:{name}"
@@ -240,13 +240,18 @@ def test_a_function_of_a_module_is_a_method():
     [
         (
             "crt2",
-            r"must be balanced_softmax, bbn, .*, package\.module:function or \./file\.py:function \(did you mean crt",
+            r"^method must be balanced_softmax, bbn, .*, package\.module:function or \./file\.py:function "
+            r"\(got 'crt2'\)\. Did you mean 'crt'\?$",
         ),
         ("Cross Entropy", "must be balanced_softmax"),
         ("", "must be balanced_softmax"),
-        ("trainables.methods.crt", "must be trainables.methods.crt:FUNCTION, a function from a Config to a Config"),
-        ("trainables.methods.crt:replaced", "must be trainables.methods.crt:FUNCTION"),
-        ("trainables.sources:LDAM_DRW", "must be trainables.sources:FUNCTION"),
+        (
+            "trainables.methods.crt",
+            r"^method must have the form trainables.methods.crt:FUNCTION \(got 'trainables.methods.crt'\)\. "
+            "The function takes a Config and returns a Config$",
+        ),
+        ("trainables.methods.crt:replaced", "must have the form trainables.methods.crt:FUNCTION"),
+        ("trainables.sources:LDAM_DRW", "must have the form trainables.sources:FUNCTION"),
         ("trainables.methods.none:none", "no module trainables.methods.none"),
         ("./none.py:none", "there is none at"),
     ],
@@ -261,8 +266,12 @@ def test_a_reference_to_no_method_is_refused(reference, remedy):
 @pytest.mark.parametrize(
     ("name", "field", "remedy"),
     [
-        ("broken", "method", r"it raised AttributeError: .*no_such_field.* \(own.py, line 17\)"),
-        ("nothing", "method", "must return a Config, not NoneType"),
+        (
+            "broken",
+            "method",
+            r"^method '.*own.py:broken' raised AttributeError: .*no_such_field.* \(own.py, line 17\)$",
+        ),
+        ("nothing", "method", r"^method must return a Config \(got '.*own.py:nothing'\)\. It returned NoneType$"),
         ("wrong", "momentum", "< 1"),
     ],
 )

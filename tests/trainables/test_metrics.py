@@ -12,7 +12,7 @@ SHOTS = {"many": [0, 1], "medium": [2], "few": []}
 
 
 def slow_summary(logits, labels, shots):
-    """The definitions, image by image."""
+    """Return the measures by their definitions, image by image."""
     classes = len(logits[0])
     losses, hits, bins = [], {label: [] for label in range(classes)}, {}
     for row, label in zip(logits, labels, strict=True):
@@ -40,7 +40,7 @@ def slow_summary(logits, labels, shots):
 
 
 def images(seed, scale=2.0, classes=3, number=200):
-    """Random logits, better than chance, and labels of which each class has some."""
+    """Return random logits, better than chance, and labels of every class."""
     rng = np.random.default_rng(seed)
     labels = np.concatenate((np.arange(classes), rng.integers(classes, size=number - classes)))
     logits = scale * rng.standard_normal((number, classes)).astype(np.float32)

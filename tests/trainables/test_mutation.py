@@ -1,4 +1,4 @@
-"""A name tells what determined a state: whatever is changed in `trainables`, no state has its name and other bits."""
+"""A name determines a state: no change in `trainables` gives a state of the same name other bits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def mutants(*words: str) -> dict[str, Any]:
-    """What the script finds under a seed of its own."""
+    """Return the result of the script under a random seed."""
     seed = str(random.SystemRandom().randrange(1 << 32))
     command = [sys.executable, str(SCRIPT), seed, *words]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout

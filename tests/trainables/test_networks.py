@@ -28,7 +28,7 @@ def drawn_from(seed):
 
 
 def network(backbone="resnet32", head="linear", channels=3, classes=10, seed=0):
-    """A network of parts, or of what they are called."""
+    """Return a network of parts or their names."""
     parts = references.made(BACKBONE, backbone), references.made(HEAD, head)
     return build(*parts, channels, classes, drawn_from(seed))
 
@@ -156,7 +156,7 @@ def test_a_scale_multiplies_each_class_s_logit_with_its_bias_and_begins_at_1():
 
 
 def branches(x, other, alpha):
-    """BBN's logits by their formula, and by the network."""
+    """Return BBN's logits by their formula, and by the network."""
     made = network("resnet8", "two_branches", channels=1, seed=int(torch.randint(1000, ()))).eval()
     uniform, reversed_ = made.last(made.trunk(x)).mean((2, 3)), made.reversed(made.trunk(other)).mean((2, 3))
     w_c, w_r = made.classifier.weight.split(32, dim=1)
@@ -228,7 +228,7 @@ def test_weights_are_kaiming_normal(backbone):
 
 @pytest.mark.parametrize("backbone", LARGE)
 def test_the_weights_of_large_networks_are_drawn_as_torchvision_s(backbone):
-    """Layer by layer: of convolutions the spread, of the classifier the range; norms are 1 and 0."""
+    """Check layer by layer the spread of convolutions and the range of the classifier; norms are 1 and 0."""
     from torchvision.models import resnet
 
     ours, theirs = network(backbone, classes=365), getattr(resnet, LARGE[backbone][0])(num_classes=365)
@@ -289,12 +289,12 @@ def test_a_classifier_that_is_drawn_anew_keeps_its_scale():
 
 @dataclass(frozen=True)
 class Flat(Backbone):
-    """Features (B, d), by weights that its constructor draws."""
+    """Features (B, d) by weights that the constructor draws."""
 
     width: int = 12
 
     def layers(self, channels):
-        """Images of 8 × 8 pixels."""
+        """Return features of images of 8 × 8 pixels."""
         return [nn.Flatten(), Projection(channels * 64, self.width)], self.width
 
 
@@ -309,7 +309,7 @@ class Projection(nn.Module):
 
 @dataclass(frozen=True)
 class Deep(Head):
-    """A hidden layer between features and logits; at first each class has a logit of its own rank."""
+    """A hidden layer between features and logits; initially the logit of a class is its rank."""
 
     hidden: int = 7
 

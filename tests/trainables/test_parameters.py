@@ -1,4 +1,4 @@
-"""Fields that carry their default, bounds and help."""
+"""Fields that are declared with default, bounds and help."""
 
 import json
 import math
@@ -41,10 +41,10 @@ class Some:
 
 
 def checked(**given):
-    """The values as they are kept."""
-    made = Some(**given)
-    check(made)
-    return made
+    """Return the values as they are kept."""
+    instance = Some(**given)
+    check(instance)
+    return instance
 
 
 def kept(name, value):
@@ -71,10 +71,10 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "value", "remedy"), WRONG)
 def test_a_wrong_value_is_refused_with_the_bounds(name, value, remedy):
-    made = Some(**{name: value})
+    instance = Some(**{name: value})
     for prefix in ("", "loss."):
         with pytest.raises(Refusal) as refused:
-            check(made, prefix)
+            check(instance, prefix)
         assert refused.value.field == prefix + name
         assert [refused.value.value] == [value]
         assert refused.value.words == remedy
@@ -97,16 +97,16 @@ def test_a_wrong_value_is_refused_with_the_bounds(name, value, remedy):
 )
 def test_values_within_the_bounds_are_kept(name, values):
     for value in values:
-        found = kept(name, value)
-        assert (found, type(found)) == (value, type(value))
+        stored = kept(name, value)
+        assert (stored, type(stored)) == (value, type(value))
 
 
 @pytest.mark.parametrize("name", ["any_number", "plain_float"])
 @pytest.mark.parametrize("value", [0, -0.0, 3, -7])
 def test_equal_numbers_are_kept_alike(name, value):
-    found = kept(name, value)
-    assert (found, type(found)) == (value, float)
-    assert repr(found) == repr(float(value) + 0.0)
+    stored = kept(name, value)
+    assert (stored, type(stored)) == (value, float)
+    assert repr(stored) == repr(float(value) + 0.0)
     assert hash(checked(**{name: value})) == hash(checked(**{name: float(value)}))
 
 

@@ -1,4 +1,4 @@
-"""Two processes that train together do what one would that sees their shares one after the other."""
+"""Two processes that train together give the results of one process that sees their shares in turn."""
 
 import copy
 import multiprocessing
@@ -24,7 +24,7 @@ from trainables.steps import loss_of
 
 @pytest.fixture(scope="module")
 def together():
-    """By rank: the measures of each epoch, and the last state."""
+    """Return by rank the measures of each epoch and the last state."""
     context = multiprocessing.get_context("spawn")
     answers, port = context.Queue(), context.Queue()
     processes = [context.Process(target=train_as_rank, args=(rank, port, answers)) for rank in range(RANKS)]
@@ -37,7 +37,7 @@ def together():
 
 
 def in_one_process():
-    """A slow reference: a network a rank, each sees its share; one SGD follows the loss of the whole batch."""
+    """Train a slow reference: one network per rank sees its share, and one SGD follows the loss of the whole batch."""
     student = Exact()
     networks = [student.network, copy.deepcopy(student.network)]
     momentum = student.momentum
@@ -132,7 +132,7 @@ def test_the_shares_of_all_ranks_are_the_single_process_s_order_batch_by_batch(n
     order = np.random.default_rng(n).permutation(n)
     batches = [order[start : start + batch] for start in range(0, n, batch)]
     for whole in batches:
-        shares = [whole[Ranks(rank, size).own] for rank in range(size)]
+        shares = [whole[Ranks(rank, size).share] for rank in range(size)]
         again = [image for turn in zip_longest(*shares) for image in turn if image is not None]
         assert again == whole.tolist()
         assert max(map(len, shares)) - min(map(len, shares)) <= 1

@@ -18,7 +18,7 @@ SHOTS = {"many": [0], "medium": [1], "few": [2, 3]}
 
 
 def head(rng, features=6, classes=4):
-    """A linear classifier whose rows differ in length, as they do after training on long-tailed data."""
+    """Return a linear classifier whose rows differ in length, as after training on long-tailed data."""
     made = Linear(features, classes).requires_grad_(False)
     made.weight.copy_(torch.from_numpy(rng.normal(size=(classes, features)) * rng.uniform(0.2, 3, (classes, 1))))
     made.bias.copy_(torch.from_numpy(rng.normal(size=classes)))
@@ -26,7 +26,7 @@ def head(rng, features=6, classes=4):
 
 
 def images(rng, number=120, features=6, classes=4):
-    """Features, labels and parts of random images; each class has one of each part at least."""
+    """Return features, labels and parts of random images; each class has at least one image in each part."""
     labels = np.concatenate((np.repeat(np.arange(classes), 2), rng.integers(classes, size=number - 2 * classes)))
     part = np.concatenate((np.tile([HOLDOUT, VAL], classes), rng.integers(2, size=number - 2 * classes)))
     x = rng.normal(size=(number, features)).astype(np.float32)
@@ -51,13 +51,13 @@ def largest(scores):
 
 
 def adjusted(classifier, x, tau, counts):
-    """Which class has the largest z_j - τ log π_j."""
+    """Return the class with the largest z_j - τ log π_j."""
     z = [float(w @ x + b) for w, b in zip(classifier.weight, classifier.bias, strict=True)]
     return largest([each - tau * math.log(n / sum(counts)) for each, n in zip(z, counts, strict=True)])
 
 
 def tau_normalised(classifier, x, tau, counts):
-    """Which class has the largest w_j · x / ‖w_j‖^τ."""
+    """Return the class with the largest w_j · x / ‖w_j‖^τ."""
     return largest([float(w @ x) / math.sqrt(float(w @ w)) ** tau for w in classifier.weight])
 
 
@@ -159,6 +159,6 @@ def test_a_class_without_training_images_is_as_rare_as_a_class_of_one():
 
 
 def test_tau_runs_to_2_as_in_kang_et_al_s_code_and_tables_know_the_ends():
-    """``np.linspace(0, 2, 21)`` in facebookresearch/classifier-balancing, tau_norm.py."""
+    """Check against ``np.linspace(0, 2, 21)`` in facebookresearch/classifier-balancing, tau_norm.py."""
     assert pytest.approx(tuple(np.linspace(0, 2, 21))) == NORMALISED
     assert (min(ADJUSTED), max(ADJUSTED)) == (min(NORMALISED), max(NORMALISED)) == READ_OUT_TAUS

@@ -1,4 +1,4 @@
-"""Recorded steps, with a stand-in for the recording (`tape`): a replay has the bits of the step as it is written."""
+"""Recorded steps, with a stand-in for the recording (`tape`): a replay has the bits of the direct call."""
 
 import logging
 from dataclasses import replace
@@ -219,7 +219,7 @@ def test_what_cannot_be_recorded_is_called_as_it_is_written_and_said_once(caplog
     assert calls == [4] * 10 + [2]
     assert len(attempts) == 1
     assert [each.message for each in caplog.records] == [
-        "steps are not recorded but launched one by one: operation not permitted when stream is capturing"
+        "steps cannot be recorded and are launched one by one: operation not permitted when stream is capturing"
     ]
 
 

@@ -65,7 +65,7 @@ def mine(tmp_path: Path) -> Path:
 
 
 def refused(kind, value):
-    """What is said of a value, in one line."""
+    """Return the message about a wrong value, one line."""
     with pytest.raises(Refusal) as refusal:
         made(kind, value)
     assert "\n" not in str(refusal.value)
@@ -101,11 +101,11 @@ def test_a_part_is_named_with_its_parameters():
 @pytest.mark.parametrize("text", ["Mine", "Mine(strength=1)", "Mine(strength=0.25, loud=True)"])
 def test_one_of_the_user_s_own_is_named_by_its_file(mine, text, monkeypatch):
     monkeypatch.chdir(mine.parent)
-    there, here = made(LOSS, f"{mine}:{text}"), made(LOSS, f"./mine.py:{text}")
-    assert there == here
-    assert references.reference(here) == f"{mine}:Mine"
-    again = made(LOSS, json.loads(json.dumps(references.with_code(here))))
-    assert again == here
+    absolute, relative = made(LOSS, f"{mine}:{text}"), made(LOSS, f"./mine.py:{text}")
+    assert absolute == relative
+    assert references.reference(relative) == f"{mine}:Mine"
+    again = made(LOSS, json.loads(json.dumps(references.with_code(relative))))
+    assert again == relative
 
 
 def test_one_of_the_user_s_own_is_named_by_its_module(mine, monkeypatch):
@@ -116,7 +116,7 @@ def test_one_of_the_user_s_own_is_named_by_its_module(mine, monkeypatch):
     part = made(LOSS, "lab.losses:Mine(power=3)")
     assert references.reference(part) == "lab.losses:Mine"
     assert references.title(part) == "Mine(power=3.0)"
-    with pytest.raises(Refusal, match=r"^loss = 'lab.nothing:Mine': must be the dotted name of a module"):
+    with pytest.raises(Refusal, match=r"^loss must be .*module.* \(got 'lab.nothing:Mine'\)"):
         made(LOSS, "lab.nothing:Mine")
 
 
@@ -134,23 +134,23 @@ def test_parameters_without_bounds_are_kept_in_the_type_of_their_default(mine):
         ("loud=1", "loud"),
         ("strength=-1", "strength"),
     ):
-        assert refused(LOSS, f"{mine}:Mine({text})").startswith(f"loss.{field} = ")
+        assert refused(LOSS, f"{mine}:Mine({text})").startswith(f"loss.{field} must be ")
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("", "must say which loss of the file: {0}:Mine, {0}:Bare, {0}:Thawed, {0}:Needs"),
-        (":Nothing", "must be a class that derives from trainables.parts.Loss"),
-        (":function", "must be a class that derives from trainables.parts.Loss"),
-        (":Unfinished", "and defines its methods"),
+        ("", "must name a loss of the file (got '{0}'). Choose {0}:Mine or {0}:Bare or {0}:Thawed or {0}:Needs"),
+        (":Nothing", "must be a subclass of trainables.parts.Loss that defines all abstract methods"),
+        (":function", "must be a subclass of trainables.parts.Loss that defines all abstract methods"),
+        (":Unfinished", "must be a subclass of trainables.parts.Loss that defines all abstract methods"),
         (":Bare", "must be a class with @dataclass(frozen=True)"),
         (":Thawed", "must be a class with @dataclass(frozen=True)"),
-        (":Needs", "must have a default for each parameter, and has none for x"),
-        (":Mine(0.5)", "must have its parameters in the form NAME(parameter=value, …)"),
-        (":Mine(strength=open)", "must have its parameters in the form"),
-        (":Mine(strength=1", "must have its parameters in the form"),
-        (":Mine(weakness=1)", "must be strength, power, steps, loud"),
+        (":Needs", "must have a default for each parameter (got '{0}:Needs'). Parameter x has none"),
+        (":Mine(0.5)", "must have the form NAME(parameter=value, …)"),
+        (":Mine(strength=open)", "must have the form NAME(parameter=value, …)"),
+        (":Mine(strength=1", "must have the form NAME(parameter=value, …)"),
+        (":Mine(weakness=1)", "must be one of strength, power, steps, loud (got 'weakness')"),
     ],
 )
 def test_what_is_no_loss_is_refused_with_the_reason(mine, name, why):
@@ -161,16 +161,21 @@ def test_a_class_inside_another_is_refused(mine):
     outer = made(LOSS, f"{mine}:Mine").__class__.__module__
     import sys
 
-    assert "must be a class at the top of a Python file" in refused(LOSS, sys.modules[outer].Outer.Inner())
+    assert "must be a class at the top level of a Python file" in refused(LOSS, sys.modules[outer].Outer.Inner())
 
 
 def test_a_short_name_that_is_unknown_is_refused_with_those_that_are_known():
-    assert "(did you mean ldam?)" in refused(LOSS, "ladm")
+    known = "cross_entropy, focal, label_aware_smoothing, ldam, logit_adjusted, sigmoid_focal"
+    line = f"loss must be {known}, package.module:Name or ./file.py:Name (got 'ladm'). Did you mean 'ldam'?"
+    assert refused(LOSS, "ladm") == line
     assert "resnet32, resnet50" in refused(BACKBONE, "resnet9")
     for value in ("linear", "", "ldam:LDAM", "../losses/ldam", None, 3, {"max_margin": 1}):
         refused(LOSS, value)
-    assert refused(BACKBONE, "linear").startswith("backbone = 'linear'")
-    assert "it has no parameters" in refused(LOSS, "cross_entropy(x=1)")
+    assert "(got 'linear'). trainables/networks/linear.py defines no backbone of that name" in refused(
+        BACKBONE, "linear"
+    )
+    line = "parameter of loss cross_entropy must be left out (got 'x'). The loss has no parameters"
+    assert refused(LOSS, "cross_entropy(x=1)") == line
 
 
 def test_code_that_is_not_the_plan_s_is_refused():
@@ -199,13 +204,25 @@ def test_a_head_is_named_from_the_folder_of_the_loss_that_asks_for_it(tmp_path, 
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("x: dict = field(default_factory=dict)", "must have a default for each parameter, and has none for x"),
-        ("x: object = print", "must declare its parameter x with trainables.parameters"),
-        ("x: tuple = (1, 2)", "must declare its parameter x with trainables.parameters"),
-        ("x: float = field(default=1.0, compare=False)", "must not have a parameter x that is left out of comparisons"),
-        ("x: float = field(default=1.0, init=False)", "must not have a parameter x"),
-        ("part: float = 1.0", "must not have a parameter part"),
-        ("def __post_init__(self): raise ValueError('too large')", "it raised ValueError: too large (mine.py, line"),
+        (
+            "x: dict = field(default_factory=dict)",
+            "must have a default for each parameter (got '{0}'). Parameter x has none",
+        ),
+        (
+            "x: object = print",
+            "must declare parameter x with a function of trainables.parameters (got '{0}'). Its default",
+        ),
+        ("x: tuple = (1, 2)", "must declare parameter x with a function of trainables.parameters"),
+        (
+            "x: float = field(default=1.0, compare=False)",
+            "must not have the parameter x (got '{0}'). A parameter may not",
+        ),
+        ("x: float = field(default=1.0, init=False)", "must not have the parameter x"),
+        ("part: float = 1.0", "must not have the parameter part"),
+        (
+            "def __post_init__(self): raise ValueError('too large')",
+            "loss '{0}' cannot be constructed: ValueError: too large (mine.py, line",
+        ),
     ],
 )
 def test_parameters_that_no_name_could_hold_are_refused(mine, line, why):
@@ -213,13 +230,13 @@ def test_parameters_that_no_name_could_hold_are_refused(mine, line, why):
         "import dataclass\n", "import dataclass, field\n"
     )
     mine.write_text(text)
-    assert why in refused(LOSS, f"{mine}:Mine")
+    assert why.format(f"{mine}:Mine") in refused(LOSS, f"{mine}:Mine")
 
 
 def test_a_class_that_is_made_by_a_function_is_refused(mine):
     making = "def maker():\n    @dataclass(frozen=True)\n    class Made(Mine): pass\n    return Made\nMade = maker()\n"
     mine.write_text(MINE + making)
-    assert "must be a class at the top of a Python file" in refused(LOSS, f"{mine}:Made")
+    assert "must be a class at the top level of a Python file" in refused(LOSS, f"{mine}:Made")
 
 
 @pytest.mark.parametrize("base", ["trainables.methods.mixup:Mixup", "trainables.methods.bbn:Bilateral"])

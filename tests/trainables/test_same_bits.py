@@ -43,7 +43,7 @@ def recipe(first: str, switch: str) -> Resolved:
 
 
 def train(stages: list[tree.Stage], folder: Path) -> Store:
-    """Each stage by an actor of its own, in this process."""
+    """Train each stage by another actor, in this process."""
     job = Job("mine", str(folder), Resources())
     for stage in stages:
         actor = StageTrainable.__new__(StageTrainable)

@@ -19,7 +19,7 @@ exponents = st.floats(-3, 3).filter(lambda q: q != 1)
 
 
 def orders(counts, sampler, replacement=False, epochs=1):
-    """The orders of so many epochs under a fresh seed: (epochs, N)."""
+    """Return the orders of `epochs` epochs under a fresh seed: (epochs, N)."""
     seed = int(np.random.default_rng().integers(2**32))
     counts = np.asarray(counts)
     return np.stack(

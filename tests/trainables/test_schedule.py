@@ -25,7 +25,7 @@ from trainables.schedule import epochs, learning_rate
 
 
 def used(config):
-    """The samplers of a configuration's epochs, as (sampler, how many epochs in a row)."""
+    """Return the samplers of a configuration's epochs, as (sampler, number of epochs in a row)."""
     runs = []
     for epoch in epochs(config):
         if runs and runs[-1][0] == epoch.sampler:
@@ -36,7 +36,7 @@ def used(config):
 
 
 def values(field, made):
-    """The values of a field, epoch by epoch."""
+    """Return the values of a field, epoch by epoch."""
     return [getattr(epoch, field) for epoch in made]
 
 
@@ -311,7 +311,7 @@ def table_11(paper):
 
 
 def states(tables, paper):
-    """How many states tables need, and how many epochs they would train apart."""
+    """Return the number of states that tables need, and the number of epochs if trained separately."""
     trained = [key for table in tables for config in table(paper) for key in keys(config)[1:]]
     return len(set(trained)), len(trained)
 

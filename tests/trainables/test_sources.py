@@ -1,4 +1,4 @@
-"""The recipes of the sources: constants as they stand in the public code, each with its repository and file."""
+"""The source recipes: constants of the public code, each with its repository and file."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ LONG = replace(INATURALIST, epochs=200, milestones=(120, 160))
 
 
 def sourced(method, protocol=CIFAR):
-    """A method's source recipe and what it is of, by the method's name."""
+    """Return a method's source recipe and its description, by the method's name."""
     return source(find(method), made(method, protocol))
 
 
@@ -125,7 +125,7 @@ def test_folders_whose_size_may_be_any_have_no_source(tmp_path):
 
 
 def under_source(method, protocol=CIFAR):
-    """The epochs of a method's source recipe."""
+    """Return the epochs of a method's source recipe."""
     config, _ = sourced(method, protocol)
     return epochs(config)
 
@@ -152,7 +152,7 @@ def test_cb_focal_on_inaturalist_falls_tenfold_at_30_60_and_80():
 
 
 def warming(made):
-    """The lr of BBN's warm-up, as its scheduler has it: a third of it, and linearly on."""
+    """Return the lr of BBN's warm-up, as in its scheduler: linear from a third of the lr."""
     return [epoch.lr for epoch in made[:6]] == pytest.approx([0.1 / 3 + 0.1 * 2 / 3 * e / 5 for e in range(6)])
 
 

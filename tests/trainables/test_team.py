@@ -1,4 +1,4 @@
-"""Other ranks are Ray's actors: what befalls one of them ends the stage with its reason, and a new team goes on."""
+"""Other ranks are Ray's actors: a failure of one ends the stage with its reason, and a new team goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stage in an actor: saved on the way, on a stop and at its end; taken up from any of these with the same bits."""
+"""A stage in an actor: saved during training, on a stop and at the end, and resumed from each with the same bits."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def job(tmp_path: Path) -> Job:
 
 @pytest.fixture(scope="module")
 def stage() -> Stage:
-    """Five epochs."""
+    """Return a stage of five epochs."""
     (made,) = tree.stages([work.resolve(CONFIG, 0, Machine("cpu", 1))], set())
     return made
 
 
 def actor(job: Job, stage: Stage, saved: str = "") -> StageTrainable:
-    """A Trainable as Tune would make one, in this process."""
+    """Return a Trainable as Tune makes one, in this process."""
     made = StageTrainable.__new__(StageTrainable)
     made.setup({"stage": stage, "saved": saved}, job=job)
     return made
@@ -152,7 +152,9 @@ def test_a_state_is_stored_under_no_other_name_than_its_own(job: Job, stage: Sta
         stored |= {before.key}
         rest = replace(rest, parent=before.key)
     failure = Failure(**finish(actor(job, rest))["failure"])
-    assert "was trained where the plan has" in failure.reason
+    planned = rest.keys[-1]  # the stage is saved only at its end
+    assert failure.reason.startswith("RuntimeError: trained state ")
+    assert failure.reason.endswith(f", but the plan has {planned}")
     assert failure.for_good
     assert Store(job.store).keys() == stored
 
@@ -182,7 +184,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
 
 @pytest.fixture
 def failing(job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], StageTrainable]:
-    """An actor whose GPU, so to speak, fails in its second epoch, once."""
+    """Return a function that makes an actor whose second epoch fails once, like a failing GPU."""
 
     def make(error: Exception) -> StageTrainable:
         train = Team.train
@@ -213,8 +215,8 @@ def test_a_lost_gpu_is_a_lost_process_and_another_one_goes_on(
     failing: Callable[[Exception], StageTrainable], job: Job, stage: Stage, error: Exception
 ) -> None:
     made = failing(error)
-    told = made.step()
-    assert told == {
+    report = made.step()
+    assert report == {
         "position": 1,
         "saved": "",
         "done": False,
@@ -232,7 +234,7 @@ OUT_OF_MEMORY = (
     " Process 17 has 77.90 GiB memory in use. Of the allocated memory 76.00 GiB is allocated by PyTorch, and 1.20 GiB "
     "is reserved by PyTorch but unallocated."
 )
-REMEDY = "; fewer trials a GPU (a larger --gpus-per-trial) or a smaller batch would help"
+REMEDY = ". Use fewer trials per GPU (a larger --gpus-per-trial) or a smaller batch"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ REMEDY = "; fewer trials a GPU (a larger --gpus-per-trial) or a smaller batch wo
     [
         (
             torch.OutOfMemoryError(OUT_OF_MEMORY),
-            f"the GPU has too little memory: 2.50 GiB were asked for, 1.19 GiB of 79.11 GiB were free{REMEDY}",
+            f"the GPU has too little memory: 2.50 GiB were requested, 1.19 GiB of 79.11 GiB were free{REMEDY}",
         ),
         (
             torch.AcceleratorError(
@@ -272,7 +274,7 @@ REMEDY = "; fewer trials a GPU (a larger --gpus-per-trial) or a smaller batch wo
         ),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-            "the machine has too little memory: 9 bytes were asked for; fewer --workers or a smaller batch would help",
+            "the machine has too little memory: 9 bytes were requested. Use fewer --workers or a smaller batch",
         ),
     ],
 )
@@ -294,14 +296,14 @@ def test_what_a_gpu_has_is_asked_for_if_its_libraries_do_not_say(
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 << 28, 80 << 30))
     failure = Failure(**failing(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")).step()["failure"])
-    assert ": cuDNN error: CUDNN_STATUS_ALLOC_FAILED, 0.75 GiB of 80.00 GiB are free; " in failure.reason
+    assert ": cuDNN error: CUDNN_STATUS_ALLOC_FAILED, 0.75 GiB of 80.00 GiB are free. Use " in failure.reason
 
 
 def test_what_torch_says_of_a_cpu_without_room_is_a_lack_of_memory() -> None:
     with pytest.raises(RuntimeError) as refused:
         torch.empty(1 << 60, dtype=torch.uint8)
     failure = trainable._failure(refused.value)
-    assert failure["reason"].startswith(f"the machine has too little memory: {1 << 60} bytes were asked for; ")
+    assert failure["reason"].startswith(f"the machine has too little memory: {1 << 60} bytes were requested. ")
     assert not failure["for_good"]
 
 
@@ -369,8 +371,8 @@ def test_a_stage_that_loses_another_rank_counts_as_lost_and_is_taken_up_again(
     made.step()
     assert made.team is not None
     ray.kill(made.team._others[0])
-    told = made.step()
-    assert (told["done"], told["lost"].startswith("RankLost: a process that trains with this one")) == (False, True)
+    report = made.step()
+    assert (report["done"], report["lost"].startswith("RankLost: another training process")) == (False, True)
     with pytest.raises(RankLost):  # Tune is to see that it failed, and to begin again in another process
         made.step()
     made.cleanup()

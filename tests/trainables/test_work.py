@@ -1,4 +1,4 @@
-"""What MLflow shows of a replicate."""
+"""The parameters of a replicate in MLflow."""
 
 from __future__ import annotations
 
@@ -34,22 +34,27 @@ def shown(**fields: object) -> dict[str, object]:
 
 
 def test_parts_are_shown_by_their_names_with_their_parameters() -> None:
-    told = shown(loss=LDAM(max_margin=0.3), backbone="resnet32(width=8)")
-    assert (told["loss"], told["loss.max_margin"]) == ("ldam", 0.3)
-    assert (told["backbone"], told["backbone.blocks"], told["backbone.width"]) == ("resnet32", 5, 8)
-    assert (told["head"], told["head.scale"], told["mixture"]) == ("cosine", 30.0, None)
-    assert (told["first"], told["switch"], told["switch_q"], told["combination"]) == ("IB", "CR", -1.0, "IB⇒CR")
-    assert (told["seed"], told["subset_seed"]) == (1, 0)
+    parameters = shown(loss=LDAM(max_margin=0.3), backbone="resnet32(width=8)")
+    assert (parameters["loss"], parameters["loss.max_margin"]) == ("ldam", 0.3)
+    assert (parameters["backbone"], parameters["backbone.blocks"], parameters["backbone.width"]) == ("resnet32", 5, 8)
+    assert (parameters["head"], parameters["head.scale"], parameters["mixture"]) == ("cosine", 30.0, None)
+    assert (parameters["first"], parameters["switch"], parameters["switch_q"], parameters["combination"]) == (
+        "IB",
+        "CR",
+        -1.0,
+        "IB⇒CR",
+    )
+    assert (parameters["seed"], parameters["subset_seed"]) == (1, 0)
 
 
 def test_a_mixture_is_shown_with_its_samplers() -> None:
-    told = shown(mixture=Bilateral(), switch="IB")
-    assert (told["combination"], told["head"]) == ("IB+CR", "two_branches")
-    assert (told["mixture"], told["mixture.alpha"]) == ("trainables.methods.bbn:Bilateral", None)
+    parameters = shown(mixture=Bilateral(), switch="IB")
+    assert (parameters["combination"], parameters["head"]) == ("IB+CR", "two_branches")
+    assert (parameters["mixture"], parameters["mixture.alpha"]) == ("trainables.methods.bbn:Bilateral", None)
 
 
 def test_what_lies_in_a_file_of_one_s_own_is_shown_without_its_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    told = shown(dataset=f"{tmp_path}/mine.py:Own", loss=f"{tmp_path}/mine.py:Mine(strength=2)")
-    assert (told["loss"], told["loss.strength"], told["dataset"]) == ("mine.py:Mine", 2.0, "Own")
-    assert not any(str(tmp_path) in str(value) for value in told.values())
+    parameters = shown(dataset=f"{tmp_path}/mine.py:Own", loss=f"{tmp_path}/mine.py:Mine(strength=2)")
+    assert (parameters["loss"], parameters["loss.strength"], parameters["dataset"]) == ("mine.py:Mine", 2.0, "Own")
+    assert not any(str(tmp_path) in str(value) for value in parameters.values())

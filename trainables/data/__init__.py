@@ -1,1 +1,1 @@
-"""Data sets: what is declared of each, and how images come to the network."""
+"""Data sets: the declared facts of each, and the loading of images."""

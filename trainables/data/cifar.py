@@ -18,10 +18,10 @@ from trainables.data.kinds import Small
 
 
 class Official(Small):
-    """One of the two; its fingerprint is the MD5 sum of the official archive, torchvision checks each file's own.
+    """CIFAR-10 or CIFAR-100. The fingerprint is the MD5 sum of the official archive; torchvision checks each file.
 
     Attributes:
-        folder: of the unpacked archive.
+        folder: the folder in the archive.
     """
 
     channels = 3
@@ -33,7 +33,7 @@ class Official(Small):
     @staticmethod
     @abstractmethod
     def torchvision() -> Any:
-        """Torchvision's class."""
+        """Return torchvision's class."""
 
     def read(self, root: Path, split_seed: int) -> Images:  # noqa: ARG002
         """See `Small.read`; the split is the official one."""
@@ -46,16 +46,16 @@ class Official(Small):
     def _half(self, root: Path, train: bool, download: bool = False) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         kind = self.torchvision()
         name = kind.__name__.lower()
-        remedy = (
-            f"--download fetches it into {root}; without a network, unpack the official archive there "
-            f"(its folder {self.folder}) or name another folder with --data-dir"
+        hint = (
+            "Download it with --download. Without a network, unpack the official archive there "
+            f"(its folder is {self.folder}), or name another folder with --data-dir"
         )
         try:
             with redirect_stdout(io.StringIO()):
                 data = kind(root=str(root), train=train, download=download)
         except (OSError, HTTPException) as error:  # URLError, a connection reset, a folder that cannot be written
             verb = "downloaded" if download else "read"
-            raise Refusal(name, str(root), f"its files cannot be {verb} ({error}): {remedy}") from error
-        except RuntimeError as error:  # torchvision's word for files that are missing or damaged
-            raise Refusal(name, str(root), f"its files are missing or damaged: {remedy}") from error
+            raise Refusal(name, str(root), f"{name} in '{root}' cannot be {verb} ({error})", hint) from error
+        except RuntimeError as error:  # torchvision raises it for files that are missing or damaged
+            raise Refusal(name, str(root), f"{name} is missing or damaged in '{root}'", hint) from error
         return data.data.transpose(0, 3, 1, 2), np.asarray(data.targets)

@@ -17,7 +17,7 @@ class CIFAR10(Official):
 
     @staticmethod
     def torchvision() -> Any:
-        """Torchvision's class."""
+        """Return torchvision's class."""
         from torchvision import datasets
 
         return datasets.CIFAR10

@@ -20,42 +20,44 @@ _FOLDER = f"{FOLDER}:"
 
 
 def names() -> tuple[str, ...]:
-    """The names of our data sets, but for folders."""
+    """Return the names of the built-in data sets, except folders."""
     return tuple(name.replace("_", "-") for name in references.names(DATASET) if name != FOLDER)
 
 
 def facts(name: str) -> Dataset:
-    """A data set; a folder of images, ``folder:PATH``, is looked at.
+    """Return a data set by reference; the files of ``folder:PATH`` are listed.
 
     Raises:
-        Refusal: if there is none of that name, or the folder is not as it should be.
+        Refusal: if there is no such data set, or the folder has another structure.
     """
     if name.startswith(_FOLDER):
         return _folder(name)
     if name in (FOLDER, "") or not (name in names() or ":" in name or modules.is_file(name)):
         known = f"{', '.join(names())}, {_FOLDER}PATH, package.module:Name or ./file.py:Name"
         raise Refusal("dataset", name, f"must be {known}")
-    return _found(modules.absolute(name))
+    return _instance(modules.absolute(name))
 
 
 @cache
-def _found(name: str) -> Dataset:
+def _instance(name: str) -> Dataset:
     kind = references.find(DATASET, name)
     references.check_place(DATASET, kind, name)
     missing = [fact for fact in _DECLARED if not hasattr(kind, fact)]
     if missing:
-        raise Refusal("dataset", name, f"must declare {', '.join(missing)}")
+        raise Refusal("dataset", name, f"must declare the attributes {', '.join(missing)}")
     try:
-        found: Dataset = kind()
+        dataset: Dataset = kind()
     except Refusal:
         raise
     except Exception as error:
-        raise Refusal("dataset", name, f"it must be made without arguments, and raised {one_line(error)}") from error
-    if not (is_whole(found.classes, 2) and is_whole(found.largest, 1)):
-        raise Refusal("dataset", name, "must have whole numbers as classes, at least 2, and largest, at least 1")
-    if not len(found.mean) == len(found.std) == found.channels:
-        raise Refusal("dataset", name, f"must have a mean and a std for each of its {found.channels} channels")
-    return found
+        words = f"data set '{name}' cannot be constructed without arguments: {one_line(error)}"
+        raise Refusal("dataset", name, words) from error
+    if not (is_whole(dataset.classes, 2) and is_whole(dataset.largest, 1)):
+        raise Refusal("dataset", name, "must have a whole number classes ≥ 2 and a whole number largest ≥ 1")
+    if not len(dataset.mean) == len(dataset.std) == dataset.channels:
+        hint = f"It has {dataset.channels} channels"
+        raise Refusal("dataset", name, "must have one value of mean and of std per channel", hint)
+    return dataset
 
 
 @cache
@@ -64,12 +66,13 @@ def _folder(name: str) -> Dataset:
 
     path = Path(name.removeprefix(_FOLDER))
     if not path.is_absolute():  # workers run elsewhere
-        raise Refusal("dataset", name, f"must be an absolute path: {_FOLDER}{path.expanduser().absolute()}")
+        hint = f"Use '{_FOLDER}{path.expanduser().absolute()}'"
+        raise Refusal("dataset", name, "must be an absolute path", hint)
     return Folder(path)
 
 
 def label(name: str) -> str:
-    """What tables and Optuna call a data set: the short name, ``folder``, or the class of one of the user's own."""
+    """Return a data set's name in tables and Optuna: the short name, ``folder``, or the name of the user's class."""
     return (
         type(facts(name)).__name__ if name not in names() and not name.startswith(_FOLDER) else name.partition(":")[0]
     )

@@ -12,13 +12,13 @@ from trainables.data.facts import Images, verified
 from trainables.data.kinds import Small
 from trainables.samplers import Purpose, generator
 
-TEST = 50  # test images a class
+TEST = 50  # test images per class
 
 
 class Digits(Small):
-    """1,797 digits of 8 × 8 pixels, which stand in for the paper's data: on a CPU, in minutes.
+    """1,797 digits of 8 × 8 pixels, a stand-in for the paper's data that trains on a CPU in minutes.
 
-    The split seed decides which images are for test and which digit is the n-th largest class.
+    The split seed determines the test images, and which digit is the n-th largest class.
     """
 
     classes = 10
@@ -38,7 +38,7 @@ class Digits(Small):
     short_steps = True
 
     def read(self, root: Path, split_seed: int) -> Images:  # noqa: ARG002
-        """See `Small.read`; they are a part of scikit-learn."""
+        """See `Small.read`; the images are a part of scikit-learn."""
         # load_digits() reads the same file, but importing scikit-learn takes a worker two seconds.
         package = importlib.util.find_spec("sklearn")
         assert package is not None
@@ -55,6 +55,8 @@ class Digits(Small):
             members = split.permutation(np.flatnonzero(labels == label))
             test.append(members[:TEST])
             pool.append(members[TEST:])
-        rest, chosen = np.sort(np.concatenate(pool)), np.concatenate(test)
+        train_members, test_members = np.sort(np.concatenate(pool)), np.concatenate(test)
         images = images[:, None]
-        return Images(images[rest], labels[rest], images[chosen], np.repeat(np.arange(10), TEST))
+        return Images(
+            images[train_members], labels[train_members], images[test_members], np.repeat(np.arange(10), TEST)
+        )

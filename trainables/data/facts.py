@@ -1,6 +1,6 @@
-"""What a data set is: its facts, which planning needs, and how its images are read. Pure: no torch.
+"""Data sets: the facts that planning needs, and the interface that reads the images. Pure: no torch.
 
-Balanced sets are made long-tailed as by LDAM and BBN: ``n_j = int(n_max * r ** (j / (C - 1)))``, r = 1/IF, truncated.
+Balanced sets are made long-tailed as in LDAM and BBN: ``n_j = int(n_max * r ** (j / (C - 1)))``, r = 1/IF, truncated.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 class Lists:
     """The public lists of a data set: text files with a line ``path label`` for each image.
 
-    They lie in a folder of their own below the data folder and are called ``{name}_train.txt`` and so on; the paths in
+    They lie in the folder `name` below the data folder and have the names ``{name}_train.txt`` and so on. The paths in
     them are relative to that folder.
 
     Attributes:
-        name: of the folder, with which the files' names begin.
-        train, val: how many lines these lists have.
-        test: likewise; 0 if there is no such list, and `val` is what is reported.
+        name: the name of the folder and the prefix of the files' names.
+        train, val: the number of lines of these lists.
+        test: the number of lines of the test list; 0 if there is no such list, and results on `val` are reported.
     """
 
     name: str
@@ -48,17 +48,17 @@ class Lists:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an origin and a worker want of a data set.
+    """The values of an origin and a worker that determine how a data set is loaded.
 
     Attributes:
-        imbalance: IF; 1 keeps each class whole, and the long-tailed subset of the same seed is its beginning.
-        split_seed: which images are for test, where that is drawn.
-        subset_seed: which images are kept; see `resident.subset`.
-        crop: zero padding in pixels that batches are cropped from.
+        imbalance: IF; 1 keeps each class whole. The long-tailed subset of the same seed is the beginning of each class.
+        split_seed: the seed of the test images, where they are drawn.
+        subset_seed: the seed of the subset; see `resident.subset`.
+        crop: the zero padding in pixels before a random crop.
         device: cpu or cuda.
-        root: where the files of data sets lie.
-        workers: processes that decode files of images; the images are the same for any number.
-        ranks: whose shares its batches are.
+        root: the data folder.
+        workers: the number of processes that decode image files; the images are the same for any number.
+        ranks: the rank whose shares the batches are.
     """
 
     imbalance: float
@@ -75,8 +75,8 @@ class Images(NamedTuple):
     """A balanced data set in memory: uint8 images (N, channels, side, side), and each one's class (N,), from 0.
 
     Attributes:
-        train, labels: the images that a long-tailed training set is chosen of.
-        test, test_labels: the test images, as many of each class.
+        train, labels: the images from which a long-tailed training set is chosen.
+        test, test_labels: the test images, equally many of each class.
     """
 
     train: NDArray[np.uint8]
@@ -86,16 +86,16 @@ class Images(NamedTuple):
 
 
 class Data(Protocol):
-    """What the loop asks of a data set, wherever its images are.
+    """The interface of a loaded data set to the loop.
 
-    If several processes train together, all batches are a rank's own shares; what is drawn is drawn whole.
+    If several processes train together, each batch is the rank's share; random numbers are drawn for all ranks.
 
     Attributes:
-        facts: what is declared of the data set.
+        facts: the declared facts of the data set.
         counts: n_j, largest first: (C,), NumPy.
         shots: the classes of each split, many, medium and few.
-        device: where the batches are.
-        in_val: which of the images that `test_batches` gives are for selection: (M,) bool.
+        device: the device of the batches.
+        in_val: which images of `test_batches` are for selection: (M,) bool.
     """
 
     facts: Dataset
@@ -107,23 +107,23 @@ class Data(Protocol):
     def batches(
         self, order: NDArray[np.int64], epoch: Epoch, rng: np.random.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented, normalised training images (B, channels, side, side) with their labels (B,).
+        """Return batches of augmented, normalised training images (B, channels, side, side) with labels (B,).
 
-        All that is drawn of `rng` is drawn by the call itself, before the first batch is asked for.
+        The call itself draws all random numbers from `rng`, before the first batch is requested.
 
         Args:
             order: positions in the training set, which is sorted by class: (n,).
-            epoch: the instruction; its batch size, crop and flip.
-            rng: the augmentation is drawn from it.
+            epoch: the instruction; its batch size, crop and flip are used.
+            rng: the random stream of the augmentation.
         """
         ...
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Normalised test images, their labels (B,), and the part that each belongs to (B,): 1 is val, 0 holdout."""
+        """Return batches of normalised test images, their labels (B,) and their parts (B,): 1 is val, 0 holdout."""
         ...
 
     def fit_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Un-augmented, normalised training images in the order of storage, with their labels."""
+        """Return batches of un-augmented, normalised training images in the order of storage, with labels."""
         ...
 
 
@@ -131,26 +131,26 @@ class Dataset(ABC):
     """The facts of a data set: balanced and made long-tailed, or long-tailed by nature.
 
     Attributes:
-        classes: C. Everywhere a class is called by its rank: 0 has the most training images.
+        classes: C. A class is identified by its rank everywhere: 0 has the most training images.
         largest: images of the largest class, n_max.
-        channels, side: images are (channels, side, side), uint8, when they reach the network.
+        channels, side: the shape of an image, (channels, side, side), uint8, when it reaches the network.
         scale: the value of a white pixel; images are divided by it before mean and std apply.
-        mean, std: per channel, after scaling.
-        crop: zero padding in pixels before a random crop back to ``side``; 0 for files of images, whose crop is random
-            in size and shape.
+        mean, std: mean and standard deviation per channel, after scaling.
+        crop: zero padding in pixels before a random crop back to ``side``; 0 for image files, whose crop is random in
+            size and shape.
         flip: whether images are flipped horizontally at random.
         many, few: a class is many-shot above ``many`` training images, few-shot below ``few``, else medium-shot.
-        fingerprint: names what the files hold: ``prepare`` or ``read`` has to check it (`verified`). Of data that code
-            makes without files any word will do, for the code is in the names of states by itself.
-        natural: the imbalance factor of data that are long-tailed by nature; None for those that are made so.
-        lists: of data that come as lists of files: only these say how many images a class has.
-        selection: where the images for selection, `val`, are from: ``half`` of the test images, fixed and
-            class-balanced, so that test is val and holdout; a ``list`` of their own; or ``train``, images held out from
-            training. In the latter two cases test and holdout are the same images.
-        drawn: what a seed decides of the data: ``split``, which images are for test; ``subset``, which are kept.
-        settings: of its protocol, where that is not CIFAR's: fields of `Config`.
-        jitter: of files of images: by how much brightness, contrast and saturation vary at random.
-        short_steps: whether steps are too short for a GPU, or for bf16, to make them shorter.
+        fingerprint: identifies the content of the files; ``prepare`` or ``read`` has to check it (`verified`). Data
+            that code makes without files may have any word, since the names of states include the code.
+        natural: the imbalance factor of data that are long-tailed by nature; None for data that are made long-tailed.
+        lists: the lists of data that come as lists of files; only they determine the number of images of a class.
+        selection: the source of the images for selection, `val`: ``half`` of the test images, fixed and
+            class-balanced, so that test is val and holdout together; ``list``, a list of their own; or ``train``,
+            images held out from training. In the latter two cases test and holdout are the same images.
+        drawn: the parts of the data that a seed determines: ``split``, the test images; ``subset``, the kept images.
+        settings: the settings of its protocol that differ from CIFAR's: fields of `Config`.
+        jitter: the strength of random changes in brightness, contrast and saturation, for image files.
+        short_steps: whether steps are so short that neither a GPU nor bf16 makes them shorter.
     """
 
     classes: int
@@ -175,38 +175,42 @@ class Dataset(ABC):
 
     @abstractmethod
     def prepare(self, root: Path, download: bool) -> None:
-        """See that it is on disk, whole, downloading it if that was asked for and can be done.
+        """Check that the data set is complete on disk; download it if requested and possible.
 
         Raises:
-            Refusal: if it is not, saying how to get it.
+            Refusal: if it is not complete. The message says how to get it.
         """
 
     @abstractmethod
     def load(self, wanted: Wanted) -> Data:
-        """What the loop trains on, on its device.
+        """Return the loaded data, on the device.
 
         Raises:
-            Refusal: if files are missing, or not those of the plan.
+            Refusal: if files are missing, or differ from those of the plan.
         """
 
     def counts(self, imbalance: float) -> tuple[int, ...]:
-        """Training images of each class, largest first: (C,). Of lists they are known only once these are read."""
+        """Return the training images of each class, largest first: (C,).
+
+        Raises:
+            ValueError: for data that come as lists, which must be read first.
+        """
         if self.lists is not None:
-            raise ValueError(f"{self.lists.name}: only its lists say how many images each class has")
+            raise ValueError(f"{self.lists.name}: the class counts are known only from its lists")
         return tuple(
             int(self.largest * (1.0 / imbalance) ** (rank / (self.classes - 1.0))) for rank in range(self.classes)
         )
 
     def images(self, imbalance: float) -> int:
-        """Training images in all, N; of `selection` from ``train`` before the images for it are taken away."""
+        """Return the number of training images N, with those that ``selection = train`` holds out."""
         return self.lists.train if self.lists is not None else sum(self.counts(imbalance))
 
     def shots(self, imbalance: float) -> dict[str, list[int]]:
-        """The classes of each split at an imbalance factor; see `split`."""
+        """Return the classes of each split at an imbalance factor; see `split`."""
         return self.split(self.counts(imbalance))
 
-    def told(self) -> str:
-        """All facts that training depends on, as text: a state's name holds its digest."""
+    def described(self) -> str:
+        """Return all facts that training depends on, as text; a state's name includes the digest of it."""
         names = (
             "classes",
             "largest",
@@ -223,7 +227,7 @@ class Dataset(ABC):
         return repr([getattr(self, name) for name in (*names, "drawn", "jitter", "lists")])
 
     def split(self, counts: Sequence[int]) -> dict[str, list[int]]:
-        """The classes of each split, many-, medium- and few-shot, by their training images: (C,)."""
+        """Return the classes of each split, many-, medium- and few-shot, from the training images per class: (C,)."""
         splits: dict[str, list[int]] = {"many": [], "medium": [], "few": []}
         for rank, count in enumerate(counts):
             splits["many" if count > self.many else "few" if count < self.few else "medium"].append(rank)
@@ -232,21 +236,20 @@ class Dataset(ABC):
 
 @cache
 def decoders() -> str:
-    """The libraries that turn a file into pixels: other versions may make others of it."""
+    """Return the versions of the libraries that decode images; other versions may give other pixels."""
     return ", ".join(f"{package} {metadata.version(package)}" for package in ("pillow", "torchvision"))
 
 
 def verified(dataset: Dataset, *arrays: NDArray[Any]) -> None:
-    """Refuse arrays whose content is not what the fingerprint of a data set says: ``sha256:`` and their digest.
+    """Check that the digest of arrays is the fingerprint of a data set, ``sha256:`` and the digest.
 
     Raises:
-        Refusal: with the fingerprint of what was found.
+        Refusal: if the digest differs. Its value is the fingerprint of the arrays.
     """
     content = hashlib.sha256()
     for array in arrays:
         content.update(np.ascontiguousarray(array).tobytes())
-    found = f"sha256:{content.hexdigest()}"
-    if found != dataset.fingerprint:
-        raise Refusal(
-            type(dataset).__name__, found, f"must have the declared fingerprint, {dataset.fingerprint or None}"
-        )
+    fingerprint = f"sha256:{content.hexdigest()}"
+    if fingerprint != dataset.fingerprint:
+        words = f"must have the declared fingerprint {dataset.fingerprint or None}"
+        raise Refusal(type(dataset).__name__, fingerprint, words)

@@ -1,4 +1,4 @@
-"""Any folder of images as a data set: ``train/`` and ``test/`` below it, in each a folder a class. Pure: no torch."""
+"""Folders of images as data sets: ``train/`` and ``test/``, each with a folder per class. Pure: no torch."""
 
 from __future__ import annotations
 
@@ -18,43 +18,45 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 class Folder(Files):
-    """A folder of images, long-tailed as it is: ``train/`` and ``test/``, in each a folder a class.
+    """A folder of long-tailed images: ``train/`` and ``test/``, each with a folder per class.
 
     Args:
-        path: absolute.
+        path: the absolute path of the folder.
 
     Raises:
-        Refusal: if it is not such a folder.
+        Refusal: if the folder has another structure.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        found = look(path)
-        self.train_counts = tuple(found.counts.tolist())
+        listing = look(path)
+        self.train_counts = tuple(listing.counts.tolist())
         self.classes, self.largest = len(self.train_counts), self.train_counts[0]
         self.natural = self.largest / self.train_counts[-1]
-        self.fingerprint = f"{fingerprint(path, found)}; {decoders()}"
+        self.fingerprint = f"{fingerprint(path, listing)}; {decoders()}"
 
     def listing(self, root: Path) -> Listing:  # noqa: ARG002
         """See `Files.listing`."""
         return look(self.path)
 
     def prepare(self, root: Path, download: bool) -> None:
-        """There is nothing to prepare: it was looked at."""
+        """Do nothing: the constructor has checked the folder."""
 
 
 def look(folder: Path) -> Listing:
-    """The images of a folder, those of a class in the order of their names; half of the test images are for selection.
+    """Return the images of a folder, those of a class in the order of their names.
 
-    Classes of equal size are ranked in the order of their names. Files of other kinds and hidden ones are passed over.
+    Half of the test images are for selection. Classes of equal size are ranked in the order of their names. Hidden
+    files and files of other kinds are ignored.
 
     Raises:
-        Refusal: if it is not such a folder.
+        Refusal: if the folder has another structure.
     """
-    classes, tested = _folders(folder / "train"), _folders(folder / "test")
-    if tested != classes:
-        odd = min(set(classes) ^ set(tested))
-        raise Refusal("dataset", str(folder), f"train/ and test/ differ in {odd!r}: the same classes in both would do")
+    classes, test_classes = _folders(folder / "train"), _folders(folder / "test")
+    if test_classes != classes:
+        odd = min(set(classes) ^ set(test_classes))
+        hint = f"Only one of them has {odd!r}"
+        raise Refusal("dataset", str(folder), "must have the same classes in train/ and test/", hint)
     train = [_images(folder / "train" / name, 1) for name in classes]
     test = [_images(folder / "test" / name, 2) for name in classes]
     rank, counts = ranked(np.repeat(np.arange(len(classes)), [len(images) for images in train]))
@@ -71,10 +73,10 @@ def look(folder: Path) -> Listing:
 
 
 def fingerprint(folder: Path, listing: Listing) -> str:
-    """A digest of the names and contents of all images.
+    """Return a digest of the names and contents of all images.
 
-    Reading them takes a while, so it is kept in ``longtail-study/folders`` below the user's cache folder
-    (``XDG_CACHE_HOME``, by default ``~/.cache``), for as long as every file keeps its name, size and time.
+    Since reading all images takes long, the digest is cached in ``longtail-study/folders`` below the user's cache
+    folder (``XDG_CACHE_HOME``, by default ``~/.cache``). It is valid while every file keeps its name, size and time.
 
     Raises:
         Refusal: if a file is empty.
@@ -85,33 +87,33 @@ def fingerprint(folder: Path, listing: Listing) -> str:
     for path, name in zip(paths, names, strict=True):
         status = os.stat(path)
         if status.st_size == 0:
-            raise Refusal("image", path, "it is empty: a file that Pillow reads, or none, would do")
+            raise Refusal("image", path, f"image '{path}' is empty", "Replace it by an image, or remove it")
         seen.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
-    kept = _cache() / (hashlib.sha256(os.fsencode(folder)).hexdigest()[:20] + ".json")
+    cache_file = _cache() / (hashlib.sha256(os.fsencode(folder)).hexdigest()[:20] + ".json")
     try:
-        note = json.loads(kept.read_text(encoding="utf-8"))
-        if note["seen"] == seen.hexdigest():
-            return str(note["fingerprint"])
+        entry = json.loads(cache_file.read_text(encoding="utf-8"))
+        if entry["seen"] == seen.hexdigest():
+            return str(entry["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not kept, or not by us: the files are read
+        pass  # no valid entry: the files are read
     content = hashlib.sha256()
     for path, name in sorted(zip(paths, names, strict=True)):
         with open(path, "rb") as file:
-            own = hashlib.file_digest(file, "sha256").hexdigest()
-        content.update(f"{name}\0{own}\0".encode(errors="surrogateescape"))
-    found = f"sha256:{content.hexdigest()}"
-    _keep(kept, {"folder": str(folder), "seen": seen.hexdigest(), "fingerprint": found})
-    return found
+            file_digest = hashlib.file_digest(file, "sha256").hexdigest()
+        content.update(f"{name}\0{file_digest}\0".encode(errors="surrogateescape"))
+    digest = f"sha256:{content.hexdigest()}"
+    _keep(cache_file, {"folder": str(folder), "seen": seen.hexdigest(), "fingerprint": digest})
+    return digest
 
 
-def _keep(path: Path, note: dict[str, str]) -> None:
+def _keep(path: Path, entry: dict[str, str]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(note), encoding="utf-8")
+        unfinished.write_text(json.dumps(entry), encoding="utf-8")
         unfinished.replace(path)
     except OSError:
-        pass  # then they are read again next time
+        pass  # without a cache the files are read again next time
 
 
 def _cache() -> Path:
@@ -119,29 +121,28 @@ def _cache() -> Path:
 
 
 def _folders(part: Path) -> list[str]:
-    """The names of the classes in ``train/`` or ``test/``."""
+    """Return the names of the classes in ``train/`` or ``test/``."""
     try:
         with os.scandir(part) as entries:
             names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
-        remedy = (
-            f"{part.name}/ in it cannot be read ({error.strerror}): train/ and test/ with a folder a class would do"
-        )
-        raise Refusal("dataset", str(part.parent), remedy) from error
+        words = f"{part.name}/ of '{part.parent}' cannot be read ({error.strerror})"
+        hint = "The folder must have train/ and test/, each with a folder per class"
+        raise Refusal("dataset", str(part.parent), words, hint) from error
     if len(names) < 2:
-        remedy = f"{part.name}/ has too few classes ({len(names)}): two or more would do"
-        raise Refusal("dataset", str(part.parent), remedy)
+        hint = f"It has {len(names)}"
+        raise Refusal("dataset", str(part.parent), f"must have at least 2 classes in {part.name}/", hint)
     return names
 
 
 def _images(folder: Path, least: int) -> list[bytes]:
-    """The images anywhere below a class's folder."""
-    found = []
+    """Return the sorted paths of all images below a class's folder, at any depth."""
+    paths = []
     for where, below, names in os.walk(folder, followlinks=True):
         below[:] = [name for name in below if not name.startswith(".")]
-        found += [os.path.join(where, name) for name in names if not name.startswith(".")]
-    images = sorted(os.fsencode(path) for path in found if path.lower().endswith(SUFFIXES))
+        paths += [os.path.join(where, name) for name in names if not name.startswith(".")]
+    images = sorted(os.fsencode(path) for path in paths if path.lower().endswith(SUFFIXES))
     if len(images) < least:
-        why = "an image to train on" if least == 1 else "two images, one for selection and one to report"
-        raise Refusal("dataset", str(folder), f"it has too few images ({len(images)}): {why} would do")
+        allowed = "1 image" if least == 1 else f"{least} images, one for selection and one to report"
+        raise Refusal("dataset", str(folder), f"must have at least {allowed}", f"It has {len(images)}")
     return images

@@ -1,7 +1,7 @@
 """Data sets of image files: decoded and augmented by a DataLoader's worker processes, normalised on the device.
 
-What comes out depends on the instruction and on `rng` alone, not on how many workers there are: each image's
-augmentation is drawn from a stream of its own, whose seed is drawn from `rng` with the batch's.
+The batches depend only on the instruction and on `rng`, not on the number of workers: each image's augmentation is
+drawn from a separate stream, whose seed is drawn from `rng` together with those of the batch.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from trainables.recipe import Epoch
 
 EVALUATION_BATCH = 256
 
-# Workers are forked from a server that has imported these and nothing else: a training process has threads and, on a
-# GPU, memory that must not be forked.
+# Workers are forked from a server that has imported only these modules: a training process has threads and, on a GPU,
+# memory that must not be forked.
 _PRELOADED = ["torch.utils.data", "torchvision.transforms.v2", "PIL.Image"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A batch that a worker is asked for.
+    """A batch that a worker has to make.
 
     Attributes:
-        positions: of its images: (B,).
-        seeds: of their augmentations: (B,); None for the centre crops of evaluation.
+        positions: the positions of its images: (B,).
+        seeds: the seeds of their augmentations: (B,); None for the centre crops of evaluation.
         flip: whether images are flipped horizontally at random.
     """
 
@@ -49,18 +49,18 @@ class Request:
 
 
 class Batches(Items[Tensor | Refusal]):
-    """Batches of images by request: (B, 3, side, side), uint8; or the refusal of one that cannot be decoded.
+    """Batches of images by request: (B, 3, side, side), uint8; or the refusal of an image that cannot be decoded.
 
     Training images are cropped at random in size and shape (``RandomResizedCrop``), flipped, and on ImageNet-LT and
-    Places-LT varied in colour; others are resized to 8/7 of the side and cropped in the centre, as Kang et al. (2020)
-    do. Images of other modes become RGB.
+    Places-LT varied in colour. Other images are resized to 8/7 of the side and cropped in the centre, as in Kang et al.
+    (2020). Images of other modes become RGB.
     """
 
     def __init__(self, paths: Paths, side: int, jitter: float) -> None:
         self.paths, self.side, self.jitter = paths, side, jitter
 
     def __getitem__(self, request: Request) -> Tensor | Refusal:
-        """The batch; a refusal is returned, for an exception would come out of the DataLoader in its own words."""
+        """Return the batch, or a refusal: the DataLoader would replace the message of an exception."""
         images = []
         transform = self._transform(request)
         for k, position in enumerate(request.positions):
@@ -68,9 +68,10 @@ class Batches(Items[Tensor | Refusal]):
             try:
                 with Image.open(path) as file:
                     image = file.convert("RGB")
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what PIL may raise
-                return Refusal("image", path, f"it cannot be decoded ({error}): a file that Pillow reads would do")
-            with torch.random.fork_rng(devices=[]):  # torchvision draws from the process's own generator
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that PIL raises
+                words = f"image '{path}' cannot be decoded ({error})"
+                return Refusal("image", path, words, "Replace it by a file that Pillow reads")
+            with torch.random.fork_rng(devices=[]):  # torchvision draws from the process's generator
                 if request.seeds is not None:
                     torch.default_generator.manual_seed(int(request.seeds[k]))
                 images.append(transform(image))
@@ -88,10 +89,10 @@ class Batches(Items[Tensor | Refusal]):
 
 
 class _Feed:
-    """A DataLoader whose workers stay from pass to pass; each pass has its own requests.
+    """A DataLoader that keeps its workers between passes; each pass has other requests.
 
     Attributes:
-        alive: whether all of its workers are.
+        alive: whether all of its workers are alive.
     """
 
     def __init__(self, batches: Batches, workers: int, pinned: bool) -> None:
@@ -109,19 +110,19 @@ class _Feed:
             pin_memory=pinned,
             persistent_workers=workers > 0,
             multiprocessing_context=context,
-            generator=torch.Generator(),  # of seeds that nothing uses: without it the process's own would move on
+            generator=torch.Generator(),  # for unused seeds, which would otherwise move the process's generator on
         )
 
     def answer(self, requests: list[Request]) -> Iterator[Tensor | Refusal]:
-        """The batches of the requests, in their order. What is left of a pass that was broken off is dropped.
+        """Yield the batches of the requests in order. The rest of an interrupted pass is dropped.
 
         Raises:
-            OSError: if a worker has died, such as for want of memory.
+            OSError: if a worker has died, for example for lack of memory.
         """
         self._requests[:] = requests
         try:
             yield from self._loader
-        except RuntimeError as error:  # the DataLoader's word for it
+        except RuntimeError as error:  # the DataLoader raises it when a worker dies
             self.alive = False
             raise OSError(f"a process that decodes images has died: {error}") from error
 
@@ -130,27 +131,27 @@ class ImageFiles:
     """A data set of image files; see `facts.Data`.
 
     Args:
-        known: what is declared of it.
-        listing: which files it has.
-        device: where the batches go.
-        workers: processes that decode; 0 decodes in this one. What comes out is the same.
-        ranks: whose shares its batches are; only these are decoded.
+        dataset: the data set with its declared facts.
+        listing: the files of the data set.
+        device: the device of the batches.
+        workers: the number of processes that decode; 0 decodes in this one. The batches are the same.
+        ranks: the rank whose shares the batches are; only these are decoded.
     """
 
     def __init__(
-        self, known: Dataset, listing: Listing, device: torch.device, workers: int, ranks: Ranks = ALONE
+        self, dataset: Dataset, listing: Listing, device: torch.device, workers: int, ranks: Ranks = ALONE
     ) -> None:
-        self.facts: Dataset = known
-        self.counts, self.device, self._own = listing.counts, device, ranks.own
-        self.shots = known.split(listing.listed.tolist())
+        self.facts: Dataset = dataset
+        self.counts, self.device, self._share = listing.counts, device, ranks.share
+        self.shots = dataset.split(listing.listed.tolist())
         self.in_val = torch.from_numpy(listing.in_val).to(device)
         self._labels = np.repeat(np.arange(len(listing.counts)), listing.counts)
         self._test_labels = listing.test_labels
-        self._batches = Batches(np.concatenate((listing.train, listing.test)), known.side, known.jitter)
+        self._batches = Batches(np.concatenate((listing.train, listing.test)), dataset.side, dataset.jitter)
         self._workers = workers
         self._idle: list[_Feed] = []
-        self._mean = torch.tensor(known.mean, device=device).view(-1, 1, 1) * known.scale
-        self._std = torch.tensor(known.std, device=device).view(-1, 1, 1) * known.scale
+        self._mean = torch.tensor(dataset.mean, device=device).view(-1, 1, 1) * dataset.scale
+        self._std = torch.tensor(dataset.std, device=device).view(-1, 1, 1) * dataset.scale
 
     def batches(
         self, order: NDArray[np.int64], epoch: Epoch, rng: np.random.Generator
@@ -159,27 +160,28 @@ class ImageFiles:
         assert epoch.crop == 0
         seeds = rng.integers(1 << 63, size=len(order))
         cuts = _cuts(len(order), epoch.batch_size)
-        requests = [Request(order[at][self._own], seeds[at][self._own], epoch.flip) for at in cuts]
+        requests = [Request(order[at][self._share], seeds[at][self._share], epoch.flip) for at in cuts]
         return self._pass(requests, self._labels[np.concatenate([each.positions for each in requests])])
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Data.test_batches`."""
-        own, part = self._test_labels[self._own], self.in_val[self._own].long()
-        cuts = _cuts(len(own), EVALUATION_BATCH)
-        positions = len(self._labels) + np.arange(len(self._test_labels))[self._own]
-        for (images, labels), at in zip(self._pass([Request(positions[at]) for at in cuts], own), cuts, strict=True):
+        labels_of_rank, part = self._test_labels[self._share], self.in_val[self._share].long()
+        cuts = _cuts(len(labels_of_rank), EVALUATION_BATCH)
+        positions = len(self._labels) + np.arange(len(self._test_labels))[self._share]
+        requests = [Request(positions[at]) for at in cuts]
+        for (images, labels), at in zip(self._pass(requests, labels_of_rank), cuts, strict=True):
             yield images, labels, part[at]
 
     def fit_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Data.fit_batches`."""
-        positions = np.arange(len(self._labels))[self._own]
+        positions = np.arange(len(self._labels))[self._share]
         requests = [Request(positions[at]) for at in _cuts(len(positions), EVALUATION_BATCH)]
         return self._pass(requests, self._labels[positions])
 
     def _pass(self, requests: list[Request], labels: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the requests with their labels, by workers that no other pass is using.
+        """Yield the batches of the requests with their labels, by workers that no other pass uses.
 
-        The labels, those of all batches one after the other, go to the device in one copy: each would make it wait.
+        The labels of all batches are copied to the device at once, since each copy makes it wait.
 
         Raises:
             Refusal: for a file that cannot be decoded.
@@ -188,14 +190,14 @@ class ImageFiles:
         feed = self._idle.pop() if self._idle else _Feed(self._batches, self._workers, self.device.type == "cuda")
         try:
             answers = feed.answer(requests)
-            there = torch.from_numpy(labels).to(self.device)
+            remaining_labels = torch.from_numpy(labels).to(self.device)
             for images in answers:
                 if isinstance(images, Refusal):
-                    # Anew: an exception that this frame holds would, by its traceback, keep the workers alive.
-                    raise Refusal(images.field, images.value, images.words)
+                    # A new exception: through its traceback, one that this frame holds would keep the workers alive.
+                    raise Refusal(images.field, images.value, images.words, images.hint)
                 pixels = images.to(self.device, non_blocking=True)
-                yield (pixels.float() - self._mean) / self._std, there[: len(pixels)]
-                there = there[len(pixels) :]
+                yield (pixels.float() - self._mean) / self._std, remaining_labels[: len(pixels)]
+                remaining_labels = remaining_labels[len(pixels) :]
         finally:
             if feed.alive:
                 self._idle.append(feed)

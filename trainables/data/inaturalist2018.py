@@ -9,7 +9,7 @@ from trainables.data.kinds import Files, Listed
 
 
 class INaturalist2018(Listed):
-    """iNaturalist 2018. Its val list, three images a class, is what papers report.
+    """iNaturalist 2018. Papers report results on its val list, which has three images per class.
 
     For selection, one training image is held out of each class that has ten or more.
     """

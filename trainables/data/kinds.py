@@ -1,4 +1,4 @@
-"""The kinds of data sets: small ones on the device, files of images, and files that lists name. Pure: no torch."""
+"""The kinds of data sets: small ones on the device, image files, and image files in public lists. Pure: no torch."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from trainables.data.lists import Listing
 
 
 class Small(Dataset):
-    """A balanced data set that is made long-tailed and lies on the device as a whole."""
+    """A balanced data set that is made long-tailed and is held on the device as a whole."""
 
     drawn: tuple[str, ...] = ("subset",)
 
     @abstractmethod
     def read(self, root: Path, split_seed: int) -> Images:
-        """Its images, whose classes are ranks: the class that is to be the largest is 0.
+        """Return the images. Their labels are ranks: 0 is the class that becomes the largest.
 
         Args:
-            root: where the files of data sets lie.
-            split_seed: which images are for test, if `drawn` says that this is drawn.
+            root: the data folder.
+            split_seed: the seed of the test images, if `drawn` has ``split``.
         """
 
     def prepare(self, root: Path, download: bool) -> None:
-        """By default there is nothing to prepare."""
+        """Do nothing by default."""
 
     def load(self, wanted: Wanted) -> Data:
         """See `Dataset.load`."""
@@ -37,10 +37,10 @@ class Small(Dataset):
 
 
 class Files(Dataset):
-    """A data set of image files with the statistics of ImageNet and its size, at Liu et al.'s thresholds (2019).
+    """A data set of image files with ImageNet's size and statistics, and the thresholds of Liu et al. (2019).
 
     Attributes:
-        train_counts: n_j, largest first: (C,); () where only lists say it.
+        train_counts: n_j, largest first: (C,); () where they are known only from lists.
     """
 
     channels = 3
@@ -61,7 +61,7 @@ class Files(Dataset):
 
     @abstractmethod
     def listing(self, root: Path) -> Listing:
-        """Which files it has."""
+        """Return the files of the data set."""
 
     def load(self, wanted: Wanted) -> Data:
         """See `Dataset.load`."""
@@ -76,20 +76,20 @@ class Files(Dataset):
         """See `Dataset.counts`."""
         return self.train_counts or super().counts(imbalance)
 
-    def told(self) -> str:
-        """See `Dataset.told`."""
-        return f"{super().told()} {self.train_counts}"
+    def described(self) -> str:
+        """See `Dataset.described`."""
+        return f"{super().described()} {self.train_counts}"
 
 
 class Listed(Files):
-    """A data set of image files that public lists name; `lists` says how many lines these have."""
+    """A data set of image files in public lists; `lists` declares the number of their lines."""
 
     lists: Lists
     selection = "list"
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override]
-        """The lengths of the lists, and what decodes the images."""
+        """The lengths of the lists, and the versions of the decoding libraries."""
         return f"lists:{self.lists.train}/{self.lists.val}/{self.lists.test} of {self.classes}; {decoders()}"
 
     def listing(self, root: Path) -> Listing:
@@ -97,5 +97,5 @@ class Listed(Files):
         return public_lists.read(self, root)
 
     def prepare(self, root: Path, download: bool) -> None:  # noqa: ARG002
-        """See `Dataset.prepare`: the lists are as declared, and every file in them is there."""
+        """See `Dataset.prepare`; checks the lists and that every file in them exists."""
         public_lists.check(self, root)

@@ -1,12 +1,12 @@
-"""Which image files a data set has, in which order and for what; read from its public lists. Pure: no torch.
+"""The image files of a data set, their order and their use, read from its public lists. Pure: no torch.
 
-Below the data folder, a data set of lists has a folder with its lists and, beside them, the images::
+Below the data folder, a data set of lists has a folder with its lists and its images::
 
     ImageNet_LT/     ImageNet_LT_{train,val,test}.txt     train/n01440764/…  val/…        ILSVRC 2012's
     Places_LT/       Places_LT_{train,val,test}.txt       train/airfield/…   val/…        Places365's, 256 x 256
     iNaturalist18/   iNaturalist18_{train,val}.txt        train_val2018/Plantae/…
 
-Folders of images may be links to where these lie. A line is ``path label``, the path relative to the list's folder.
+Folders of images may be links. A line is ``path label``, the path relative to the list's folder.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from study.errors import Refusal
 from trainables.data.facts import Dataset, Lists
 from trainables.samplers import Purpose, generator
 
-HELD_OUT_FROM = 10  # training images of a class that gives one of them away
+HELD_OUT_FROM = 10  # one image is held out of each class that has at least so many training images
 
 Paths = NDArray[np.bytes_]  # as the file system encodes them: arrays go to other processes much faster than lists
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a data set of files. A class is called by its rank: 0 has the most training images.
+    """The images of a data set of files. A class is identified by its rank: 0 has the most training images.
 
     Attributes:
-        train: paths, sorted by class, inside it by name: (N,).
+        train: paths, sorted by class and inside a class by name: (N,).
         counts: n_j: (C,).
-        listed: training images of each class before any were held out, which the splits go by: (C,).
+        listed: training images of each class including those held out, which determine the splits: (C,).
         test: paths of all images that are evaluated: (M,).
-        test_labels: (M,).
+        test_labels: their labels: (M,).
         in_val: which of them are for selection: (M,) bool.
     """
 
@@ -51,7 +51,7 @@ class Listing:
 
 
 def halves(test_labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Which test images are the half for selection, as many of each class: (M,) bool."""
+    """Return which test images are the half for selection, half of each class: (M,) bool."""
     rng = generator(seed, 0, Purpose.SELECTION)
     in_val = np.zeros(len(test_labels), dtype=bool)
     for label in range(int(test_labels.max()) + 1):
@@ -61,7 +61,10 @@ def halves(test_labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
 
 
 def ranked(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each class's rank by its images, equals in the order of their labels, and the images by rank: (C,) each."""
+    """Return each class's rank by its number of images, and the numbers by rank: (C,) each.
+
+    Classes of equal size are ranked in the order of their labels.
+    """
     counts = np.bincount(labels)
     by_size = np.argsort(-counts, kind="stable")
     rank = np.empty_like(by_size)
@@ -69,33 +72,33 @@ def ranked(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
     return rank, counts[by_size]
 
 
-def read(known: Dataset, root: Path) -> Listing:
-    """What a data set's lists say, each line checked; the images themselves are not looked at.
+def read(dataset: Dataset, root: Path) -> Listing:
+    """Return the files of a data set from its lists, each line checked; the images are not read.
 
-    Where images for selection come from training, they are one of each class that has at least `HELD_OUT_FROM`: as
-    many of a large class as of a small one, for selection must not prefer what is frequent.
+    If images for selection are held out from training, one is taken of each class with at least `HELD_OUT_FROM` images:
+    equally many of large and small classes, since selection must not prefer frequent classes.
 
     Args:
-        known: what is declared of it.
+        dataset: the data set with its declared facts.
         root: the data folder.
 
     Raises:
-        Refusal: for a list that is missing, or is not as declared, naming the line.
+        Refusal: for a list that is missing or differs from its declaration. The message names the line.
     """
-    parts = {part: _read(path, expected, known.classes) for part, path, expected in _files(known, root)}
+    parts = {part: _read(path, expected, dataset.classes) for part, path, expected in _files(dataset, root)}
     names, labels = parts["train"]
     rank, listed = ranked(labels)
-    _check_ends(known, root, labels)
-    by_class = np.lexsort((names, rank[labels]))  # by name inside a class: the order of a list's lines is no matter
+    _check_ends(dataset, root, labels)
+    by_class = np.lexsort((names, rank[labels]))  # by name inside a class: the order of the lines has no effect
     ranks, images = rank[labels][by_class], names[by_class]
-    chosen = _held_out(listed) if known.selection == "train" else np.zeros(len(images), dtype=bool)
-    selection, selection_labels = images[chosen], ranks[chosen]
-    if known.selection == "list":
+    held_out = _held_out(listed) if dataset.selection == "train" else np.zeros(len(images), dtype=bool)
+    selection, selection_labels = images[held_out], ranks[held_out]
+    if dataset.selection == "list":
         selection, selection_labels = parts["val"][0], rank[parts["val"][1]]
-    reported, reported_labels = parts["test" if _lists(known).test else "val"]
+    reported, reported_labels = parts["test" if _lists(dataset).test else "val"]
     return Listing(
-        train=images[~chosen],
-        counts=np.bincount(ranks[~chosen]),
+        train=images[~held_out],
+        counts=np.bincount(ranks[~held_out]),
         listed=listed,
         test=np.concatenate((selection, reported)),
         test_labels=np.concatenate((selection_labels, rank[reported_labels])),
@@ -103,103 +106,109 @@ def read(known: Dataset, root: Path) -> Listing:
     )
 
 
-def check(known: Dataset, root: Path) -> None:
-    """See that a data set's lists are as declared and that every file in them is there.
+def check(dataset: Dataset, root: Path) -> None:
+    """Check that a data set's lists are as declared and that every file in them exists.
 
     Raises:
-        Refusal: if not, naming the first line in question.
+        Refusal: if not. The message names the first wrong line.
     """
-    read(known, root)
-    for _, path, expected in _files(known, root):
-        names, _ = _read(path, expected, known.classes)
+    read(dataset, root)
+    for _, path, expected in _files(dataset, root):
+        names, _ = _read(path, expected, dataset.classes)
         _check_presence(path, names)
 
 
-def _files(known: Dataset, root: Path) -> list[tuple[str, Path, int]]:
-    """Part, path and number of lines of each list."""
-    lists = _lists(known)
+def _files(dataset: Dataset, root: Path) -> list[tuple[str, Path, int]]:
+    """Return the part, the path and the number of lines of each list."""
+    lists = _lists(dataset)
     parts = (("train", lists.train), ("val", lists.val), ("test", lists.test))
     return [(part, root / lists.name / f"{lists.name}_{part}.txt", lines) for part, lines in parts if lines]
 
 
-def _lists(known: Dataset) -> Lists:
-    assert known.lists is not None
-    return known.lists
+def _lists(dataset: Dataset) -> Lists:
+    assert dataset.lists is not None
+    return dataset.lists
 
 
 def _read(path: Path, expected: int, classes: int) -> tuple[Paths, NDArray[np.int64]]:
-    """A list's absolute paths and labels, line by line."""
+    """Return a list's absolute paths and labels, line by line."""
     try:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except FileNotFoundError:
-        remedy = (
-            f"no such file: the public list belongs there, and beside it the images that it names; or name another "
-            f"folder than {path.parents[1]} with --data-dir"
+        hint = (
+            "Put the public list and its images into that folder, or name another folder than "
+            f"{path.parents[1]} with --data-dir"
         )
-        raise Refusal("list", str(path), remedy) from None
+        raise Refusal("list", str(path), f"list '{path}' does not exist", hint) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Refusal("list", str(path), f"it cannot be read ({error}): the public list would do") from error
+        words = f"list '{path}' cannot be read ({error})"
+        raise Refusal("list", str(path), words, "Replace it by the public list") from error
     folder = str(path.parent)
     names, labels = [], []
     for number, line in enumerate(lines, 1):
-        words = line.strip().rsplit(maxsplit=1)
-        if len(words) != 2 or not words[1].isdecimal() or int(words[1]) >= classes:
-            remedy = f"a path and a label from 0 to {classes - 1} would do"
-            raise Refusal(f"{path}, line {number}", line, remedy)
-        names.append(os.fsencode(os.path.join(folder, words[0])))
-        labels.append(int(words[1]))
+        columns = line.strip().rsplit(maxsplit=1)
+        if len(columns) != 2 or not columns[1].isdecimal() or int(columns[1]) >= classes:
+            words = f"must be a path and a label from 0 to {classes - 1}"
+            raise Refusal(f"{path}, line {number}", line, words)
+        names.append(os.fsencode(os.path.join(folder, columns[0])))
+        labels.append(int(columns[1]))
     if len(lines) != expected:
-        at = min(len(lines), expected + 1)
-        raise Refusal(f"{path}, line {at}", f"{len(lines)} lines in all", f"the public list's {expected} would do")
-    found = np.asarray(labels)
-    missing = np.flatnonzero(np.bincount(found, minlength=classes) == 0)
+        odd = f"Line {expected + 1} is too many" if len(lines) > expected else f"It ends at line {len(lines)}"
+        raise Refusal(str(path), len(lines), f"must have {expected} lines", f"{odd}. Replace it by the public list")
+    label_array = np.asarray(labels)
+    missing = np.flatnonzero(np.bincount(label_array, minlength=classes) == 0)
     if len(missing):
-        remedy = f"each of the {classes} classes needs an image"
-        raise Refusal(f"{path}, line {len(lines)}", f"no image of class {missing[0]}", remedy)
-    return np.asarray(names), found
+        hint = f"It has no image of class {missing[0]}"
+        raise Refusal(str(path), classes - len(missing), f"must have images of all {classes} classes", hint)
+    return np.asarray(names), label_array
 
 
-def _check_ends(known: Dataset, root: Path, labels: NDArray[np.int64]) -> None:
-    """The largest and the smallest class are as declared; another list of as many lines would show there."""
-    assert known.natural is not None
+def _check_ends(dataset: Dataset, root: Path, labels: NDArray[np.int64]) -> None:
+    """Check that the largest and the smallest class have the declared sizes, which detects another list."""
+    assert dataset.natural is not None
     counts = np.bincount(labels)
-    for label, declared in ((counts.argmax(), known.largest), (counts.argmin(), known.largest / known.natural)):
+    for label, declared in ((counts.argmax(), dataset.largest), (counts.argmin(), dataset.largest / dataset.natural)):
         if counts[label] != round(declared):
-            _, path, _ = _files(known, root)[0]
+            _, path, _ = _files(dataset, root)[0]
             line = int(np.flatnonzero(labels == label)[-1]) + 1
-            word = "most" if declared == known.largest else "fewest"
-            remedy = f"{round(declared)} is what the class with the {word} has in the public list"
-            raise Refusal(f"{path}, line {line}", f"image {counts[label]} of class {label}", remedy)
+            size = "largest" if declared == dataset.largest else "smallest"
+            noun = "image" if round(declared) == 1 else "images"
+            words = f"must have {round(declared)} {noun} of its {size} class"
+            hint = f"That is class {label}, whose last image is in line {line}. Replace the list by the public one"
+            raise Refusal(str(path), int(counts[label]), words, hint)
 
 
 def _held_out(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which training images, sorted by class, are for selection instead; always the same: (N,) bool."""
+    """Return which training images, sorted by class, are held out for selection, always the same: (N,) bool."""
     rng = generator(0, 0, Purpose.SELECTION)
-    chosen = []
+    masks = []
     for count in counts:
-        own = np.zeros(count, dtype=bool)
-        own[rng.permutation(count)[: 1 if count >= HELD_OUT_FROM else 0]] = True
-        chosen.append(own)
-    return np.concatenate(chosen)
+        mask = np.zeros(count, dtype=bool)
+        mask[rng.permutation(count)[: 1 if count >= HELD_OUT_FROM else 0]] = True
+        masks.append(mask)
+    return np.concatenate(masks)
 
 
 def _check_presence(path: Path, names: Sequence[bytes] | Paths) -> None:
-    """Every file of a list is there. Folders are listed once each: to ask for a million files would take minutes."""
-    wanted: dict[bytes, list[tuple[int, bytes]]] = defaultdict(list)
+    """Check that every file of a list exists.
+
+    Each folder is listed once, since a query for each of a million files would take minutes.
+    """
+    by_folder: dict[bytes, list[tuple[int, bytes]]] = defaultdict(list)
     for number, name in enumerate(names, 1):
         folder, _, leaf = bytes(name).rpartition(b"/")
-        wanted[folder].append((number, leaf))
+        by_folder[folder].append((number, leaf))
     missing = []
-    for folder, own in wanted.items():
+    for folder, listed in by_folder.items():
         try:
-            there = set(os.listdir(folder))
+            existing = set(os.listdir(folder))
         except OSError:
-            there = set()
-        missing += [number for number, leaf in own if leaf not in there]
+            existing = set()
+        missing += [number for number, leaf in listed if leaf not in existing]
     if missing:
-        first = os.fsdecode(bytes(names[min(missing) - 1]))
-        remedy = (
-            f"no such file, nor are {len(missing) - 1} others of the list's {len(names)} there: the data set's own "
-            f"images, or links to their folders, would do"
+        first, line = os.fsdecode(bytes(names[min(missing) - 1])), min(missing)
+        hint = (
+            f"Missing files of this list: {len(missing)} of {len(names)}. Put the data set's images there, or links to "
+            "their folders"
         )
-        raise Refusal(f"{path}, line {min(missing)}", first, remedy)
+        raise Refusal(f"{path}, line {line}", first, f"{path}, line {line}: file '{first}' does not exist", hint)

@@ -1,4 +1,4 @@
-"""The data set of an origin, loaded once for all instructions that crop alike."""
+"""The data set of an origin, loaded once for all instructions with the same crop."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from trainables.recipe import Epoch, Origin
 
 
 def load(origin: Origin, epoch: Epoch, root: Path | None, workers: int = 1, ranks: Ranks = ALONE) -> Data:
-    """The data of an origin, on its device; the same object for instructions that crop alike.
+    """Return the data of an origin on its device; the same object for instructions with the same crop.
 
     Args:
-        origin: its data set, imbalance factor, split and subset seeds, and device.
-        epoch: the instruction; its crop.
-        root: where the files of data sets lie.
-        workers: processes that decode files of images; the images are the same for any number.
-        ranks: whose shares its batches are.
+        origin: the origin; its data set, imbalance factor, split and subset seeds, and device are used.
+        epoch: the instruction; its crop is used.
+        root: the data folder.
+        workers: the number of processes that decode image files; the images are the same for any number.
+        ranks: the rank whose shares the batches are.
 
     Raises:
-        Refusal: if the files are missing, or not those of the plan.
+        Refusal: if the files are missing, or differ from those of the plan.
     """
-    found = facts(origin.dataset).fingerprint
-    if found != origin.fingerprint:
-        raise Refusal(origin.dataset, found, f"must be {origin.fingerprint}, as in the plan")
+    fingerprint = facts(origin.dataset).fingerprint
+    if fingerprint != origin.fingerprint:
+        hint = "The data, or the libraries that decode them, differ from those of the plan"
+        field = f"fingerprint of {origin.dataset}"
+        raise Refusal(field, fingerprint, f"must be {origin.fingerprint}, as in the plan", hint)
     wanted = Wanted(
         imbalance=origin.imbalance,
         split_seed=origin.split_seed,

@@ -7,7 +7,7 @@ from trainables.data.kinds import Listed
 
 
 class PlacesLT(Listed):
-    """Places-LT (Liu et al., 2019), as it is in the code of Kang et al. (2020), with the jitter."""
+    """Places-LT (Liu et al., 2019), as in the code of Kang et al. (2020), with the colour jitter."""
 
     classes = 365
     largest = 4980

@@ -1,1 +1,1 @@
-"""Losses: a file each, with a class of the same name that carries its parameters, its head and its formula."""
+"""Losses: one file each, with a class of the file's name that has the parameters, the head and the formula."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """Cross-entropy; with class weights their weighted mean, ``Σ_i w_{y_i} l_i / Σ_i w_{y_i}``."""
+    """Cross-entropy; with class weights the weighted mean ``Σ_i w_{y_i} l_i / Σ_i w_{y_i}``."""
 
     def build(self, counts: Tensor) -> LossFunction:  # noqa: ARG002
         """See `Loss.build`."""

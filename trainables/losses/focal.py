@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Focal(Loss):
-    """Softmax focal loss ``(1 - p_y)^γ · -log p_y`` (Lin et al., 2017, as LDAM's code uses it).
+    """Softmax focal loss ``(1 - p_y)^γ · -log p_y`` (Lin et al., 2017, as in LDAM's code).
 
-    With class weights it is ``Σ_i w_{y_i} l_i / B``, as CB-Focal's code has it. (LDAM's own CB-Focal has the weight
-    inside the focal factor too; here it is a factor of the loss, as Cui et al. define it.)
+    With class weights it is ``Σ_i w_{y_i} l_i / B``, as in CB-Focal's code. CB-Focal in LDAM's code has the weight in
+    the focal factor, too; here it is a factor of the loss only, as Cui et al. define it.
     """
 
     gamma: float = number(1.0, "γ, the power of 1 - p_y", least=0.0)
@@ -32,7 +32,9 @@ class Focal(Loss):
 
         def loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
             losses = F.cross_entropy(logits, labels, reduction="none")
-            wrong = (-torch.expm1(-losses)).clamp(min=torch.finfo(losses.dtype).tiny)  # 0^γ has no slope where γ < 1
+            wrong = (-torch.expm1(-losses)).clamp(
+                min=torch.finfo(losses.dtype).tiny
+            )  # 0^γ has an infinite slope where γ < 1
             losses = wrong**self.gamma * losses
             return (losses if weights is None else weights[labels] * losses).mean()
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LDAM(Loss):
-    """Label-distribution-aware margin loss: ``CE(s · (cos - m_y · 1_y))`` (Cao et al., 2019), s that of its head."""
+    """Label-distribution-aware margin loss: ``CE(s · (cos - m_y · 1_y))`` (Cao et al., 2019), with the head's s."""
 
-    max_margin: float = number(0.5, "the largest margin, that of the smallest class", least=0.0)
+    max_margin: float = number(0.5, "the margin of the smallest class, which is the largest", least=0.0)
     head: ClassVar[Cosine] = Cosine()
 
     def margins(self, counts: Tensor) -> Tensor:
-        """Margins ``m_j ∝ n_j^(-1/4)``, of which the largest is `max_margin` (Cao et al., 2019, eq. 13): (C,)."""
+        """Return margins ``m_j ∝ n_j^(-1/4)``, whose largest is `max_margin` (Cao et al., 2019, eq. 13): (C,)."""
         return self.max_margin * (counts.min() / counts) ** 0.25
 
     def build(self, counts: Tensor) -> LossFunction:

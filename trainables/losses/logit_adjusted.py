@@ -1,4 +1,4 @@
-"""Logit-adjusted loss, of which balanced softmax is a case."""
+"""Logit-adjusted loss, which includes balanced softmax."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class LogitAdjusted(Loss):
     """Cross-entropy of ``z + τ log π`` (Menon et al., 2021, eq. 10); τ = 1 is balanced softmax (Ren et al., 2020)."""
 
-    tau: float = number(1.0, "τ, by which the classes' log frequencies count")
+    tau: float = number(1.0, "τ, the factor on the classes' log frequencies")
 
     def build(self, counts: Tensor) -> LossFunction:
         """See `Loss.build`."""

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SigmoidFocal(Loss):
-    """Focal loss of C binary problems, summed over the classes (Lin et al., 2017, as Cui et al., 2019, use it).
+    """Focal loss of C binary problems, summed over the classes (Lin et al., 2017, as in Cui et al., 2019).
 
-    With class weights it is ``Σ_i w_{y_i} l_i / B``. Its classifier's bias says at first that each class is rare.
+    With class weights it is ``Σ_i w_{y_i} l_i / B``. The initial bias of its classifier gives each class a low
+    probability.
     """
 
-    gamma: float = number(1.0, "γ, the power of the probability of what is not true", least=0.0)
+    gamma: float = number(1.0, "γ, the power of the probability of the wrong answer", least=0.0)
     head: ClassVar[Head | str] = "rare"
     weighted_mean: ClassVar[bool] = False
 
@@ -30,7 +31,9 @@ class SigmoidFocal(Loss):
         import torch.nn.functional as F  # noqa: N812
 
         def loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-            right = logits * (2 * F.one_hot(labels, logits.shape[1]) - 1)  # of each class, the logit of what is true
+            right = logits * (
+                2 * F.one_hot(labels, logits.shape[1]) - 1
+            )  # for each class, the logit of the right answer
             losses = ((self.gamma * F.logsigmoid(-right)).exp() * -F.logsigmoid(right)).sum(1)
             return (losses if weights is None else weights[labels] * losses).mean()
 

@@ -9,5 +9,5 @@ from trainables.methods.logit_adjusted import logit_adjusted
 
 
 def balanced_softmax(base: Config) -> Config:
-    """Balanced softmax (Ren et al., 2020): cross-entropy of z + log n, which is logit adjustment with τ = 1."""
+    """Configure balanced softmax (Ren et al., 2020): cross-entropy of z + log n, logit adjustment with τ = 1."""
     return replace(logit_adjusted(base), method="Balanced softmax")

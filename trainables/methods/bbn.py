@@ -24,27 +24,28 @@ if TYPE_CHECKING:
 
 
 def _alpha(value: Any) -> float | None:
-    found = None if value is None else as_number(value)
-    if found is not None and not 0 <= found <= 1:
-        raise ValueError("none, or a number from 0 to 1")
-    return found
+    alpha = None if value is None else as_number(value)
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError("none or a number from 0 to 1")
+    return alpha
 
 
 def _divisor(value: Any) -> int | None:
     if value is not None and not is_whole(value, 1):
-        raise ValueError("none, or a whole number ≥ 1")
+        raise ValueError("none or a whole number ≥ 1")
     return value  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Bilateral(Mixture):
-    """BBN's two branches: one sees the sampler's draws, the other as many of the reversed sampler.
+    """BBN's two branches: one sees the sampler's draws, the other as many draws of the reversed sampler.
 
-    The first counts α of the features and of the loss, the second 1 - α. The second sampler draws with replacement.
+    The first branch has weight α in the features and in the loss, the second 1 - α. The second sampler draws with
+    replacement.
     """
 
-    alpha: float | None = parameter(None, "α of every epoch; none for 1 - (e / T)², e its index", _alpha)
-    alpha_epochs: int | None = parameter(None, "what e is divided by; none for all epochs, T", _divisor)
+    alpha: float | None = parameter(None, "α of every epoch; none for 1 - (e / T)² in epoch e", _alpha)
+    alpha_epochs: int | None = parameter(None, "the divisor of e; none for T, the number of epochs", _divisor)
     second: ClassVar[tuple[float, bool]] = (-1.0, True)
     head: ClassVar[TwoBranches] = TwoBranches()
 
@@ -53,7 +54,9 @@ class Bilateral(Mixture):
         if self.alpha is not None:
             return self
         if self.alpha_epochs is not None and self.alpha_epochs < epochs:
-            raise Refusal("mixture.alpha_epochs", self.alpha_epochs, f"must be none, or ≥ epochs = {epochs}")
+            raise Refusal(
+                "mixture.alpha_epochs", self.alpha_epochs, f"must be none or at least {epochs}, the number of epochs"
+            )
         return replace(self, alpha=1 - (index / (self.alpha_epochs or epochs)) ** 2, alpha_epochs=None)
 
     @property
@@ -70,8 +73,8 @@ class Bilateral(Mixture):
 
     def mix(self, batches: Sequence[Batch], share: Tensor, rest: Tensor) -> tuple[tuple[Any, ...], Targets]:
         """See `Mixture.mix`."""
-        (images, labels), (others, theirs) = batches
-        return (images, others, (share, rest)), [(share, labels), (rest, theirs)]
+        (images, labels), (reversed_images, reversed_labels) = batches
+        return (images, reversed_images, (share, rest)), [(share, labels), (rest, reversed_labels)]
 
 
 # BBN, configs/iNaturalist2018.yaml, which has no warm-up; α's divisor in lib/core/combiner.py.
@@ -84,10 +87,10 @@ _LARGE: Settings = {**BBN_CODE, "warmup": 0, "gamma": 0.1, "batch_size": 128, "l
     long={**_LARGE, "epochs": 180, "milestones": (120, 160), "mixture": Bilateral(alpha_epochs=200)},
 )
 def bbn(base: Config) -> Config:
-    """Bilateral-branch network (Zhou et al., 2020): uniform and reversed sampler in one step, α = 1 - (e/T)².
+    """Configure BBN (Zhou et al., 2020): uniform and reversed sampler in one step, α = 1 - (e/T)².
 
-    Deviations: warm-up from a fifth instead of a third of the lr; weights are drawn as for every other network here; on
-    iNaturalist, its code divides by 100 and 200 where 90 and 180 are trained, here it is T. The `source` recipe has the
-    warm-up and the division.
+    Deviations: warm-up starts from a fifth instead of a third of the lr; weights are drawn as for every other network
+    here; on iNaturalist, its code divides e by 100 and 200 in training of 90 and 180 epochs, here the divisor is T. The
+    `source` recipe has the warm-up and the divisors of its code.
     """
     return replace(base, method="BBN", first="IB", switch="IB", loss=CrossEntropy(), mixture=Bilateral())

@@ -28,9 +28,9 @@ _INATURALIST: Settings = {
 
 @sourced(cifar={**LDAM_DRW, "loss": SigmoidFocal()}, large=_INATURALIST)
 def cb_focal(base: Config) -> Config:
-    """Class-balanced focal loss (Cui et al., 2019): effective-number weights from the first epoch on, β = 0.9999.
+    """Configure class-balanced focal loss (Cui et al., 2019): effective-number weights in all epochs, β = 0.9999.
 
-    Deviation: softmax form, as in LDAM's code, but the weight is a factor of the loss alone, where that code has it in
-    the focal factor as well. The sigmoid form of its authors is the `source` recipe.
+    Deviation: softmax form, as in LDAM's code, but the weight is only a factor of the loss; that code has it in the
+    focal factor, too. The `source` recipe is the authors' sigmoid form.
     """
     return replace(focal(base), method="CB-Focal", beta=0.9999)

@@ -12,5 +12,5 @@ from trainables.sources import BAG_OF_TRICKS
 
 @sourced(cifar={**BAG_OF_TRICKS, "switch_epoch": 160})
 def ce_drs(base: Config) -> Config:
-    """Deferred re-sampling (Cao et al., 2019): instance-balanced, then class-balanced sampling from m + S on."""
+    """Configure deferred re-sampling (Cao et al., 2019): instance-balanced, from m + S on class-balanced sampling."""
     return replace(base, method="CE-DRS", first="IB", switch="CB", loss=CrossEntropy())

@@ -12,8 +12,8 @@ from trainables.sources import LDAM_DRW
 
 @sourced(cifar=LDAM_DRW)
 def ce_drw(base: Config) -> Config:
-    """Deferred re-weighting (Cao et al., 2019): unit weights, then effective-number weights, β = 0.9999.
+    """Configure deferred re-weighting (Cao et al., 2019): unit weights, then effective-number weights, β = 0.9999.
 
-    Deviation: deferred until m + S, where the paper's method switches, instead of epoch 160.
+    Deviation: deferred until m + S, the switch of the paper's method, instead of epoch 160.
     """
     return replace(cross_entropy(base), method="CE-DRW", switch_beta=0.9999)

@@ -12,5 +12,5 @@ from trainables.sources import LDAM_DRW
 
 @sourced(cifar=LDAM_DRW)
 def cross_entropy(base: Config) -> Config:
-    """Cross-entropy under instance-balanced sampling throughout: the paper's baseline."""
+    """Configure cross-entropy under instance-balanced sampling throughout: the paper's baseline."""
     return replace(base, method="Cross Entropy", first="IB", switch="IB", loss=CrossEntropy())

@@ -13,5 +13,5 @@ from trainables.sources import LDAM_DRW
 
 @sourced(cifar=LDAM_DRW)
 def focal(base: Config) -> Config:
-    """Focal loss (Lin et al., 2017); softmax form, γ = 1 as LDAM's code has it on CIFAR."""
+    """Configure focal loss (Lin et al., 2017): softmax form with γ = 1, as in LDAM's code on CIFAR."""
     return replace(cross_entropy(base), method="Focal", loss=Focal())

@@ -22,17 +22,17 @@ _SMOOTHING: Mapping[str, Mapping[float, tuple[float, float]]] = {
 
 
 def label_aware_smoothing(base: Config, share: str = "others") -> Config:
-    """Label-aware smoothing (Zhong et al., 2021), with a class-balanced switch.
+    """Configure label-aware smoothing (Zhong et al., 2021) with a class-balanced switch.
 
-    ε is that of its authors' configurations: for the data set, and on CIFAR for the nearest of their imbalance factors
-    (by ratio). Data that are made long-tailed have CIFAR-10's, others ImageNet-LT's. `share` says which classes get it:
-    by default all but the label, as in eq. 4; in the authors' code all.
+    ε is taken from the authors' configurations: by data set, and on CIFAR for the nearest of their imbalance factors
+    (by ratio). Other data that are made long-tailed use the values of CIFAR-10, other data those of ImageNet-LT.
+    `share` selects the classes that share ε: by default all except the label, as in eq. 4; in the authors' code all.
 
-    Deviation: its authors smooth in a second stage with fixed features; here the loss is the same from the first epoch
-    on, and the whole network is trained on.
+    Deviation: the authors smooth in a second stage with fixed features; here the loss is the same from the first epoch
+    on, and the whole network is trained.
     """
-    other = "cifar10" if facts(base.dataset).natural is None else "imagenet-lt"
-    by_imbalance = _SMOOTHING.get(base.dataset, _SMOOTHING[other])
+    fallback = "cifar10" if facts(base.dataset).natural is None else "imagenet-lt"
+    by_imbalance = _SMOOTHING.get(base.dataset, _SMOOTHING[fallback])
     nearest = min(by_imbalance, key=lambda imbalance: abs(math.log(imbalance / base.imbalance)))
     loss = LabelAwareSmoothing(*by_imbalance[nearest], share)
     return replace(ce_drs(base), method="Label-aware smoothing", loss=loss)

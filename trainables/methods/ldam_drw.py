@@ -13,7 +13,7 @@ from trainables.sources import LDAM_DRW
 
 @sourced(cifar=LDAM_DRW)
 def ldam_drw(base: Config) -> Config:
-    """LDAM with deferred re-weighting (Cao et al., 2019): cosine classifier, s = 30, margins ∝ n_j^(-1/4).
+    """Configure LDAM with deferred re-weighting (Cao et al., 2019): cosine classifier, s = 30, margins ∝ n_j^(-1/4).
 
     Deviation: deferred until m + S instead of epoch 160.
     """

@@ -14,8 +14,8 @@ _FIVE_EPOCHS = {dataset: {**settings, "retrain_epochs": 5} for dataset, settings
 
 @sourced(cifar=TWO_STAGES, second_stages=_FIVE_EPOCHS)
 def lws(base: Config) -> Config:
-    """Learnable weight scaling (Kang et al., 2020): a factor a class on the fixed classifier's logits, from 1 on.
+    """Configure learnable weight scaling (Kang et al., 2020): a factor per class on a fixed classifier's logits.
 
-    Deviations: cRT's, with 5 epochs in its authors' code.
+    The factors are initially 1. Deviations: those of cRT; the authors' code trains 5 epochs.
     """
     return replace(crt(base), method="Decouple-LWS", retrains="scale")

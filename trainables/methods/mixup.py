@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixup(Mixture):
-    """Mixup (Zhang et al., 2018): a step's share λ is drawn from Beta(a, a), of its batch and of what it is mixed with.
+    """Mixup (Zhang et al., 2018): a step mixes λ of a batch with 1 - λ of the reversed batch, λ from Beta(a, a).
 
-    Deviation: a batch is mixed with its own reverse, not with a permutation: it is in random order already.
+    Deviation: a batch is mixed with its reverse, not with a permutation, since it is in random order already.
     """
 
-    a: float = number(1.0, "a of the Beta(a, a) that a step's share is drawn from", above=0.0)
+    a: float = number(1.0, "a of Beta(a, a), the distribution of a step's share", above=0.0)
 
     def shares(self, steps: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """See `Mixture.shares`."""

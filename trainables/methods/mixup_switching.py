@@ -11,9 +11,9 @@ from trainables.methods.switching import switching
 
 
 def mixup_switching(base: Config) -> Config:
-    """Mixup (Zhang et al., 2018, as Zhong et al., 2021, use it) before the paper's switch, none after it.
+    """Configure mixup (Zhang et al., 2018, as in Zhong et al., 2021) before the paper's switch, no mixup after it.
 
-    a is 1 on small images and 0.2 on large ones, as in the configurations of the latter. Deviation: `Mixup`'s.
+    a is 1 on small images and 0.2 on large images, as in the configurations of Zhong et al. Deviation: that of `Mixup`.
     """
     small = facts(base.dataset).natural is None
     return replace(switching(base), method="Mixup, then ours", mixture=Mixup(1.0 if small else 0.2))

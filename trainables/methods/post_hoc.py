@@ -9,5 +9,5 @@ from trainables.methods.cross_entropy import cross_entropy
 
 
 def post_hoc(base: Config) -> Config:
-    """Post-hoc logit adjustment (Menon et al., 2021, eq. 9): cross-entropy, and a read-out."""
+    """Configure post-hoc logit adjustment (Menon et al., 2021, eq. 9): cross-entropy and a read-out (`readouts`)."""
     return replace(cross_entropy(base), method="Post-hoc logit adjustment")

@@ -9,5 +9,5 @@ from trainables.methods.cross_entropy import cross_entropy
 
 
 def tau_normalised(base: Config) -> Config:
-    """τ-normalised classifier (Kang et al., 2020): cross-entropy, and a read-out; see `trainables.readouts`."""
+    """Configure the τ-normalised classifier (Kang et al., 2020): cross-entropy and a read-out (`readouts`)."""
     return replace(cross_entropy(base), method="τ-normalised")

@@ -1,1 +1,1 @@
-"""Backbones and heads of networks: a file each, with a class of the same name that carries its parameters."""
+"""Backbones and heads of networks: one file each, with a class of the file's name that has the parameters."""

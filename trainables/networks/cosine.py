@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Cosine(Head):
     """A cosine classifier without bias: ``s · cos(w_j, x)`` (Cao et al., 2019)."""
 
-    scale: float = number(30.0, "s, by which the cosines count", least=0.0)
+    scale: float = number(30.0, "s, the factor on the cosines", least=0.0)
 
     def build(self, features: int, classes: int) -> nn.Module:
         """See `Head.build`."""

@@ -1,4 +1,4 @@
-"""A linear classifier whose bias says that each class is rare."""
+"""A linear classifier whose initial bias gives each class a low probability."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rare(Head):
-    """A linear classifier whose bias is -log(C - 1) at first, and is spared the weight decay (Cui et al., 2019)."""
+    """A linear classifier with an initial bias of -log(C - 1), without weight decay on the bias (Cui et al., 2019)."""
 
     linear: ClassVar[bool] = True
     decay_bias: ClassVar[bool] = False

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResNet32(Backbone):
-    """The CIFAR ResNet of He et al. (2016), the paper's for CIFAR.
+    """The CIFAR ResNet of He et al. (2016), which the paper uses on CIFAR.
 
-    Under a linear head it has 464,154 parameters for 10 classes, 470,004 for 100.
+    With a linear head it has 464,154 parameters for 10 classes, 470,004 for 100.
     """
 
     blocks: int = whole(5, "residual blocks in each of the three stages", least=1)

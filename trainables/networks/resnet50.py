@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResNet50(Backbone):
-    """ResNet-50 of torchvision, for images of about 224 pixels; its weights are drawn as there."""
+    """ResNet-50 of torchvision, for images of about 224 pixels; its weights are drawn as in torchvision."""
 
     initial: ClassVar[str] = "torchvision"
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResNeXt11(Backbone):
-    """Eleven layers for small images: three grouped bottlenecks of torchvision's, four groups."""
+    """Eleven layers for small images: three grouped bottlenecks of torchvision with four groups."""
 
     def layers(self, channels: int) -> tuple[list[nn.Module], int]:
         """See `Backbone.layers`."""
@@ -22,10 +22,10 @@ class ResNeXt11(Backbone):
 
         from trainables.layers import BatchNorm, stem
 
-        found, last = stem(channels, 16), 16
+        layers, last = stem(channels, 16), 16
         for width, stride in ((8, 1), (16, 2), (32, 2)):
             out = width * Bottleneck.expansion
             shortcut = nn.Sequential(nn.Conv2d(last, out, 1, stride, bias=False), BatchNorm(out))
-            found.append(Bottleneck(last, width, stride, shortcut, groups=4, base_width=32, norm_layer=BatchNorm))
+            layers.append(Bottleneck(last, width, stride, shortcut, groups=4, base_width=32, norm_layer=BatchNorm))
             last = out
-        return found, last
+        return layers, last

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResNeXt50(Backbone):
-    """ResNeXt-50 of torchvision, for images of about 224 pixels; its weights are drawn as there."""
+    """ResNeXt-50 of torchvision, for images of about 224 pixels; its weights are drawn as in torchvision."""
 
     initial: ClassVar[str] = "torchvision"
 

@@ -1,4 +1,4 @@
-"""The end of a network of two branches."""
+"""The head of a network of two branches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TwoBranches(Head):
-    """One linear classifier upon the features of both of BBN's branches; see `network.Bilateral`."""
+    """One linear classifier on the features of both branches of BBN; see `network.Bilateral`."""
 
     branches: ClassVar[int] = 2
 

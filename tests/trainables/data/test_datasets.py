@@ -1,4 +1,4 @@
-"""What is declared of data sets."""
+"""The declared facts of data sets."""
 
 import pytest
 
@@ -53,7 +53,9 @@ def test_shots(dataset, imbalance, sizes):
 
 
 def test_a_name_that_no_data_set_has_is_refused_with_those_that_there_are():
-    with pytest.raises(Refusal, match=r"^dataset = 'cifar': must be cifar10, .*, digits, .*, folder:PATH, package"):
+    with pytest.raises(
+        Refusal, match=r"^dataset must be cifar10, .*, digits, .*, folder:PATH, package.*\(got 'cifar'\)$"
+    ):
         facts("cifar")
 
 
@@ -103,7 +105,7 @@ def function():
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A folder that is worked in, with a file of data sets, and the file."""
+    """Return the path of a file of data sets in the current folder."""
     path = tmp_path / "own.py"
     path.write_text(OWN)
     monkeypatch.chdir(tmp_path)
@@ -135,12 +137,12 @@ def test_a_class_of_a_module_is_a_data_set():
         ("", "must be cifar10"),
         ("folder", "must be cifar10"),
         ("Digits", "must be cifar10"),
-        ("./own.py", "must say which dataset of the file: .*own.py:Mine"),
-        ("./own.py:Missing", "must be a class that derives from trainables.data.facts.Dataset"),
-        ("./own.py:function", "must be a class that derives from"),
-        ("./own.py:Unfinished", "defines its methods"),
-        ("./own.py:Asking", "path"),  # made without arguments
-        ("./own.py:Bare", "classes"),
+        ("./own.py", r"^dataset must name a dataset of the file \(got '.*own.py'\)\. Choose .*own.py:Mine or "),
+        ("./own.py:Missing", "must be a subclass of trainables.data.facts.Dataset that defines all abstract methods"),
+        ("./own.py:function", "must be a subclass of trainables.data.facts.Dataset"),
+        ("./own.py:Unfinished", "defines all abstract methods"),
+        ("./own.py:Asking", r"^data set '.*own.py:Asking' cannot be constructed without arguments: .*path"),
+        ("./own.py:Bare", "must declare the attributes classes, largest, "),
         ("./none.py:Mine", "there is none at"),
         ("no.such_module:Mine", "there is no module no"),
         ("digits:Digits", "must be cifar10"),

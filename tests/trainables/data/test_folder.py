@@ -16,13 +16,13 @@ TRAIN, TEST = {"ant": 2, "bee": 5, "cat": 2}, {"ant": 4, "bee": 2, "cat": 3}
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A cache folder of the test's own."""
+    """Return the cache folder of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "longtail-study" / "folders"
 
 
 def write(folder, train=TRAIN, test=TEST):
-    """A folder of images; nobody decodes them here."""
+    """Write a folder of images that are not decoded here."""
     for part, classes in (("train", train), ("test", test)):
         for name, count in classes.items():
             (folder / part / name).mkdir(parents=True)
@@ -37,18 +37,18 @@ def names(paths, folder):
 
 def test_classes_are_ranked_by_their_training_images_and_equals_by_name(tmp_path):
     folder = write(tmp_path / "images")
-    found = look(folder)
+    listing = look(folder)
     by_rank = [("bee", 5), ("ant", 2), ("cat", 2)]
-    assert names(found.train, folder) == [f"train/{name}/{k}.jpg" for name, count in by_rank for k in range(count)]
-    assert found.counts.tolist() == found.listed.tolist() == [5, 2, 2]
-    assert names(found.test, folder) == [f"test/{name}/{k}.jpg" for name, _ in by_rank for k in range(TEST[name])]
-    assert found.test_labels.tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
+    assert names(listing.train, folder) == [f"train/{name}/{k}.jpg" for name, count in by_rank for k in range(count)]
+    assert listing.counts.tolist() == listing.listed.tolist() == [5, 2, 2]
+    assert names(listing.test, folder) == [f"test/{name}/{k}.jpg" for name, _ in by_rank for k in range(TEST[name])]
+    assert listing.test_labels.tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
 
 
 def test_half_of_each_class_s_test_images_are_for_selection(tmp_path):
-    found = look(write(tmp_path / "images"))
-    assert np.bincount(found.test_labels[found.in_val]).tolist() == [1, 2, 1]
-    assert (found.in_val == halves(found.test_labels, 0)).all()
+    listing = look(write(tmp_path / "images"))
+    assert np.bincount(listing.test_labels[listing.in_val]).tolist() == [1, 2, 1]
+    assert (listing.in_val == halves(listing.test_labels, 0)).all()
 
 
 def test_files_of_other_kinds_and_hidden_ones_are_passed_over(tmp_path):
@@ -161,29 +161,35 @@ def refusal(folder):
 def test_a_relative_path_is_refused_with_the_absolute_one(tmp_path, monkeypatch):
     write(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
-    assert refusal("images") == f"dataset = 'folder:images': must be an absolute path: folder:{tmp_path}/images"
+    hint = f"Use 'folder:{tmp_path}/images'"
+    assert refusal("images") == f"dataset must be an absolute path (got 'folder:images'). {hint}"
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_a_folder_without_train_or_test_is_refused(part, tmp_path):
     folder = write(tmp_path / "images")
     (folder / part).rename(folder / "other")
-    assert f"{part}/ in it cannot be read (No such file or directory)" in refusal(folder)
+    hint = "The folder must have train/ and test/, each with a folder per class"
+    assert refusal(folder) == f"{part}/ of '{folder}' cannot be read (No such file or directory). {hint}"
 
 
 def test_a_class_that_is_not_in_both_is_refused(tmp_path):
-    assert "differ in 'dog'" in refusal(write(tmp_path / "one", train={**TRAIN, "dog": 1}))
-    assert "differ in 'dog'" in refusal(write(tmp_path / "two", test={**TEST, "dog": 2}))
+    for folder in (
+        write(tmp_path / "one", train={**TRAIN, "dog": 1}),
+        write(tmp_path / "two", test={**TEST, "dog": 2}),
+    ):
+        allowed = "must have the same classes in train/ and test/"
+        assert refusal(folder) == f"dataset {allowed} (got '{folder}'). Only one of them has 'dog'"
 
 
 def test_a_single_class_is_refused(tmp_path):
-    assert "train/ has too few classes (1): two or more would do" in refusal(
-        write(tmp_path / "images", {"ant": 3}, {"ant": 3})
-    )
+    folder = write(tmp_path / "images", {"ant": 3}, {"ant": 3})
+    assert refusal(folder) == f"dataset must have at least 2 classes in train/ (got '{folder}'). It has 1"
 
 
 def test_a_class_without_training_images_or_with_one_test_image_is_refused(tmp_path):
     line = refusal(write(tmp_path / "one", train={**TRAIN, "cat": 0}))
-    assert "train/cat': it has too few images (0): an image to train on would do" in line
+    assert line == f"dataset must have at least 1 image (got '{tmp_path}/one/train/cat'). It has 0"
     line = refusal(write(tmp_path / "two", test={**TEST, "cat": 1}))
-    assert "test/cat': it has too few images (1): two images, one for selection and one to report would do" in line
+    allowed = "must have at least 2 images, one for selection and one to report"
+    assert line == f"dataset {allowed} (got '{tmp_path}/two/test/cat'). It has 1"

@@ -42,14 +42,14 @@ KNOWN = Known()
 
 
 def ramps(width, height, level=128):
-    """An image whose red grows from left to right and whose green grows from top to bottom, each from 0 to 255."""
+    """Return an image whose red grows from left to right and whose green grows from top to bottom, from 0 to 255."""
     across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack((across, down, np.full_like(down, level)), axis=2).round().astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three classes of JPEG files of several sizes, told apart by their blue."""
+    """Write three classes of JPEG files of several sizes, which differ in blue."""
     root = tmp_path_factory.mktemp("images")
     level = 0
     for part, counts in (("train", COUNTS), ("test", (TEST,) * 3)):
@@ -63,12 +63,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def files(folder):
-    """The data set of that folder, with a number of workers."""
+    """Return a function from a number of workers to the data set of that folder."""
     return partial(ImageFiles, KNOWN, look(folder), torch.device("cpu"))
 
 
 def pixels(data, images):
-    """Normalised images as 0 … 255."""
+    """Return normalised images as 0 … 255."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.facts.mean, data.facts.std))
     return (images * std + mean) * 255
 
@@ -78,7 +78,7 @@ def joined(batches):
 
 
 def drawn(data, seed=0, order=None, epoch=EPOCH):
-    """One epoch's images and labels."""
+    """Return one epoch's images and labels."""
     order = np.arange(int(data.counts.sum())) if order is None else np.asarray(order)
     return joined(data.batches(order, epoch, np.random.default_rng(seed)))
 
@@ -108,7 +108,7 @@ def test_a_rank_s_batches_are_its_shares_of_the_whole_ones(files):
 
 
 def centre(path, size=SIDE):
-    """A file resized so that its shorter side is 8/7 of the size, and cropped in the centre: (3, size, size)."""
+    """Return a file resized to a shorter side of 8/7 of the size, and cropped in the centre: (3, size, size)."""
     image, short = Image.open(path).convert("RGB"), size * 8 // 7
     width, height = image.size
     shape = (short, short * height // width) if width < height else (short * width // height, short)
@@ -155,7 +155,7 @@ def test_imagenet_s_size_is_256_for_224(tmp_path):
 
 
 def crops(images):
-    """Where each crop of `ramps` lies, as shares of width and height, and whether it is flipped, from its corners."""
+    """Return from its corners the position of each crop of `ramps`, as shares of width and height, and its flip."""
     found = []
     for image in images:
         red, green = image[0].mean(0) / 255, image[1].mean(1) / 255
@@ -169,7 +169,7 @@ DECILES = np.arange(1, 10) / 10
 
 
 def random_resized(width, height):
-    """Width and height of a crop, as shares of the image's: 8 % to all of its area, ¾ to 4/3 as wide as high."""
+    """Return a random crop's width and height as shares of the image's: 8 % to 100 % of its area, ratio ¾ to 4/3."""
     rng = np.random.default_rng()
     for _ in range(10):
         area, ratio = rng.uniform(0.08, 1) * width * height, np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
@@ -290,7 +290,7 @@ def test_training_has_the_same_bits_whole_and_resumed_with_any_number_of_workers
 
 @pytest.fixture
 def copy(folder, tmp_path):
-    """A copy of the folder that a test may damage."""
+    """Return a copy of the folder that a test may damage."""
     return Path(shutil.copytree(folder, tmp_path / "images"))
 
 
@@ -310,7 +310,7 @@ def test_images_of_every_mode_become_rgb(mode, copy):
 
 
 def complaint(batches):
-    """What is said of the image that cannot be decoded. The exception goes at once: it would keep the workers."""
+    """Return the message about an image that cannot be decoded, without the exception, which would keep the workers."""
     try:
         list(batches)
     except Refusal as refusal:
@@ -327,8 +327,8 @@ def test_a_file_that_is_no_image_is_named_and_a_good_one_in_its_place_is_read(wo
         bad.unlink() if content is None else bad.write_bytes(content)
         for batches in (data.batches(np.arange(10), EPOCH, np.random.default_rng()), data.fit_batches()):
             line = complaint(batches)
-            assert line.startswith(f"image = {str(bad)!r}: it cannot be decoded (")
-            assert line.endswith("): a file that Pillow reads would do")
+            assert line.startswith(f"image '{bad}' cannot be decoded (")
+            assert line.endswith("). Replace it by a file that Pillow reads")
             assert "\n" not in line
     bad.write_bytes(good)
     assert drawn(data)[0].shape == (10, 3, SIDE, SIDE)
@@ -360,7 +360,7 @@ def test_a_folder_is_loaded_once_by_its_name(folder, tmp_path, monkeypatch):
 def test_a_folder_that_changed_since_the_plan_is_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     planned = replace(origin_of(f"folder:{folder}"), fingerprint="sha256:another")
-    with pytest.raises(Refusal, match="must be sha256:another, as in the plan"):
+    with pytest.raises(Refusal, match=r"^fingerprint of folder:.* must be sha256:another, as in the plan"):
         load(planned, EPOCH, None, 0)
 
 

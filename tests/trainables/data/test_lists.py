@@ -13,7 +13,7 @@ from trainables.data.kinds import Listed
 
 
 def declared(**own):
-    """A data set of three lists, or with some facts of its own."""
+    """Return a data set of three lists, with other facts if given."""
     known = {"classes": 3, "largest": 5, "natural": 2.5, "lists": Lists("Tiny", 9, 4, 6)}
     return type("Declared", (Listed,), {**known, **own})()
 
@@ -25,7 +25,7 @@ TEST = ["t/1 0", "t/2 1", "t/3 2", "t/4 2", "t/5 1", "t/6 0"]
 
 
 def write(root, name="Tiny", **parts):
-    """The data set's lists below a data folder, and an empty file for each image in them."""
+    """Write the data set's lists below a data folder, and an empty file for each image in them."""
     parts = {"train": TRAIN, "val": VAL, "test": TEST, **parts}
     for part, lines in parts.items():
         path = root / name / f"{name}_{part}.txt"
@@ -60,7 +60,7 @@ def test_the_public_lists(dataset, classes, largest, smallest, train, evaluated)
     assert known.lists.val + known.lists.test == evaluated
     assert str(train) in known.fingerprint
     assert "pillow" in known.fingerprint
-    with pytest.raises(ValueError, match="only its lists say"):
+    with pytest.raises(ValueError, match="the class counts are known only from its lists"):
         known.counts(known.natural)
 
 
@@ -76,16 +76,16 @@ def test_classes_are_ranked_by_their_images_and_equals_by_their_labels(labels):
 
 
 def test_images_are_sorted_by_rank_and_inside_a_class_as_they_are_listed(tmp_path):
-    found = lists.read(TINY, write(tmp_path))
-    assert names(found.train, tmp_path) == ["b/1", "b/2", "b/3", "b/4", "b/5", "a/1", "a/2", "c/1", "c/2"]
-    assert found.counts.tolist() == found.listed.tolist() == [5, 2, 2]
+    listing = lists.read(TINY, write(tmp_path))
+    assert names(listing.train, tmp_path) == ["b/1", "b/2", "b/3", "b/4", "b/5", "a/1", "a/2", "c/1", "c/2"]
+    assert listing.counts.tolist() == listing.listed.tolist() == [5, 2, 2]
 
 
 def test_a_val_list_is_for_selection_and_the_test_list_is_what_is_reported(tmp_path):
-    found = lists.read(TINY, write(tmp_path))
-    assert names(found.test[found.in_val], tmp_path) == ["v/1", "v/2", "v/3", "v/4"]
-    assert names(found.test[~found.in_val], tmp_path) == ["t/1", "t/2", "t/3", "t/4", "t/5", "t/6"]
-    assert found.test_labels.tolist() == [2, 1, 0, 0, 1, 2, 0, 0, 2, 1]  # label 2 has rank 0, 0 has 1, 1 has 2
+    listing = lists.read(TINY, write(tmp_path))
+    assert names(listing.test[listing.in_val], tmp_path) == ["v/1", "v/2", "v/3", "v/4"]
+    assert names(listing.test[~listing.in_val], tmp_path) == ["t/1", "t/2", "t/3", "t/4", "t/5", "t/6"]
+    assert listing.test_labels.tolist() == [2, 1, 0, 0, 1, 2, 0, 0, 2, 1]  # label 2 has rank 0, 0 has 1, 1 has 2
 
 
 # Held-out training images
@@ -95,7 +95,7 @@ COUNTS = (100, 41, 40, 20, 19, 10, 9, 2)
 
 @pytest.fixture
 def held_out(tmp_path):
-    """A data set whose val list is what is reported, and what is read of it."""
+    """Return a data set that reports on its val list, its folder, and its files."""
     counts = Lists("Tiny", sum(COUNTS), 8, 0)
     known = declared(classes=8, largest=100, natural=50.0, lists=counts, selection="train")
     train = [f"{rank}/{k} {7 - rank}" for k in range(100) for rank, count in enumerate(COUNTS) if k < count]
@@ -104,31 +104,31 @@ def held_out(tmp_path):
 
 
 def test_a_training_image_of_each_class_of_ten_or_more_is_held_out(held_out):
-    _, root, found = held_out
-    assert found.counts.tolist() == [99, 40, 39, 19, 18, 9, 9, 2]
-    assert found.listed.tolist() == list(COUNTS)
-    selection = names(found.test[found.in_val], root)
-    assert [int(name.partition("/")[0]) for name in selection] == found.test_labels[found.in_val].tolist()
-    train = names(found.train, root)
+    _, root, listing = held_out
+    assert listing.counts.tolist() == [99, 40, 39, 19, 18, 9, 9, 2]
+    assert listing.listed.tolist() == list(COUNTS)
+    selection = names(listing.test[listing.in_val], root)
+    assert [int(name.partition("/")[0]) for name in selection] == listing.test_labels[listing.in_val].tolist()
+    train = names(listing.train, root)
     assert len({*train, *selection}) == sum(COUNTS)
     assert set(train).isdisjoint(selection)
-    assert names(found.test[~found.in_val], root) == [f"v/{rank}" for rank in range(8)]
+    assert names(listing.test[~listing.in_val], root) == [f"v/{rank}" for rank in range(8)]
 
 
 def test_the_same_images_are_held_out_each_time_and_not_just_the_first(held_out):
-    known, root, found = held_out
-    assert (lists.read(known, root).test == found.test).all()
+    known, root, listing = held_out
+    assert (lists.read(known, root).test == listing.test).all()
     first = ["0/0"]
-    assert [name for name in names(found.test, root) if name.startswith("0/")] != first
+    assert [name for name in names(listing.test, root) if name.startswith("0/")] != first
 
 
 def test_the_order_of_a_list_s_lines_is_no_matter(held_out, tmp_path):
-    known, root, found = held_out
+    known, root, listing = held_out
     path = root / "Tiny" / "Tiny_train.txt"
     path.write_text("\n".join(reversed(path.read_text().splitlines())) + "\n")
     again = lists.read(known, root)
-    assert (again.train == found.train).all()
-    assert (again.test == found.test).all()
+    assert (again.train == listing.train).all()
+    assert (again.test == listing.test).all()
 
 
 @given(counts=st.lists(st.integers(1, 2000), min_size=1, max_size=20))
@@ -161,8 +161,7 @@ def test_a_bad_line_is_refused_with_its_number(bad, tmp_path):
     path = root / "Tiny" / "Tiny_train.txt"
     path.write_text("\n".join([*TRAIN[:5], bad, *TRAIN[6:]]) + "\n")
     line = refusal(TINY, root)
-    assert f"Tiny_train.txt, line 6 = {bad!r}" in line
-    assert "a path and a label from 0 to 2 would do" in line
+    assert line == f"{path}, line 6 must be a path and a label from 0 to 2 (got {bad!r})"
 
 
 def test_paths_may_have_spaces_and_lines_may_end_as_on_other_systems(tmp_path):
@@ -175,28 +174,34 @@ def test_paths_may_have_spaces_and_lines_may_end_as_on_other_systems(tmp_path):
 
 @pytest.mark.parametrize(
     ("part", "lines", "at"),
-    [("train", [*TRAIN, "b/6 2"], 10), ("train", TRAIN[:-1], 8), ("val", [*VAL, "v/5 0"], 5), ("test", TEST[1:], 5)],
+    [
+        ("train", [*TRAIN, "b/6 2"], "Line 10 is too many"),
+        ("train", TRAIN[:-1], "It ends at line 8"),
+        ("val", [*VAL, "v/5 0"], "Line 5 is too many"),
+        ("test", TEST[1:], "It ends at line 5"),
+    ],
 )
 def test_a_wrong_number_of_lines_is_refused(part, lines, at, tmp_path):
     line = refusal(TINY, write(tmp_path, **{part: lines}))
-    assert f"Tiny_{part}.txt, line {at} = '{len(lines)} lines in all'" in line
-    assert f"the public list's {getattr(TINY.lists, part)} would do" in line
+    count = f"Tiny_{part}.txt must have {getattr(TINY.lists, part)} lines (got {len(lines)})"
+    assert line.endswith(f"{count}. {at}. Replace it by the public list")
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_a_class_without_images_is_refused(part, tmp_path):
     lines = {"train": TRAIN, "val": VAL, "test": TEST}[part]
     line = refusal(TINY, write(tmp_path, **{part: [line.replace(" 1", " 2") for line in lines]}))
-    assert f"Tiny_{part}.txt, line {len(lines)} = 'no image of class 1'" in line
+    assert line.endswith(f"Tiny_{part}.txt must have images of all 3 classes (got 2). It has no image of class 1")
 
 
 def test_another_distribution_over_the_classes_is_refused(tmp_path):
     line = refusal(TINY, write(tmp_path, train=[*TRAIN[:8], "a/3 0"]))
-    assert "line 7 = 'image 4 of class 2': 5 is what the class with the most has" in line
+    hint = "That is class 2, whose last image is in line 7. Replace the list by the public one"
+    assert line.endswith(f"Tiny_train.txt must have 5 images of its largest class (got 4). {hint}")
     line = refusal(TINY, write(tmp_path, train=["b/6 2", *TRAIN[1:]]))
-    assert "line 9 = 'image 6 of class 2': 5 is" in line
+    assert "must have 5 images of its largest class (got 6). That is class 2, whose last image is in line 9" in line
     line = refusal(declared(natural=5.0), write(tmp_path))
-    assert "line 8 = 'image 2 of class 0': 1 is what the class with the fewest has" in line
+    assert "must have 1 image of its smallest class (got 2). That is class 0, whose last image is in line 8" in line
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
@@ -204,26 +209,30 @@ def test_a_missing_list_is_refused_with_where_it_belongs(part, tmp_path):
     path = write(tmp_path) / "Tiny" / f"Tiny_{part}.txt"
     path.unlink()
     line = refusal(TINY, tmp_path)
-    assert f"{str(path)!r}: no such file: the public list belongs there" in line
-    assert f"another folder than {tmp_path} with --data-dir" in line
+    hint = "Put the public list and its images into that folder, or name another folder than"
+    assert line == f"list '{path}' does not exist. {hint} {tmp_path} with --data-dir"
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path):
     (write(tmp_path) / "Tiny" / "Tiny_val.txt").write_bytes(b"\xff\xfe\x00 0\n" * 4)
-    assert "it cannot be read" in refusal(TINY, tmp_path)
+    assert "Tiny_val.txt' cannot be read (" in refusal(TINY, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("gone", "named", "others"),
-    [(["c/2"], "train.txt, line 5", 0), (["b/5", "b/2"], "train.txt, line 4", 1), (["t/3"], "test.txt, line 3", 0)],
+    ("gone", "named", "first", "missing"),
+    [
+        (["c/2"], "train.txt, line 5", "c/2", "1 of 9"),
+        (["b/5", "b/2"], "train.txt, line 4", "b/2", "2 of 9"),
+        (["t/3"], "test.txt, line 3", "t/3", "1 of 6"),
+    ],
 )
-def test_a_missing_file_is_refused_with_the_line_that_names_it(gone, named, others, tmp_path):
+def test_a_missing_file_is_refused_with_the_line_that_names_it(gone, named, first, missing, tmp_path):
     root = write(tmp_path)
     for name in gone:
         (root / "Tiny" / name).unlink()
     line = refusal(TINY, root)
-    assert f"Tiny_{named} = " in line
-    assert f"nor are {others} others" in line
+    hint = f"Missing files of this list: {missing}. Put the data set's images there, or links to their folders"
+    assert line.endswith(f"Tiny_{named}: file '{root}/Tiny/{first}' does not exist. {hint}")
 
 
 def test_a_missing_folder_of_images_is_refused_as_its_files_are(tmp_path):
@@ -236,7 +245,9 @@ def test_a_missing_folder_of_images_is_refused_as_its_files_are(tmp_path):
 
 @pytest.mark.parametrize("download", [False, True])
 def test_a_data_set_of_lists_is_prepared_by_checking_them(download, tmp_path):
-    with pytest.raises(Refusal, match="no such file: the public list belongs there"):
+    with pytest.raises(
+        Refusal, match=r"Tiny_train.txt' does not exist\. Put the public list and its images into that folder"
+    ):
         TINY.prepare(tmp_path, download)
     TINY.prepare(write(tmp_path), download)
     (tmp_path / "Tiny" / "t" / "1").unlink()

@@ -1,4 +1,4 @@
-"""Small sets, which are resident on the device: their batches, image by image."""
+"""Small data sets that are held on the device: their batches, image by image."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from trainables.recipe import Epoch
 
 
 def long_tailed(dataset, crop, counts=(5, 3, 2)):
-    """A data set of random images, and its training and test images: (N, channels, side, side)."""
+    """Return a data set of random images, and its training and test images: (N, channels, side, side)."""
     rng, known = np.random.default_rng(), facts(dataset)
     shape = (known.channels, known.side, known.side)
     train, test = (rng.integers(0, known.scale + 1, (n, *shape), dtype=np.uint8) for n in (sum(counts), 6))
@@ -94,7 +94,7 @@ LABELS = np.arange(1300) % 10
 @pytest.mark.parametrize(
     ("images", "why"),
     [
-        ((IMAGES, LABELS, IMAGES, LABELS), "must read Images"),
+        ((IMAGES, LABELS, IMAGES, LABELS), "must return Images from read (got 'tuple')"),
         (Images(IMAGES / 255, LABELS, IMAGES, LABELS), "must have training images (N, 1, 8, 8) of uint8"),
         (Images(IMAGES[:, 0], LABELS, IMAGES, LABELS), "must have training images (N, 1, 8, 8) of uint8"),
         (Images(IMAGES[:-1], LABELS, IMAGES, LABELS), "must have training images (N, 1, 8, 8) of uint8"),
