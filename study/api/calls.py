@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -119,7 +121,8 @@ def run(
         options={**(options or {}), **more_options},
     )
     listener = _listener(progress, trained)
-    return _run(launch.run(wish, chosen_home, (tracking_uri, storage), listener, download, retrain))
+    with _misspelt_keywords():
+        return _run(launch.run(wish, chosen_home, (tracking_uri, storage), listener, download, retrain))
 
 
 def plan(
@@ -146,7 +149,8 @@ def plan(
     for key in ("tracking_uri", "storage", "download", "progress", "trained"):  # they change no plan
         choices.pop(key, None)
     wish = _wish(spaces, chosen_home, options={**(options or {}), **choices}, **own)
-    return Plan.of(wish, chosen_home, retrain)
+    with _misspelt_keywords():
+        return Plan.of(wish, chosen_home, retrain)
 
 
 def resume(
@@ -286,6 +290,19 @@ def _wish(
 
 
 _WISHES = tuple(_wish.__kwdefaults__ or ())  # the arguments of `run` that change its plan
+
+
+@contextmanager
+def _misspelt_keywords() -> Iterator[None]:
+    """Within it, an unknown option that looks like an argument of `run` is refused with that argument's name."""
+    try:
+        yield
+    except Refusal as refusal:
+        name = str(refusal.value).partition("=")[0]
+        close = difflib.get_close_matches(name, _WISHES, 1) if refusal.field == "-o" else []
+        if not close:
+            raise
+        raise Refusal("-o", refusal.value, f"unknown option {name!r}. Did you mean {close[0]!r}?") from refusal
 
 
 def _objectives(objectives: str | Sequence[str] | None) -> tuple[str, ...]:
