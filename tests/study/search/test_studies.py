@@ -68,7 +68,7 @@ def test_what_is_no_number_is_a_failure_with_its_reason(storage, value):
     search.tell(CELLS[0], [81.5])
     trial = optuna_trials(storage, search)[0]
     assert (trial.state, trial.value) == (TrialState.FAIL, None)
-    assert trial.user_attrs["failed_because"] == f"its value is {[value]}"
+    assert trial.user_attrs["failed_because"] == f"an objective is not a finite number: {[value]}"
 
 
 def test_a_failure_is_told_once(storage):
@@ -204,7 +204,7 @@ def test_a_malformed_url_is_refused_in_one_line_without_its_password(url):
     with pytest.raises(Refusal) as refused:
         open_storage(url)
     message = str(refused.value)
-    assert message.startswith("--storage = ")
-    assert "sqlite:///optuna.db would do" in message
+    assert message.startswith("--storage must be an Optuna storage URL such as sqlite:///optuna.db (got '")
+    assert "). Reason: " in message
     assert "\n" not in message
     assert "secret" not in message
