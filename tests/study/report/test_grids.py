@@ -64,7 +64,7 @@ def test_values_chosen_at_an_end_of_what_could_be_are_counted():
     (note,) = at_edges(taus(0.0, 2.0, 0.0, 0.0), taus(0.1, 1.0, switch="IB"), taus(2.0, switch="CB"))
     assert note == (
         "adjusted/tau was chosen at an end of its range, 0 to 2. IB⇒CR (digits): 0 (in 3 of 4 replicates); "
-        "IB⇒CR (digits): 2 (in 1 of 4 replicates); IB⇒CB (digits): 2 (in 1 of 1 replicates)."
+        "IB⇒CR (digits): 2 (in 1 of 4 replicates); IB⇒CB (digits): 2 (in 1 of 1 replicate)."
     )
 
 
