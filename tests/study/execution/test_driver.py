@@ -87,7 +87,7 @@ def test_a_run_that_is_stopped_resumes_to_the_same_end(
     after = status(command, home)
     assert (after["complete"], after["outcome"]) == (8, "complete")
     if how == "SIGTERM":
-        assert "workers end their epoch and save" in output
+        assert "workers finish their epoch and save" in output
         assert after["epochs_trained"] == after["epochs_needed"], "a drain loses nothing"
     assert kills.everything(home) == expected
 

@@ -323,5 +323,5 @@ def test_a_store_that_cannot_be_read_ends_the_suggestions_and_not_the_run(monkey
     monkeypatch.setattr(search.points, "_objectives", {})
     while search.points.more(1, idle=True):
         search.hold([end for trial in search.draft.plan.trials for end in trial.ends])
-    assert "no more points are begun: the store cannot be used" in capsys.readouterr().out
+    assert "no more points are started, because the store cannot be used: " in capsys.readouterr().out
     assert search.points.more(1, idle=True) is None

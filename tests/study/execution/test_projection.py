@@ -226,8 +226,8 @@ def test_an_outage_of_mlflow_is_one_warning_and_the_next_start_catches_up(run, m
         projection.check()
         for key in run.train():
             projection.state(key)
-        assert close(projection, "FINISHED", nothing) == "MLflow is behind (the server is away)"
-    assert run.said == ["MLflow is behind (the server is away): training goes on"]
+        assert close(projection, "FINISHED", nothing) == "MLflow is not up to date (the server is away)"
+    assert run.said == ["MLflow is unavailable (the server is away): training continues"]
     assert run.optuna() == run.all_complete()
 
     projection = run.driver()
@@ -262,8 +262,8 @@ def test_after_an_outage_of_mlflow_the_same_start_catches_up(run, monkeypatch, m
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
     assert set(run.said) == {
-        "MLflow is behind (the server is away): training goes on",
-        "MLflow is back, and catches up",
+        "MLflow is unavailable (the server is away): training continues",
+        "MLflow is available again and catches up",
     }
 
 
@@ -275,12 +275,11 @@ def test_an_outage_of_optuna_is_one_warning_and_the_next_start_catches_up(run, m
         projection.check()
         for key in run.train():
             projection.state(key)
-        assert (
-            close(projection, "FINISHED", nothing) == "Optuna is behind ((sqlite3.OperationalError) database is locked)"
-        )
+        behind = close(projection, "FINISHED", nothing)
+        assert behind == "Optuna is not up to date ((sqlite3.OperationalError) database is locked)"
     assert run.said == [
-        "Optuna is behind ((sqlite3.OperationalError) database is locked): "
-        "what is planned is trained, what needs a suggestion waits"
+        "Optuna is unavailable ((sqlite3.OperationalError) database is locked): "
+        "planned trials are trained, and searches wait for suggestions"
     ]
     assert run.mlflow() == run.all_shown()
 
@@ -309,13 +308,13 @@ def test_a_locked_database_of_optuna_is_waited_for(run, tmp_path, monkeypatch):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (warning,) = run.said
-    assert warning.startswith("Optuna is behind (")
-    assert warning.endswith("database is locked): what is planned is trained, what needs a suggestion waits")
+    assert warning.startswith("Optuna is unavailable (")
+    assert warning.endswith("database is locked): planned trials are trained, and searches wait for suggestions")
     projection.check()  # which does not hold the driver up
     lock.execute("ROLLBACK")
     lock.close()
     assert close(projection, "FINISHED", nothing) == ""
-    assert run.said == [warning, "Optuna is back, and catches up"]
+    assert run.said == [warning, "Optuna is available again and catches up"]
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
 
@@ -324,7 +323,7 @@ def test_what_raised_is_a_failure_and_what_was_lost_stays_open(run):
     raised, lost = run.plan.trials
     projection = run.driver()
     projection.failed((raised.name, 1), Failure("Diverged: the loss is NaN", for_good=True))
-    projection.failed((lost.name, 0), Failure("its process was lost 3 times"))
+    projection.failed((lost.name, 0), Failure("the training process ended unexpectedly 3 times"))
     close(projection, "FAILED", nothing)
     assert run.optuna() == [(raised.label, "FAIL", None), (lost.label, "RUNNING", None)]
     assert run.mlflow() == {(raised.name, 1): ("FAILED", []), (lost.name, 0): ("FAILED", [])}

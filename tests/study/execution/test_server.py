@@ -98,7 +98,7 @@ def test_a_server_gets_everything_and_is_not_needed_to_resume(
     process.terminate()
     process.wait(30)
     again = study("resume", "mine")  # the plan knows the server, and does without it
-    assert "MLflow is behind (" in again.stderr
+    assert "MLflow is not up to date (" in again.stderr
     assert "`study resume mine` catches up" in again.stderr
     assert "IB⇒CR" in again.stdout
 
@@ -189,8 +189,8 @@ def test_a_server_that_goes_away_in_the_middle_and_comes_back_lacks_nothing(
                 process.wait()
                 process = serve(tmp_path, port)
             assert close(projection, "FINISHED", lambda: report) == ""
-            assert disturbed.said[0].startswith("MLflow is behind (")
-            assert disturbed.said[-1] == "MLflow is back, and catches up"
+            assert disturbed.said[0].startswith("MLflow is unavailable (")
+            assert disturbed.said[-1] == "MLflow is available again and catches up"
             time.sleep(0.5)  # for requests that it may have kept while it was stopped
             assert records(disturbed) == records(undisturbed)
     finally:
