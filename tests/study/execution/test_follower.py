@@ -1,4 +1,4 @@
-"""A follower does its tasks in order, patiently: what an outage delays is neither lost nor doubled."""
+"""A follower executes its tasks in order. An outage delays a task, but does not lose or repeat it."""
 
 import threading
 import time
@@ -20,14 +20,14 @@ class Away(Exception):
 
 
 class Said(list):
-    """What the user was told, and a follower that tells it."""
+    """The lines that a follower prints to the user."""
 
     def follower(self):
         return Follower("MLflow", lambda error: isinstance(error, Away), self.append, "training continues")
 
 
 class Outages:
-    """Tasks that meet outages: some tries of each fail, before or after their effect on the service."""
+    """Tasks of which some tries fail, before or after their effect on the service."""
 
     def __init__(self, failing):
         self.done, self.tries = [], [list(each) for each in failing]

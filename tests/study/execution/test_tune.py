@@ -1,4 +1,4 @@
-"""Stages on a real Ray, trained by a class that only does what a stage's instruction says."""
+"""Stages on a real Ray, trained by a class that only follows a stage's instruction."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not ha
 
 
 class Scripted(Trainable):
-    """Does what its stage says, and writes down what it did: a line "begin|end|cleanup, stage, process"."""
+    """Follows the instruction of its stage, and logs its actions as lines "begin|end|cleanup, stage, process"."""
 
     def setup(self, config, job):
         self.job = job
@@ -72,7 +72,7 @@ class Scripted(Trainable):
 
 @pytest.fixture
 def train(one_ray, tmp_path):
-    """Executes stages; returns the recorder and, in order, what the workers wrote down."""
+    """A function that executes stages and returns the recorder and the lines of the workers' log."""
 
     def call(*stages, workers=2, cpus=0.5, events=None):
         events = events or Recorder()
@@ -85,7 +85,7 @@ def train(one_ray, tmp_path):
 
 
 def times(log, what):
-    """When each stage began or ended, as positions in the log."""
+    """Return the positions in the log at which stages began or ended."""
     return {key: number for number, (done, key, _) in enumerate(log) if done == what}
 
 

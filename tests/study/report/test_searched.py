@@ -19,14 +19,14 @@ REPORTED = ("test/top1", "holdout/top1")
 def search_space(objectives=("val/top1",), trials=8):
     domain = {"q": Real(-2.0, 2.0), "S": Integer(0, 49)}
     search = PlannedSearch(trials, 0, 3, REPORTED, ("base",))
-    made = {"title": "Find: a title", "evidence": "exploratory", "objectives": objectives, "domain": domain}
-    return planned_space("find", search=search, **made)
+    options = {"title": "Find: a title", "evidence": "exploratory", "objectives": objectives, "domain": domain}
+    return planned_space("find", search=search, **options)
 
 
 def point(number, q=0.0, S=1, stopped=False):
     label, axes = f"#{number}", {"dataset": "digits", "q": q, "S": S}
-    made = {"epochs": 200, "ends": (f"{label} 0",), "stopped": stopped, "seeds": (drawn(0, 0, 0),)}
-    return planned("find", label, config={"q": q, "S": S}, axes=axes, measure="val/top1", called=label, **made)
+    options = {"epochs": 200, "ends": (f"{label} 0",), "stopped": stopped, "seeds": (drawn(0, 0, 0),)}
+    return planned("find", label, config={"q": q, "S": S}, axes=axes, measure="val/top1", called=label, **options)
 
 
 def champion_of(point):
@@ -42,18 +42,18 @@ def champion_of(point):
 
 
 def measured(**measures):
-    whole = {f"{split}/{name}": value for split, own in measures.items() for name, value in own.items()}
+    whole = {f"{split}/{name}": value for split, by_name in measures.items() for name, value in by_name.items()}
     return {"provenance": [{"device_model": "a CPU"}], "measures": [whole]}
 
 
 def searched(values, objectives=("val/top1",), champions=(), stopped=(), trials=8):
-    """A report of points whose objectives after the last epoch are these, None where a point has not ended."""
+    """Return a report of points with these objectives after the last epoch; None for a point that has not ended."""
     names = [name.partition("/")[2] for name in objectives]
     points = [point(n, q=min(-1.5 + 0.3 * n, 2.0), S=min(7 * n, 49), stopped=n in stopped) for n in range(len(values))]
     states = {
-        p.ends[0]: measured(val=dict(zip(names, own, strict=True)) | {"top1": own[0]})
-        for p, own in zip(points, values, strict=True)
-        if own is not None
+        p.ends[0]: measured(val=dict(zip(names, one, strict=True)) | {"top1": one[0]})
+        for p, one in zip(points, values, strict=True)
+        if one is not None
     }
     crowned = [champion_of(points[n]) for n in champions]
     for each in crowned:
@@ -159,11 +159,11 @@ def test_with_two_objectives_the_best_are_the_pareto_front(values):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("study.report.searched.Searched.importances", {})  # they take a second
         (record,) = json.loads(report.json())["searches"]
-    ended = {f"#{n}": own for n, own in enumerate(values) if own is not None}
+    ended = {f"#{n}": one for n, one in enumerate(values) if one is not None}
     best = {
-        own
-        for own in ended.values()
-        if not any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in ended.values())
+        one
+        for one in ended.values()
+        if not any(other != one and other[0] >= one[0] and other[1] >= one[1] for other in ended.values())
     }
     assert {ended[label] for label in record["best"]} == best
     assert len(record["best"]) == len(best)

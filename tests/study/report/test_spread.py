@@ -17,11 +17,11 @@ def cells(*switches, replicates=4, **options):
 
 
 def states_of(trials, *values):
-    """The states of trials whose replicates measured these values."""
+    """Return the states of trials whose replicates measured these values."""
     return {
         end: top1(value)
-        for trial, own in zip(trials, values, strict=True)
-        for end, value in zip(trial.ends, own, strict=False)
+        for trial, trial_values in zip(trials, values, strict=True)
+        for end, value in zip(trial.ends, trial_values, strict=False)
     }
 
 

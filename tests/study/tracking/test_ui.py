@@ -1,4 +1,4 @@
-"""`study ui` before MLflow is started; what it shows then is in `test_browser`."""
+"""`study ui` before MLflow starts. `test_browser` tests what it shows."""
 
 import socket
 from pathlib import Path
