@@ -92,7 +92,7 @@ def default(results: Results) -> list[Table]:
 
 
 def _details(results: Results, result: Result) -> list[Cell]:
-    """Return the cells of each split of the images that the trial's measure uses, and of the best epoch."""
+    """Return the cells of each split of the data that the trial's measure uses, and of the best epoch."""
     part = result.trial.measure.partition("/")[0]
     splits = [result.cell(f"{part}/{split}") for split in results.space.splits]
     return [*splits, Cell(result.best(), axes=result.trial.axes)]
