@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def names() -> list[str]:
-    """Return the names of the spaces that installed packages declare as entry points ``study.spaces``; b2 before b10."""
+    """Return the names of the spaces which packages declare as entry points ``study.spaces``, b2 before b10."""
     return sorted(_installed(), key=lambda name: [part.zfill(3) for part in re.split(r"(\d+)", name)])
 
 

@@ -23,8 +23,6 @@ class Refusal(StudyError):
     def __init__(self, field: str, value: object, words: str, hint: str = "") -> None:
         self.field, self.value, self.words, self.hint = field, value, words, hint
         message = f"{field} {words} (got {value!r})" if words.startswith("must ") else words
-        if not words.startswith("must ") and str(value) not in words:  # until every message is written anew
-            message = f"{field} = {value!r}: {words}"
         super().__init__(f"{message}. {hint}".replace("\n", " ") if hint else message.replace("\n", " "))
 
     def __reduce__(self) -> tuple[type[Refusal], tuple[str, object, str, str]]:

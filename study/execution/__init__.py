@@ -1,1 +1,1 @@
-"""A start of a run: the driver, Ray Tune as the executor of stages, and the threads that records follow in."""
+"""One start of a run: the driver, Ray Tune as executor of the stages, and the threads that write the records."""

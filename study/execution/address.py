@@ -1,4 +1,4 @@
-"""Whether the address of a Ray cluster can be used: found out before all else, and without importing Ray."""
+"""The check of a Ray cluster's address. It runs before anything else, and does not import Ray."""
 
 from __future__ import annotations
 
@@ -15,26 +15,34 @@ _ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", re.
 
 
 def check_address(address: str, option: str = "--address") -> None:
-    """Refuse the address of a Ray cluster that is malformed or does not answer; does not import Ray."""
+    """Check that the address of a Ray cluster is well-formed and answers.
+
+    Raises:
+        Refusal: if it is malformed or does not answer.
+    """
     if address in ("", "local"):
         return
     if address == "auto":
         _check_auto(option)
         return
-    found = _ADDRESS.fullmatch(address)
-    if found is None or not 0 < int(found[1]) < 1 << 16:
-        raise Refusal(option, address, "auto, local, HOST:PORT or ray://HOST:PORT would do")
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match[1]) < 1 << 16:
+        raise Refusal(option, address, "must be auto, local, HOST:PORT or ray://HOST:PORT")
     parts = urlsplit("//" + address.removeprefix("ray://"))
-    (reason,) = within([lambda: ask_port(parts.hostname or "", int(found[1]))])
+    (reason,) = within([lambda: ask_port(parts.hostname or "", int(match[1]))])
     if reason:
-        raise Refusal(option, address, f"a Ray cluster that answers within {SECONDS:g} s would do ({reason})")
+        words = f"must belong to a Ray cluster that answers within {SECONDS:g} s"
+        raise Refusal(option, address, words, hint=f"Reason: {reason}")
 
 
 def _check_auto(option: str) -> None:
-    """What Ray does with ``auto``: the environment's address, else a node here, else the one that was last begun."""
-    named = os.environ.get("RAY_ADDRESS", "")
-    if named and named != "auto":
-        check_address(named, "RAY_ADDRESS")
+    """Check the cluster that Ray chooses for ``auto``.
+
+    It is that of the environment variable, else that of a node on this machine, else the cluster that was last started.
+    """
+    from_environment = os.environ.get("RAY_ADDRESS", "")
+    if from_environment and from_environment != "auto":
+        check_address(from_environment, "RAY_ADDRESS")
         return
     if any(b"raylet" in line.partition(b"\0")[0].rpartition(b"/")[2] for line in _command_lines()):
         return
@@ -44,9 +52,10 @@ def _check_auto(option: str) -> None:
     except (OSError, ValueError):
         last = ""
     if last and _ADDRESS.fullmatch(last):
-        check_address(last, f"{option} auto")
+        check_address(last, f"the last cluster's address ({option} auto)")
     elif sys.platform == "linux":
-        raise Refusal(option, "auto", "no Ray cluster runs on this machine: HOST:PORT, or `ray start --head`, would do")
+        words = f"{option} auto finds no Ray cluster on this machine"
+        raise Refusal(option, "auto", words, hint="Start one with 'ray start --head', or give HOST:PORT")
 
 
 def _command_lines() -> list[bytes]:
@@ -54,6 +63,6 @@ def _command_lines() -> list[bytes]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             lines.append(path.read_bytes())
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
     return lines

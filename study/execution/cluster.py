@@ -1,4 +1,4 @@
-"""The connection to Ray: of this machine or a cluster; that it has died is noticed, and said."""
+"""The connection to Ray, on this machine or a cluster, and a watcher that notices when Ray dies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-# Before Ray is imported. Under `uv run`, Ray's own hook would keep trials from ever starting.
+# Set before Ray is imported. Under `uv run`, Ray's hook would keep trials from starting.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -28,19 +28,20 @@ from study.errors import Refusal, one_line
 from study.planning.stored import Resources
 
 WATCH_SECONDS = 2.0
-PATIENCE = 45  # times that, without an answer, before Ray counts as dead
+PATIENCE = 45  # intervals of WATCH_SECONDS without an answer before Ray counts as dead
 
 
 @contextmanager
 def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Within it, Ray runs on this machine or is the cluster that `resources` names; a Ray of the caller's is used.
+    """Connect to Ray within the context: to the cluster that `resources` names, or to a new Ray on this machine.
 
-    The modules that the user named and that are not installed are brought to the workers, in Ray's runtime environment.
+    If the caller is already connected to Ray, this connection is used. The modules that the user named and that are not
+    installed are sent to the workers in Ray's runtime environment.
 
     Args:
-        resources: name the cluster.
-        lost: called, in a thread, when the part of Ray on this machine has died, or Ray has not answered for 90 s. Ray
-            itself would end this process some seconds later, without a word that helps.
+        resources: names the cluster.
+        lost: called in a thread when Ray's processes on this machine have died, or Ray has not answered for 90 s. Ray
+            itself would end this process some seconds later, without a helpful message.
 
     Raises:
         Refusal: if there is no such cluster.
@@ -48,44 +49,46 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of its token at every start
+    logging.getLogger("ray").setLevel(logging.ERROR)  # otherwise it logs its token at every start
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if not resources.address:
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
     try:
         with TemporaryDirectory(prefix="study-") as folder:
-            own = modules.to_ship(Path(folder))
-            options |= {"runtime_env": {"py_modules": own}} if own else {}
+            py_modules = modules.to_ship(Path(folder))
+            options |= {"runtime_env": {"py_modules": py_modules}} if py_modules else {}
             ray.init(address=resources.address or "local", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not resources.address:
             raise
-        raise Refusal("--address", resources.address, f"a running Ray cluster would do ({one_line(error)})") from error
+        words = "must be the address of a running Ray cluster"
+        raise Refusal("--address", resources.address, words, hint=f"Reason: {one_line(error)}") from error
     ended = threading.Event()
     node = ray.get_runtime_context().get_node_id()
-    watcher = threading.Thread(target=_watch, args=(node, _own_parts(), ended, lost), name="watch Ray", daemon=True)
+    arguments = (node, _ray_processes(), ended, lost)
+    watcher = threading.Thread(target=_watch, args=arguments, name="watch Ray", daemon=True)
     watcher.start()
     try:
         yield
     finally:
         ended.set()
-        watcher.join(5)  # a question that is asked while Ray shuts down makes Ray end this process
+        watcher.join(5)  # a call to Ray while it shuts down makes Ray end this process
         ray.shutdown()
 
 
-def _own_parts() -> list[psutil.Process]:
-    """The processes of a Ray that this one has started, none of which it survives."""
-    parts = []
-    for part in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):  # another child, that has ended meanwhile
-            if part.name() in ("gcs_server", "raylet") and not _has_ended(part):
-                parts.append(part)
-    return parts
+def _ray_processes() -> list[psutil.Process]:
+    """Return the processes of Ray that this process has started. It does not survive the end of any of them."""
+    processes = []
+    for process in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # another child, which has ended meanwhile
+            if process.name() in ("gcs_server", "raylet") and not _has_ended(process):
+                processes.append(process)
+    return processes
 
 
 def _watch(
     node: str,
-    parts: Sequence[psutil.Process],
+    processes: Sequence[psutil.Process],
     ended: threading.Event,
     lost: Callable[[], None],
     patience: int = PATIENCE,
@@ -93,31 +96,32 @@ def _watch(
     answers = [0]
 
     def ask() -> None:
-        """Until Ray says that its part here is dead; if it says nothing, the question hangs for a minute."""
-        while _lives(node) and not ended.wait(WATCH_SECONDS):
+        """Ask Ray repeatedly until it reports that the node is dead. A call without an answer hangs for a minute."""
+        while _is_alive(node) and not ended.wait(WATCH_SECONDS):
             answers[0] += 1
 
     asker = threading.Thread(target=ask, name="ask Ray", daemon=True)
     asker.start()
-    seen, silent = 0, 0  # counted, for a process that was stopped for a while has had no time to listen
+    # Intervals are counted, not measured by the clock: a process that was stopped for a while could not listen.
+    seen, silent = 0, 0
     while not ended.wait(WATCH_SECONDS):
         seen, silent = answers[0], 0 if answers[0] != seen else silent + 1
-        if not asker.is_alive() or silent > patience or any(_has_ended(part) for part in parts):
+        if not asker.is_alive() or silent > patience or any(map(_has_ended, processes)):
             if not ended.is_set():
                 lost()
             return
     asker.join(5)
 
 
-def _has_ended(part: psutil.Process) -> bool:
+def _has_ended(process: psutil.Process) -> bool:
     try:
-        return bool(part.status() == psutil.STATUS_ZOMBIE)  # a child that nobody has waited for
+        return bool(process.status() == psutil.STATUS_ZOMBIE)  # an ended child whose exit code was not read
     except psutil.NoSuchProcess:
         return True
 
 
-def _lives(node: str) -> bool:
+def _is_alive(node_id: str) -> bool:
     try:
-        return any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())
-    except Exception:  # noqa: BLE001  whatever Ray raises, it does not answer
+        return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+    except Exception:  # noqa: BLE001  any error means that Ray does not answer
         return False

@@ -1,4 +1,4 @@
-"""A start of a run: while something is missing, hand out what is ready; when a state is durable, project it."""
+"""A start of a run: while a state is missing, stages that are ready are handed out; a durable state is recorded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def start(
         resources: where and how wide.
         answer: called once training has ended: the user need not wait for MLflow to follow.
         progress: the user's view.
-        retry_failed: train again what was given up because training raised.
+        retry_failed: train again the replicates whose training raised.
 
     Raises:
         Refusal: if another driver trains the run, a service cannot be used or the machines have no room; nothing has
@@ -80,7 +80,7 @@ def start(
             answer()
         behind = begun.record.behind = projection.close()
         if behind:
-            progress.say(f"{behind}: `study resume {draft.plan.run}` catches up")
+            progress.say(f"{behind}. 'study resume {draft.plan.run}' brings the records up to date")
         return outcome
     finally:  # only now may another driver come: until here this one writes records
         begun.end(outcome, 0 if ledger is None else ledger.done())
@@ -88,15 +88,14 @@ def start(
 
 
 def _store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
-    """Store the plan, unless another start has stored one since this one looked."""
+    """Store the plan, unless another start has stored one since this one read it."""
     plan = draft.plan
     kept = None
-    with suppress(Damaged):  # it is made anew
+    with suppress(Damaged):  # it is made again
         kept = records.load_plan(store, plan.run)
     if kept != before:
-        raise Refusal(
-            "run", plan.run, "another start has changed its plan meanwhile: the same command, again, would do"
-        )
+        words = f"another start has changed the plan of run {plan.run!r} meanwhile. Give the same command again"
+        raise Refusal("run", plan.run, words)
     if before is not None and before.generation != plan.generation:
         records.save_failures(store, plan.run, {})
     records.remember(store, plan.run)
@@ -104,24 +103,24 @@ def _store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
 
 
 def _known(draft: Draft, before: Plan | None) -> list[Replicate]:
-    """The replicates that the plan had when it was last started."""
+    """Return the replicates that the plan had at the last start."""
     trials = () if before is None else before.trials
     names = [(trial.name, number) for trial in trials for number in trial.by_replicate]
     return [name for name in names if name in draft.recipes]
 
 
 def _ledger(draft: Draft, store: Store, say: Callable[[str], None]) -> Ledger:
-    """What is there; the states of the plan are read whole, and set aside if they are damaged."""
+    """Return the account of stored states; those of the plan are read whole, and set aside if they are damaged."""
     stored = store.keys()
     for key, reason in store.verify([key for key in stored if draft.through(key)]).items():
-        say(f"damaged: {reason}; set aside in {store.set_aside(key) or 'damaged'}, and trained again where needed")
+        say(f"damaged: {reason}; moved to {store.set_aside(key) or 'damaged'}, and trained again where needed")
         stored.discard(key)
     given_up = {name: each for name, each in records.failures(store, draft.plan.run).items() if name in draft.recipes}
     return Ledger(draft, store, stored, given_up)
 
 
 class _Drive:
-    """Lets Ray train, and passes on what happens to the records, the projection and the user's view."""
+    """Training by Ray; its events go to the start's record, the projection and the user's view."""
 
     def __init__(
         self, draft: Draft, store: Store, projection: Projection, progress: Progress, begun: Start, ledger: Ledger
@@ -129,7 +128,7 @@ class _Drive:
         self._draft, self._store, self._projection, self._progress = draft, store, projection, progress
         self._begun, self._ledger = begun, ledger
         self._needs_ray = True
-        self._active: dict[str, list[Replicate]] = {}  # by the stage that is being trained: who needs it
+        self._active: dict[str, list[Replicate]] = {}  # by the stage that is being trained: replicates that need it
         self._ends = {recipe.keys[-1] for recipe in draft.recipes.values()}
         self._stages = ledger.plan(draft.recipes)
         self.points = Points(draft, store, projection, ledger, progress.say)
@@ -138,7 +137,7 @@ class _Drive:
 
     @contextmanager
     def train(self, resources: Resources) -> Iterator[bool]:
-        """Let Ray Tune execute the stages, if there are any; yields whether it was stopped, and then ends Ray."""
+        """Let Ray Tune execute the stages, if there are any; yield whether it was stopped, and then end Ray."""
         if not self._stages and self.points.settled():
             yield False
             return
@@ -148,7 +147,7 @@ class _Drive:
         drain = tune.Drain()
         # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
         with cluster.connected(resources, self._lost_ray), tune.interruptible(drain, self._progress.say):
-            self._projection.check()  # they were opened while Ray started
+            self._projection.check()  # Optuna and MLflow were opened while Ray started
             plan = self._draft.plan
             job = Job(plan.run, self._store.url, resources, plan.machine.ranks)
             tune.execute(self._stages, job, self._draft.work.trainable(), drain, self)
@@ -156,11 +155,11 @@ class _Drive:
             yield drain.requested
 
     def is_complete(self) -> bool:
-        """Whether every replicate has ended in a state, and no search goes on."""
+        """Return whether every replicate has its last state, and no search goes on."""
         return self._ledger.complete() == len(self._draft.recipes) and self.points.settled()
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
-        """Stages of the points that open searches go on with."""
+        """Return stages of the next points of open searches."""
         planned = len(self._draft.recipes)
         stages = self.points.more(workers, idle)
         if len(self._draft.recipes) > planned:
@@ -186,7 +185,7 @@ class _Drive:
         if self._active.pop(key, None):
             self._count_active()
         if key in self._ends:
-            with suppress(FileNotFoundError, StudyError):  # the store is away: this is for the user's view only
+            with suppress(FileNotFoundError, StudyError):  # the store is away; only the user's view needs this
                 self._end(key, self._store.header(key)["measures"][-1])
 
     def _end(self, key: str, measures: Json) -> None:
@@ -212,9 +211,9 @@ class _Drive:
             self.points.halt()
 
     def _lost_ray(self) -> None:
-        """Ray is dead, and takes this process with it: say so first."""
+        """Say that Ray has died, before it ends this process too."""
         if not self._needs_ray:
             return
         self._begun.end("interrupted", self._ledger.done())
-        self._progress.say(f"Ray has ended; what was saved stays: `study resume {self._draft.plan.run}` goes on")
+        self._progress.say(f"Ray has ended. Saved states stay, and 'study resume {self._draft.plan.run}' goes on")
         os._exit(EXIT_CODES["interrupted"])

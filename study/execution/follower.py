@@ -1,4 +1,4 @@
-"""A thread that keeps a service up to date: in order, behind the training, and patient while the service is away."""
+"""A thread that keeps a service up to date while the training runs, in order, and retries during an outage."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ RETRY_SECONDS = 2.0
 
 
 class Follower:
-    """Does tasks one after the other in a thread of its own; while its service is away, it does the same one again.
+    """Executes tasks one after the other in a separate thread. While its service is unavailable, it retries the task.
 
-    So a task must be one that can be done twice. An outage costs nothing but a line to the user; any other error is
-    raised in the driver's thread, by `check` or `close`.
+    So tasks must be idempotent. An outage only causes a line to the user. Any other error is raised in the driver's
+    thread, by `check` or `close`.
 
     Args:
-        service: what it is called.
-        is_outage: whether an error means that the service is away.
-        say: says a line to the user.
-        meanwhile: what the line says of the time until the service is back.
+        service: the service's name.
+        is_outage: returns whether an error means that the service is unavailable.
+        say: prints a line to the user.
+        meanwhile: the end of the line about an outage: what happens until the service is available again.
     """
 
     def __init__(
         self, service: str, is_outage: Callable[[BaseException], bool], say: Callable[[str], None], meanwhile: str
     ) -> None:
         self._service, self._is_outage, self._say, self._meanwhile = service, is_outage, say, meanwhile
-        self.away = ""  # why, while it is
+        self.away = ""  # the reason of the present outage, or ""
         self._error: BaseException | None = None
         self._tried, self._closing, self._deadline = threading.Event(), threading.Event(), 0.0
         self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
@@ -39,21 +39,24 @@ class Follower:
         self._thread.start()
 
     def put(self, task: Task) -> None:
-        """Let a task be done, after those before it."""
+        """Add a task, which is executed after those added before it."""
         self._queue.put(task)
 
     def check(self, wait: bool = False) -> None:
-        """Raise what a task raised; with `wait`, once the first task has been tried."""
+        """Raise the error that a task raised, if any. With `wait`, first wait until the first task has been tried."""
         if wait:
             self._tried.wait()
         if self._error is not None:
             raise self._error
 
     def close(self, patience: float) -> str:
-        """Wait until all is done; while the service is away, so many seconds at most.
+        """Wait until all tasks are done.
+
+        Args:
+            patience: the most seconds to wait while the service is unavailable.
 
         Returns:
-            Why it is behind, or "" if it is not.
+            The reason why the service is not up to date, or "" if it is.
         """
         self._deadline = time.monotonic() + patience
         self._queue.put(None)
@@ -77,16 +80,16 @@ class Follower:
     def _done(self, task: Task) -> bool:
         try:
             task()
-        except BaseException as error:  # noqa: BLE001  raised again by `check` or `close`, in the driver's thread
+        except BaseException as error:  # noqa: BLE001  `check` or `close` raises it again in the driver's thread
             if not self._is_outage(error):
                 self._error = error
                 return True
             if not self.away:
-                self.away = one_line(error.__cause__ or error)  # a wrapper's words are its own
-                self._say(f"{self._service} is behind ({self.away}): {self._meanwhile}")
+                self.away = one_line(error.__cause__ or error)  # a wrapper's message does not name the reason
+                self._say(f"{self._service} is unavailable ({self.away}): {self._meanwhile}")
             self._tried.set()
             return False
         if self.away:
             self.away = ""
-            self._say(f"{self._service} is back, and catches up")
+            self._say(f"{self._service} is available again and catches up")
         return True

@@ -1,17 +1,19 @@
-"""What every worker is told of the stages that it trains, and what it answers.
+"""The interface between the driver and the workers: the settings of a worker, its stages and its reports.
 
-A Ray Trainable that executes stages (`study.space.Work.trainable`) takes a `Job` in ``setup(config, job)``. Its
-configuration, also that of ``reset_config``, is ``stage``, a `study.planning.tree.Stage`, and ``saved``: the last state
-of it that a lost attempt saved, or "". Each ``step`` trains some epochs and reports a dictionary:
+A Ray Trainable that executes stages (`study.space.Work.trainable`) takes a `Job` in ``setup(config, job)``. The
+configuration there, and that of ``reset_config``, has two entries. ``stage`` is a `study.planning.tree.Stage`.
+``saved`` is the name of the last state of the stage that a lost attempt saved, or "". Each ``step`` trains some epochs
+and reports a dictionary:
 
-- ``position``: epochs done of the stage; ``saved``: the newest state of it in the store, or ""; ``done``.
-- ``failure``, if the stage is to be given up: the fields of a `study.planning.tree.Failure`. An exception that is
-  raised counts as a lost process: the stage is tried in another one.
+- ``position``: the number of trained epochs of the stage; ``saved``: its newest state in the store, or ""; ``done``.
+- ``failure``, if the stage must be given up: the fields of a `study.planning.tree.Failure`. An exception that is raised
+  counts as a lost process: the stage is tried again in another process.
 
-States are written by `study.store.states.Store.save`: of epoch e under ``stage.keys[e]``, the stage's last one always.
-A header holds ``key``; ``epochs``, counted from state 0; for each of these epochs ``measures``, a dictionary, and
-``wall_seconds``; and ``provenance``: parts of ``from_epoch``, ``run``, ``host`` and ``device_model``, of which the
-first begins with epoch 0. A state that is not there yet (``stage.start`` 0) is drawn from ``stage.origin``.
+States are written by `study.store.states.Store.save`. The state after epoch e has the name ``stage.keys[e]``, and the
+stage's last state is always written. A header holds ``key``; ``epochs``, counted from state 0; for each of these epochs
+``measures``, a dictionary, and ``wall_seconds``; and ``provenance``. This is a list of parts with ``from_epoch``,
+``run``, ``host`` and ``device_model``, the first of which begins with epoch 0. If no state is stored for the stage to
+begin with (``stage.start`` 0), this state is drawn from ``stage.origin``.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from study.planning.stored import Resources
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told, once.
+    """The settings that every worker gets once.
 
     Attributes:
-        run: whose stages it trains.
-        store: the URL of the states.
-        resources: of each stage.
-        ranks: processes that train a stage together, which share them.
+        run: the run whose stages are trained.
+        store: the URL of the states' store.
+        resources: the resources of each stage.
+        ranks: the number of processes that train a stage together and share its resources.
     """
 
     run: str

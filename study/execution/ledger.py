@@ -1,4 +1,4 @@
-"""What of a run is stored, planned, given up and lost: the driver's one account of it, of which others ask."""
+"""The driver's account of a run: which states and replicates are stored, planned, given up or lost."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from study.store.states import Store
 
 
 class Ledger:
-    """The account of one start, in the driver's main thread.
+    """The account of one start, used in the driver's main thread.
 
     Args:
         draft: the plan, which may grow.
-        store: where the failures are recorded.
-        stored: the names of the states in it.
+        store: the store in which failures are recorded.
+        stored: the names of the states in the store.
         given_up: the replicates whose training raised.
 
     Attributes:
-        lost: what failed for a reason that may be gone next time.
+        lost: replicates that failed for a reason that may be gone at the next start.
     """
 
     def __init__(
@@ -38,46 +38,47 @@ class Ledger:
         self.lost: dict[Replicate, Failure] = {}
 
     def __contains__(self, key: str) -> bool:
-        """Whether a state is stored."""
+        """Return whether a state is stored."""
         return key in self._stored
 
     @property
     def given_up(self) -> Mapping[Replicate, GivenUp]:
-        """The replicates whose training raised, with the records of it."""
+        """The replicates whose training raised, with their records."""
         return self._given_up
 
     def has_ended(self, trial: PlannedTrial) -> bool:
-        """Whether every replicate of a trial has its last state."""
+        """Return whether every replicate of a trial has its last state."""
         return all(end in self._stored for end in trial.ends)
 
     def in_progress(self, trial: PlannedTrial) -> bool:
-        """Whether a trial may still end: it has not, and no replicate was given up."""
+        """Return whether a trial has not ended, but still can: no replicate was given up."""
         failed = any((trial.name, number) in self._given_up for number in trial.by_replicate)
         return not failed and not self.has_ended(trial)
 
     def complete(self) -> int:
-        """How many replicates have ended."""
+        """Return the number of replicates that have ended."""
         return sum(recipe.keys[-1] in self._stored for recipe in self._draft.recipes.values())
 
     def done(self, replicates: Iterable[Replicate] | None = None) -> int:
-        """How many states of these replicates, or of all, need no training."""
+        """Return the number of states of these replicates, or of all replicates, that need no training."""
         recipes = self._draft.recipes
-        kept = [recipes[name] for name in (list(recipes) if replicates is None else replicates)]  # also while it grows
-        return len(tree.nodes(kept)) - len(tree.missing(kept, self._stored))
+        names = list(recipes) if replicates is None else replicates  # a copy, because `recipes` may grow meanwhile
+        chosen = [recipes[name] for name in names]
+        return len(tree.nodes(chosen)) - len(tree.missing(chosen, self._stored))
 
     def missing(self) -> int:
-        """How many states must be trained."""
+        """Return the number of states that must be trained."""
         return len(tree.missing(self._draft.recipes.values(), self._stored))
 
     def needing(self, stage: Stage) -> list[Replicate]:
-        """The replicates that wait for a stage; one that has ended may pass through it, and needs it no more."""
+        """Return the replicates that wait for a stage: they pass through it and have not ended."""
         recipes = self._draft.recipes
         return [name for name in self._draft.through(stage.key) if recipes[name].keys[-1] not in self._stored]
 
     def plan(self, replicates: Iterable[Replicate]) -> list[Stage]:
-        """The stages that train these replicates, beginning where the store or a planned stage ends.
+        """Return the stages that train these replicates, beginning where the store or a planned stage ends.
 
-        A replicate that was given up is left out.
+        Replicates that were given up are left out.
         """
         wanted = [self._draft.to_train(name) for name in replicates if name not in self._given_up]
         stages = tree.stages(wanted, self._stored | self._planned.keys(), self._draft.joints)
@@ -85,46 +86,50 @@ class Ledger:
         return stages
 
     def doomed(self, replicates: Iterable[Replicate]) -> dict[Replicate, GivenUp]:
-        """Give up those of the replicates that need a stage whose training has raised; it would again."""
+        """Give up the replicates that need a stage whose training has raised, since it would raise again.
+
+        Return them with their records.
+        """
         failed = {failure.stage: failure for failure in self._given_up.values()}
-        found: dict[Replicate, GivenUp] = {}
+        newly_given_up: dict[Replicate, GivenUp] = {}
         for trial, number in replicates:
             keys = self._draft.to_train((trial, number)).keys
             failure = next((failed[key] for key in keys if key in failed), None)
             if failure is not None:
-                found[trial, number] = GivenUp(trial, number, failure.reason, failure.traceback, failure.stage)
-        if found:
-            self._given_up |= found
+                record = GivenUp(trial, number, failure.reason, failure.traceback, failure.stage)
+                newly_given_up[trial, number] = record
+        if newly_given_up:
+            self._given_up |= newly_given_up
             records.save_failures(self._store, self._draft.plan.run, self._given_up)
-        return found
+        return newly_given_up
 
     def save(self, key: str) -> None:
-        """A state is in the store."""
+        """Note that a state is in the store."""
         self._stored.add(key)
         self._planned.pop(key, None)
 
     def fail(self, stage: Stage, failure: Failure) -> list[Replicate]:
-        """A stage, and what needs it, is not going to be trained; returns the replicates that wait for it.
+        """Note that a stage and the stages below it are not trained. Return the replicates that wait for it.
 
-        What may go better next time is not recorded.
+        A failure that may not happen again at the next start is not recorded in the store.
         """
-        hit = self.needing(stage)
+        affected = self.needing(stage)
         for below in [stage, *tree.descendants(stage.key, self._planned.values())]:
             self._planned.pop(below.key, None)
         if failure.damaged:
             self._stored.discard(failure.damaged)
-        for trial, number in hit:
+        for trial, number in affected:
             if failure.for_good:
                 self._given_up[trial, number] = GivenUp(trial, number, failure.reason, failure.traceback, stage.key)
             else:
                 self.lost[trial, number] = failure
         if failure.for_good:
-            with suppress(StudyError):  # a full disk: what failed is tried again
+            with suppress(StudyError):  # the disk is full: without the record, the next start tries again
                 records.save_failures(self._store, self._draft.plan.run, self._given_up)
-        return hit
+        return affected
 
     def try_again(self) -> list[Replicate]:
-        """Forget what was given up; returns it."""
+        """Forget the replicates that were given up. Return them."""
         given_up = list(self._given_up)
         if given_up:
             self._given_up = {}
@@ -132,9 +137,9 @@ class Ledger:
         return given_up
 
     def look_again(self) -> None:
-        """Take in what workers saved while they were stopped."""
+        """Read the names of the stored states again, because workers save states while they are stopped."""
         self._stored = self._store.keys()
 
     def deepest(self, replicate: Replicate) -> str | None:
-        """The last state of a replicate that is stored."""
+        """Return the last state of a replicate that is stored; None if there is none."""
         return next((key for key in reversed(self._draft.recipes[replicate].keys[1:]) if key in self._stored), None)

@@ -1,4 +1,4 @@
-"""Open searches: Optuna suggests points, they are planned one by one, and the best is trained again."""
+"""Open searches: Optuna suggests points, the driver plans them one by one, and the best one is trained again."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from study.search.objectives import front, objectives
 from study.store import records
 from study.store.states import Store
 
-IDLE_SECONDS = 1.0  # to wait for a suggestion while nothing is trained
-JUDGED_AT_LEAST = 5  # points before one is stopped early
+IDLE_SECONDS = 1.0  # how long to wait for a suggestion while nothing is trained
+JUDGED_AT_LEAST = 5  # points that must be judged before a point can be stopped early
 
 
 class Points:
-    """What the open searches of a run train next.
+    """The next points and champions of a run's open searches.
 
-    A point is asked of Optuna when a worker has nothing to do, after Optuna has been told all results so far; so with
-    one worker a search that is killed and resumed suggests the points of one that is not. When the last point has
-    ended, the best (with several objectives, the Pareto front) is trained again under fresh replicates.
+    A point is requested from Optuna when a worker is idle, after Optuna has received all results so far. So with one
+    worker, a search that is killed and resumed suggests the same points as an undisturbed one. When the last point has
+    ended, the best one (with several objectives, the Pareto front) is trained again under fresh replicates.
 
     Args:
         draft: the plan; it grows by each point, and is stored before the point is trained.
-        store: where the plan lies, and its states.
+        store: the store of the plan and of the states.
         projection: asks Optuna.
-        ledger: what is stored, planned and given up.
-        say: says a line to the user.
+        ledger: the account of what is stored, planned and given up.
+        say: prints a line to the user.
     """
 
     def __init__(
@@ -41,25 +41,25 @@ class Points:
     ) -> None:
         self._draft, self._store, self._projection, self._ledger = draft, store, projection, ledger
         self._say = say
-        self._objectives: dict[tuple[str, ...], list[float]] = {}  # by a trial's ends: they never change
+        self._objectives: dict[tuple[str, ...], list[float]] = {}  # by a trial's ends, for which they never change
         self._answers: queue.SimpleQueue[tuple[PlannedSpace, dict[str, Any]]] = queue.SimpleQueue()
-        self._asked: set[str] = set()
+        self._requested: set[str] = set()  # searches that wait for a suggestion
         self._halted = False
 
     def halt(self) -> None:
-        """A stage failed for another reason than its training: more points would fail as well."""
+        """Start no more points: a stage failed for a reason outside its training, so they would fail as well."""
         self._halted = True
 
     def settled(self) -> bool:
-        """Whether no search has more to train than what is planned."""
+        """Return whether no search will plan more than is planned."""
         return all(self._is_settled(space) for space in self._searches())
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
-        """Stages of further points, or of champions; none yet; or None if there will be none."""
+        """Return stages of further points or champions; an empty list if there are none yet; None if none will come."""
         try:
             return self._more(workers, idle)
-        except (Away, Damaged, FileNotFoundError) as error:  # what is being trained goes on
-            self._say(f"no more points are begun: the store cannot be used ({one_line(error)})")
+        except (Away, Damaged, FileNotFoundError) as error:  # stages that are being trained continue
+            self._say(f"no more points are started, because the store cannot be used: {one_line(error)}")
             self.halt()
             return None
 
@@ -73,7 +73,7 @@ class Points:
                 if point.rung and all(self._rung_key(point, number) in self._ledger for number in point.by_replicate):
                     return self._judge(space, point)
             if len(points) < _total(space):
-                if space.name not in self._asked and sum(map(self._ledger.in_progress, points)) < workers:
+                if space.name not in self._requested and sum(map(self._ledger.in_progress, points)) < workers:
                     self._ask(space, point_label(len(points)))
             elif not any(map(self._ledger.in_progress, points)):
                 for best in self._uncrowned(space):
@@ -83,17 +83,17 @@ class Points:
             space, values = self._answers.get(timeout=IDLE_SECONDS if idle else 0.05)
         except queue.Empty:
             return []
-        self._asked.discard(space.name)
+        self._requested.discard(space.name)
         return self._begin(self._draft.add_point(space, values))
 
     def champions(self) -> dict[str, list[PlannedTrial]]:
-        """By search: the champions, the best first, as far as they are trained."""
-        found: dict[str, list[PlannedTrial]] = {}
+        """Return the champions that have ended, the best first, by the name of their search."""
+        champions: dict[str, list[PlannedTrial]] = {}
         for space in self._searches():
             if not self._halted and self._is_settled(space):
-                crowned = [self._champion_of(space, point) for point in front(self._values(space))]
-                found[space.name] = [c for c in crowned if c is not None and self._ledger.has_ended(c)]
-        return found
+                candidates = [self._champion_of(space, point) for point in front(self._values(space))]
+                champions[space.name] = [c for c in candidates if c is not None and self._ledger.has_ended(c)]
+        return champions
 
     def _searches(self) -> list[PlannedSpace]:
         return [space for space in self._draft.plan.spaces if space.search is not None]
@@ -107,11 +107,11 @@ class Points:
         )
 
     def _ask(self, space: PlannedSpace, label: str) -> None:
-        self._asked.add(space.name)
+        self._requested.add(space.name)
         self._projection.ask(space, label, lambda values: self._answers.put((space, values)))
 
     def _begin(self, trial: PlannedTrial) -> list[Stage]:
-        """Store the plan with a new trial; its stages, which begin where the store or a planned stage ends."""
+        """Store the plan with a new trial. Return its stages, which begin where the store or a planned stage ends."""
         records.save_plan(self._store, self._draft.plan)
         replicates = [(trial.name, number) for number in trial.by_replicate]
         for replicate, given_up in self._ledger.doomed(replicates).items():
@@ -126,20 +126,20 @@ class Points:
         return self._draft.to_train((point.name, number)).keys[-1]
 
     def _judge(self, space: PlannedSpace, point: PlannedTrial) -> list[Stage]:
-        """Stop a point that is below the median of those judged before it (Golovin et al., 2017), or let it go on.
+        """Stop a point that is below the median of those judged before it (Golovin et al., 2017), or let it continue.
 
-        They are compared at the same number of epochs since their last joints: before it, many points are the same, and
-        after it each has gone its own way for as long.
+        The points are compared at the same number of epochs since their last joints. Before its joint a point shares
+        its epochs with others, and after it each point has trained alone for equally long.
         """
-        own = self._at_rung(space, point)
-        others = (other for other in self._draft.plan.points(space) if not other.rung)
-        judged = [value for other in others if (value := self._at_rung(space, other)) is not None]
-        assert own is not None
-        stop = len(judged) >= JUDGED_AT_LEAST and own < statistics.median(judged)
+        value = self._at_rung(space, point)
+        assert value is not None
+        judged_points = (other for other in self._draft.plan.points(space) if not other.rung)
+        judged = [earlier for other in judged_points if (earlier := self._at_rung(space, other)) is not None]
+        stop = len(judged) >= JUDGED_AT_LEAST and value < statistics.median(judged)
         return self._begin(self._draft.judge(point, stop))
 
     def _at_rung(self, space: PlannedSpace, point: PlannedTrial) -> float | None:
-        """A point's objective, mean over replicates, at its rung; None if it never comes or came there."""
+        """Return a point's objective at its rung, mean over replicates; None if it does not reach the rung."""
         values: list[float] = []
         for number in point.by_replicate:
             recipe = self._draft.recipes[point.name, number]
@@ -153,12 +153,12 @@ class Points:
         return [point for point in front(self._values(space)) if self._champion_of(space, point) is None]
 
     def _champion_of(self, space: PlannedSpace, point: PlannedTrial) -> PlannedTrial | None:
-        """The champion that has a point's configuration, whichever point it was made for."""
+        """Return the champion with a point's configuration, whichever point it was planned for; None without one."""
         trials = (trial for trial in self._draft.plan.trials if trial.space == space.name and trial.champion_of)
         return next((trial for trial in trials if trial.trial.config == point.trial.config), None)
 
     def _values(self, space: PlannedSpace) -> list[tuple[PlannedTrial, list[float]]]:
-        """The points that have ended at their full budget, with their objectives."""
+        """Return the points that have ended at their full budget, with their objectives."""
         points = [p for p in self._draft.plan.points(space) if self._ledger.has_ended(p) and not p.stopped]
         for point in points:
             if point.ends not in self._objectives:

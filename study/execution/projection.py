@@ -1,4 +1,4 @@
-"""Optuna and MLflow follow the store, each in a thread of its own: training never waits for either."""
+"""Optuna and MLflow follow the store, each in its own thread, so that training never waits for them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from study.search.studies import Search
     from study.tracking.runs import Tracker
 
-PATIENCE_SECONDS = 20.0  # that a start waits at its end for a service that is away
+PATIENCE_SECONDS = 20.0  # how long a start waits at its end for an unavailable service
 
 
 @dataclass(frozen=True)
 class Services:
-    """Where a run's records go.
+    """The services that hold a run's records.
 
     Attributes:
         tracking_uri, artifacts: for MLflow; see `Tracker`.
-        storage: URL of Optuna's storage.
+        storage: the URL of Optuna's storage.
     """
 
     tracking_uri: str
@@ -41,13 +41,13 @@ class Services:
 
 
 class Projection:
-    """What the run's records show of the store.
+    """The records of a run in Optuna and MLflow, which show the states in the store.
 
     Args:
         draft: the plan, its work and recipes; it may grow meanwhile.
-        store: where states lie.
-        services: where the records go.
-        say: says a line to the user.
+        store: the store of the states.
+        services: the services that hold the records.
+        say: prints a line to the user.
     """
 
     def __init__(self, draft: Draft, store: Store, services: Services, say: Callable[[str], None]) -> None:
@@ -57,24 +57,24 @@ class Projection:
         self._search: Search
         self._tracker: Tracker
         self._optuna = Follower(
-            "Optuna", studies.is_outage, say, "what is planned is trained, what needs a suggestion waits"
+            "Optuna", studies.is_outage, say, "planned trials are trained, and searches wait for suggestions"
         )
-        self._mlflow = Follower("MLflow", _is_mlflow_outage, say, "training goes on")
+        self._mlflow = Follower("MLflow", _is_mlflow_outage, say, "training continues")
         self._optuna.put(partial(self._open_search, services.storage))
         self._optuna.put(lambda: self._search.take_up())
         self._mlflow.put(partial(self._open_tracker, services.tracking_uri, services.artifacts))
 
     def check(self) -> None:
-        """Wait until Optuna and MLflow are open, or away; raises what their threads raised, such as a refusal."""
+        """Wait until Optuna and MLflow are open or unavailable. Raise errors of their threads, such as a Refusal."""
         self._optuna.check(wait=True)
         self._mlflow.check(wait=True)
 
     def check_suggestions(self) -> None:
-        """Raise what Optuna's thread raised: without it there are no more points. MLflow's can wait until the end."""
+        """Raise an error of Optuna's thread, which supplies the points. Errors of MLflow's can wait for the end."""
         self._optuna.check()
 
     def state(self, key: str) -> None:
-        """A state has become durable: show it in every replicate that passes through it."""
+        """Show a state that has become durable in every replicate that passes through it."""
         for replicate in self._draft.through(key):
             self.show(replicate, key)
 
@@ -86,24 +86,24 @@ class Projection:
             self._optuna.put(lambda: self._tell(trial))
 
     def failed(self, replicate: Replicate, failure: Failure) -> None:
-        """A replicate was given up. Unless for good, its Optuna trial stays RUNNING, to be taken up again."""
+        """Show that a replicate failed. Unless this is for good, its Optuna trial stays RUNNING for a later start."""
         trial = self._draft.trial(replicate)
         if failure.for_good and not trial.champion_of:
             self._optuna.put(lambda: self._search.fail(trial, failure.reason))
         self._mlflow.put(lambda: self._tracker.fail(trial, replicate[1], failure.reason))
 
     def retry(self, replicate: Replicate) -> None:
-        """A failed replicate is tried again, under a new Optuna trial."""
+        """Add a new Optuna trial for a failed replicate that is tried again."""
         trial = self._draft.trial(replicate)
         if not trial.champion_of:
             self._optuna.put(lambda: self._search.retry(trial))
 
     def ask(self, space: PlannedSpace, label: str, answer: Callable[[dict[str, Any]], None]) -> None:
-        """Let Optuna suggest a point, once it has been told all that is known so far; `answer` gets its values."""
+        """Let Optuna suggest a point after it has received all results so far. `answer` gets the point's values."""
         self._optuna.put(lambda: answer(self._search.ask(space, label)))
 
     def reconcile(self, ledger: Ledger) -> None:
-        """Show whatever of the store is not shown yet: at every start, finished trials and failures included."""
+        """Show everything in the store that is not shown yet, at every start, finished trials and failures included."""
         for replicate in self._draft.recipes:
             deepest = ledger.deepest(replicate)
             if deepest is not None:
@@ -118,18 +118,18 @@ class Projection:
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            files: makes the report's files.
-            champions: of each search, the trials whose model is to be registered, the best first.
+            files: returns the report's files.
+            champions: for each search, the trials whose models are registered, the best first.
         """
         self._mlflow.put(lambda: self._finish(status, files, champions))
 
     def close(self) -> str:
-        """Wait until everything is shown; returns what is behind, or "" if nothing is."""
-        behind = [("MLflow", self._close_mlflow()), ("Optuna", self._optuna.close(PATIENCE_SECONDS))]
-        return "; ".join(f"{service} is behind ({why})" for service, why in behind if why)
+        """Wait until everything is shown. Return which service is not up to date and why, or ""."""
+        reasons = [("MLflow", self._close_mlflow()), ("Optuna", self._optuna.close(PATIENCE_SECONDS))]
+        return "; ".join(f"{service} is not up to date ({reason})" for service, reason in reasons if reason)
 
     def _close_mlflow(self) -> str:
-        """Everything is trained and stored: what MLflow refuses is said, and no reason to end with an error."""
+        """Close MLflow's thread. Return an error of MLflow as a reason: everything is trained and stored by now."""
         try:
             return self._mlflow.close(PATIENCE_SECONDS)
         except Exception as error:
@@ -144,11 +144,11 @@ class Projection:
 
     def _open_tracker(self, uri: str, artifacts: Path) -> None:
         from study.services import reachable
-        from study.tracking.runs import Tracker  # here, for MLflow takes seconds to import and this thread has them
+        from study.tracking.runs import Tracker  # imported in this thread, because the import takes seconds
 
-        away = reachable(uri)  # at once, where MLflow itself would try for a minute
-        if away:
-            raise Away(away)
+        reason = reachable(uri)  # this takes seconds, where MLflow would try for a minute
+        if reason:
+            raise Away(reason)
         try:
             tracker = Tracker(self._draft, uri, artifacts)
             if not tracker.is_closed():
@@ -156,17 +156,18 @@ class Projection:
         except Exception as error:
             if _is_mlflow_outage(error) or not type(error).__module__.startswith("mlflow."):
                 raise
-            raise Refusal("--tracking-uri", without_password(uri), f"MLflow refuses it: {one_line(error)}") from error
+            words = "must be a tracking store or server that MLflow can use"
+            raise Refusal("--tracking-uri", without_password(uri), words, hint=f"Reason: {one_line(error)}") from error
         self._tracker = tracker
 
     def _project(self, trial: PlannedTrial, number: int, key: str) -> None:
         if not self._tracker.is_complete(trial, number):
-            with suppress(FileNotFoundError, Damaged):  # damaged since it was listed: the next start sees to it
+            with suppress(FileNotFoundError, Damaged):  # damaged since it was listed; the next start trains it again
                 header = self._store.header(key)
                 self._tracker.project(trial, number, header, lambda: self._store.load(key)[1])
 
     def _tell(self, trial: PlannedTrial) -> None:
-        """Once every replicate has ended, tell Optuna the means of the objectives after the last epoch."""
+        """Tell Optuna the means of a trial's objectives after the last epoch, once every replicate has ended."""
         if not self._search.is_told(trial):
             with suppress(FileNotFoundError, Damaged):
                 self._search.tell(trial, objectives(self._draft.plan, trial, self._store.header))
@@ -177,7 +178,7 @@ class Projection:
         if not self._tracker.is_closed():
             for space, trials in champions.items():
                 run = self._draft.plan.run
-                searches = sum(each.search is not None for each in self._draft.plan.spaces)
+                searches = sum(planned.search is not None for planned in self._draft.plan.spaces)
                 self._tracker.register(run if searches == 1 else f"{run}-{space}", trials)
             self._tracker.finish(status, files())
 

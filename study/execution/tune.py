@@ -1,4 +1,4 @@
-"""Ray Tune executes stages: a Searcher hands out those whose parent exists, longest remaining path first."""
+"""Ray Tune as the executor of stages. A Searcher hands out stages whose parent exists, longest remaining path first."""
 
 from __future__ import annotations
 
@@ -27,63 +27,65 @@ from study.execution.job import Job
 from study.planning.tree import Failure, Stage, descendants
 
 LOST_ATTEMPTS = 3
+LOST_HINT = "It may have run out of memory: resume the run with fewer --workers, or search the system log for the cause"
 
 
 class Events(Protocol):
-    """Who is told what happens, and asked for more; called in the driver's main thread."""
+    """The receiver of events, which also supplies further stages. It is called in the driver's main thread."""
 
     def trained(self, stage: Stage, epochs: int) -> None:
-        """So many more epochs of a stage have been trained."""
+        """Note that a number of further epochs of a stage have been trained."""
 
     def durable(self, key: str) -> None:
-        """A state is in the store."""
+        """Note that a state is in the store."""
 
     def failed(self, stage: Stage, failure: Failure) -> None:
-        """A stage was given up."""
+        """Note that a stage was given up."""
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
-        """Further stages for workers that have nothing to do; none yet, or None if there will be none.
+        """Return further stages for idle workers: an empty list if there are none yet, None if none will come.
 
         Args:
-            workers: how many there are.
-            idle: whether nothing is being trained, so that waiting a little for an answer costs nothing.
+            workers: the number of workers.
+            idle: whether nothing is being trained, so that a short wait for an answer costs nothing.
         """
 
 
 @dataclass
 class Drain:
-    """Whether the user has asked to stop: workers end their epoch and save, nothing new is begun."""
+    """The user's request to stop: workers finish their epoch and save, and no further stage is started."""
 
     requested: bool = False
 
 
 class StageSearcher(Searcher):
-    """Hands out stages whose parent exists; lets go of those that can no longer be trained.
+    """Hands out stages whose parent exists, and drops stages that can no longer be trained.
 
-    A stage whose process is lost is handed out again, three times at most; one that fails is given up at once.
+    A stage whose process is lost is handed out again, up to three attempts in all. A stage that fails is given up at
+    once.
 
     Args:
-        stages: to begin with; `events` may have more.
-        workers: stages at a time.
+        stages: the first stages; `events` may supply more.
+        workers: the number of stages at a time.
         drain: once requested, nothing more is handed out.
-        events: who is told.
+        events: the receiver of events.
     """
 
     def __init__(self, stages: Sequence[Stage], workers: int, drain: Drain, events: Events) -> None:
         super().__init__(metric="position", mode="max")
-        self._open: dict[str, Stage] = {}  # what is not trained yet, by name
+        self._open: dict[str, Stage] = {}  # stages that are not trained yet, by name
         self._waiting: dict[str, list[Stage]] = {}
         self._ready: list[tuple[int, int, Stage]] = []
         self._order = itertools.count()
         self._attempts: dict[str, int] = {}
-        self._reasons: dict[str, str] = {}  # by a stage that lost another rank's process
-        self._saved: dict[str, str] = {}  # by a stage that lost its process
+        self._reasons: dict[str, str] = {}  # by stage: the error when another rank's process was lost
+        self._saved: dict[str, str] = {}  # by stage: the last state that a lost process saved
         self._running: dict[str, tuple[Stage, int, str]] = {}  # trial → stage, epochs reported, last state saved
         self._workers, self._drain, self._events = workers, drain, events
         self.add(stages)
 
     def add(self, stages: Sequence[Stage]) -> None:
-        """Take in stages, sorted by priority; those that are under way already are left as they are."""
+        """Add stages, sorted by priority. Stages that are already known are not added again."""
         new = [stage for stage in stages if stage.key not in self._open]
         self._open.update({stage.key: stage for stage in new})
         for stage in new:
@@ -96,9 +98,9 @@ class StageSearcher(Searcher):
         heapq.heappush(self._ready, (-stage.remaining, next(self._order), stage))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | Any:
-        """A stage, with the last state that a lost attempt at it saved.
+        """Return a stage with the last state that a lost attempt at it saved.
 
-        None while no stage is ready; FINISHED when none is left.
+        Return None while no stage is ready, and FINISHED when no stage is left.
         """
         if self._drain.requested:
             return Searcher.FINISHED
@@ -115,11 +117,11 @@ class StageSearcher(Searcher):
         return {"stage": stage, "saved": saved}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass on progress, and any state that was saved on the way."""
+        """Pass on the progress of a stage, and a state that it saved on the way."""
         if trial_id in self._running and "position" in result:
             stage, reported, saved = self._running[trial_id]
             if "lost" in result:
-                self._reasons[stage.key] = f", lastly with {result['lost']}"
+                self._reasons[stage.key] = f" (last error: {result['lost']})"
             self._running[trial_id] = (stage, result["position"], result["saved"])
             if result["position"] > reported:
                 self._events.trained(stage, result["position"] - reported)
@@ -127,14 +129,16 @@ class StageSearcher(Searcher):
                 self._events.durable(result["saved"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Release what waited for the stage; or hand it out again, or let go of what needs it."""
+        """Release the stages that waited for a trained stage. Hand out a lost stage again, or give up a failed one."""
         if trial_id not in self._running:
             return
         if result is not None and not error:
             self.on_trial_result(trial_id, result)
         stage, _, saved = self._running.pop(trial_id)
-        told = (result or {}).items()
-        failure = {name.removeprefix("failure/"): own for name, own in told if name.startswith("failure/")}  # by Tune
+        prefix = "failure/"  # Tune flattens the dictionary `failure`
+        failure = {
+            name.removeprefix(prefix): value for name, value in (result or {}).items() if name.startswith(prefix)
+        }
         if saved == stage.key:
             del self._open[stage.key]
             for child in self._waiting.pop(stage.key, ()):
@@ -147,8 +151,9 @@ class StageSearcher(Searcher):
             if self._attempts[stage.key] < LOST_ATTEMPTS:
                 self._push(stage)
             else:
-                reason = f"its process was lost {LOST_ATTEMPTS} times{self._reasons.get(stage.key, '')}"
-                self._give_up(stage, Failure(reason))
+                reason = f"the training process ended unexpectedly {LOST_ATTEMPTS} times"
+                reason += self._reasons.get(stage.key, "")
+                self._give_up(stage, Failure(f"{reason}. {LOST_HINT}"))
 
     def _give_up(self, stage: Stage, failure: Failure) -> None:
         for below in [stage, *descendants(stage.key, self._open.values())]:
@@ -157,25 +162,25 @@ class StageSearcher(Searcher):
         self._events.failed(stage, failure)
 
     def __deepcopy__(self, _memo: object) -> StageSearcher:
-        """Itself: Tune copies its configuration."""
+        """Return itself, because Tune copies its configuration."""
         return self
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        """Nothing: Tune pickles its configuration for a restore that never happens."""
+        """Return an empty object, because Tune pickles its configuration for a restore that never happens."""
         return object, ()
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a run is taken up again from the store."""
+        """Do nothing, because a run is resumed from the store."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing; see `save`."""
+        """Do nothing; see `save`."""
 
 
 @dataclass
 class _StopEach(tune.Stopper):
-    """Once a drain is requested, ends each stage at its own next report; Tune then lets its actor save.
+    """Ends each stage at its next report once a drain is requested. Tune then lets the stage's actor save.
 
-    Ending the experiment instead (`stop_all`) would kill a worker whose epoch takes longer than 15 s.
+    Ending the whole experiment instead (`stop_all`) would kill workers whose epoch takes longer than 15 s.
     """
 
     drain: Drain = field(default_factory=Drain)
@@ -188,37 +193,37 @@ class _StopEach(tune.Stopper):
 
 
 def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, events: Events) -> None:
-    """Train stages until none is left that can be, or a drain is requested. Ray must be connected.
+    """Train stages until no stage is left that can be trained, or a drain is requested. Ray must be connected.
 
     Args:
-        stages: from `tree.stages`, sorted by priority; `events` may have more.
-        job: what workers are told of them, and how many there are at a time.
+        stages: from `tree.stages`, sorted by priority; `events` may supply more.
+        job: the workers' settings, with the resources of a stage and the number of stages at a time.
         trainable: a Ray Trainable class that takes a `Job`.
         drain: requested from outside, for instance by a signal.
-        events: who is told what happens.
+        events: the receiver of events.
 
     Raises:
         Refusal: if the machines have no room for even one stage.
     """
     resources = job.resources
-    each = {"CPU": resources.cpus, "GPU": resources.gpus}
+    needs = {"CPU": resources.cpus, "GPU": resources.gpus}
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for kind, option in (("CPU", "--cpus-per-trial"), ("GPU", "--gpus-per-trial")):
-        has = [machine.get(kind, 0) for machine in machines]
-        most = min(sum(has), job.ranks * max(has))  # a rank is on one machine
-        if each[kind] > most:
-            raise Refusal(option, each[kind], f"at most {most:g}, what the machines have, would do")
-    bundle = {kind: need / job.ranks for kind, need in each.items() if need}
+        available = [machine.get(kind, 0) for machine in machines]
+        most = min(sum(available), job.ranks * max(available))  # a rank runs on one machine
+        if needs[kind] > most:
+            raise Refusal(option, needs[kind], f"must be at most {most:g}", hint="The machines have no more")
+    bundle = {kind: need / job.ranks for kind, need in needs.items() if need}
     bundles = tune.PlacementGroupFactory([bundle] * job.ranks)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it complains of logs and snapshots that are not kept
-    fits = sum(_room(machine, bundle) for machine in machines) // job.ranks
-    if not fits:
-        remedy = "another number, or fewer CPUs or GPUs a trial, would do: the machines have no room for a whole one"
-        raise Refusal("--ranks-per-trial", job.ranks, remedy)
-    # Never more than fit: a stage that waits for room would begin when a drain makes some.
-    workers = min(resources.workers, fits) if resources.workers else fits
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # or Tune would start one process after the other
-    if trainable.__module__.startswith(modules.BY_PATH):  # workers could not import it
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it warns about logs and snapshots that are not kept
+    stages_that_fit = sum(_room(machine, bundle) for machine in machines) // job.ranks
+    if not stages_that_fit:
+        hint = "Choose another number of ranks, or fewer CPUs or GPUs per trial"
+        raise Refusal("--ranks-per-trial", job.ranks, "must leave room for a whole trial on the machines", hint=hint)
+    # Never more than fit: a stage that waits for room would start when a drain frees some.
+    workers = min(resources.workers, stages_that_fit) if resources.workers else stages_that_fit
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # otherwise Tune would start the processes one by one
+    if trainable.__module__.startswith(modules.BY_PATH):  # workers cannot import it
         ray.cloudpickle.register_pickle_by_value(sys.modules[trainable.__module__])
     searcher = StageSearcher(stages, workers, drain, events)
     with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(sys.stderr):
@@ -239,26 +244,26 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
 
 
 def _room(machine: Mapping[str, float], bundle: Mapping[str, float]) -> int:
-    """How many such bundles a machine has room for."""
+    """Return the number of bundles that a machine has room for."""
     return min(int(machine.get(kind, 0) / need + 1e-6) for kind, need in bundle.items())
 
 
 @contextmanager
 def interruptible(drain: Drain, say: Callable[[str], None]) -> Iterator[None]:
-    """Within it, the first SIGINT or SIGTERM requests a drain, the second stops at once (KeyboardInterrupt)."""
+    """Request a drain on the first SIGINT or SIGTERM within the context, and raise KeyboardInterrupt on the second."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if drain.requested:
             raise KeyboardInterrupt
         drain.requested = True
-        say("stopping: workers end their epoch and save; once more to stop at once")
+        say("stopping: workers finish their epoch and save. Press Ctrl-C again to stop at once")
 
     if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
         yield
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier_handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in earlier_handlers.items():
             signal.signal(number, handler)

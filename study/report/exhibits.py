@@ -1,6 +1,6 @@
-"""What a report shows: tables and figures. Pure; whatever the format, it is made of these.
+"""Tables and figures, of which every report consists, whatever its format. Pure.
 
-`study.report.results` has an example of a view: a space's own function from recorded results to these.
+`study.report.results` has an example of a view: a space's function that turns recorded results into tables and figures.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 from study.report.statistics import mean, std
 from study.space import Printed
 
-NOTHING = "–"  # what is not there: never a guess, never NaN
+NOTHING = "–"  # a missing value; never a guess, never NaN
 
-# Of pictures: read at the width of a column.
+# Matplotlib's settings for pictures that are read at the width of a column.
 RC: dict[str, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -41,7 +41,7 @@ RC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Statistic:
-    """One number over n replicates that is no mean of theirs, such as their variance: no replicate has it by itself."""
+    """One number over n replicates that is not their mean, such as a variance. Single replicates have no value."""
 
     value: float
     n: int
@@ -49,14 +49,15 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Cell:
-    """A measured value, and the printed one beside it.
+    """A measured value, and the printed figure beside it.
 
     Attributes:
-        values: by replicate; shown as mean ± std, or as it is if there is one. What is not finite is left out.
-        printed: the source's figure, or None. A cell without values may still have one.
+        values: by replicate; shown as mean ± std, or as one number if there is one. Values that are not finite are
+            left out.
+        printed: the source's figure, or None. A cell without values may have one.
         decimals: after the point.
-        axes: of its trial, for CSV.
-        statistic: in place of values; no difference from a printed figure is given of it.
+        axes: the axes of its trial, for CSV.
+        statistic: shown in place of values; its difference from a printed figure is not given.
     """
 
     values: Mapping[int, float] = field(default_factory=dict)
@@ -71,12 +72,12 @@ class Cell:
 
     @property
     def n(self) -> int:
-        """Replicates behind it."""
+        """The number of replicates."""
         return len(self.values) if self.statistic is None else self.statistic.n
 
     @property
     def mean(self) -> float | None:
-        """Over replicates; None without any."""
+        """The mean over replicates; None without replicates."""
         return mean(list(self.values.values()))
 
     @property
@@ -97,15 +98,15 @@ class Cell:
 class Table:
     """A table.
 
-    Where a column has printed figures, a column for them is put beside it; that n varies, what a source's marks mean
-    and what its n is, is said below by itself.
+    A column with printed figures gets a second column for them beside it. Notes on n, on the source's marks and on the
+    source's n are added below the table automatically.
 
     Attributes:
-        title: what it is, with its unit.
-        head: of each column, the rows' names included.
-        rows: as many entries each as `head`; text is shown as it is, None as "–".
-        notes: a line each, below.
-        labels: so many columns, the first ones, name a row; they are text.
+        title: what the table shows, with its unit.
+        head: the headings of all columns, those of the rows' names included.
+        rows: entries, as many as in `head`; text is shown as it is, None as "–".
+        notes: lines below the table.
+        labels: the number of first columns that name a row; they are text.
     """
 
     title: str
@@ -125,12 +126,12 @@ class Figure:
     """A figure, and the data that it draws.
 
     Attributes:
-        name: of its file, without ending; unique in its space.
-        title: above it, in the picture.
-        caption: what is seen: data, n, what bands and markers are.
+        name: the name of its file, without ending; unique in its space.
+        title: the title above the picture.
+        caption: what the figure shows: data, n, and the meaning of bands and markers.
         draw: draws it into an empty ``matplotlib.figure.Figure``. It imports late, and may use `study.report.plotting`.
         head, rows: the data as a table, for CSV and JSON.
-        size: inches; the width of a printed column is 3.5.
+        size: in inches; the width of a printed column is 3.5.
     """
 
     name: str
@@ -142,7 +143,7 @@ class Figure:
     size: tuple[float, float] = (3.5, 2.6)
 
     def png(self) -> bytes:
-        """The picture: 200 pixels an inch, letters of 8 points, colours that the colour-blind tell apart."""
+        """Return the picture as PNG, with 200 pixels per inch and letters of 8 points."""
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Canvas

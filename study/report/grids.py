@@ -1,4 +1,4 @@
-"""Ready-made tables for views: a measure in rows by columns."""
+"""Ready-made tables for views: a measure by rows and columns."""
 
 from __future__ import annotations
 
@@ -18,58 +18,69 @@ def grid(
     corner: str = "",
     notes: Sequence[str] = (),
 ) -> Table:
-    """Rows by columns of each trial's own measure after the last epoch, beside the printed figures.
+    """Return a table of each trial's measure after the last epoch, by rows and columns, beside the printed figures.
 
     Args:
-        results: of the space.
-        rows: those that are shown; None for all.
-        beside: further measures by their heading, such as ``{"adjusted": "adjusted/accuracy"}``, behind each column.
+        results: the space's results.
+        rows: the rows to show; None for all.
+        beside: further measures by their heading, such as ``{"adjusted": "adjusted/accuracy"}``, after each column.
         corner: the heading of the rows' names.
         notes: see `Table`.
     """
-    shown, more = results.rows if rows is None else rows, dict(beside or {})
-    head = [corner, *(name for column in results.columns for name in (column, *more))]
+    row_names, further = results.rows if rows is None else rows, dict(beside or {})
+    head = [corner, *(name for column in results.columns for name in (column, *further))]
+    measures = ("", *further.values())
     body = [
-        [row, *(results.cell(row, column, measure) for column in results.columns for measure in ("", *more.values()))]
-        for row in shown
+        [row, *(results.cell(row, column, measure) for column in results.columns for measure in measures)]
+        for row in row_names
     ]
-    measured = _measures([result for result in results if result.trial.row in shown])
-    return Table(results.space.title, head, body, [measured, *notes])
+    measure_note = _measures([result for result in results if result.trial.row in row_names])
+    return Table(results.space.title, head, body, [measure_note, *notes])
 
 
 def at_edges(results: Results, measure: str, ends: tuple[float, float], rows: Sequence[str]) -> list[str]:
-    """A note on rows whose chosen value lies at an end of what it was chosen from: a better one may lie beyond.
+    """Return a note on rows whose chosen value lies at an end of its range, since a better one may lie beyond it.
 
     Args:
-        results: of the space.
+        results: the space's results.
         measure: the chosen value, such as a temperature.
-        ends: the least and the greatest that could be chosen.
-        rows: those that are shown.
+        ends: the least and the greatest value of the range.
+        rows: the rows of the table.
     """
-    found = []
+    cases = []
     for result in results:
         values = list(result.last(measure).values()) if result.trial.row in rows else []
         for end in ends:
             count = values.count(end)
             if count:
-                found.append(f"{result.trial.label}: {end:g} (in {count} of {len(values)} replicates)")
+                replicates = "replicate" if len(values) == 1 else "replicates"
+                cases.append(f"{result.trial.label}: {end:g} (in {count} of {len(values)} {replicates})")
     low, high = (f"{end:g}" for end in ends)
-    return [f"{measure} was chosen at an end of its range, {low} to {high}. {'; '.join(found)}."] if found else []
+    return [f"{measure} was chosen at an end of its range, {low} to {high}. {'; '.join(cases)}."] if cases else []
 
 
 def printed_row(results: Results, name: str, figures: Mapping[str, float], provenance: str) -> list[str | Cell | None]:
-    """A row that the source prints and we do not train, under this name; its figures by the source's column."""
+    """Return a row of figures that the source prints for something that is not trained.
+
+    Args:
+        results: the space's results.
+        name: the row's name.
+        figures: the printed figures by the source's columns.
+        provenance: the source's mark of these figures.
+    """
     row: list[str | Cell | None] = [name]
     for column in results.columns:
-        beside = (each.trial.printed for each in results if each.trial.column == column)
-        of = next((printed.of for printed in beside if printed is not None), "")
-        printed = Printed(figures[of], provenance, "" if of == column else of) if of in figures else None
+        in_column = (result.trial.printed for result in results if result.trial.column == column)
+        source_column = next((printed.of for printed in in_column if printed is not None), "")
+        printed = None
+        if source_column in figures:
+            printed = Printed(figures[source_column], provenance, "" if source_column == column else source_column)
         row.append(Cell(printed=printed))
     return row
 
 
 def default(results: Results) -> list[Table]:
-    """What a space without a view of its own shows: its grid; in one column also its splits, and the best epoch."""
+    """Return the tables of a space without a view: its grid and, if it has one column, its splits and best epochs."""
     table = grid(results)
     if len(results.columns) == 1:
         parts = ", ".join(dict.fromkeys(result.trial.measure.partition("/")[0] for result in results)) or "nothing"
@@ -81,51 +92,53 @@ def default(results: Results) -> list[Table]:
 
 
 def _details(results: Results, result: Result) -> list[Cell]:
-    """Each split of the data that the trial's own measure is of, and the best of its epochs."""
+    """Return the cells of each split of the data that the trial's measure uses, and of the best epoch."""
     part = result.trial.measure.partition("/")[0]
     splits = [result.cell(f"{part}/{split}") for split in results.space.splits]
     return [*splits, Cell(result.best(), axes=result.trial.axes)]
 
 
 def _measures(results: Sequence[Result]) -> str:
-    """Which measure is shown, and where rows differ, of which."""
-    shown: dict[str, list[str]] = {}
+    """Return a note on the measures of a table: the most frequent one, and the rows that show another one."""
+    rows_by_measure: dict[str, list[str]] = {}
     for result in results:
-        shown.setdefault(result.trial.measure, []).append(result.trial.row)
-    if len(shown) < 2:
-        return f"In % after the last epoch ({next(iter(shown), 'no row')})."
-    first, *others = sorted(shown.items(), key=lambda each: -len(each[1]))
-    apart = "; ".join(f"{', '.join(dict.fromkeys(rows))}: {name}" for name, rows in others)
-    return f"In % after the last epoch ({first[0]}; {apart})."
+        rows_by_measure.setdefault(result.trial.measure, []).append(result.trial.row)
+    if len(rows_by_measure) < 2:
+        return f"In % after the last epoch ({next(iter(rows_by_measure), 'no row')})."
+    first, *others = sorted(rows_by_measure.items(), key=lambda item: -len(item[1]))
+    exceptions = "; ".join(f"{', '.join(dict.fromkeys(rows))}: {name}" for name, rows in others)
+    return f"In % after the last epoch ({first[0]}; {exceptions})."
 
 
-def hypotheses(found: Sequence[Difference]) -> Table | None:
-    """A space's hypotheses with what was measured of them; None without any."""
-    if not found:
+def hypotheses(differences: Sequence[Difference]) -> Table | None:
+    """Return a table of a space's hypotheses with their measured differences; None without hypotheses."""
+    if not differences:
         return None
-    claims = any(each.contrast.claim for each in found)
+    claims = any(difference.contrast.claim for difference in differences)
     rows = []
-    for each in found:
-        contrast, own = each.contrast, each.estimate
+    for difference in differences:
+        contrast, measured = difference.contrast, difference.estimate
         words = f"{contrast.better} − {contrast.worse}" + (f", {contrast.measure}" if contrast.measure else "")
         words += "" if contrast.margin is None else f" within ± {contrast.margin:g}"
-        interval = NOTHING if own.low is None or own.high is None else f"{own.low:+.1f} to {own.high:+.1f}"
-        p = NOTHING if own.p is None else f"{own.p:.2g}"
+        has_interval = measured.low is not None and measured.high is not None
+        interval = f"{measured.low:+.1f} to {measured.high:+.1f}" if has_interval else NOTHING
+        p = NOTHING if measured.p is None else f"{measured.p:.2g}"
         claim = [contrast.claim] if claims else []
-        rows.append([*claim, words, each.column, str(own.n), f"{own.mean:+.1f}", interval, p, each.verdict])
+        points = f"{measured.mean:+.1f}"
+        rows.append([*claim, words, difference.column, str(measured.n), points, interval, p, difference.verdict])
     head = [*(["claim"] if claims else []), "hypothesis", "column", "n", "points", "95 % interval", "p", "verdict"]
     notes = [
-        "Differences are paired over n replicates, with t-intervals; p is two-sided, adjusted over the hypotheses of "
-        "this table but those of equivalence (Holm). Equivalence: the interval lies within the margin. Below "
-        f"n = {LEAST} nothing is tested."
+        "Differences are paired over n replicates, with t-intervals. p is two-sided, and adjusted (Holm) over all "
+        "hypotheses of this table except those of equivalence. Equivalence is supported if the interval lies within "
+        f"the margin. With n < {LEAST} nothing is tested."
     ]
     return Table("Hypotheses, set down before the run", head, rows, notes)
 
 
 def from_source(table: Table, source: Source) -> Table | None:
-    """A table of the same shape with the differences from the printed figures, where they are on the same data.
+    """Return a table of the differences from the printed figures that are on the same data; None if there are none.
 
-    None if none is.
+    It has the rows and columns of the given table that have such differences.
     """
     columns = [number for number in range(len(table.head)) if any(_difference(row[number]) for row in table.rows)]
     if not columns:
@@ -146,5 +159,5 @@ def _difference(cell: str | Cell | None) -> str | None:
     if not isinstance(cell, Cell) or cell.printed is None or cell.printed.of or not cell.printed.comparable:
         return None
     printed = cell.printed.value
-    found = estimate([value - printed for value in cell.values.values()])
-    return None if found is None else found.words(cell.decimals)
+    difference = estimate([value - printed for value in cell.values.values()])
+    return None if difference is None else difference.words(cell.decimals)

@@ -1,4 +1,4 @@
-"""Pictures that are read at the width of a column, in print without colours, and by the colour-blind."""
+"""Pictures that can be read at the width of a column, in print without colours, and by colour-blind readers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 from study.report.exhibits import Figure
 from study.report.statistics import mean, std
 
-# Seven of the eight colours of Okabe and Ito (2008), those that stand out most first; lines of their yellow vanish.
+# Seven of the eight colours of Okabe and Ito (2008), the most visible ones first. Yellow lines are hard to see.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 
-Curves = Mapping[int, Sequence[float | None]]  # by replicate, one value an epoch
+Curves = Mapping[int, Sequence[float | None]]  # by replicate, one value for each epoch
 
 
 def style(number: int) -> dict[str, Any]:
-    """Colour, marker and line of the series of this number, as keywords of ``Axes.plot``: no two of seven share one.
+    """Return the colour, marker and line of a series by its number, as keywords of ``Axes.plot``.
 
-    The next seven have hollow markers.
+    No two of the first seven series share any of them. The next seven have hollow markers.
     """
-    again, place = divmod(number, len(PALETTE))
-    filled = "full" if again % 2 == 0 else "none"
-    return {"color": PALETTE[place], "marker": MARKERS[place], "linestyle": LINES[place], "fillstyle": filled}
+    cycle, index = divmod(number, len(PALETTE))
+    filled = "full" if cycle % 2 == 0 else "none"
+    return {"color": PALETTE[index], "marker": MARKERS[index], "linestyle": LINES[index], "fillstyle": filled}
 
 
 def curves(
@@ -38,13 +38,13 @@ def curves(
     x: str = "epoch",
     marks: Mapping[str, float] | None = None,
 ) -> Figure | None:
-    """Curves by epoch: of each series the mean over replicates, with a band of ± std where there are several.
+    """Return a figure of curves by epoch: each series' mean over replicates, with a band of ± std if n > 1.
 
     Args:
         name, title, caption: see `Figure`.
-        series: by its name in the legend, one value an epoch by replicate, as `Result.curve` gives it.
-        y, x: of the axes, with units. Epochs are counted from 1: the value after so many.
-        marks: vertical lines by their name.
+        series: by its name in the legend, the values by replicate and epoch, as `Result.curve` returns them.
+        y, x: the axes' labels, with units. Epochs are counted from 1: value n is the one after n epochs.
+        marks: the epochs of vertical lines, by their names.
 
     Returns:
         None if there is nothing to draw.
@@ -62,9 +62,10 @@ def panels(
     x: str = "epoch",
     marks: Mapping[str, float] | None = None,
 ) -> Figure | None:
-    """The same with a panel for each of several sets of series, by its title; two in a row, axes and legend shared.
+    """Return the same figure with one panel for each of several sets of series, by the panel's title.
 
-    A series has one style in all panels, by its place among the names of all sets.
+    There are two panels in a row. They share their axes and the legend. A series has the same style in all panels, by
+    its position among the names of all sets.
     """
     means = {
         (panel, label): points
@@ -74,24 +75,25 @@ def panels(
     }
     if not means:
         return None
-    shown = list(dict.fromkeys(panel for panel, _ in means))
+    titles = list(dict.fromkeys(panel for panel, _ in means))
     labels = list(dict.fromkeys(label for series in sets.values() for label in series))
-    columns = min(2, len(shown))
-    lines = -(-len(shown) // columns)
+    columns = min(2, len(titles))
+    lines = -(-len(titles) // columns)
     width = 3.5 * columns
     entries = [*labels, *(marks or {})]
-    abreast = max(1, min(len(entries), int(width * 72 / (36 + 4.6 * max(map(len, entries))))))  # 4.6 points a letter
+    # In the legend, a letter is about 4.6 points wide.
+    legend_columns = max(1, min(len(entries), int(width * 72 / (36 + 4.6 * max(map(len, entries))))))
 
     def draw(figure: Any) -> None:
         axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         handles = {}
         for number, axis in enumerate(axes.ravel()):
-            if number >= len(shown):
+            if number >= len(titles):
                 axis.set_visible(False)
                 continue
-            axis.set_title(shown[number])
+            axis.set_title(titles[number])
             for (panel, label), points in means.items():
-                if panel == shown[number]:
+                if panel == titles[number]:
                     handles[label] = _line(axis, points, labels.index(label), (0, 100) if "%" in y else None)
             for line, (mark, epoch) in zip(LINES[1:], (marks or {}).items(), strict=False):
                 handles[mark] = axis.axvline(epoch, color="0.4", linewidth=0.8, linestyle=line)
@@ -99,9 +101,10 @@ def panels(
             axis.set_xlabel(x)
         for axis in axes[:, 0]:
             axis.set_ylabel(y)
-        known = [entry for entry in entries if entry in handles]
-        if known != [""]:
-            figure.legend([handles[entry] for entry in known], known, loc="outside lower center", ncols=abreast)
+        legend_labels = [entry for entry in entries if entry in handles]
+        if legend_labels != [""]:
+            legend_handles = [handles[entry] for entry in legend_labels]
+            figure.legend(legend_handles, legend_labels, loc="outside lower center", ncols=legend_columns)
 
     rows = [
         [*([panel] if len(sets) > 1 else []), label, epoch, n, centre, spread]
@@ -109,7 +112,7 @@ def panels(
         for epoch, n, centre, spread in points
     ]
     head = [*(["panel"] if len(sets) > 1 else []), "series", x, "n", f"mean of {y}", "std"]
-    height = 0.6 + 2.0 * lines + 0.18 * -(-len(entries) // abreast)
+    height = 0.6 + 2.0 * lines + 0.18 * -(-len(entries) // legend_columns)
     return Figure(name, title, caption, draw, head, rows, (width, height))
 
 
@@ -117,32 +120,32 @@ Point = tuple[int, int, float, float | None]  # epoch, n, mean, std
 
 
 def _by_epoch(runs: Curves) -> list[Point]:
-    """The epochs that any replicate has measured."""
-    found = []
+    """Return a point for each epoch that at least one replicate has measured."""
+    points = []
     for index in range(max((len(curve) for curve in runs.values()), default=0)):
         values = [v for curve in runs.values() if index < len(curve) and (v := curve[index]) is not None]
         centre = mean(values)
         if centre is not None:
-            found.append((index + 1, len(values), centre, std(values)))
-    return found
+            points.append((index + 1, len(values), centre, std(values)))
+    return points
 
 
 def _line(axis: Any, points: Sequence[Point], number: int, within: tuple[float, float] | None) -> Any:
-    """Draws a series, its band inside the values that there can be, and returns what stands for it in the legend."""
-    own = style(number)
+    """Draw a series, with its band cut off at the range of possible values. Return its handle for the legend."""
+    line_style = style(number)
     epochs = [epoch for epoch, _, _, _ in points]
     means = [centre for _, _, centre, _ in points]
     every = max(1, len(points) // 8)
-    (line,) = axis.plot(epochs, means, markevery=(number % every, every), **own)
+    (line,) = axis.plot(epochs, means, markevery=(number % every, every), **line_style)
     spreads = [spread or 0.0 for _, _, _, spread in points]
     if any(spreads):
         low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
         if within:
-            low, high = [max(each, within[0]) for each in low], [min(each, within[1]) for each in high]
-        axis.fill_between(epochs, low, high, color=own["color"], alpha=0.15, linewidth=0)
+            low, high = [max(value, within[0]) for value in low], [min(value, within[1]) for value in high]
+        axis.fill_between(epochs, low, high, color=line_style["color"], alpha=0.15, linewidth=0)
     return line
 
 
 def slug(words: str) -> str:
-    """A text as a part of a file's name."""
+    """Return a text as part of a file's name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-")

@@ -1,4 +1,4 @@
-"""Tables and figures as text, Markdown, CSV and JSON: generic over whatever a view shows."""
+"""Tables and figures as text, Markdown, CSV and JSON, for any view."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from study.report.exhibits import NOTHING, Cell, Figure, Table
 from study.space import Printed, Source
 
-_HEAD_WIDTH = 14  # of a column in a terminal, in letters
+_HEAD_WIDTH = 14  # of a column's heading in a terminal, in characters
 
 
 def flat(table: Table, source: Source) -> tuple[list[str], list[list[str]]]:
-    """A table's head and rows as text, with a column of printed figures beside each column that has some."""
+    """Return a table's head and rows as text, with a column of printed figures beside each column that has some."""
     head: list[str] = []
     body: list[list[str]] = [[] for _ in table.rows]
     for number, name in enumerate(table.head):
@@ -27,14 +27,14 @@ def flat(table: Table, source: Source) -> tuple[list[str], list[list[str]]]:
             line.append(NOTHING if cell is None else str(cell))
         if any(printed):
             head.append(_heading(printed, source.name))
-            for line, one in zip(body, printed, strict=True):
-                line.append(NOTHING if one is None else _figure(one, cells))
+            for line, figure in zip(body, printed, strict=True):
+                line.append(NOTHING if figure is None else _figure(figure, cells))
     return head, body
 
 
 def _heading(printed: Iterable[Printed | None], name: str) -> str:
-    others = list(dict.fromkeys(one.of for one in printed if one is not None and one.of))
-    return f"{name}: {', '.join(others)} (other data or protocol)" if others else name
+    other_columns = list(dict.fromkeys(figure.of for figure in printed if figure is not None and figure.of))
+    return f"{name}: {', '.join(other_columns)} (other data or protocol)" if other_columns else name
 
 
 def _figure(printed: Printed, cells: Iterable[object]) -> str:
@@ -43,23 +43,26 @@ def _figure(printed: Printed, cells: Iterable[object]) -> str:
 
 
 def notes(table: Table, source: Source) -> list[str]:
-    """What is said below a table: its own notes, n, and where printed figures are from."""
+    """Return the notes below a table: its notes, n, and the origin of printed figures."""
     cells = [cell for row in table.rows for cell in row if isinstance(cell, Cell)]
     counts = sorted({cell.n for cell in cells if cell.n})
-    found = list(table.notes)
+    lines = list(table.notes)
     if counts:
         n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        found.append(f"Mean ± std over n = {n} replicates." if counts[-1] > 1 else "n = 1 replicate.")
+        lines.append(f"Mean ± std over n = {n} replicates." if counts[-1] > 1 else "n = 1 replicate.")
     printed = [cell.printed for cell in cells if cell.printed is not None]
     if printed:
-        used = {mark for one in printed for mark in one.provenance}
+        used = {mark for figure in printed for mark in figure.provenance}
         legend = [f"{mark} {words}" for mark, words in source.marks.items() if mark in used]
-        found.append(f"{source.name.title()}: {'; '.join([source.runs, *legend])}.")
-    return found
+        lines.append(f"{source.name.title()}: {'; '.join([source.runs, *legend])}.")
+    return lines
 
 
 def text(table: Table, source: Source, below: str = "") -> str:
-    """For a terminal, without colours, as wide as it is; without its title, if it stands below just that heading."""
+    """Return a table for a terminal, without colours, in its full width.
+
+    The title is left out if it equals `below`, the heading above the table.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table as Grid
@@ -82,12 +85,12 @@ def text(table: Table, source: Source, below: str = "") -> str:
 
 
 def is_words(column: Iterable[str]) -> bool:
-    """Whether a column is read from the left: one of numbers, signs and dashes is not."""
+    """Return whether a column contains words, and so is aligned to the left, not only numbers, signs and dashes."""
     return any(entry[:1].isalpha() for entry in column)
 
 
 def markdown(table: Table, source: Source, below: str = "") -> str:
-    """A table of Markdown, with its title as a heading; without, if it stands below just that heading."""
+    """Return a table in Markdown, with its title as a heading unless the title equals `below`, the heading above."""
     head, body = flat(table, source)
     rules = ["---" if is_words(line[number] for line in body) else "---:" for number in range(len(head))]
     title = [] if table.title == below else [f"### {table.title}", ""]
@@ -100,10 +103,14 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def table_csv(tables: Sequence[tuple[str, Table]], source: Source) -> str:
-    """Every entry of tables, by the name of their space, in one long table: a line a value, so a line a replicate.
+    """Return all entries of tables in one long CSV table, with one line for each value, so for each replicate.
 
-    A row is called by all the columns that name it; n counts the replicates behind an entry. A statistic over several
-    of them, text, and a printed figure without a value of ours have a line without a replicate.
+    A row's name joins the entries of all columns that name it. n counts the replicates of an entry. Statistics over
+    several replicates, text, and printed figures without a measured value have a line without a replicate.
+
+    Args:
+        tables: the tables with the names of their spaces.
+        source: the source of the printed figures.
     """
     cells = [cell for _, table in tables for row in table.rows for cell in row if isinstance(cell, Cell)]
     axes = list(dict.fromkeys(name for cell in cells for name in cell.axes))
@@ -112,22 +119,22 @@ def table_csv(tables: Sequence[tuple[str, Table]], source: Source) -> str:
     lines = []
     for space, table in tables:
         for row in table.rows:
-            called = ", ".join(str(entry or NOTHING) for entry in row[: table.labels])
+            row_name = ", ".join(str(entry or NOTHING) for entry in row[: table.labels])
             for name, entry in zip(table.head[table.labels :], row[table.labels :], strict=True):
                 cell = entry if isinstance(entry, Cell) else Cell()
-                own = [space, table.title, called, name, *(cell.axes.get(axis, "") for axis in axes)]
+                names = [space, table.title, row_name, name, *(cell.axes.get(axis, "") for axis in axes)]
                 printed = [cell.printed.value, cell.printed.provenance, cell.printed.of] if cell.printed else [""] * 3
                 if cell.values:
-                    lines += [[*own, number, cell.n, value, "", *printed] for number, value in cell.values.items()]
+                    lines += [[*names, number, cell.n, value, "", *printed] for number, value in cell.values.items()]
                 elif cell.statistic is not None:
-                    lines.append([*own, "", cell.n, cell.statistic.value, "", *printed])
+                    lines.append([*names, "", cell.n, cell.statistic.value, "", *printed])
                 elif cell.printed or isinstance(entry, str):
-                    lines.append([*own, "", "", "", entry if isinstance(entry, str) else "", *printed])
+                    lines.append([*names, "", "", "", entry if isinstance(entry, str) else "", *printed])
     return _csv(head, lines)
 
 
 def figure_csv(figure: Figure) -> str:
-    """The data that a figure draws."""
+    """Return the data that a figure draws, as CSV."""
     return _csv(figure.head, figure.rows)
 
 
@@ -139,7 +146,7 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def table_json(table: Table, source: Source) -> dict[str, Any]:
-    """A table for JSON: text as it is, a measured entry with its values by replicate and the printed figure."""
+    """Return a table for JSON. Measured entries have their values by replicate and the printed figure."""
     return {
         "title": table.title,
         "head": list(table.head),
@@ -161,7 +168,7 @@ def _cell_json(cell: str | Cell | None, name: str) -> str | Mapping[str, Any] | 
 
 
 def figure_json(figure: Figure) -> dict[str, Any]:
-    """A figure for JSON: what it says, and its data."""
+    """Return a figure for JSON: its title, its caption and its data."""
     return {
         "name": figure.name,
         "title": figure.title,
@@ -172,6 +179,6 @@ def figure_json(figure: Figure) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> str | float | int | None:
-    """What JSON holds: NumPy's numbers are not, nor is what is not finite."""
+    """Return a value that JSON can hold: NumPy's numbers as Python's, and None for a number that is not finite."""
     plain: str | float | int | None = value.item() if hasattr(value, "item") else value
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain

@@ -28,11 +28,11 @@ class Section:
     """A space's part of a report.
 
     Attributes:
-        space: which.
-        results: what was recorded of it.
-        notices: what a reader must know before its numbers.
-        exhibits: what is shown, in order: what its view gives, and behind the last table of that the differences from
-            printed figures and the hypotheses.
+        space: the space.
+        results: its recorded results.
+        notices: the facts that a reader needs before its numbers.
+        exhibits: its tables and figures, in order: those of its view, with the differences from printed figures and the
+            hypotheses behind the last table.
     """
 
     space: PlannedSpace
@@ -41,23 +41,23 @@ class Section:
     exhibits: list[Table | Figure]
 
     def file(self, figure: Figure) -> str:
-        """A figure's file, without ending: unique in the run."""
-        own, name = self.space.name, figure.name
-        return name if name.startswith(own) else f"{own}-{name}"
+        """Return the name of a figure's file, without ending: unique in the run."""
+        space, name = self.space.name, figure.name
+        return name if name.startswith(space) else f"{space}-{name}"
 
     @property
     def tables(self) -> list[Table]:
-        """Those of the exhibits that are tables."""
+        """Its tables."""
         return [each for each in self.exhibits if isinstance(each, Table)]
 
     @property
     def figures(self) -> list[Figure]:
-        """Those of the exhibits that are figures."""
+        """Its figures."""
         return [each for each in self.exhibits if isinstance(each, Figure)]
 
 
 class Report:
-    """What is known of a run's result, from its plan and the store alone.
+    """A run's report, from its plan and the store alone.
 
     Args:
         plan: the run's.
@@ -72,7 +72,7 @@ class Report:
 
     @classmethod
     def of(cls, store: Store, plan: Plan, space: str | None = None) -> Report:
-        """The report of what a store holds: a state that it never held, or that is damaged, is not there."""
+        """Return the report of a stored run; a damaged state counts as missing."""
         absent = (FileNotFoundError, Damaged)
 
         def header(key: str) -> Json | None:
@@ -91,7 +91,7 @@ class Report:
 
     @cached_property
     def sections(self) -> list[Section]:
-        """A space after the other."""
+        """The parts of the spaces, in order."""
         return [self._section(results.space, results) for results in self._results]
 
     @cached_property
@@ -112,7 +112,7 @@ class Report:
             notices.append(spread.not_independent(space))
             more = [*spread.decomposition(results)]
             if not more:
-                notices.append("Where the spread comes from is shown once all pairs of a row have ended.")
+                notices.append("The sources of the spread are shown once all pairs of a row have ended.")
         else:
             differences = [grids.from_source(table, space.source) for table in tables]
             more = [*differences, grids.hypotheses(results.hypotheses())]
@@ -128,7 +128,7 @@ class Report:
         return written
 
     def json(self) -> str:
-        """One object: study, run, a row a trial, differences, searches, tables and figures, and what made it."""
+        """Return one object: study, run, a row a trial, differences, searches, tables, figures, and their provenance."""
         record = {
             "study": "+".join(results.space.name for results in self._results),
             "run": self.plan.run,
@@ -158,12 +158,12 @@ class Report:
         return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
 
     def csv(self) -> str:
-        """Every entry of every table: one line a value, so one line a replicate."""
+        """Return every entry of every table: one line a value, so one line a replicate."""
         tables = [(section.space.name, table) for section in self.sections for table in section.tables]
         return render.table_csv(tables, self._results[0].space.source)
 
     def markdown(self, pictures: bool = False) -> str:
-        """The tables and figures; with links to pictures, if those lie beside it."""
+        """Return the tables and figures, with links to pictures if these are in the same folder."""
         lines = [f"# {self.plan.run}", ""]
         for section in self.sections:
             lines += [f"## {section.space.title}", "", *(f"> {notice}\n" for notice in section.notices)]
@@ -176,7 +176,7 @@ class Report:
         return "\n".join([*lines, "---", "", *(f"{line}  " for line in self._made_by())]) + "\n"
 
     def table(self) -> str:
-        """The same for a terminal, without colours."""
+        """Return the report for a terminal, without colours."""
         lines = []
         for section in self.sections:
             lines += [section.space.title, *section.notices, ""]
@@ -192,7 +192,7 @@ class Report:
         return html.page(self.plan.run, self._html_sections(), self._made_by())
 
     def html_fragment(self) -> str:
-        """Return the same for a page that has its own style, such as a notebook."""
+        """Return the report for a page that has its own style, such as a notebook."""
         return html.fragment(self._html_sections())
 
     def _html_sections(self) -> list[tuple[str, list[str], str]]:
@@ -209,11 +209,11 @@ class Report:
 
     @cached_property
     def pictures(self) -> dict[str, bytes]:
-        """The figures by the names of their files (PNG)."""
+        """The figures as PNG, by the names of their files."""
         return {f"{section.file(figure)}.png": figure.png() for section in self.sections for figure in section.figures}
 
     def figures(self) -> dict[str, bytes | str]:
-        """The pictures, and beside each the data that it draws (CSV)."""
+        """Return the pictures, and beside each its data as CSV, by the names of their files."""
         data = {
             f"{section.file(figure)}.csv": render.figure_csv(figure)
             for section in self.sections
@@ -222,7 +222,7 @@ class Report:
         return {**self.pictures, **data}
 
     def files(self) -> dict[str, bytes | str]:
-        """What MLflow keeps of the report."""
+        """Return the files of the report that MLflow keeps."""
         return {
             "report.html": self.html(),
             "report.md": self.markdown(pictures=True),
@@ -236,7 +236,7 @@ class Report:
         return sorted(frozenset[str]().union(*trained))
 
     def _made_by(self) -> list[str]:
-        """What made the numbers: the command's run, commit, versions and hardware."""
+        """Return the provenance of the numbers: run, commit, versions and hardware."""
         plan = self.plan
         versions = ", ".join(f"{name} {version}" for name, version in plan.versions.items())
         return [
@@ -246,15 +246,15 @@ class Report:
 
 
 def _view(results: Results, notices: list[str]) -> list[Table | Figure]:
-    """What the view of the space's file shows, with the code that is there now; the default if it has none.
+    """Return the exhibits of the view in the space's file, or the default ones if it has none.
 
-    The default also stands in, with a notice, for a view that is gone or raises.
+    The default also replaces, with a notice, a view that cannot be imported or raises.
     """
     space = results.space
     try:
         shown = (space.file and not space.code and _shown(results)) or grids.default(results)
     except Refusal as refusal:
-        notices.append(f"The tables of {space.file} cannot be made, so here is the default one ({refusal}).")
+        notices.append(f"The view of {space.file} failed, so this is the default table ({refusal}).")
         shown = grids.default(results)
     return [each for each in shown if each is not None]
 
@@ -264,12 +264,13 @@ def _shown(results: Results) -> Sequence[Table | Figure | None] | None:
     try:
         return None if view is None else list(view(results))
     except Exception as error:
-        raise Refusal("view", results.space.name, f"it raised {modules.said(error, str(path))}") from error
+        words = f"the view of {results.space.name!r} raised {modules.said(error, str(path))}"
+        raise Refusal("view", results.space.name, words) from error
 
 
 def _notices(results: Results) -> list[str]:
-    """What a reader must know first: data and protocol not the source's, how far they carry, and what is missing."""
-    space, found = results.space, []
+    """Return the facts that a reader needs first: other data than the source's, and missing replicates or rows."""
+    space, notices = results.space, []
     columns = space.source.columns
     other = {
         result.trial.column
@@ -279,20 +280,20 @@ def _notices(results: Results) -> list[str]:
     if other:
         label = f" Evidence: {space.evidence}." if space.evidence else ""
         named = "; ".join(column for column in results.columns if column in other)
-        found.append(f"Not the {space.source.name}'s data or protocol: {named}.{label}")
+        notices.append(f"Not the {space.source.name}'s data or protocol: {named}.{label}")
     wanted = sum(len(result.planned.ends) for result in results)
-    there = sum(len(result.headers) for result in results)
-    if there < wanted:
-        found.append(f"Incomplete: {there} of {wanted} replicates have ended.")
+    complete = sum(len(result.headers) for result in results)
+    if complete < wanted:
+        notices.append(f"Incomplete: {complete} of {wanted} replicates have ended.")
     rows = dict.fromkeys(row for contrast in space.contrasts for row in (contrast.better, contrast.worse))
-    strange = [row for row in rows if row not in results.rows]
-    if strange and results.rows and not results.crossed:
-        found.append(f"Not tested: hypotheses that name rows which this run does not have: {'; '.join(strange)}.")
-    return found
+    unknown = [row for row in rows if row not in results.rows]
+    if unknown and results.rows and not results.crossed:
+        notices.append(f"Not tested: hypotheses that name rows which this run does not have: {'; '.join(unknown)}.")
+    return notices
 
 
 def _row(space: PlannedSpace, result: Result) -> dict[str, Any]:
-    """A trial in JSON: its axes, its values, and the printed figure."""
+    """Return a trial as JSON: its axes, its values, and the printed figure."""
     trial, planned, values, best = result.trial, result.planned, result.last(), result.best()
     part, name = trial.measure.partition("/")[0], space.source.name
     splits = {split: mean(list(result.last(f"{part}/{split}").values())) for split in space.splits}
@@ -319,7 +320,7 @@ def _row(space: PlannedSpace, result: Result) -> dict[str, Any]:
 
 
 def _searched(plan: Plan, results: Results) -> Searched:
-    """An open search's part; a point that has not ended has no values."""
+    """Return an open search's part; a point that has not ended has no values."""
     space = results.space
     assert space.search is not None
     values: list[Sequence[float] | None] = []

@@ -1,4 +1,4 @@
-"""What a report shows of crossed replicates: how much of each row's spread either of the two things makes."""
+"""The exhibits of crossed replicates: how much each of the two factors contributes to the spread of each row."""
 
 from __future__ import annotations
 
@@ -14,66 +14,70 @@ from study.report.results import Result, Results
 
 
 def not_independent(space: PlannedSpace) -> str:
-    """What a report of crossed replicates says instead of hypotheses."""
-    instead = f" Without {space.crossed} they are given." if space.crossed else ""
+    """Return the notice that a report of crossed replicates shows instead of hypotheses."""
+    alternative = f" A run without {space.crossed} has both." if space.crossed else ""
     return (
-        "Replicates that share a value are not independent of each other: hypotheses and differences from the "
-        f"{space.source.name}, whose intervals want independent replicates, are not given, and ± is smaller than the "
-        f"spread of a pair drawn anew.{instead}"
+        "Replicates that share a value are not independent of each other. Therefore this report has no hypotheses and "
+        f"no differences from the {space.source.name}, whose intervals need independent replicates, and ± is smaller "
+        f"than the spread of newly drawn pairs.{alternative}"
     )
 
 
 def decomposition(results: Results) -> list[Table | Figure]:
-    """How much of each trial's spread either thing makes, as a table and a picture; empty without a whole square."""
-    found = [
-        (result, crossing, own)
+    """Return a table and a picture of how much each factor contributes to each trial's spread.
+
+    The list is empty if no trial has a complete square of pairs.
+    """
+    decomposed = [
+        (result, crossing, variances)
         for result in results
-        if (crossing := Crossing.of(result.planned)) and (own := parts(crossing, result.last()))
+        if (crossing := Crossing.of(result.planned)) and (variances := parts(crossing, result.last()))
     ]
-    if not found:
+    if not decomposed:
         return []
-    (first, second), size = found[0][1].names, found[0][1].size
-    kept, others = [], []
-    for result, crossing, own in found:
+    (first, second), size = decomposed[0][1].names, decomposed[0][1].size
+    kept, left_out = [], []
+    for result, crossing, variances in decomposed:
         if (crossing.names, crossing.size) == ((first, second), size):
-            kept.append((result, own))
+            kept.append((result, variances))
         else:
-            others.append(result.trial.label)
+            left_out.append(result.trial.label)
     body: list[list[str]] = []
     shares: list[str] = []
     for column in dict.fromkeys(result.trial.column for result, _ in kept):
-        rows = {result.trial.row: own for result, own in kept if result.trial.column == column}
-        body += [[row, column, *_spreads(own)] for row, own in rows.items()]
-        pooled, over = Parts.mean(list(rows.values())), ", over all rows" if len(rows) > 1 else ""
-        if over:
+        rows = {result.trial.row: variances for result, variances in kept if result.trial.column == column}
+        body += [[row, column, *_spreads(variances)] for row, variances in rows.items()]
+        pooled, scope = Parts.mean(list(rows.values())), ", over all rows" if len(rows) > 1 else ""
+        if scope:
             body.append([f"all {len(rows)} rows, pooled", column, *_spreads(pooled)])
-        between, shared, apart = _shares(pooled)
+        between, same, different = _shares(pooled)
         shares.append(
-            f"Of the variance, {column}{over}: {first} {between:.0f} %, {second} {shared + apart:.0f} %; "
-            f"{shared:.0f} % is an effect of {second} that is the same for every {first}."
+            f"Shares of the variance ({column}{scope}): {first} {between:.0f} %, {second} {same + different:.0f} %. "
+            f"{same:.0f} % is an effect of {second} that is the same for every {first}."
         )
     measures = ", ".join(dict.fromkeys(result.trial.measure for result, _ in kept))
+    error = 100 * math.sqrt(2 / (size - 1))
     notes = [
-        f"Standard deviations in points of {measures} after the last epoch: of the effect of {first}, and of {second} "
-        f"under one {first}. From every pair of {size} with {size} values, by two-way analysis of variance; an effect "
-        f"whose variance is estimated below 0 is shown as 0, after pooling. With {size} values, the standard error of "
-        f"the variance between them is about {100 * math.sqrt(2 / (size - 1)):.0f} % of it at least; rows share the "
-        "values, so more rows make it hardly smaller.",
+        f"Standard deviations in points of {measures} after the last epoch: of the effect of {first}, and of the "
+        f"effect of {second} within one {first}. They are estimated from all {size} × {size} pairs by two-way analysis "
+        "of variance. An effect whose variance is estimated below 0 is shown as 0, after pooling. "
+        f"With {size} values, the standard error of the variance between them is at least about {error:.0f} % of it. "
+        "Rows share the values, so more rows hardly reduce it.",
         *shares,
-        *([f"Rows with another number of pairs are not shown: {'; '.join(others)}."] if others else []),
+        *([f"Rows with another number of pairs are not shown: {'; '.join(left_out)}."] if left_out else []),
     ]
     title = f"Where the spread comes from: {first} and {second}"
     head = ["row", "column", first, second, "total"]
     return [Table(title, head, body, notes, labels=2), _figure(kept, (first, second), title, size)]
 
 
-def _spreads(own: Parts) -> list[str]:
-    return [f"{math.sqrt(variance):.2f}" for variance in (own.between, own.within, own.total)]
+def _spreads(variances: Parts) -> list[str]:
+    return [f"{math.sqrt(variance):.2f}" for variance in (variances.between, variances.within, variances.total)]
 
 
-def _shares(own: Parts) -> list[float]:
-    """Of the total's segments, in %; zeros if there is no spread."""
-    return [100 * part / own.total if own.total else 0.0 for part in own.segments]
+def _shares(variances: Parts) -> list[float]:
+    """Return the shares of the total's segments in %; zeros if there is no spread."""
+    return [100 * part / variances.total if variances.total else 0.0 for part in variances.segments]
 
 
 def _figure(kept: Sequence[tuple[Result, Parts]], names: tuple[str, str], title: str, size: int) -> Figure:
@@ -86,7 +90,7 @@ def _figure(kept: Sequence[tuple[Result, Parts]], names: tuple[str, str], title:
         axis = figure.add_subplot()
         left = [0.0] * len(kept)
         for number, (segment, hatch) in enumerate(zip(segments, ("", "//", ".."), strict=True)):
-            widths = [_shares(own)[number] for _, own in kept]
+            widths = [_shares(variances)[number] for _, variances in kept]
             style = {"color": PALETTE[number], "hatch": hatch, "edgecolor": "white"}
             axis.barh(range(len(kept)), widths, left=left, label=segment, **style)
             left = [start + width for start, width in zip(left, widths, strict=True)]
@@ -98,7 +102,7 @@ def _figure(kept: Sequence[tuple[Result, Parts]], names: tuple[str, str], title:
         figure.legend(loc="outside lower center")
 
     rows: list[list[str | float]] = [
-        [result.trial.row, result.trial.column, *own.segments, *_shares(own)] for result, own in kept
+        [result.trial.row, result.trial.column, *variances.segments, *_shares(variances)] for result, variances in kept
     ]
     head = ["row", "column", *(f"variance: {name}" for name in segments), *(f"share in %: {name}" for name in segments)]
     caption = f"Shares of each row's variance, from {size} × {size} pairs of {first} and {second}."

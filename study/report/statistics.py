@@ -1,8 +1,8 @@
-"""Replicates → mean ± std, and differences with their intervals and verdicts. Pure.
+"""Mean ± std over replicates, and differences with their intervals and verdicts. Pure.
 
-Differences are paired over replicates, with a 95 % t-interval; p-values are two-sided, from five pairs on, and adjusted
-over a space's hypotheses (Holm, 1979). That two rows do not differ is claimed by an interval within a margin alone,
-likewise from five pairs on; it has no p-value, and Holm leaves it out.
+Differences are paired over replicates, with a 95 % t-interval. p-values are two-sided, need at least five pairs, and
+are adjusted over a space's hypotheses (Holm, 1979). A hypothesis of equivalence is supported if the interval lies
+within a margin. It also needs at least five pairs. It has no p-value, and the adjustment leaves it out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from study.space import Contrast
 
-LEAST = 5  # pairs for a verdict
+LEAST = 5  # the least number of pairs for a verdict
 LEVEL = 0.05
 
 Values = Mapping[int, float]  # by replicate
@@ -22,13 +22,13 @@ Values = Mapping[int, float]  # by replicate
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over replicates, of differences in points for example, with its 95 % t-interval.
+    """A mean over replicates, for example of differences in points, with its 95 % t-interval.
 
     Attributes:
-        n: replicates, or pairs.
-        mean: of them.
-        low, high: the interval; None below two.
-        p: two-sided, that it is 0; None below five.
+        n: the number of replicates, or of pairs.
+        mean: their mean.
+        low, high: the interval; None if n < 2.
+        p: the two-sided p-value for a mean of 0; None if n < 5.
     """
 
     n: int
@@ -38,7 +38,7 @@ class Estimate:
     p: float | None = None
 
     def words(self, decimals: int = 1) -> str:
-        """Signed, with its interval: ``+2.5 [+0.6, +4.4]``."""
+        """Return the signed mean with its interval: ``+2.5 [+0.6, +4.4]``."""
         if self.low is None or self.high is None:
             return f"{self.mean:+.{decimals}f}"
         return f"{self.mean:+.{decimals}f} [{self.low:+.{decimals}f}, {self.high:+.{decimals}f}]"
@@ -46,11 +46,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A hypothesis in one column, with what was measured of it.
+    """A hypothesis in one column, with the measured difference.
 
     Attributes:
-        contrast, column: which rows, and where.
-        estimate: of better - worse. `p` is adjusted by Holm; None for a hypothesis of equivalence.
+        contrast: the hypothesis about two rows.
+        column: the column of both rows.
+        estimate: of better - worse. `p` is adjusted by Holm's method; None for a hypothesis of equivalence.
     """
 
     contrast: Contrast
@@ -59,23 +60,23 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """In words: whether it is supported, contradicted, or neither."""
-        found, margin = self.estimate, self.contrast.margin
-        if found.n < LEAST:
+        """The verdict in words: supported, contradicted, or neither."""
+        measured, margin = self.estimate, self.contrast.margin
+        if measured.n < LEAST:
             return f"n < {LEAST}: not tested"
         if margin is not None:
-            assert found.low is not None
-            assert found.high is not None
-            if -margin < found.low and found.high < margin:
+            assert measured.low is not None
+            assert measured.high is not None
+            if -margin < measured.low and measured.high < margin:
                 return f"supported: equivalent within ± {margin:g}"
-            apart = found.low >= margin or found.high <= -margin
-            return f"contradicted: differs by more than {margin:g}" if apart else "not decided"
-        if found.p is None or found.p >= LEVEL:
+            outside = measured.low >= margin or measured.high <= -margin
+            return f"contradicted: differs by more than {margin:g}" if outside else "not decided"
+        if measured.p is None or measured.p >= LEVEL:
             return "not decided"
-        return "supported" if found.mean > 0 else "contradicted"
+        return "supported" if measured.mean > 0 else "contradicted"
 
     def to_json(self) -> dict[str, Any]:
-        """As it is, flat."""
+        """Return all fields and the verdict as one flat object."""
         return {
             "column": self.column,
             "better": self.contrast.better,
@@ -93,7 +94,7 @@ class Difference:
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean with its 95 % t-interval, and from five values on the p-value of a t-test against 0; None of nothing."""
+    """Return the mean with its 95 % t-interval and, for n ≥ 5, the p-value of a t-test against 0; None if n = 0."""
     n, centre, spread = len(values), mean(values), std(values)
     if centre is None:
         return None
@@ -110,20 +111,22 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def paired(a: Values, b: Values) -> Estimate | None:
-    """The differences a - b over the replicates that both have; None without any."""
+    """Return the estimate of a - b over the replicates that both have; None if they share none."""
     return estimate([a[number] - b[number] for number in sorted(a.keys() & b.keys())])
 
 
 def differences(
     contrasts: Sequence[Contrast], last: Mapping[tuple[str, str], Callable[[str], Values]]
 ) -> list[Difference]:
-    """Hypotheses in each column that they hold in and can be measured in, with p-values adjusted over all of them.
+    """Return the measured hypotheses in each column, with p-values adjusted over all of them.
+
+    A hypothesis is left out in the columns that its contrast excepts, and in those where a row or a pair is missing.
 
     Args:
-        contrasts: of one space.
-        last: by (row, column), a function from a measure, or "" for the row's own, to its values.
+        contrasts: the contrasts of one space.
+        last: by (row, column), a function from a measure, or "" for the row's measure, to its values.
     """
-    found = []
+    unadjusted = []
     for column in dict.fromkeys(column for _, column in last):
         for contrast in contrasts:
             better, worse = last.get((contrast.better, column)), last.get((contrast.worse, column))
@@ -131,15 +134,15 @@ def differences(
                 measured = paired(better(contrast.measure), worse(contrast.measure))
                 if measured is not None:
                     p = measured.p if contrast.margin is None else None
-                    found.append(Difference(contrast, column, replace(measured, p=p)))
-    adjusted = holm([each.estimate.p for each in found])
-    return [replace(d, estimate=replace(d.estimate, p=p)) for d, p in zip(found, adjusted, strict=True)]
+                    unadjusted.append(Difference(contrast, column, replace(measured, p=p)))
+    adjusted = holm([difference.estimate.p for difference in unadjusted])
+    return [replace(d, estimate=replace(d.estimate, p=p)) for d, p in zip(unadjusted, adjusted, strict=True)]
 
 
-def holm(found: Sequence[float | None]) -> list[float | None]:
-    """The p-values adjusted for testing all of them (Holm, 1979); None stays, for it is no test."""
-    tested = sorted((p, number) for number, p in enumerate(found) if p is not None)
-    adjusted: list[float | None] = [None] * len(found)
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return the p-values adjusted for testing all of them (Holm, 1979). None stands for no test and stays None."""
+    tested = sorted((p, number) for number, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
     for rank, (p, number) in enumerate(tested):
         highest = max(highest, min(1.0, p * (len(tested) - rank)))
@@ -148,12 +151,12 @@ def holm(found: Sequence[float | None]) -> list[float | None]:
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean; None of nothing."""
+    """Return the mean; None without values."""
     return sum(values) / len(values) if values else None
 
 
 def std(values: Sequence[float]) -> float | None:
-    """The sample standard deviation; None below two values."""
+    """Return the sample standard deviation; None for fewer than two values."""
     if len(values) < 2:
         return None
     centre = sum(values) / len(values)

@@ -1,1 +1,1 @@
-"""Optuna: a study for each space of a run, what it is told and what it suggests."""
+"""Optuna: one study for each space of a run, its results and its suggestions."""

@@ -1,4 +1,4 @@
-"""Optuna by its own ask and tell, on explicit storage: a table's cells and a search's points are enqueued trials."""
+"""Optuna studies on an explicit storage, by ask and tell. A table's cells and a search's points are enqueued trials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from study.space import Choice, Domain, Integer
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
-    """An Optuna storage, explicit always: two studies never meet in a default.
+    """Return the Optuna storage of a URL. It is always explicit, so that two studies never share a default one.
 
     Raises:
         Refusal: if the URL is malformed or its database cannot be opened.
@@ -36,30 +36,26 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     try:
         return optuna.storages.get_storage(url)
     except (sqlalchemy.exc.ArgumentError, ImportError, LookupError, ValueError, RuntimeError) as error:
-        raise _refused(url, error) from error
-
-
-def _refused(url: str, error: Exception) -> Refusal:
-    remedy = f"an Optuna storage URL such as sqlite:///optuna.db would do ({one_line(error)})"
-    return Refusal("--storage", without_password(url), remedy)
+        words = "must be an Optuna storage URL such as sqlite:///optuna.db"
+        raise Refusal("--storage", without_password(url), words, hint=f"Reason: {one_line(error)}") from error
 
 
 class Search:
-    """The Optuna studies of a run, one a space, and their trials.
+    """The Optuna studies of a run, one for each space, and their trials.
 
-    A study's name carries the run and a digest of space, objectives and domain, but not of cells, replicates or
-    counts, so a run that grows keeps its history and two runs never merge. A trial is told once, at its full budget;
-    what Optuna has been told does not change when replicates are added.
+    A study's name contains the run and a digest of space, objectives and domain, but not of cells, replicates or
+    counts. So a run that grows keeps its history, and two runs never share a study. The values of a trial are told to
+    Optuna once, at its full budget. They do not change when replicates are added.
     """
 
     def __init__(self, plan: Plan, storage: optuna.storages.BaseStorage) -> None:
         self._plan, self._storage = plan, storage
         self._studies = {space.name: self._open(space) for space in plan.spaces}
         self._trials: dict[str, FrozenTrial] = {}
-        self._unanswered: set[tuple[str, str]] = set()  # labels whose trial was asked to be added
+        self._unanswered: set[tuple[str, str]] = set()  # (space, label) of trials whose addition is not confirmed
 
     def study_name(self, space: PlannedSpace) -> str:
-        """The name of a space's study in the storage."""
+        """Return the name of a space's study in the storage."""
         domain = {name: repr(dimension) for name, dimension in space.domain.items()}
         generation = f"-{self._plan.generation}" if self._plan.generation else ""
         return f"{self._plan.run}/{space.name}-{digest([space.name, space.objectives, domain])}{generation}"
@@ -80,10 +76,10 @@ class Search:
         return study
 
     def take_up(self) -> None:
-        """See that every trial of the plan has one of Optuna's; what an earlier driver added is found by its label."""
+        """Ensure that every trial of the plan has an Optuna trial. An earlier driver's trials are found by label."""
         for space in self._plan.spaces:
             for frozen in self._studies[space.name].get_trials(deepcopy=False):
-                if "trial" in frozen.user_attrs:  # others were enqueued by somebody else
+                if "trial" in frozen.user_attrs:  # trials without it were enqueued by another program
                     self._trials[f"{space.name}/{frozen.user_attrs['trial']}"] = frozen
             distributions = _distributions(space)
             for trial in self._plan.points(space):
@@ -91,33 +87,35 @@ class Search:
                     parameters = {name: trial.trial.axes[name] for name in distributions}
                     self._add(space, trial.label, parameters, dict(trial.trial.axes))
 
-    def _add(self, space: PlannedSpace, label: str, parameters: Mapping[str, Any], more: Mapping[str, Any]) -> None:
-        """Add a running trial, whole or not at all: Optuna's own `ask` writes its parameters one by one."""
+    def _add(
+        self, space: PlannedSpace, label: str, parameters: Mapping[str, Any], attributes: Mapping[str, Any]
+    ) -> None:
+        """Add a running trial as a whole or not at all. Optuna's `ask` would write its parameters one by one."""
         running = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=dict(parameters),
             distributions=_distributions(space),
-            user_attrs={"trial": label, **more},
+            user_attrs={"trial": label, **attributes},
         )
-        found = self._find(space, running) if (space.name, label) in self._unanswered else None
+        added_id = self._find(space, running) if (space.name, label) in self._unanswered else None
         self._unanswered.add((space.name, label))
-        number = found or self._storage.create_new_trial(self._studies[space.name]._study_id, running)
-        self._trials[f"{space.name}/{label}"] = self._storage.get_trial(number)
+        trial_id = added_id or self._storage.create_new_trial(self._studies[space.name]._study_id, running)
+        self._trials[f"{space.name}/{label}"] = self._storage.get_trial(trial_id)
         self._unanswered.discard((space.name, label))
 
     def _find(self, space: PlannedSpace, running: FrozenTrial) -> int | None:
-        """The id of a trial that was added, but whose answer an outage took away."""
+        """Return the id of a trial that was added although an outage kept Optuna's answer from arriving."""
         trials = self._studies[space.name].get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        known = (running.user_attrs["trial"], running.user_attrs.get("retry_of"))
-        same = (t for t in trials if (t.user_attrs.get("trial"), t.user_attrs.get("retry_of")) == known)
+        identity = (running.user_attrs["trial"], running.user_attrs.get("retry_of"))
+        same = (t for t in trials if (t.user_attrs.get("trial"), t.user_attrs.get("retry_of")) == identity)
         return next((trial._trial_id for trial in same), None)
 
     def ask(self, space: PlannedSpace, label: str) -> dict[str, Any]:
-        """The values of an open search's next point; the same again, if they were asked for before.
+        """Return the values of an open search's next point. Repeated calls with the same label return the same values.
 
-        TPE (Bergstra et al., 2011) suggests them from what has been told so far, seeded by (the search's seed, the
-        number of trials). It does so in a copy of the study in memory, and the whole point is then added: a driver
-        killed on the way leaves nothing half suggested, and a resumed search goes the way of an undisturbed one.
+        TPE (Bergstra et al., 2011) suggests them from all results so far, seeded by (the search's seed, the number of
+        trials). It works on a copy of the study in memory, and the point is then added as a whole. So a driver that is
+        killed leaves no partial suggestion, and a resumed search suggests the same points as an undisturbed one.
         """
         assert space.search is not None
         name = f"{space.name}/{label}"
@@ -131,20 +129,20 @@ class Search:
         return dict(self._trials[name].params)
 
     def state(self, trial: PlannedTrial) -> TrialState:
-        """The state of a trial as this driver knows it."""
+        """Return the state of a trial as this driver knows it."""
         return self._trials[trial.name].state
 
     def is_told(self, trial: PlannedTrial) -> bool:
-        """Whether a trial has its value."""
+        """Return whether Optuna has a trial's values."""
         return self.state(trial) in (TrialState.COMPLETE, TrialState.PRUNED)
 
     def tell(self, trial: PlannedTrial, values: Sequence[float]) -> None:
-        """Tell a trial's values at its full budget, once; what is not a number is a FAIL.
+        """Tell Optuna a trial's values at its full budget, once. Values that are not finite make the trial FAIL.
 
-        A trial that failed and has a value after all was tried again: it gets a new trial, if it has none yet.
+        A failed trial that now has values was tried again. It gets a new Optuna trial, if it has none yet.
         """
         if not all(map(math.isfinite, values)):
-            self.fail(trial, f"its value is {values}")
+            self.fail(trial, f"an objective is not a finite number: {values}")
         else:
             self.retry(trial)
             if not self.state(trial).is_finished():
@@ -157,7 +155,7 @@ class Search:
                 self._tell(trial, values, TrialState.COMPLETE)
 
     def _tell_stopped(self, trial: PlannedTrial, value: float) -> None:
-        """Tell that a point was stopped early: its value stands at the epochs since its last joint."""
+        """Tell Optuna that a point was stopped early, with its value at the number of epochs since its last joint."""
         if not self.state(trial).is_finished():
             step = self._plan.request.early_stop
             with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another driver was first
@@ -165,19 +163,19 @@ class Search:
         self._tell(trial, None, TrialState.PRUNED)
 
     def fail(self, trial: PlannedTrial, reason: str) -> None:
-        """Tell that training raised, with the reason; once."""
+        """Tell Optuna, once, that the training of a trial raised, with the reason."""
         if not self.state(trial).is_finished():
             with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another driver was first
                 self._storage.set_trial_user_attr(self._trials[trial.name]._trial_id, "failed_because", reason)
         self._tell(trial, None, TrialState.FAIL)
 
     def retry(self, trial: PlannedTrial) -> None:
-        """A new trial for one that failed, with ``retry_of``: Optuna's finished trials do not change."""
+        """Add a new trial with ``retry_of`` for a failed one, because Optuna's finished trials cannot change."""
         failed = self._trials[trial.name]
         if failed.state != TrialState.FAIL:
             return
-        more = {**trial.trial.axes, "retry_of": failed.number}
-        self._add(self._plan.space(trial.space), trial.label, failed.params, more)
+        attributes = {**trial.trial.axes, "retry_of": failed.number}
+        self._add(self._plan.space(trial.space), trial.label, failed.params, attributes)
 
     def _tell(self, trial: PlannedTrial, values: Sequence[float] | None, state: TrialState) -> None:
         if not self.state(trial).is_finished():
@@ -187,12 +185,18 @@ class Search:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether a call failed because Optuna's database is away or locked, and not because of what was asked."""
+    """Return whether a call failed because Optuna's database is unavailable or locked, and not because it is wrong."""
     import sqlalchemy.exc
 
-    away = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError, OSError, Away)
-    # Optuna's own error stands for whatever the database said, bad data included.
-    return isinstance(error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error, away)
+    outages = (
+        sqlalchemy.exc.OperationalError,
+        sqlalchemy.exc.InterfaceError,
+        sqlalchemy.exc.TimeoutError,
+        OSError,
+        Away,
+    )
+    # Optuna wraps every error of the database in a StorageInternalError, also those about bad data.
+    return isinstance(error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error, outages)
 
 
 def _distributions(space: PlannedSpace) -> dict[str, BaseDistribution]:
@@ -200,12 +204,12 @@ def _distributions(space: PlannedSpace) -> dict[str, BaseDistribution]:
 
 
 def _sampler(seed: int, trials: int) -> TPESampler:
-    drawn = hashlib.sha256(f"{seed}, {trials}".encode()).digest()
-    return TPESampler(seed=int.from_bytes(drawn[:4], "little"))
+    seed_digest = hashlib.sha256(f"{seed}, {trials}".encode()).digest()
+    return TPESampler(seed=int.from_bytes(seed_digest[:4], "little"))
 
 
 def distribution(domain: Domain) -> BaseDistribution:
-    """A dimension as Optuna knows it."""
+    """Return the Optuna distribution of a dimension."""
     if isinstance(domain, Choice):
         return CategoricalDistribution(domain.values)
     if isinstance(domain, Integer):

@@ -59,6 +59,10 @@ class Status:
             outcome = "interrupted"
         else:
             outcome = history[-1].outcome
+        if not unfinished and not failed:
+            outcome = "complete"
+        elif outcome == "complete":  # states were lost, or the plan has grown
+            outcome = "interrupted"
         return cls(
             run=plan.run,
             study=plan.study,
@@ -69,7 +73,7 @@ class Status:
             epochs_needed=plan.epochs_needed,
             epochs_trained=sum(start.epochs_trained for start in history),
             epochs_trained_now=history[-1].epochs_trained if history else 0,
-            outcome="complete" if not unfinished and not failed else outcome,
+            outcome=outcome,
             bytes=sum(stored[end] for end in {replicates[replicate] for replicate in complete}),
             behind=behind,
         )

@@ -1,8 +1,8 @@
 """MLflow as a projection of the store: written by the driver only, from durable epochs only, and idempotent.
 
-One experiment a run; one parent run with the plan and the report; one child run a replicate. A child is found again by
-(trial, replicate), and what it already holds is not written twice, so projecting is the same at a first start, after
-a crash and after an outage.
+A run has one experiment, with one parent run for the plan and the report, and one child run for each replicate. A child
+is identified by (trial, replicate), and data that it already holds are not written again. So projecting works the same
+way at a first start, after a crash and after an outage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout holds results
-# A server that is away is asked again by the follower; retries inside a call could create a run twice.
+# The follower retries when the server is unavailable. Retries inside a call could create a run twice.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
@@ -35,7 +35,7 @@ from study.tracking import views
 from study.tracking.models import Models
 from study.tracking.shown import metrics, provenance, texts
 
-BATCH = 990  # metrics a call; MLflow takes 1,000 entities, of which some are tags
+BATCH = 990  # metrics for each call; MLflow accepts 1,000 entities, some of which are tags
 DESCRIBED, FAILED_BECAUSE, FINISHED = "study.described", "study.failed_because", "study.finished"
 _AWAY = (
     "INTERNAL_ERROR",
@@ -51,8 +51,8 @@ class Tracker:
 
     Args:
         draft: the plan, which may grow, and its work.
-        uri: of the tracking store or server.
-        artifacts: where a tracking store without a server keeps artefacts; a server decides for itself.
+        uri: the URI of the tracking store or server.
+        artifacts: the folder for artefacts of a tracking store without a server; a server chooses its own.
 
     Raises:
         Refusal: if the experiment of this name was deleted.
@@ -64,14 +64,14 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self._draft, plan = draft, draft.plan
         _create_whole(uri)
-        mlflow.set_tracking_uri(uri)  # MLflow's registry asks this one for the model of a version
+        mlflow.set_tracking_uri(uri)  # MLflow's registry reads the model of a version from this one
         self._client = MlflowClient(uri)
         self._created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
         self._experiment = self._find_experiment(None if uri.startswith(("http", "databricks")) else artifacts)
         self._models = Models(self._client, self._experiment)
         runs = self._all_runs()
         self._children: dict[tuple[str, int], _Child] = {}
-        self._unanswered: set[tuple[str, int]] = set()  # those that were asked to be created
+        self._unanswered: set[tuple[str, int]] = set()  # children whose creation is not confirmed
         for run in runs:
             if run.data.tags.get("study.kind") == "replicate":
                 self._children[_replicate(run)] = _Child.of(run)
@@ -86,7 +86,7 @@ class Tracker:
         return self._draft.plan
 
     def begin(self) -> None:
-        """Create or reopen the parent run; the resolved plan is there before anything is trained."""
+        """Create or reopen the parent run. It holds the resolved plan before anything is trained."""
         plan = self._plan
         if self._parent is None:
             tags = {
@@ -107,7 +107,7 @@ class Tracker:
         self._parent = self._client.get_run(self._parent.info.run_id)
 
     def _log_plan(self) -> None:
-        """What may grow are tags, for MLflow's parameters never change."""
+        """Write the plan. Values that may grow are tags, because MLflow's parameters cannot change."""
         assert self._parent is not None
         plan, run_id = self._plan, self._parent.info.run_id
         tags = {
@@ -122,12 +122,12 @@ class Tracker:
         self._client.log_dict(run_id, plan.to_json(), "plan.json")
 
     def _describe(self, run_id: str, parameters: Mapping[str, Any]) -> None:
-        """Write parameters; a run that a killed driver created without them is described by the next."""
+        """Write a run's parameters. If a killed driver left a run without them, the next driver writes them."""
         params = [Param(name, text) for name, text in texts(parameters).items()]
         self._client.log_batch(run_id, params=params, tags=[RunTag(DESCRIBED, "true")])
 
     def is_closed(self) -> bool:
-        """Whether the plan, as it is now, has been finished before: nothing is left to show."""
+        """Return whether the parent run was finished with the current plan, so that nothing is left to show."""
         parent = self._parent
         return (
             parent is not None
@@ -136,16 +136,16 @@ class Tracker:
         )
 
     def is_complete(self, trial: PlannedTrial, number: int) -> bool:
-        """Whether a replicate's run holds everything already."""
+        """Return whether a replicate's run holds everything."""
         child = self._children.get((trial.name, number))
         return child is not None and child.status == "FINISHED"
 
     def project(self, trial: PlannedTrial, number: int, header: Json, payload: Callable[[], bytes]) -> None:
-        """Bring a replicate's run up to a state that it passes through.
+        """Write a replicate's epochs to its run, up to a state that the replicate passes through.
 
         Args:
             trial, number: the replicate.
-            header: of the state: the measures of every epoch so far.
+            header: the state's header, with the measures of every epoch so far.
             payload: reads the state's payload; called once, for the model after the last epoch.
         """
         if self.is_complete(trial, number):
@@ -154,7 +154,7 @@ class Tracker:
         assert child.epochs is not None
         measures: Sequence[Json] = header["measures"]
         last = len(measures) == trial.epochs
-        if child.status != "RUNNING":  # it had failed or been stopped, and goes on
+        if child.status != "RUNNING":  # it had failed or been stopped, and continues
             self._client.update_run(child.run_id, status="RUNNING")
             if child.reason:
                 self._client.delete_tag(child.run_id, FAILED_BECAUSE)
@@ -168,11 +168,11 @@ class Tracker:
             clock += int(1000 * seconds)
             whole = last and step == trial.epochs - 1
             if step >= child.epochs or whole:  # MLflow keeps one of two equal metrics
-                own = metrics(self._work, epoch, (step, clock), model if whole else None)
-                if len(batch) + len(own) > BATCH:  # an epoch is written whole or not at all
+                epoch_metrics = metrics(self._work, epoch, (step, clock), model if whole else None)
+                if len(batch) + len(epoch_metrics) > BATCH:  # an epoch is written as a whole or not at all
                     self._client.log_batch(child.run_id, metrics=batch)
                     batch = []
-                batch += own
+                batch += epoch_metrics
         tags: dict[str, object] = {"study.stopped_early": True} if trial.stopped else {}
         tags |= {"study.epochs": len(measures), "study.key": header["key"], "study.provenance": provenance(header)}
         self._client.log_batch(
@@ -184,22 +184,22 @@ class Tracker:
             child.status = "FINISHED"
 
     def _take_up(self, trial: PlannedTrial, number: int) -> _Child:
-        """A replicate's run, described."""
+        """Return a replicate's run with its parameters written. Create the run if there is none."""
         child = self._children.get((trial.name, number)) or self._create(trial, number)
         if not child.described:
             self._describe(child.run_id, self._parameters(trial, number))
-            child.described, child.epochs = True, 0  # none is written before
+            child.described, child.epochs = True, 0  # no epoch is written before the parameters
         if child.epochs is None:
             history = self._client.get_metric_history(child.run_id, self._work.curves[0])
             child.epochs = max((metric.step for metric in history), default=-1) + 1
         return child
 
     def _parameters(self, trial: PlannedTrial, number: int) -> dict[str, str]:
-        """Of a replicate's run, and of its model."""
-        shown: dict[str, Any] = {"space": trial.space, "trial": trial.label, "replicate": number}
+        """Return the parameters of a replicate's run and of its model."""
+        parameters: dict[str, Any] = {"space": trial.space, "trial": trial.label, "replicate": number}
         if trial.champion_of:
-            shown["champion_of"] = trial.champion_of
-        return texts(shown | {**self._work.parameters(trial.trial.config, number, self._plan.machine)})
+            parameters["champion_of"] = trial.champion_of
+        return texts(parameters | {**self._work.parameters(trial.trial.config, number, self._plan.machine)})
 
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:
         """Mark a replicate's run as failed, with the reason."""
@@ -213,7 +213,7 @@ class Tracker:
     def finish(self, status: str, files: Mapping[str, bytes | str]) -> None:
         """Log the report's files to the parent run and close it as FINISHED, FAILED or KILLED (resumable).
 
-        What is not at its end by then is not RUNNING either: it is KILLED until a resume goes on with it.
+        Children that are not complete become KILLED until a resume continues them.
         """
         assert self._parent is not None
         for child in self._children.values():
@@ -237,32 +237,37 @@ class Tracker:
         self._parent = self._client.get_run(run_id)
 
     def register(self, name: str, champions: Sequence[PlannedTrial]) -> None:
-        """Register the models of a search's champions; the alias `champion` stands for the first of them.
+        """Register the models of a search's champions. The first one gets the alias `champion`.
 
-        The model is that of a champion's first fresh replicate: which of them is best is not asked.
+        A champion's model is that of its first fresh replicate, not that of its best one.
         """
-        found = []
+        versions = []
         for trial in champions:
             number, key = next(iter(trial.by_replicate.items()))
             child = self._children.get((trial.name, number))
             if child is not None:
-                found.append((child.run_id, key, {"study.trial": trial.name, "study.run": self._plan.run}))
-        self._models.register(name, found)
+                versions.append((child.run_id, key, {"study.trial": trial.name, "study.run": self._plan.run}))
+        self._models.register(name, versions)
 
     def _find_experiment(self, artifacts: Path | None) -> str:
         plan = self._plan
         tags = {"study.run": plan.run, "study": plan.study, **views.tags(plan, self._work)}
-        found = self._client.get_experiment_by_name(plan.run)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(plan.run)
+        if experiment is None:
             location = (artifacts / plan.run).absolute().as_uri() if artifacts else None
             tags["mlflow.note.content"] = self._note()
             return str(self._client.create_experiment(plan.run, artifact_location=location, tags=tags))
-        if found.lifecycle_stage == "deleted":
-            remedy = f"restore it (mlflow experiments restore -x {found.experiment_id}) or give the run another --name"
-            raise Refusal("MLflow experiment", plan.run, f"it was deleted: {remedy}")
-        for name, value in tags.items() - found.tags.items():  # the plan has grown
-            self._client.set_experiment_tag(found.experiment_id, name, value)
-        return str(found.experiment_id)
+        if experiment.lifecycle_stage == "deleted":
+            restore = f"mlflow experiments restore -x {experiment.experiment_id}"
+            raise Refusal(
+                "MLflow experiment",
+                plan.run,
+                f"the MLflow experiment {plan.run!r} was deleted",
+                hint=f"Restore it with '{restore}', or give the run another name with --name",
+            )
+        for name, value in tags.items() - experiment.tags.items():  # the plan has grown
+            self._client.set_experiment_tag(experiment.experiment_id, name, value)
+        return str(experiment.experiment_id)
 
     def _all_runs(self) -> list[Run]:
         runs, token = [], None
@@ -297,9 +302,9 @@ class Tracker:
         return child
 
     def _find_child(self, name: tuple[str, int]) -> Run | None:
-        """A replicate's run that was created, but whose answer an outage took away."""
-        found = (run for run in self._all_runs() if run.data.tags.get("study.kind") == "replicate")
-        return next((run for run in found if _replicate(run) == name), None)
+        """Return a replicate's run that was created although an outage kept MLflow's answer from arriving."""
+        replicates = (run for run in self._all_runs() if run.data.tags.get("study.kind") == "replicate")
+        return next((run for run in replicates if _replicate(run) == name), None)
 
     def _log_model(self, child: _Child, trial: PlannedTrial, number: int, payload: Callable[[], bytes]) -> str:
         def save(folder: Path, model: Model) -> None:
@@ -310,18 +315,18 @@ class Tracker:
     def _note(self) -> str:
         titles = "\n".join(f"- {space.title}" for space in self._plan.spaces)
         group = self._work.group_by
-        return f"{titles}\n\nCompare: group the runs below by `{group}`; each is one replicate."
+        return f"{titles}\n\nTo compare, group the runs below by `{group}`. Each run is one replicate."
 
 
 @dataclass
 class _Child:
-    """What is known of a replicate's MLflow run; not all that it holds, which would be the driver's memory.
+    """The parts of a replicate's MLflow run that are needed. The whole runs would fill the driver's memory.
 
     Attributes:
-        run_id, status: as MLflow has them.
+        run_id, status: as in MLflow.
         reason: why it failed.
         described: whether it has its parameters.
-        epochs: how many it holds; None until somebody needs it.
+        epochs: how many it holds; None until they are read.
     """
 
     run_id: str
@@ -337,12 +342,15 @@ class _Child:
 
 
 def _replicate(run: Run) -> tuple[str, int]:
-    """Whose run it is: a trial's name, and a replicate's number."""
+    """Return the trial's name and the replicate's number of a run."""
     return run.data.tags["study.trial"], int(run.data.tags["study.replicate"])
 
 
 def _create_whole(uri: str) -> None:
-    """Make a new SQLite database under another name and move it: MLflow cannot use one whose creation was stopped."""
+    """Create a new SQLite database under a temporary name and move it into place.
+
+    MLflow cannot use a database whose creation was interrupted.
+    """
     path = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not path.exists():
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -351,7 +359,7 @@ def _create_whole(uri: str) -> None:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an MLflow call failed because its server or database is away, and not because of what was asked."""
+    """Return whether an MLflow call failed because its server or database is unavailable, not because it is wrong."""
     import requests
     import sqlalchemy.exc
 

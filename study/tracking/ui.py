@@ -1,4 +1,4 @@
-"""MLflow's own UI on a home."""
+"""MLflow's own UI for a home."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from study.errors import Refusal
 from study.tracking import views
 
 JSON = {"Content-Type": "application/json"}
-STDERR = 2  # where the server's log goes, for stdout holds the links
+STDERR = 2  # the server's log goes there, because stdout holds the links
 
 
 def serve(uri: str, artifacts: Path, host: str, port: int) -> int:
-    """Run MLflow's server on a tracking store until it is stopped; returns the exit code.
+    """Run MLflow's server on a tracking store until it is stopped. Return the exit code.
 
-    Prints its address at once and, when it answers, links to the tables of the latest run. A tracking server that is
-    already running has a UI of its own: its address is printed.
+    Print the server's address at once and, when it answers, links to the tables of the latest run. If the tracking
+    store is itself a running server, only print its address, because it has a UI.
 
     Raises:
-        Refusal: if nothing can listen on this port.
+        Refusal: if no server can listen on this port.
     """
     if uri.startswith(("http:", "https:")):
         click.echo(uri)
@@ -37,16 +37,16 @@ def serve(uri: str, artifacts: Path, host: str, port: int) -> int:
     _check_port(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     click.echo(address)
-    click.echo("MLflow starts in about 15 s; Ctrl-C ends it", err=True)
+    click.echo("MLflow starts in about 15 s. Press Ctrl-C to stop it", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--default-artifact-root", artifacts.as_uri()]
     environment = {
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password, and others see arguments
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password, and other users see arguments
     }
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server must not stay behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the server must not outlive this process
     process = subprocess.Popen(command, env=environment, stdout=STDERR)
     try:
         for name, link in _links(host, port, address, process).items():
@@ -59,19 +59,22 @@ def serve(uri: str, artifacts: Path, host: str, port: int) -> int:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Otherwise MLflow would say so after seconds, and another program would have answered for it."""
+    """Check that the port is free.
+
+    MLflow would only say so after some seconds, and until then the program that uses the port would answer.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         if error.errno == socket.EAI_NONAME:
-            raise Refusal("--host", host, f"an address of this machine would do ({reason})") from error
-        raise Refusal("--port", port, f"one that is free on {host} would do ({reason})") from error
+            raise Refusal("--host", host, "must be an address of this machine", hint=f"Reason: {reason}") from error
+        raise Refusal("--port", port, f"must be free on {host}", hint=f"Reason: {reason}") from error
 
 
 def _links(host: str, port: int, address: str, process: subprocess.Popen[bytes]) -> Mapping[str, str]:
-    """Links to the views of the latest run, as soon as the server answers; none if it ends before."""
+    """Return links to the views of the latest run as soon as the server answers; none if it ends before that."""
     query = {"max_results": 1, "order_by": ["creation_time DESC"], "filter": "tags.`study.run` LIKE '%'"}
     while process.poll() is None:
         connection = HTTPConnection(host, port, timeout=20)
@@ -79,9 +82,9 @@ def _links(host: str, port: int, address: str, process: subprocess.Popen[bytes])
             connection.request("POST", "/api/2.0/mlflow/experiments/search", json.dumps(query), JSON)
             answer = connection.getresponse()
             if answer.status < INTERNAL_SERVER_ERROR:
-                found = json.load(answer).get("experiments", ()) if answer.status == OK else ()
-                return views.links(address, found[0]) if found else {}
-        except OSError:  # not yet
+                experiments = json.load(answer).get("experiments", ()) if answer.status == OK else ()
+                return views.links(address, experiments[0]) if experiments else {}
+        except OSError:  # the server does not listen yet
             pass
         finally:
             connection.close()

@@ -1,6 +1,6 @@
 """Writes the reference of the command line, made of its help texts, into study/README.md.
 
-    python tests/study/reference.py
+python tests/study/reference.py
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def test_its_report_speaks_its_own_words(undisturbed: dict[str, Any]) -> None:
 def test_mlflow_and_optuna_have_it(undisturbed: dict[str, Any]) -> None:
     client = MlflowClient(f"sqlite:///{undisturbed['home'] / 'mlflow.db'}")
     (experiment,) = [each for each in client.search_experiments() if each.name.startswith("iris")]
-    assert "Compare: group the runs below by `loss`" in experiment.tags["mlflow.note.content"]
+    assert "To compare, group the runs below by `loss`." in experiment.tags["mlflow.note.content"]
     runs = client.search_runs([experiment.experiment_id], "tags.`study.kind` = 'replicate'")
     assert len(runs) == 8
     for run in runs:

@@ -88,7 +88,7 @@ def test_it_is_trained_and_resumed_from_the_plan_in_another_process(
 import study
 run = study.load("mine", home={str(home)!r})
 assert run.frame()["combination"].tolist() == ["IB⇒IB", "IB⇒CR"], run.frame()
-assert "cannot be made" not in run.report()
+assert "failed" not in run.report()
 run = study.resume("mine", home={str(home)!r}, progress=False)
 print(run.status().outcome, run.status().epochs_trained_now)
 """

@@ -1,4 +1,4 @@
-"""Whether the address of a Ray cluster can be used."""
+"""The check of a Ray cluster's address."""
 
 import socket
 import subprocess
@@ -16,7 +16,7 @@ from study.execution.address import check_address
 
 @pytest.fixture
 def no_ray(tmp_path, monkeypatch):
-    """A machine on which no Ray runs: other tests' are not seen, and none was begun."""
+    """A machine on which no Ray runs: the Ray of other tests is hidden, and none was started."""
     monkeypatch.setattr("study.execution.address._command_lines", lambda: [b"python\0raylet.py"])
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -51,10 +51,10 @@ def test_the_address_of_a_cluster_that_listens_is_taken(address, listening):
     ],
 )
 def test_an_address_that_is_none_is_refused(address):
-    with quick(0.5), pytest.raises(Refusal, match="HOST:PORT") as refused:
+    with quick(0.5), pytest.raises(Refusal) as refused:
         check_address(address)
     assert refused.value.field == "--address"
-    assert "\n" not in str(refused.value)
+    assert str(refused.value) == f"--address must be auto, local, HOST:PORT or ray://HOST:PORT (got {address!r})"
 
 
 @pytest.mark.parametrize("address", ["{}", "ray://{}"])
@@ -64,15 +64,18 @@ def test_a_cluster_that_does_not_listen_is_refused(address, refusing):
 
 
 def test_auto_is_refused_where_no_cluster_is(no_ray):
-    with quick(1), pytest.raises(Refusal, match="ray start"):
+    with quick(1), pytest.raises(Refusal) as refused:
         check_address("auto")
+    assert str(refused.value) == (
+        "--address auto finds no Ray cluster on this machine. Start one with 'ray start --head', or give HOST:PORT"
+    )
 
 
 def test_auto_takes_the_environment_s_address(no_ray, monkeypatch, listening, refusing):
     monkeypatch.setenv("RAY_ADDRESS", listening)
     check_address("auto")
     monkeypatch.setenv("RAY_ADDRESS", refusing)
-    with pytest.raises(Refusal, match=r"^RAY_ADDRESS = "):
+    with pytest.raises(Refusal, match=r"^RAY_ADDRESS must belong to a Ray cluster that answers within 2 s \(got '"):
         check_address("auto")
 
 
@@ -80,7 +83,8 @@ def test_auto_takes_the_cluster_that_was_last_begun(no_ray, listening, refusing)
     no_ray.write_text(listening + "\n")
     check_address("auto")
     no_ray.write_text(refusing)
-    with pytest.raises(Refusal, match=f"^--address auto = '{refusing}'"):
+    words = r"the last cluster's address \(--address auto\) must belong to a Ray cluster that answers within 2 s"
+    with pytest.raises(Refusal, match=rf"^{words} \(got '{refusing}'\)\. Reason: .*refused"):
         check_address("auto")
     no_ray.write_bytes(b"\xff")
     with pytest.raises(Refusal, match="ray start"):

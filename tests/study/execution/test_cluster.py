@@ -1,4 +1,4 @@
-"""That Ray has died is noticed; that it is slow is no death. It brings workers what the user has named."""
+"""The connection to Ray: a dead Ray is noticed, a slow one is not lost, and workers get the user's modules."""
 
 import subprocess
 import sys

@@ -71,10 +71,10 @@ def test_a_run_that_is_stopped_resumes_to_the_same_end(
     print(f"seed {seed}: {how} after {moment} epochs")
     process = begin(space, home)
     wait_for(home, moment)
-    elsewhere, place = (), home
+    elsewhere, resume_home = (), home
     if how == "stop --now":  # from another home that names the same store, and so is the resume
-        elsewhere, place = ("--store", str(home / "store")), tmp_path / "elsewhere"
-        command(*how.split(), kills.RUN, *elsewhere, home=place)
+        elsewhere, resume_home = ("--store", str(home / "store")), tmp_path / "elsewhere"
+        command(*how.split(), kills.RUN, *elsewhere, home=resume_home)
     elif how == "SIGTERM":
         process.send_signal(signal.SIGTERM)
     else:  # as a machine that goes down does; Ray's own processes end at once
@@ -83,11 +83,11 @@ def test_a_run_that_is_stopped_resumes_to_the_same_end(
     assert process.returncode == 130, output
     assert status(command, home)["outcome"] == "interrupted"
 
-    command("resume", kills.RUN, *elsewhere, home=place)
+    command("resume", kills.RUN, *elsewhere, home=resume_home)
     after = status(command, home)
     assert (after["complete"], after["outcome"]) == (8, "complete")
     if how == "SIGTERM":
-        assert "workers end their epoch and save" in output
+        assert "workers finish their epoch and save" in output
         assert after["epochs_trained"] == after["epochs_needed"], "a drain loses nothing"
     assert kills.everything(home) == expected
 
@@ -115,9 +115,9 @@ def test_any_number_of_workers_trains_the_minimum_to_the_same_report(
     ordered = tree.stages
 
     def shuffled(*arguments: object, **named: object) -> list[tree.Stage]:
-        found = ordered(*arguments, **named)  # type: ignore[arg-type]
-        random.shuffle(found)
-        return found
+        stages = ordered(*arguments, **named)  # type: ignore[arg-type]
+        random.shuffle(stages)
+        return stages
 
     monkeypatch.setattr(tree, "stages", shuffled)
     each = ["--workers", str(workers), "--cpus-per-trial", "0.5"]

@@ -1,4 +1,4 @@
-"""A follower does its tasks in order, patiently: what an outage delays is neither lost nor doubled."""
+"""A follower executes its tasks in order. An outage delays a task, but does not lose or repeat it."""
 
 import threading
 import time
@@ -11,8 +11,8 @@ from study.errors import one_line
 from study.execution import follower
 from study.execution.follower import Follower
 
-AWAY = "MLflow is behind (nobody answers): training goes on"
-BACK = "MLflow is back, and catches up"
+AWAY = "MLflow is unavailable (nobody answers): training continues"
+BACK = "MLflow is available again and catches up"
 
 
 class Away(Exception):
@@ -20,14 +20,14 @@ class Away(Exception):
 
 
 class Said(list):
-    """What the user was told, and a follower that tells it."""
+    """The lines that a follower prints to the user."""
 
     def follower(self):
-        return Follower("MLflow", lambda error: isinstance(error, Away), self.append, "training goes on")
+        return Follower("MLflow", lambda error: isinstance(error, Away), self.append, "training continues")
 
 
 class Outages:
-    """Tasks that meet outages: some tries of each fail, before or after their effect on the service."""
+    """Tasks of which some tries fail, before or after their effect on the service."""
 
     def __init__(self, failing):
         self.done, self.tries = [], [list(each) for each in failing]
@@ -193,7 +193,7 @@ def test_of_an_error_that_another_one_caused_the_cause_is_said():
     follows = said.follower()
     follows.put(absent)
     assert follows.close(0) == "no route to host"
-    assert said == ["MLflow is behind (no route to host): training goes on"]
+    assert said == ["MLflow is unavailable (no route to host): training continues"]
 
 
 @pytest.mark.parametrize(("error", "line"), [(Away("one\ntwo"), "one"), (Away(" \n"), "Away"), (Away(), "Away")])

@@ -1,4 +1,4 @@
-"""SIGKILLs at random moments over driver, worker and raylet: nothing lost, nothing doubled."""
+"""SIGKILLs of driver, worker and raylet at random moments lose nothing and double nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
 
 
 def suggested(home: Path) -> list[tuple[object, ...]]:
-    """Optuna's trials of the only study."""
+    """Return Optuna's trials of the only study."""
     import optuna
 
     storage = f"sqlite:///{home / 'optuna.db'}"
@@ -73,9 +73,9 @@ def test_a_search_that_is_killed_goes_the_way_of_one_that_is_not(tmp_path: Path)
 
 
 def plans(home: Path) -> list[dict[str, object]]:
-    """The trials in the search's plan."""
+    """Return the trials in the search's plan."""
     path = home / "store" / "runs" / "search" / "plan.json"
     if not path.exists():
         return []
-    found: list[dict[str, object]] = json.loads(path.read_text())["trials"]
-    return found
+    trials: list[dict[str, object]] = json.loads(path.read_text())["trials"]
+    return trials

@@ -1,4 +1,4 @@
-"""What an open search trains next: with a work made by hand, and a projection that suggests what the test says."""
+"""The next points of an open search, with a work and a projection of the test."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ EPOCHS, SWITCH = 6, 2
 
 
 def resolve(config, number, _machine):
-    """Two epochs that all points share, then four of a point's own."""
+    """Resolve a point to two epochs that all points share, and four that it has alone."""
     keys = [f"r{number}/{epoch}" for epoch in range(SWITCH + 1)]
     keys += [f"r{number}/{epoch} {config['x']}" for epoch in range(SWITCH + 1, EPOCHS + 1)]
     return Resolved({}, ({},) * EPOCHS, tuple(keys), (SWITCH,))
@@ -30,7 +30,7 @@ def point(values):
 
 
 class Store:
-    """Each state's objective is what `worth` says of its point, and less before its end."""
+    """A store in which a state's objective is `worth` of its point, and less before the last epoch."""
 
     def __init__(self, worth):
         self.worth, self.records, self.keys = worth, [], set()
@@ -49,7 +49,7 @@ class Store:
 
 
 class Projection:
-    """Suggests 0, 1, 2 …, or what the test wants; answers at once, or when told to."""
+    """Suggests 0, 1, 2 …, or the test's values, at once or when the test calls `answer`."""
 
     def __init__(self, suggestions, late=False):
         self.suggestions, self.late, self.open, self.asked, self.shown = iter(suggestions), late, [], [], []
@@ -74,14 +74,14 @@ class Projection:
 
 
 class Searching:
-    """A driver of an open search whose workers the test plays."""
+    """A driver of an open search, in which the test plays the workers."""
 
     def __init__(self, suggestions=range(100), trials=4, objectives=("val/top1",), early_stop=0, late=False, **changes):
         search = OpenSearch(point, {"x": 0}, trials, fresh=2, reported=("test/top1",))
         domain, work = {"x": Integer(0, 99)}, work_of(resolve)
         space = Space("mini", "a title", (), domain, work, objectives, search=search)
-        own = PlannedSearch(trials, 0, 2, ("test/top1",), ("base",), early_stop)
-        self.space = planned_space("mini", objectives=objectives, domain=domain, search=own)
+        search_plan = PlannedSearch(trials, 0, 2, ("test/top1",), ("base",), early_stop)
+        self.space = planned_space("mini", objectives=objectives, domain=domain, search=search_plan)
         plan = planned_run([self.space], request=Request(early_stop=early_stop))
         self.draft = Draft(replace(plan, **changes), [space], ())
         self.store = Store(lambda x: 80.0 - abs(x - 2))
@@ -90,7 +90,7 @@ class Searching:
         self.points = Points(self.draft, self.store, self.projection, self.ledger, print)
 
     def hold(self, keys):
-        """The store has these states."""
+        """Put states into the store."""
         self.store.keys.update(keys)
         for key in keys:
             self.ledger.save(key)
@@ -101,7 +101,7 @@ class Searching:
             self.hold(stage.keys)  # of which a store keeps the last one, and joints
 
     def drive(self, workers=1):
-        """Until nothing is left: each stage is trained when it is handed out."""
+        """Train each stage when it is handed out, until none is left."""
         while (stages := self.points.more(workers, idle=True)) is not None:
             self.train(stages)
 
@@ -323,5 +323,5 @@ def test_a_store_that_cannot_be_read_ends_the_suggestions_and_not_the_run(monkey
     monkeypatch.setattr(search.points, "_objectives", {})
     while search.points.more(1, idle=True):
         search.hold([end for trial in search.draft.plan.trials for end in trial.ends])
-    assert "no more points are begun: the store cannot be used" in capsys.readouterr().out
+    assert "no more points are started, because the store cannot be used: " in capsys.readouterr().out
     assert search.points.more(1, idle=True) is None

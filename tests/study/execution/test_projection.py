@@ -28,12 +28,12 @@ names = count()
 
 
 def name(words):
-    """What a state might be called."""
+    """Return a possible name of a state."""
     return hashlib.sha256(words.encode()).hexdigest()
 
 
 def recipe(switch, seed):
-    """Three epochs; the first two are the same whatever comes then."""
+    """Return a recipe of three epochs, the first two of which are the same for every `switch`."""
     epochs = ("IB", "IB", switch)
     keys = [name(f"seed {seed}")]
     for epoch in epochs:
@@ -46,7 +46,7 @@ def recipe_ends(switch):
 
 
 def top1(key):
-    """What a state measures: some number of its own."""
+    """Return the measure of a state, which depends on its name only."""
     return sum(map(ord, key)) / 100
 
 
@@ -62,17 +62,17 @@ def header(resolved, epochs):
 
 
 class Run:
-    """Two trials of two replicates; drivers come and go, the store and the records stay."""
+    """Two trials of two replicates, with a store and records that outlive their drivers."""
 
-    def __init__(self, place, store):
-        self.place, self.store, self.said = place, store, []
-        self.uri, self.storage = (f"sqlite:///{place / name}.db" for name in ("mlflow", "optuna"))
+    def __init__(self, folder, store):
+        self.folder, self.store, self.said = folder, store, []
+        self.uri, self.storage = (f"sqlite:///{folder / name}.db" for name in ("mlflow", "optuna"))
         self.recipes = {
             (f"table9/IB⇒{switch} (digits)", seed): recipe(switch, seed) for switch in SAMPLERS for seed in range(2)
         }
         self.work = work_of(lambda config, seed, _machine: recipe(config["switch"], seed), exporter=exporter)
-        made = [Trial(f"IB⇒{switch}", "digits", {"switch": switch}, {"switch": switch}) for switch in SAMPLERS]
-        self.space = Space("table9", "a title", tuple(made), DOMAIN, self.work, ("test/top1",))
+        table_trials = [Trial(f"IB⇒{switch}", "digits", {"switch": switch}, {"switch": switch}) for switch in SAMPLERS]
+        self.space = Space("table9", "a title", tuple(table_trials), DOMAIN, self.work, ("test/top1",))
         trials = [
             planned("table9", f"IB⇒{switch}", config=axes, axes=axes, ends=recipe_ends(switch), epochs=3)
             for switch, axes in ((switch, {"switch": switch}) for switch in SAMPLERS)
@@ -90,16 +90,16 @@ class Run:
         return Draft(replace(self.plan, epochs_needed=0), [self.space], self.plan.trials)
 
     def driver(self):
-        """A new driver's projection."""
-        services = Services(self.uri, self.place / "artifacts", self.storage)
+        """Return the projection of a new driver."""
+        services = Services(self.uri, self.folder / "artifacts", self.storage)
         return Projection(self.draft(), self.store, services, self.said.append)
 
     def ledger(self):
-        """What a start finds in the store."""
+        """Return the ledger of a new start."""
         return Ledger(self.draft(), self.store, self.store.keys(), {})
 
     def train(self, *replicates, epochs=3):
-        """Store the states of some replicates where stages end; returns their names in order."""
+        """Store the states of some replicates at the ends of stages. Return their names in order."""
         saved = []
         for replicate in replicates or self.recipes:
             for after in range(2, epochs + 1):
@@ -109,27 +109,26 @@ class Run:
         return saved
 
     def optuna(self):
-        """Optuna's trials by label: state and value."""
-        (study,) = (
-            found for found in optuna.get_all_study_summaries(self.storage) if found.user_attrs["run"] == self.plan.run
-        )
+        """Return the label, state and value of Optuna's trials."""
+        summaries = optuna.get_all_study_summaries(self.storage)
+        (study,) = (summary for summary in summaries if summary.user_attrs["run"] == self.plan.run)
         trials = optuna.load_study(study_name=study.study_name, storage=self.storage).trials
         return [(trial.user_attrs["trial"], trial.state.name, trial.value) for trial in trials]
 
     def mlflow(self):
-        """MLflow's child runs by replicate: status and the curve of the objective."""
+        """Return the status and the curve of the objective of MLflow's child runs, by replicate."""
         client = MlflowClient(self.uri)
         experiment = client.get_experiment_by_name(self.plan.run)
         children = client.search_runs([experiment.experiment_id], "tags.`study.kind` = 'replicate'")
-        found = {
+        children_by_replicate = {
             (child.data.tags["study.trial"], int(child.data.tags["study.replicate"])): (
                 child.info.status,
                 [metric.value for metric in client.get_metric_history(child.info.run_id, "test/top1")],
             )
             for child in children
         }
-        assert len(found) == len(children)
-        return found
+        assert len(children_by_replicate) == len(children)
+        return children_by_replicate
 
     def mean(self, trial):
         return sum(map(top1, trial.ends)) / 2
@@ -142,14 +141,14 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Databases for all tests; each has an experiment and a study of its own."""
+def folder(tmp_path_factory):
+    """The folder of databases for all tests, each of which has its own experiment and study."""
     return tmp_path_factory.mktemp("records")
 
 
 @pytest.fixture
-def run(place, tmp_path):
-    return Run(place, Store(str(tmp_path / "store")))
+def run(folder, tmp_path):
+    return Run(folder, Store(str(tmp_path / "store")))
 
 
 def nothing():
@@ -157,7 +156,7 @@ def nothing():
 
 
 def close(projection, status, files):
-    """The end of a start."""
+    """Finish and close a projection, as at the end of a start."""
     projection.finish(status, files, {})
     return projection.close()
 
@@ -226,8 +225,8 @@ def test_an_outage_of_mlflow_is_one_warning_and_the_next_start_catches_up(run, m
         projection.check()
         for key in run.train():
             projection.state(key)
-        assert close(projection, "FINISHED", nothing) == "MLflow is behind (the server is away)"
-    assert run.said == ["MLflow is behind (the server is away): training goes on"]
+        assert close(projection, "FINISHED", nothing) == "MLflow is not up to date (the server is away)"
+    assert run.said == ["MLflow is unavailable (the server is away): training continues"]
     assert run.optuna() == run.all_complete()
 
     projection = run.driver()
@@ -241,17 +240,17 @@ def test_an_outage_of_mlflow_is_one_warning_and_the_next_start_catches_up(run, m
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("method", ["__init__", "begin", "project", "finish"])
 def test_after_an_outage_of_mlflow_the_same_start_catches_up(run, monkeypatch, method, after):
-    """Every second call meets it, before or after it had an effect."""
+    """Every second call meets the outage, before or after its effect."""
     original, calls = getattr(Tracker, method), count()
 
     def now_and_then(*arguments):
         absent = next(calls) % 2 == 0
         if absent and not after:
             away()
-        found = original(*arguments)
+        result = original(*arguments)
         if absent:
             away()
-        return found
+        return result
 
     monkeypatch.setattr(Tracker, method, now_and_then)
     monkeypatch.setattr("study.execution.projection.PATIENCE_SECONDS", 60.0)
@@ -262,8 +261,8 @@ def test_after_an_outage_of_mlflow_the_same_start_catches_up(run, monkeypatch, m
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
     assert set(run.said) == {
-        "MLflow is behind (the server is away): training goes on",
-        "MLflow is back, and catches up",
+        "MLflow is unavailable (the server is away): training continues",
+        "MLflow is available again and catches up",
     }
 
 
@@ -275,12 +274,11 @@ def test_an_outage_of_optuna_is_one_warning_and_the_next_start_catches_up(run, m
         projection.check()
         for key in run.train():
             projection.state(key)
-        assert (
-            close(projection, "FINISHED", nothing) == "Optuna is behind ((sqlite3.OperationalError) database is locked)"
-        )
+        behind = close(projection, "FINISHED", nothing)
+        assert behind == "Optuna is not up to date ((sqlite3.OperationalError) database is locked)"
     assert run.said == [
-        "Optuna is behind ((sqlite3.OperationalError) database is locked): "
-        "what is planned is trained, what needs a suggestion waits"
+        "Optuna is unavailable ((sqlite3.OperationalError) database is locked): "
+        "planned trials are trained, and searches wait for suggestions"
     ]
     assert run.mlflow() == run.all_shown()
 
@@ -294,7 +292,7 @@ def test_an_outage_of_optuna_is_one_warning_and_the_next_start_catches_up(run, m
 
 @pytest.mark.slow
 def test_a_locked_database_of_optuna_is_waited_for(run, tmp_path, monkeypatch):
-    """By another program, for longer than SQLite waits, a second here; training goes on."""
+    """Another program locks it for longer than SQLite waits, here a second. Training continues."""
     monkeypatch.setattr("study.execution.projection.PATIENCE_SECONDS", 60.0)
     path = tmp_path / "optuna.db"
     run.storage = f"sqlite:///{path}?timeout=1"
@@ -309,13 +307,13 @@ def test_a_locked_database_of_optuna_is_waited_for(run, tmp_path, monkeypatch):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (warning,) = run.said
-    assert warning.startswith("Optuna is behind (")
-    assert warning.endswith("database is locked): what is planned is trained, what needs a suggestion waits")
+    assert warning.startswith("Optuna is unavailable (")
+    assert warning.endswith("database is locked): planned trials are trained, and searches wait for suggestions")
     projection.check()  # which does not hold the driver up
     lock.execute("ROLLBACK")
     lock.close()
     assert close(projection, "FINISHED", nothing) == ""
-    assert run.said == [warning, "Optuna is back, and catches up"]
+    assert run.said == [warning, "Optuna is available again and catches up"]
     assert run.optuna() == run.all_complete()
     assert run.mlflow() == run.all_shown()
 
@@ -324,7 +322,7 @@ def test_what_raised_is_a_failure_and_what_was_lost_stays_open(run):
     raised, lost = run.plan.trials
     projection = run.driver()
     projection.failed((raised.name, 1), Failure("Diverged: the loss is NaN", for_good=True))
-    projection.failed((lost.name, 0), Failure("its process was lost 3 times"))
+    projection.failed((lost.name, 0), Failure("the training process ended unexpectedly 3 times"))
     close(projection, "FAILED", nothing)
     assert run.optuna() == [(raised.label, "FAIL", None), (lost.label, "RUNNING", None)]
     assert run.mlflow() == {(raised.name, 1): ("FAILED", []), (lost.name, 0): ("FAILED", [])}

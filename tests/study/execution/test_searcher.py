@@ -1,4 +1,4 @@
-"""The searcher alone: which stage it hands out when, whatever the workers do."""
+"""The searcher alone: which stage it hands out when, for any behaviour of the workers."""
 
 import pytest
 from helpers import Recorder, stage
@@ -13,7 +13,7 @@ few = settings(max_examples=100, deadline=None)
 
 @st.composite
 def forests(draw):
-    """Stages by priority, as `tree.stages` has them: each below the root or below an earlier one."""
+    """Draw stages sorted by priority, as from `tree.stages`: each below the root or below an earlier one."""
     parents = draw(st.lists(st.integers(-1, 10), min_size=1, max_size=10))
     above = [min(parent, number - 1) for number, parent in enumerate(parents)]
     remaining = [1] * len(above)
@@ -21,15 +21,15 @@ def forests(draw):
         if above[number] >= 0:
             remaining[above[number]] = max(remaining[above[number]], remaining[number] + draw(st.integers(1, 3)))
     keys = [f"s{number}" for number in range(len(above))]
-    found = [
+    stages = [
         stage(key, f"s{up}" if up >= 0 else "origin", rest)
         for key, up, rest in zip(keys, above, remaining, strict=True)
     ]
-    return sorted(found, key=lambda each: -each.remaining)
+    return sorted(stages, key=lambda each: -each.remaining)
 
 
 def complete(searcher, trial, stage, outcome):
-    """Tell the searcher what Tune would of a trial that saves, raises, finds no disk, or loses its process."""
+    """Call the searcher as Tune does for a trial that saves, raises, finds no disk, or loses its process."""
     if outcome == "saves":
         searcher.on_trial_complete(trial, {"position": 2, "saved": stage.key, "done": True})
     elif outcome in ("raises", "finds no disk"):
@@ -174,7 +174,7 @@ def test_a_stage_that_was_given_up_may_come_again():
 @few
 @given(stages=forests(), random=st.randoms(use_true_random=False), parts=st.integers(1, 4))
 def test_however_many_workers_and_whatever_the_order_each_stage_is_trained_once(workers, stages, random, parts):
-    """Some stages come later, some of them twice, each list in any order; parents may come after their children."""
+    """Some stages come later, some twice, in any order. Parents may come after their children."""
     lists = [[] for _ in range(parts)]
     for each in stages:
         for _ in range(random.choice([1, 1, 2])):
@@ -218,5 +218,5 @@ def unique(some):
 
 
 def next_list(later, trained):
-    """What a driver would give: nothing that is in the store already."""
+    """Return the next stages as a driver does, without those that are in the store already."""
     return [each for each in unique(later.pop(0)) if each.key not in trained] if later else None

@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback: runs and models reach it, and a resume goes on without it."""
+"""A real MLflow server on loopback gets runs and models, and a resume works without it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def free_port() -> int:
 
 
 def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """A tracking server with its database and artefacts in a folder."""
+    """Start a tracking server with its database and artefacts in a folder."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--artifacts-destination", str(folder)]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -60,7 +60,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of a tracking server with artefacts of its own, and its process."""
+    """The address and the process of a tracking server that stores artefacts itself."""
     port = free_port()
     process = serve(tmp_path, port)
     yield f"http://127.0.0.1:{port}", process
@@ -98,18 +98,18 @@ def test_a_server_gets_everything_and_is_not_needed_to_resume(
     process.terminate()
     process.wait(30)
     again = study("resume", "mine")  # the plan knows the server, and does without it
-    assert "MLflow is behind (" in again.stderr
+    assert "MLflow is not up to date (" in again.stderr
     assert "`study resume mine` catches up" in again.stderr
     assert "IB⇒CR" in again.stdout
 
 
 def records(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All that MLflow holds of a run: its parent, and its children by replicate."""
+    """Return everything that MLflow holds of a run: its parent, and its children by replicate."""
     import mlflow
 
     mlflow.set_tracking_uri(run.uri)
     client = mlflow.MlflowClient(run.uri)
-    found = {}
+    records_by_name = {}
     for each in client.search_runs([client.get_experiment_by_name(run.plan.run).experiment_id]):
         files = {file.path for file in client.list_artifacts(each.info.run_id)}
         found_tags = {name: value for name, value in each.data.tags.items() if name.startswith("study.")}
@@ -128,21 +128,21 @@ def records(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
         }
         kept["files"].pop("plan.json", None)
         name = f"{kept['name']} {kept['tags'].get('study.replicate', '')}"
-        assert name not in found, "doubled"
-        found[name] = kept
-    parent = found.pop(" ")
-    return parent, found
+        assert name not in records_by_name, "doubled"
+        records_by_name[name] = kept
+    parent = records_by_name.pop(" ")
+    return parent, records_by_name
 
 
 def recorded(run: Run) -> Run:
-    """The same run, with models."""
+    """Return the same run, with models."""
     run.work = replace(run.work, exporter=exporter)
     run.space = replace(run.space, work=run.work)
     return run
 
 
 def goes_away_in_the_creation_of_a_run(monkeypatch: pytest.MonkeyPatch, go: Callable[[], None]) -> None:
-    """The server goes when it is asked for its fourth run: the parent and two replicates are there."""
+    """Let the server go at the creation of the fourth run, when the parent and two replicates exist."""
     from mlflow import MlflowClient
 
     create, calls = MlflowClient.create_run, count(1)
@@ -189,8 +189,8 @@ def test_a_server_that_goes_away_in_the_middle_and_comes_back_lacks_nothing(
                 process.wait()
                 process = serve(tmp_path, port)
             assert close(projection, "FINISHED", lambda: report) == ""
-            assert disturbed.said[0].startswith("MLflow is behind (")
-            assert disturbed.said[-1] == "MLflow is back, and catches up"
+            assert disturbed.said[0].startswith("MLflow is unavailable (")
+            assert disturbed.said[-1] == "MLflow is available again and catches up"
             time.sleep(0.5)  # for requests that it may have kept while it was stopped
             assert records(disturbed) == records(undisturbed)
     finally:

@@ -1,4 +1,4 @@
-"""Stages on a real Ray, trained by a class that only does what a stage's instruction says."""
+"""Stages on a real Ray, trained by a class that only follows a stage's instruction."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from ray.tune import Trainable
 from study.errors import Refusal
 from study.execution import tune
 from study.execution.job import Job
-from study.execution.tune import LOST_ATTEMPTS, Drain, interruptible
+from study.execution.tune import LOST_ATTEMPTS, LOST_HINT, Drain, interruptible
 from study.planning.stored import Resources
 from study.planning.tree import Failure
 
@@ -23,7 +23,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not ha
 
 
 class Scripted(Trainable):
-    """Does what its stage says, and writes down what it did: a line "begin|end|cleanup, stage, process"."""
+    """Follows the instruction of its stage, and logs its actions as lines "begin|end|cleanup, stage, process"."""
 
     def setup(self, config, job):
         self.job = job
@@ -72,7 +72,7 @@ class Scripted(Trainable):
 
 @pytest.fixture
 def train(one_ray, tmp_path):
-    """Executes stages; returns the recorder and, in order, what the workers wrote down."""
+    """A function that executes stages and returns the recorder and the lines of the workers' log."""
 
     def call(*stages, workers=2, cpus=0.5, events=None):
         events = events or Recorder()
@@ -85,7 +85,7 @@ def train(one_ray, tmp_path):
 
 
 def times(log, what):
-    """When each stage began or ended, as positions in the log."""
+    """Return the positions in the log at which stages began or ended."""
     return {key: number for number, (done, key, _) in enumerate(log) if done == what}
 
 
@@ -146,10 +146,11 @@ def test_what_fails_takes_its_descendants_with_it_and_nothing_else(train):
         "another": 1,
     }
     assert sorted(events.states) == ["another", "child", "recovers", "sound"]
+    ended = "the training process ended unexpectedly 3 times"
     assert sorted(events.failures) == [
-        ("dies", Failure("its process was lost 3 times")),
+        ("dies", Failure(f"{ended}. {LOST_HINT}")),
         ("full", Failure("OSError: full", "at line 2", for_good=False, damaged="a")),
-        ("parts", Failure("its process was lost 3 times, lastly with RankLost: no route to host")),
+        ("parts", Failure(f"{ended} (last error: RankLost: no route to host). {LOST_HINT}")),
         ("raises", Failure("Diverged: NaN", "at line 1", for_good=True)),
     ]
 
@@ -172,7 +173,8 @@ def test_a_drain_waits_for_an_epoch_longer_than_tune_waits_for_an_actor(train):
 
 
 def test_more_than_the_machines_have_is_refused(train, tmp_path):
-    with pytest.raises(Refusal, match=r"--cpus-per-trial = 1000: at most \d+, what the machines have, would do"):
+    words = r"--cpus-per-trial must be at most \d+ \(got 1000\)\. The machines have no more"
+    with pytest.raises(Refusal, match=f"^{words}$"):
         train(stage("a"), cpus=1000)
     assert not (tmp_path / "log").exists()
 
@@ -184,7 +186,7 @@ def test_the_first_signal_drains_and_the_second_stops_at_once(number):
     with interruptible(drain, said.append):
         signal.raise_signal(number)
         assert drain.requested
-        assert len(said) == 1
+        assert said == ["stopping: workers finish their epoch and save. Press Ctrl-C again to stop at once"]
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before

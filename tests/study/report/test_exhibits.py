@@ -43,7 +43,7 @@ def test_a_row_that_is_not_as_wide_as_the_head_is_a_mistake_of_the_view():
 
 
 def size_of(png):
-    """A PNG's width and height in pixels."""
+    """Return a PNG's width and height in pixels."""
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     assert png[12:16] == b"IHDR"
     return struct.unpack(">II", png[16:24])

@@ -19,13 +19,13 @@ def test_a_grid_is_rows_by_columns_and_may_have_further_measures_beside_each():
         for trial in trials
         for n, end in enumerate(trial.ends)
     }
-    found = results(trials, states)
-    assert shown(grids.grid(found, corner="Method")) == [
+    recorded = results(trials, states)
+    assert shown(grids.grid(recorded, corner="Method")) == [
         ["Method", "digits", "cifar10"],
         ["IB⇒CR", "81.0 ± 1.0", "81.0 ± 1.0"],
         ["IB⇒IB", "81.0 ± 1.0", None],
     ]
-    beside = grids.grid(found, beside={"adjusted": "adjusted/top1", "τ": "adjusted/tau"})
+    beside = grids.grid(recorded, beside={"adjusted": "adjusted/top1", "τ": "adjusted/tau"})
     assert shown(beside)[:2] == [
         ["", "digits", "adjusted", "τ", "cifar10", "adjusted", "τ"],
         ["IB⇒CR", *["81.0 ± 1.0", "71.0 ± 1.0", "0.5 ± 0.0"] * 2],
@@ -46,15 +46,15 @@ def test_a_grid_of_some_rows_speaks_of_their_measures_alone():
 
 
 def taus(*values, switch="CR"):
-    """A trial whose replicates chose these, with its states."""
+    """Return a trial whose replicates chose these values, and its states."""
     trial = cell("IB", switch, replicates=len(values))
     return trial, {end: header({"adjusted/tau": tau}) for end, tau in zip(trial.ends, values, strict=True)}
 
 
 def at_edges(*chosen, rows=("IB⇒CR", "IB⇒IB", "IB⇒CB")):
     trials, states = zip(*chosen, strict=True)
-    found = results(list(trials), {end: head for own in states for end, head in own.items()})
-    return grids.at_edges(found, "adjusted/tau", (0.0, 2.0), rows)
+    recorded = results(list(trials), {end: head for trial_states in states for end, head in trial_states.items()})
+    return grids.at_edges(recorded, "adjusted/tau", (0.0, 2.0), rows)
 
 
 def test_values_chosen_at_an_end_of_what_could_be_are_counted():
@@ -64,7 +64,7 @@ def test_values_chosen_at_an_end_of_what_could_be_are_counted():
     (note,) = at_edges(taus(0.0, 2.0, 0.0, 0.0), taus(0.1, 1.0, switch="IB"), taus(2.0, switch="CB"))
     assert note == (
         "adjusted/tau was chosen at an end of its range, 0 to 2. IB⇒CR (digits): 0 (in 3 of 4 replicates); "
-        "IB⇒CR (digits): 2 (in 1 of 4 replicates); IB⇒CB (digits): 2 (in 1 of 1 replicates)."
+        "IB⇒CR (digits): 2 (in 1 of 4 replicates); IB⇒CB (digits): 2 (in 1 of 1 replicate)."
     )
 
 
@@ -102,8 +102,8 @@ def test_the_default_has_shots_and_the_best_epoch_apart_in_one_column():
 
 def test_shots_are_of_the_images_of_the_trial_s_own_measure():
     trial = cell("IB", "CR", replicates=1, measure="val/top1")
-    found = results([trial], {trial.ends[0]: header({"val/top1": 50.0, "val/many": 90.0, "test/many": 1.0})})
-    assert shown(grids.default(found)[0])[1] == ["IB⇒CR", "50.0", "90.0", "–", "–", "50.0"]
+    recorded = results([trial], {trial.ends[0]: header({"val/top1": 50.0, "val/many": 90.0, "test/many": 1.0})})
+    assert shown(grids.default(recorded)[0])[1] == ["IB⇒CR", "50.0", "90.0", "–", "–", "50.0"]
 
 
 def test_the_default_of_several_columns_has_neither_splits_nor_the_best_epoch():
@@ -116,12 +116,12 @@ CONTRAST = Contrast("IB⇒CR", "IB⇒IB")
 
 
 def test_hypotheses_say_what_was_measured_and_decided():
-    found = [
+    differences = [
         Difference(CONTRAST, "digits", Estimate(6, 2.54, 0.61, 4.47, 0.0213)),
         Difference(CONTRAST, "cifar10", Estimate(1, -2.5)),
         Difference(Contrast("S = 10", "S = 1", margin=1.0, measure="test/few"), "digits", Estimate(6, 0.1, -0.5, 0.7)),
     ]
-    table = grids.hypotheses(found)
+    table = grids.hypotheses(differences)
     assert shown(table) == [
         ["hypothesis", "column", "n", "points", "95 % interval", "p", "verdict"],
         ["IB⇒CR − IB⇒IB", "digits", "6", "+2.5", "+0.6 to +4.5", "0.021", "supported"],
@@ -140,11 +140,11 @@ def test_hypotheses_say_what_was_measured_and_decided():
 
 
 def test_claims_in_words_come_first():
-    found = [
+    differences = [
         Difference(Contrast("a", "b", claim="IB is the best first sampler"), "digits", Estimate(1, 1.0)),
         Difference(CONTRAST, "digits", Estimate(1, 1.0)),
     ]
-    table = grids.hypotheses(found)
+    table = grids.hypotheses(differences)
     assert [row[:2] for row in shown(table)] == [
         ["claim", "hypothesis"],
         ["IB is the best first sampler", "a − b"],
@@ -153,30 +153,30 @@ def test_claims_in_words_come_first():
 
 
 def test_differences_from_the_paper_are_those_on_its_own_data():
-    own, other = Printed(80.0, "†"), Printed(80.0, of="cifar10")
+    on_own_data, other = Printed(80.0, "†"), Printed(80.0, of="cifar10")
     table = Table(
         "Table 1",
         ["", "cifar10", "digits", "few"],
         [
-            ["CE", Cell({0: 81.0, 1: 83.0}, own), Cell({0: 81.0}, other), Cell({0: 9.0})],
-            ["Focal", Cell({}, own), Cell({0: 81.0}, other), None],
-            ["BBN", Cell({4: 79.5}, own, decimals=2), "text", None],
+            ["CE", Cell({0: 81.0, 1: 83.0}, on_own_data), Cell({0: 81.0}, other), Cell({0: 9.0})],
+            ["Focal", Cell({}, on_own_data), Cell({0: 81.0}, other), None],
+            ["BBN", Cell({4: 79.5}, on_own_data, decimals=2), "text", None],
         ],
     )
-    found = grids.from_source(table, PAPER)
-    assert found.title == "Table 1: difference from the paper"
-    assert shown(found) == [["", "cifar10"], ["CE", "+2.0 [-10.7, +14.7]"], ["BBN", "-0.50"]]
-    assert "Paper: n = 1 or unstated." in found.notes[0]
+    differences = grids.from_source(table, PAPER)
+    assert differences.title == "Table 1: difference from the paper"
+    assert shown(differences) == [["", "cifar10"], ["CE", "+2.0 [-10.7, +14.7]"], ["BBN", "-0.50"]]
+    assert "Paper: n = 1 or unstated." in differences.notes[0]
 
 
 def test_differences_from_the_paper_keep_all_that_names_a_row():
-    own = Printed(80.0)
-    rows = [["IB", "1", way, Cell({0: 81.0 + n}, own)] for n, way in enumerate(("fixed", "joint"))]
-    statistic = Cell(printed=own, statistic=Statistic(0.5, 3))
+    on_own_data = Printed(80.0)
+    rows = [["IB", "1", way, Cell({0: 81.0 + n}, on_own_data)] for n, way in enumerate(("fixed", "joint"))]
+    statistic = Cell(printed=on_own_data, statistic=Statistic(0.5, 3))
     table = Table("t", ["first", "S", "way", "cifar10"], [*rows, ["IB", "1", "none", statistic]], labels=3)
-    found = grids.from_source(table, PAPER)
-    assert shown(found) == [list(table.head), ["IB", "1", "fixed", "+1.0"], ["IB", "1", "joint", "+2.0"]]
-    assert found.labels == 3
+    differences = grids.from_source(table, PAPER)
+    assert shown(differences) == [list(table.head), ["IB", "1", "fixed", "+1.0"], ["IB", "1", "joint", "+2.0"]]
+    assert differences.labels == 3
 
 
 @pytest.mark.parametrize("printed", [None, Printed(80.0, of="cifar10"), Printed(80.0, comparable=False)])

@@ -1,4 +1,4 @@
-"""A space's own view in a report."""
+"""A view of a space in a report."""
 
 import pytest
 from helpers import nine, plan, table_of, top1

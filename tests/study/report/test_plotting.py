@@ -21,9 +21,9 @@ def legend_of(canvas):
 def test_a_curve_is_the_mean_over_the_replicates_that_measured_an_epoch(series):
     figure = plotting.curves("f", "A title", "A caption.", series, y="top-1 in %")
     expected = []
-    for label, own in series.items():
+    for label, by_replicate in series.items():
         for epoch in range(6):
-            values = [c[epoch] for c in own.values() if epoch < len(c) and c[epoch] is not None]
+            values = [c[epoch] for c in by_replicate.values() if epoch < len(c) and c[epoch] is not None]
             if values:
                 spread = np.std(values, ddof=1) if len(values) > 1 else None
                 expected.append(
@@ -39,8 +39,8 @@ def test_a_curve_is_the_mean_over_the_replicates_that_measured_an_epoch(series):
     lines = {tuple(line.get_xdata()): line.get_ydata() for line in axis.lines}
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "top-1 in %")
     for label in dict.fromkeys(row[0] for row in figure.rows):
-        own = [row for row in figure.rows if row[0] == label]
-        assert tuple(row[1] for row in own) in lines
+        label_rows = [row for row in figure.rows if row[0] == label]
+        assert tuple(row[1] for row in label_rows) in lines
     assert legend_of(canvas) == [label for label in series if any(row[0] == label for row in figure.rows)]
 
 
@@ -65,8 +65,8 @@ def test_panels_share_their_axes_their_legend_and_the_style_of_a_series():
 
 
 def test_a_band_is_one_std_wide_and_absent_for_one_replicate():
-    def bands(own):
-        (axis,) = drawn_on(plotting.curves("f", "t", "c", {"IB": own}, y="y")).axes
+    def bands(by_replicate):
+        (axis,) = drawn_on(plotting.curves("f", "t", "c", {"IB": by_replicate}, y="y")).axes
         return [collection.get_datalim(axis.transData).intervaly for collection in axis.collections]
 
     assert bands({0: [1.0, 2.0]}) == []

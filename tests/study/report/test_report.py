@@ -158,12 +158,12 @@ def test_each_hypothesis_has_its_difference_interval_p_and_verdict(form):
 
 def test_a_hypothesis_of_equivalence_is_decided_by_its_interval():
     trials = nine(replicates=6)
-    (found,) = json.loads(report_of(trials, contrasts=(Contrast("IB⇒CR", "IB⇒IB", margin=1.0),)).json())["differences"]
-    assert (found["margin"], found["p"], found["verdict"]) == (1.0, None, "supported: equivalent within ± 1")
+    (record,) = json.loads(report_of(trials, contrasts=(Contrast("IB⇒CR", "IB⇒IB", margin=1.0),)).json())["differences"]
+    assert (record["margin"], record["p"], record["verdict"]) == (1.0, None, "supported: equivalent within ± 1")
 
 
 def own_data(replicates=4, pairs=True):
-    """All cells on the paper's own data, and their states; no two rows have the same spread."""
+    """Return all cells on the paper's data, and their states. No two rows have the same spread."""
     trials = nine(dataset="cifar10", paper=50.0, paper_of="cifar10", replicates=replicates)
     trials = [crossed(trial) for trial in trials] if pairs else trials
     states = {

@@ -1,4 +1,4 @@
-"""A report of what a store holds, and `study report`."""
+"""Reports from a store, and `study report`."""
 
 from dataclasses import replace
 
@@ -25,15 +25,15 @@ def test_a_report_is_made_of_what_a_store_holds(tmp_path):
     results = Report.of(store, plan(trials)).sections[0].results
     first, second, *others = results
     assert first.last() == {0: 50.0, 1: 51.0}  # what was cleaned up is still measured
-    assert {n: own.tolist() for n, own in first.observed("predictions").items()} == {0: [0, 0, 0]}
+    assert {n: observed.tolist() for n, observed in first.observed("predictions").items()} == {0: [0, 0, 0]}
     assert second.last() == {0: 52.0, 1: 53.0}  # its header is whole
-    assert {n: own.tolist() for n, own in second.observed("predictions").items()} == {0: [2, 2, 2]}
+    assert {n: observed.tolist() for n, observed in second.observed("predictions").items()} == {0: [2, 2, 2]}
     assert all(result.headers == {} for result in others)
 
 
 @pytest.fixture
 def home(tmp_path):
-    """A home with two runs' records: `r-0` of nine cells and two spaces, nothing of the other."""
+    """A home with the run `r-0` of nine cells and two spaces, the first of which has no results."""
     store, trials = Store(str(tmp_path / "home" / "store")), nine(replicates=1)
     trials = [replace(trial, ends=(f"{number:064x}",)) for number, trial in enumerate(trials)]
     for number, trial in enumerate(trials):

@@ -9,7 +9,7 @@ from study.space import Printed
 
 
 def two_replicates(**measures):
-    """A cell of three replicates, of which 0 and 2 have ended; each measure is a curve a replicate."""
+    """Return the result of a cell with three replicates, of which 0 and 2 have ended with these curves."""
     trial = cell("IB", "CR")
     ends = [
         header(
@@ -20,8 +20,8 @@ def two_replicates(**measures):
         )
         for which in range(2)
     ]
-    found = results([trial], {trial.ends[0]: ends[0], trial.ends[2]: ends[1]})
-    return found["IB⇒CR", "digits"]
+    recorded = results([trial], {trial.ends[0]: ends[0], trial.ends[2]: ends[1]})
+    return recorded["IB⇒CR", "digits"]
 
 
 def test_a_result_gives_each_measure_by_replicate():
@@ -36,8 +36,8 @@ def test_a_result_gives_each_measure_by_replicate():
 
 def test_what_was_not_measured_is_missing_and_no_error():
     trial = cell("IB", "CR", replicates=1)
-    found = results([trial], {trial.ends[0]: header({"fit/top1": 50.0}, {}, {"test/class_accuracy": [1.0, 2.0]})})
-    result = found["IB⇒CR", "digits"]
+    recorded = results([trial], {trial.ends[0]: header({"fit/top1": 50.0}, {}, {"test/class_accuracy": [1.0, 2.0]})})
+    result = recorded["IB⇒CR", "digits"]
     assert result.curve("fit/top1") == {0: [50.0, None, None]}
     assert result.lists("test/class_accuracy") == {0: [None, None, [1.0, 2.0]]}
     assert result.last("fit/top1") == result.last() == result.best() == {}
@@ -46,14 +46,14 @@ def test_what_was_not_measured_is_missing_and_no_error():
 
 
 def test_nothing_recorded_is_empty_everywhere():
-    found = results(nine(), {})
-    for result in found:
+    recorded = results(nine(), {})
+    for result in recorded:
         assert (
             result.last() == result.curve() == result.lists("x") == result.wall_seconds() == result.observed("x") == {}
         )
         assert str(result.cell()) == "–"
         assert not result.complete
-    assert found.hypotheses() == []
+    assert recorded.hypotheses() == []
 
 
 def test_results_stand_in_rows_and_columns_in_the_order_of_the_plan():
@@ -62,20 +62,20 @@ def test_results_stand_in_rows_and_columns_in_the_order_of_the_plan():
         cell("IB", "CR", dataset="digits"),
         cell("IB", "CR", replicates=1, dataset="other"),
     ]
-    found = results(trials[:-1], {trials[9].ends[0]: top1(50.0)})
-    assert (found.columns, found.rows) == (["cifar10", "digits"], [trial.trial.row for trial in trials[:9]])
-    assert [result.planned for result in found] == trials[:-1]
-    assert str(found.cell("IB⇒CR", "digits")) == "50.0"
-    assert found.get("IB⇒IB", "digits") is None
-    assert found.cell("IB⇒IB", "digits") is None
+    recorded = results(trials[:-1], {trials[9].ends[0]: top1(50.0)})
+    assert (recorded.columns, recorded.rows) == (["cifar10", "digits"], [trial.trial.row for trial in trials[:9]])
+    assert [result.planned for result in recorded] == trials[:-1]
+    assert str(recorded.cell("IB⇒CR", "digits")) == "50.0"
+    assert recorded.get("IB⇒IB", "digits") is None
+    assert recorded.cell("IB⇒IB", "digits") is None
     with pytest.raises(KeyError):
-        found["IB⇒IB", "digits"]
+        recorded["IB⇒IB", "digits"]
 
 
 def test_a_view_sees_its_own_space_only():
     trials = nine()
-    made = plan(trials, ("table7", "table9"))
-    assert [len(Results(made, space, {}.get)) for space in made.spaces] == [0, 9]
+    run_plan = plan(trials, ("table7", "table9"))
+    assert [len(Results(run_plan, space, {}.get)) for space in run_plan.spaces] == [0, 9]
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_a_view_sees_its_own_space_only():
 )
 def test_the_paper_s_figure_stands_beside_the_trial_s_own_measure_only(paper, paper_of, provenance, printed):
     trial = cell("IB", "CR", paper=paper, paper_of=paper_of, provenance=provenance)
-    found = results([trial], {trial.ends[0]: top1(81.0, few=3.0)})
-    assert [found.cell("IB⇒CR", "digits", measure).printed for measure in ("", "test/top1", "test/few")] == [
+    recorded = results([trial], {trial.ends[0]: top1(81.0, few=3.0)})
+    assert [recorded.cell("IB⇒CR", "digits", measure).printed for measure in ("", "test/top1", "test/few")] == [
         printed,
         printed,
         None,
     ]
-    assert found.cell("IB⇒CR", "digits", "test/few").values == {0: 3.0}
+    assert recorded.cell("IB⇒CR", "digits", "test/few").values == {0: 3.0}
 
 
 def test_differences_are_paired_by_replicate():
@@ -103,10 +103,10 @@ def test_differences_are_paired_by_replicate():
     some, others = {0: 50.0, 1: 52.0, 3: 57.0}, {0: 49.0, 2: 48.0, 3: 50.0}
     states = {by_row["IB⇒CR"].ends[number]: top1(value) for number, value in some.items()}
     states |= {by_row["IB⇒IB"].ends[number]: top1(value) for number, value in others.items()}
-    found = results(trials, states)
+    recorded = results(trials, states)
     expected = paired(some, others)
     assert expected.mean == 4.0
-    (hypothesis,) = found.hypotheses()
+    (hypothesis,) = recorded.hypotheses()
     assert (hypothesis.column, hypothesis.estimate) == ("digits", expected)
 
 
@@ -122,10 +122,10 @@ def test_observations_are_read_from_the_last_state_once():
         read.append(key)
         return payloads.get(key)
 
-    made = plan([trial])
-    found = Results(made, made.spaces[0], dict.fromkeys(trial.ends, top1(50.0)).get, payload)
+    run_plan = plan([trial])
+    recorded = Results(run_plan, run_plan.spaces[0], dict.fromkeys(trial.ends, top1(50.0)).get, payload)
     for _ in range(2):
-        predictions = found["IB⇒CR", "digits"].observed("predictions")
-        assert {n: own.tolist() for n, own in predictions.items()} == {0: [0, 1, 2, 3], 1: [1, 2, 3, 4]}
-    assert found["IB⇒CR", "digits"].observed("weight") == {}
+        predictions = recorded["IB⇒CR", "digits"].observed("predictions")
+        assert {n: observed.tolist() for n, observed in predictions.items()} == {0: [0, 1, 2, 3], 1: [1, 2, 3, 4]}
+    assert recorded["IB⇒CR", "digits"].observed("weight") == {}
     assert sorted(read) == sorted(trial.ends)  # the third has been cleaned up

@@ -1,4 +1,4 @@
-"""What a report says of an open search."""
+"""An open search in a report."""
 
 import json
 from dataclasses import replace
@@ -19,14 +19,14 @@ REPORTED = ("test/top1", "holdout/top1")
 def search_space(objectives=("val/top1",), trials=8):
     domain = {"q": Real(-2.0, 2.0), "S": Integer(0, 49)}
     search = PlannedSearch(trials, 0, 3, REPORTED, ("base",))
-    made = {"title": "Find: a title", "evidence": "exploratory", "objectives": objectives, "domain": domain}
-    return planned_space("find", search=search, **made)
+    options = {"title": "Find: a title", "evidence": "exploratory", "objectives": objectives, "domain": domain}
+    return planned_space("find", search=search, **options)
 
 
 def point(number, q=0.0, S=1, stopped=False):
     label, axes = f"#{number}", {"dataset": "digits", "q": q, "S": S}
-    made = {"epochs": 200, "ends": (f"{label} 0",), "stopped": stopped, "seeds": (drawn(0, 0, 0),)}
-    return planned("find", label, config={"q": q, "S": S}, axes=axes, measure="val/top1", called=label, **made)
+    options = {"epochs": 200, "ends": (f"{label} 0",), "stopped": stopped, "seeds": (drawn(0, 0, 0),)}
+    return planned("find", label, config={"q": q, "S": S}, axes=axes, measure="val/top1", called=label, **options)
 
 
 def champion_of(point):
@@ -42,18 +42,18 @@ def champion_of(point):
 
 
 def measured(**measures):
-    whole = {f"{split}/{name}": value for split, own in measures.items() for name, value in own.items()}
+    whole = {f"{split}/{name}": value for split, by_name in measures.items() for name, value in by_name.items()}
     return {"provenance": [{"device_model": "a CPU"}], "measures": [whole]}
 
 
 def searched(values, objectives=("val/top1",), champions=(), stopped=(), trials=8):
-    """A report of points whose objectives after the last epoch are these, None where a point has not ended."""
+    """Return a report of points with these objectives after the last epoch; None for a point that has not ended."""
     names = [name.partition("/")[2] for name in objectives]
     points = [point(n, q=min(-1.5 + 0.3 * n, 2.0), S=min(7 * n, 49), stopped=n in stopped) for n in range(len(values))]
     states = {
-        p.ends[0]: measured(val=dict(zip(names, own, strict=True)) | {"top1": own[0]})
-        for p, own in zip(points, values, strict=True)
-        if own is not None
+        p.ends[0]: measured(val=dict(zip(names, one, strict=True)) | {"top1": one[0]})
+        for p, one in zip(points, values, strict=True)
+        if one is not None
     }
     crowned = [champion_of(points[n]) for n in champions]
     for each in crowned:
@@ -70,8 +70,8 @@ def test_the_best_points_come_first_with_their_dimensions_and_objectives():
     head, body = table_of(report.markdown())
     assert head == ["", "q", "S", "val/top1"]
     assert body == [["#1", "-1.2", "7", "90.0"], ["#3", "-0.6", "21", "80.0"], ["#0", "-1.5", "0", "70.0"]]
-    assert "The best 3 of 3 points that have ended (of 8)" in report.markdown()
-    assert "n = 1; chosen by val/top1." in report.markdown()
+    assert "The best 3 of 3 complete points (of 8 in all), in % after the last epoch, " in report.markdown()
+    assert "n = 1 replicate. The best point is chosen by val/top1." in report.markdown()
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "html"])
@@ -79,7 +79,7 @@ def test_what_the_points_and_the_champions_of_a_search_vary_is_said_first(form):
     points = "One replicate: split 0, subset 0, training seed 0."
     champions = "3 replicates vary training seed (1000 to 1002); all have split 0, subset 0."
     text = searched([(70.0,), (90.0,)]).render(form)
-    assert 0 <= text.index("Find: a title") < text.index(points) < text.index("The best 2 of 2 points")
+    assert 0 <= text.index("Find: a title") < text.index(points) < text.index("The best 2 of 2 complete points")
     (section,) = searched([(70.0,), (90.0,)], champions=(1,)).sections
     assert section.notices == [f"Points: {points}", f"Champions: {champions}"]
     assert searched([]).sections[0].notices == []
@@ -94,14 +94,14 @@ def test_points_that_were_stopped_early_are_counted_and_not_ranked():
     report = searched([(70.0,), (90.0,), (80.0,)], stopped=(1,))
     _, body = table_of(report.markdown())
     assert [line[0] for line in body] == ["#2", "#0"]
-    assert "The best 2 of 2 points that have ended (of 8, 1 more stopped early)" in report.markdown()
+    assert "The best 2 of 2 complete points (of 8 in all, 1 stopped early)" in report.markdown()
     (record,) = json.loads(report.json())["searches"]
     assert (record["planned"], record["ended"], record["stopped"], record["best"]) == (3, 2, 1, ["#2"])
 
 
 def test_the_history_is_the_best_so_far():
     report = searched([(70.0,), (60.0,), (90.0,), (90.0,), (80.0,)])
-    assert "best val/top1 so far: 70.0 at #0, 90.0 at #2" in report.markdown()
+    assert "History of the best val/top1: 70.0 at #0, 90.0 at #2." in report.markdown()
     (record,) = json.loads(report.json())["searches"]
     assert [each["best"] for each in record["history"]] == [70.0, 70.0, 90.0, 90.0, 90.0]
 
@@ -111,7 +111,7 @@ def test_importances_are_shares_and_a_dimension_that_matters_has_most():
     (record,) = json.loads(report.json())["searches"]
     assert set(record["importances"]) == {"q", "S"}
     assert sum(record["importances"].values()) == pytest.approx(1.0)
-    assert "importance for val/top1 (fANOVA; shares of 1): " in report.markdown()
+    assert "Importance for val/top1 (fANOVA, shares of 1): " in report.markdown()
 
     points = [point(n, q=q, S=S) for n, (q, S) in enumerate(product((-2.0, -1.0, 0.0, 1.0), (0, 10, 20, 40)))]
     states = {p.ends[0]: measured(val={"top1": 50 + 10 * p.trial.axes["q"] + 0.01 * p.trial.axes["S"]}) for p in points}
@@ -129,8 +129,8 @@ def test_of_equal_or_single_points_nothing_is_important(values):
 @pytest.mark.parametrize("form", ["table", "markdown"])
 def test_a_champion_is_reported_on_what_it_was_not_chosen_by(form):
     text = searched([(70.0,), (90.0,)], champions=(1,)).render(form)
-    words = "champion #1 (q -1.2, S 7): test/top1 81.0 ± 1.0, holdout/top1 62.0 ± 2.0, mean ± std over n = 3 fresh"
-    assert words in text
+    measures = "test/top1 81.0 ± 1.0, holdout/top1 62.0 ± 2.0, mean ± std over n = 3 fresh replicates"
+    assert f"Best: champion #1 (q -1.2, S 7): {measures}." in text
     assert "99.0" not in text
 
 
@@ -159,11 +159,11 @@ def test_with_two_objectives_the_best_are_the_pareto_front(values):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("study.report.searched.Searched.importances", {})  # they take a second
         (record,) = json.loads(report.json())["searches"]
-    ended = {f"#{n}": own for n, own in enumerate(values) if own is not None}
+    ended = {f"#{n}": one for n, one in enumerate(values) if one is not None}
     best = {
-        own
-        for own in ended.values()
-        if not any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in ended.values())
+        one
+        for one in ended.values()
+        if not any(other != one and other[0] >= one[0] and other[1] >= one[1] for other in ended.values())
     }
     assert {ended[label] for label in record["best"]} == best
     assert len(record["best"]) == len(best)

@@ -1,4 +1,4 @@
-"""How much of each row's spread either of two crossed things makes, as a table and a picture."""
+"""The share of each of two crossed factors in the spread of each row, as a table and a picture."""
 
 from dataclasses import replace
 
@@ -17,11 +17,11 @@ def cells(*switches, replicates=4, **options):
 
 
 def states_of(trials, *values):
-    """The states of trials whose replicates measured these values."""
+    """Return the states of trials whose replicates measured these values."""
     return {
         end: top1(value)
-        for trial, own in zip(trials, values, strict=True)
-        for end, value in zip(trial.ends, own, strict=False)
+        for trial, trial_values in zip(trials, values, strict=True)
+        for end, value in zip(trial.ends, trial_values, strict=False)
     }
 
 
@@ -45,14 +45,16 @@ def test_each_row_has_its_standard_deviations_and_the_last_their_root_mean_squar
 def test_notes_say_what_was_estimated_and_whose_the_variance_is():
     table, figure = shown(ADDED, OWN)
     estimated, shares = table.notes
-    assert "points of test/top1 after the last epoch: of the effect of subset, and of training seed" in estimated
-    assert "every pair of 2 with 2 values" in estimated
-    assert "by two-way analysis of variance" in estimated
-    assert "With 2 values, the standard error of the variance between them is about 141 % of it at least" in estimated
-    assert "below 0 is shown as 0" in estimated
+    assert estimated == (
+        "Standard deviations in points of test/top1 after the last epoch: of the effect of subset, and of the effect "
+        "of training seed within one subset. They are estimated from all 2 × 2 pairs by two-way analysis of variance. "
+        "An effect whose variance is estimated below 0 is shown as 0, after pooling. With 2 values, the standard error "
+        "of the variance between them is at least about 141 % of it. Rows share the values, so more rows hardly "
+        "reduce it."
+    )
     assert shares == (  # 4, 1 and 2 of 7
-        "Of the variance, digits, over all rows: subset 57 %, training seed 43 %; 14 % is an effect of training "
-        "seed that is the same for every subset."
+        "Shares of the variance (digits, over all rows): subset 57 %, training seed 43 %. 14 % is an effect of "
+        "training seed that is the same for every subset."
     )
     assert figure.caption == "Shares of each row's variance, from 2 × 2 pairs of subset and training seed."
 

@@ -33,26 +33,27 @@ def test_mean_and_std_are_numpy_s(values):
 @given(n=st.integers(2, 12), seed=seeds)
 def test_an_estimate_is_scipy_s_t_test_of_a_mean(n, seed):
     values = np.random.default_rng(seed).normal(1, 3, n)
-    found, expected = estimate(list(values)), ttest_1samp(values, 0)
+    measured, expected = estimate(list(values)), ttest_1samp(values, 0)
     interval = expected.confidence_interval(0.95)
-    assert (found.n, found.mean) == (n, pytest.approx(statistics.fmean(values)))
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert found.p == (pytest.approx(expected.pvalue) if n >= 5 else None)
+    assert (measured.n, measured.mean) == (n, pytest.approx(statistics.fmean(values)))
+    assert (measured.low, measured.high) == pytest.approx((interval.low, interval.high))
+    assert measured.p == (pytest.approx(expected.pvalue) if n >= 5 else None)
 
 
 @few
 @given(seed=seeds, data=st.data())
 def test_a_difference_is_paired_over_the_replicates_that_both_have(seed, data):
     rng = np.random.default_rng(seed)
-    there = [data.draw(st.sets(st.integers(0, 7))) for _ in range(2)]
-    a, b = ({number: rng.normal(80, 3) for number in numbers} for numbers in there)
-    both = there[0] & there[1]
-    found = paired(a, b)
-    assert (found.n if found else 0) == len(both)
+    numbers_of = [data.draw(st.sets(st.integers(0, 7))) for _ in range(2)]
+    a, b = ({number: rng.normal(80, 3) for number in numbers} for numbers in numbers_of)
+    both = numbers_of[0] & numbers_of[1]
+    measured = paired(a, b)
+    assert (measured.n if measured else 0) == len(both)
     if len(both) >= 5:
         expected = ttest_rel([a[number] for number in both], [b[number] for number in both])
         interval = expected.confidence_interval(0.95)
-        assert (found.low, found.high, found.p) == pytest.approx((interval.low, interval.high, expected.pvalue))
+        wanted = (interval.low, interval.high, expected.pvalue)
+        assert (measured.low, measured.high, measured.p) == pytest.approx(wanted)
 
 
 def test_one_pair_has_no_interval_and_four_have_no_p():
@@ -70,19 +71,19 @@ def test_equal_differences_have_no_spread(gap, p):
 
 
 @pytest.mark.parametrize(
-    ("found", "digits", "words"),
+    ("measured", "digits", "words"),
     [
         (Estimate(5, 2.54, 0.61, 4.47), 1, "+2.5 [+0.6, +4.5]"),
         (Estimate(3, -0.0123, -0.02, 0.0), 3, "-0.012 [-0.020, +0.000]"),
         (Estimate(1, 2.54), 1, "+2.5"),
     ],
 )
-def test_an_estimate_in_words_is_signed(found, digits, words):
-    assert found.words(digits) == words
+def test_an_estimate_in_words_is_signed(measured, digits, words):
+    assert measured.words(digits) == words
 
 
 def closed_testing(p):
-    """Holm's procedure as closed testing: every set of hypotheses is tested by Bonferroni, and all must fall."""
+    """Compute Holm's procedure as closed testing: Bonferroni must reject every set with the hypothesis."""
     everyone = range(len(p))
     sets = [s for size in range(1, len(p) + 1) for s in combinations(everyone, size)]
     return [max(min(1.0, len(s) * min(p[k] for k in s)) for s in sets if each in s) for each in everyone]
@@ -99,18 +100,18 @@ def test_holm_is_closed_testing_by_bonferroni(p):
 
 
 def lasts(values):
-    """What `differences` takes, of {(row, column): {measure: [a value a replicate]}}."""
-    return {place: lambda measure, own=own: dict(enumerate(own.get(measure, ()))) for place, own in values.items()}
+    """Return the argument of `differences` for {(row, column): {measure: [a value for each replicate]}}."""
+    return {cell: lambda measure, of=of: dict(enumerate(of.get(measure, ()))) for cell, of in values.items()}
 
 
 def test_hypotheses_are_measured_in_each_column_and_adjusted_over_all_of_them():
     rng = np.random.default_rng()
     columns = ("digits", "cifar10", "cifar100")
     values = {(row, column): {"": rng.normal(80, 1, 6)} for column in columns for row in ("IB⇒CR", "IB⇒IB", "CB⇒IB")}
-    found = differences([CONTRAST], lasts(values))
-    assert [each.column for each in found] == list(columns)
+    measured = differences([CONTRAST], lasts(values))
+    assert [each.column for each in measured] == list(columns)
     single = [ttest_rel(values["IB⇒CR", c][""], values["IB⇒IB", c][""]).pvalue for c in columns]
-    assert [each.estimate.p for each in found] == pytest.approx(closed_testing(single))
+    assert [each.estimate.p for each in measured] == pytest.approx(closed_testing(single))
 
 
 def test_a_hypothesis_of_equivalence_is_no_test_and_takes_no_part_in_holm():
@@ -124,9 +125,9 @@ def test_a_hypothesis_of_equivalence_is_no_test_and_takes_no_part_in_holm():
 def test_a_hypothesis_is_not_about_its_exceptions_which_holm_leaves_out():
     rng = np.random.default_rng()
     values = {(row, c): {"": rng.normal(80, 1, 6)} for c in ("digits", "cifar10") for row in ("IB⇒CR", "IB⇒IB")}
-    (found,) = differences([replace(CONTRAST, except_in=("cifar10",))], lasts(values))
+    (measured,) = differences([replace(CONTRAST, except_in=("cifar10",))], lasts(values))
     expected = ttest_rel(values["IB⇒CR", "digits"][""], values["IB⇒IB", "digits"][""]).pvalue
-    assert (found.column, found.estimate.p) == ("digits", pytest.approx(expected))
+    assert (measured.column, measured.estimate.p) == ("digits", pytest.approx(expected))
 
 
 def test_a_hypothesis_may_be_of_another_measure_than_the_rows_show():
@@ -137,19 +138,19 @@ def test_a_hypothesis_may_be_of_another_measure_than_the_rows_show():
             ("IB⇒IB", [10.0, 12.0]),
         )
     }
-    (found,) = differences([replace(CONTRAST, measure="test/few")], lasts(values))
-    assert found.estimate.mean == 21.0
+    (measured,) = differences([replace(CONTRAST, measure="test/few")], lasts(values))
+    assert measured.estimate.mean == 21.0
 
 
-@pytest.mark.parametrize("there", [["IB⇒CR"], ["IB⇒IB"], []])
-def test_a_hypothesis_about_a_row_that_is_not_there_is_silent(there):
-    assert differences([CONTRAST], lasts({(row, "digits"): {"": [50.0] * 5} for row in there})) == []
-    values = {(row, "digits"): {"": [50.0] * 5 if row in there else []} for row in ("IB⇒CR", "IB⇒IB")}
+@pytest.mark.parametrize("rows", [["IB⇒CR"], ["IB⇒IB"], []])
+def test_a_hypothesis_about_a_row_that_is_not_there_is_silent(rows):
+    assert differences([CONTRAST], lasts({(row, "digits"): {"": [50.0] * 5} for row in rows})) == []
+    values = {(row, "digits"): {"": [50.0] * 5 if row in rows else []} for row in ("IB⇒CR", "IB⇒IB")}
     assert differences([CONTRAST], lasts(values)) == []
 
 
 @pytest.mark.parametrize(
-    ("contrast", "found", "verdict"),
+    ("contrast", "measured", "verdict"),
     [
         (CONTRAST, Estimate(5, 2.0, 1.0, 3.0, 0.01), "supported"),
         (CONTRAST, Estimate(5, -2.0, -3.0, -1.0, 0.01), "contradicted"),
@@ -166,8 +167,8 @@ def test_a_hypothesis_about_a_row_that_is_not_there_is_silent(there):
         (SAME, Estimate(1, 0.0), "n < 5: not tested"),
     ],
 )
-def test_a_verdict_is_of_the_test_or_with_a_margin_of_the_interval(contrast, found, verdict):
-    assert Difference(contrast, "digits", found).verdict == verdict
+def test_a_verdict_is_of_the_test_or_with_a_margin_of_the_interval(contrast, measured, verdict):
+    assert Difference(contrast, "digits", measured).verdict == verdict
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, float("nan")])

@@ -1,4 +1,4 @@
-"""A database of Optuna for each test."""
+"""An Optuna database for each test."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from study.search.studies import open_storage
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory):
-    """An empty database; to make one takes longer than to copy it."""
+    """An empty database, which each test copies because a copy is faster than a new one."""
     path = tmp_path_factory.mktemp("optuna") / "empty.db"
     close(open_storage(f"sqlite:///{path}"))
     return path

@@ -1,4 +1,4 @@
-"""What a search maximises, and the points that no other beats."""
+"""The objectives of a trial, and the points that no other point beats."""
 
 from dataclasses import replace
 
@@ -51,14 +51,14 @@ points = st.lists(st.tuples(*[st.integers(0, 4)] * 2), max_size=9) | st.lists(st
 @settings(max_examples=60, deadline=None)
 @given(values=points)
 def test_the_front_is_what_no_other_point_beats(values):
-    named = [(trial(f"#{number}", replicates=1), own) for number, own in enumerate(values)]
+    named = [(trial(f"#{number}", replicates=1), one) for number, one in enumerate(values)]
     distinct = list(dict.fromkeys(values))
     unbeaten = [
-        own
-        for own in distinct
-        if not any(all(a >= b for a, b in zip(other, own, strict=True)) for other in distinct if other != own)
+        one
+        for one in distinct
+        if not any(all(a >= b for a, b in zip(other, one, strict=True)) for other in distinct if other != one)
     ]
-    unbeaten.sort(key=lambda own: -own[0])
-    assert [point.trial.row for point in front(named)] == [f"#{values.index(own)}" for own in unbeaten]
+    unbeaten.sort(key=lambda one: -one[0])
+    assert [point.trial.row for point in front(named)] == [f"#{values.index(one)}" for one in unbeaten]
     if values and len(values[0]) == 1:
         assert len(unbeaten) == 1

@@ -1,4 +1,4 @@
-"""An open search, end to end on a real Ray: it grows, its champion is trained anew, and its records tell the same."""
+"""An open search, end to end on a real Ray: it grows, its champion is trained again, and its records agree."""
 
 import io
 import json
@@ -21,26 +21,26 @@ Searched = tuple[Study, Path, str]
 
 
 def begun(folder: Path, command: Study) -> Searched:
-    """The command `study` on a home in a folder, the home, and the space's file."""
+    """Return the command `study` with a home in a folder, this home, and the space's file."""
     path = folder / "mini.py"
     path.write_text(MINI_SEARCH)
     return partial(command, home=folder / "home"), folder / "home", str(path)
 
 
 def searched(study: Study, space: str, trials: int, *options: str) -> dict[str, Any]:
-    """One start of a search with one worker; returns its part of the report."""
+    """Start a search with one worker. Return its part of the report."""
     done = study("run", space, "--name", "mine", "--workers", "1", "--trials", str(trials), "--json", *options)
-    (found,) = json.loads(done.stdout)["searches"]
-    return found
+    (search,) = json.loads(done.stdout)["searches"]
+    return search
 
 
 @pytest.fixture(scope="module")
 def grown(
     one_ray: None, command: Study, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Searched, dict[str, Any], dict[str, Any]]:
-    """A search of 6 points that grew to 8: what it was made with, and both reports."""
-    made = begun(tmp_path_factory.mktemp("grown"), command)
-    return made, searched(made[0], made[2], 6), searched(made[0], made[2], 8)
+    """A search of 6 points that grew to 8: its command, home and file, and both reports."""
+    begun_search = begun(tmp_path_factory.mktemp("grown"), command)
+    return begun_search, searched(begun_search[0], begun_search[2], 6), searched(begun_search[0], begun_search[2], 8)
 
 
 def epochs_trained(study: Study) -> int:
@@ -155,11 +155,11 @@ def test_with_two_objectives_each_point_of_the_front_is_a_champion(
     assert report["objectives"] == ["val/top1", "val/few"]
     by_label = {point["trial"]: point["values"] for point in report["points"]}
 
-    def beaten(own: list[float]) -> bool:
-        others = (other for other in by_label.values() if other != own)
-        return any(all(a >= b for a, b in zip(other, own, strict=True)) for other in others)
+    def beaten(values: list[float]) -> bool:
+        others = (other for other in by_label.values() if other != values)
+        return any(all(a >= b for a, b in zip(other, values, strict=True)) for other in others)
 
-    front = {label for label, own in by_label.items() if not beaten(own)}
+    front = {label for label, values in by_label.items() if not beaten(values)}
     assert set(report["best"]) <= front
     assert {tuple(by_label[label]) for label in report["best"]} == {tuple(by_label[label]) for label in front}
     leading = [by_label[label][0] for label in report["best"]]

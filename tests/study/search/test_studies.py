@@ -31,12 +31,12 @@ def plan(*cells, run=RUN, domain=DOMAIN, objectives=("test/top1",), generation=0
 
 def test_every_cell_is_a_running_trial_with_its_parameters(storage):
     search = opened(plan(*CELLS), storage)
-    found = optuna_trials(storage, search)
-    assert [trial.state for trial in found] == [TrialState.RUNNING] * 3
-    for trial, own in zip(found, CELLS, strict=True):
-        assert trial.params == {name: own.trial.axes[name] for name in DOMAIN}
-        assert trial.user_attrs == {"trial": own.label, **own.trial.axes}
-        assert search.state(own) == TrialState.RUNNING
+    trials = optuna_trials(storage, search)
+    assert [trial.state for trial in trials] == [TrialState.RUNNING] * 3
+    for trial, planned_trial in zip(trials, CELLS, strict=True):
+        assert trial.params == {name: planned_trial.trial.axes[name] for name in DOMAIN}
+        assert trial.user_attrs == {"trial": planned_trial.label, **planned_trial.trial.axes}
+        assert search.state(planned_trial) == TrialState.RUNNING
 
 
 def test_a_study_says_what_it_is_of_and_maximises(storage):
@@ -54,10 +54,10 @@ def test_a_trial_is_told_once(storage):
     for value in (81.5, 3.0, math.nan):
         search.tell(CELLS[1], [value])
     search.fail(CELLS[1], "too late")
-    found = optuna_trials(storage, search)
-    assert [trial.state for trial in found] == [TrialState.RUNNING, TrialState.COMPLETE, TrialState.RUNNING]
-    assert found[1].value == 81.5
-    assert "failed_because" not in found[1].user_attrs
+    trials = optuna_trials(storage, search)
+    assert [trial.state for trial in trials] == [TrialState.RUNNING, TrialState.COMPLETE, TrialState.RUNNING]
+    assert trials[1].value == 81.5
+    assert "failed_because" not in trials[1].user_attrs
     assert search.state(CELLS[1]) == TrialState.COMPLETE
 
 
@@ -68,7 +68,7 @@ def test_what_is_no_number_is_a_failure_with_its_reason(storage, value):
     search.tell(CELLS[0], [81.5])
     trial = optuna_trials(storage, search)[0]
     assert (trial.state, trial.value) == (TrialState.FAIL, None)
-    assert trial.user_attrs["failed_because"] == f"its value is {[value]}"
+    assert trial.user_attrs["failed_because"] == f"an objective is not a finite number: {[value]}"
 
 
 def test_a_failure_is_told_once(storage):
@@ -84,8 +84,8 @@ def test_a_retry_is_a_new_trial_that_names_the_old_one(storage):
     search.fail(CELLS[1], "the loss is NaN")
     search.retry(CELLS[1])
     search.tell(CELLS[1], [81.5])
-    *_, failed, _, again = found = optuna_trials(storage, search)
-    assert len(found) == 4
+    *_, failed, _, again = trials = optuna_trials(storage, search)
+    assert len(trials) == 4
     assert (failed.number, failed.state) == (1, TrialState.FAIL)
     assert (again.state, again.value, again.params) == (TrialState.COMPLETE, 81.5, failed.params)
     assert again.user_attrs == {"trial": CELLS[1].label, **CELLS[1].trial.axes, "retry_of": 1, "replicates": 1}
@@ -151,7 +151,7 @@ def test_each_space_of_a_run_is_a_study_of_its_own(storage):
 
 
 def killed_at(monkeypatch, owner, name, call):
-    """From its `call`-th call on, a method ends the process instead."""
+    """Let a method end the process from its `call`-th call on."""
     method, calls = getattr(owner, name), iter(range(call))
     monkeypatch.setattr(owner, name, lambda *a, **k: (killed if next(calls, None) is None else method)(*a, **k))
 
@@ -163,11 +163,11 @@ def test_a_driver_killed_while_it_opens_is_taken_up(storage, monkeypatch, name, 
         killed_at(patch, type(storage), name, call)
         with pytest.raises(Killed):
             opened(plan(*CELLS), storage)
-    found = optuna_trials(storage, opened(plan(*CELLS), storage))
-    assert [(trial.user_attrs["trial"], trial.state) for trial in found] == [
-        (own.label, TrialState.RUNNING) for own in CELLS
+    trials = optuna_trials(storage, opened(plan(*CELLS), storage))
+    assert [(trial.user_attrs["trial"], trial.state) for trial in trials] == [
+        (trial.label, TrialState.RUNNING) for trial in CELLS
     ]
-    assert [trial.params for trial in found] == [
+    assert [trial.params for trial in trials] == [
         {name: planned.trial.axes[name] for name in DOMAIN} for planned in CELLS
     ]
 
@@ -204,7 +204,7 @@ def test_a_malformed_url_is_refused_in_one_line_without_its_password(url):
     with pytest.raises(Refusal) as refused:
         open_storage(url)
     message = str(refused.value)
-    assert message.startswith("--storage = ")
-    assert "sqlite:///optuna.db would do" in message
+    assert message.startswith("--storage must be an Optuna storage URL such as sqlite:///optuna.db (got '")
+    assert "). Reason: " in message
     assert "\n" not in message
     assert "secret" not in message

@@ -1,4 +1,4 @@
-"""The points of an open search: what Optuna suggests, whoever asks, and whatever kills it."""
+"""The points of an open search: Optuna suggests the same ones to every driver, even after kills."""
 
 import math
 from dataclasses import replace
@@ -27,17 +27,17 @@ def open_plan(seed=0, objectives=("val/top1",), **changes):
 
 
 def point(label, values, ends=("end",), stopped=False):
-    made = {"epochs": 20, "ends": ends, "stopped": stopped}
-    return planned("search", label, axes=values, measure="val/top1", called=label, **made)
+    options = {"epochs": 20, "ends": ends, "stopped": stopped}
+    return planned("search", label, axes=values, measure="val/top1", called=label, **options)
 
 
 def measured(values):
-    """What a point is worth: a fixed function."""
+    """Return the objective of a point, by a fixed function."""
     return 80 - (values["q"] - 0.3) ** 2 - (values["first"] + 1) ** 2 / 3 - values["S"] / 7
 
 
 def asked_and_told(storage, planned, points, before=0):
-    """A driver with one worker: each point is asked for, and told before the next; returns what it was suggested."""
+    """Ask for points and tell their values, one by one, as a driver with one worker. Return the suggestions."""
     search = opened(planned, storage)
     suggested = []
     for number in range(before, points):
@@ -49,7 +49,7 @@ def asked_and_told(storage, planned, points, before=0):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """The points of a search that nobody disturbs."""
+    """The points of an undisturbed search."""
     storage = optuna.storages.InMemoryStorage()
     return asked_and_told(storage, open_plan(), 20)
 
@@ -130,7 +130,7 @@ class Mortal:
 
 
 def driven_to_the_end(storage, planned, points):
-    """Starts a driver again whenever it is killed; how often that was."""
+    """Start a driver again whenever it is killed. Return how often it was killed."""
     for kills in count():
         try:
             asked_and_told(storage, planned, points)

@@ -5,19 +5,19 @@ from helpers import TRACKED_EPOCHS, Tracked
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A database and a folder of artefacts for all tests; each has an experiment of its own."""
+def folder(tmp_path_factory):
+    """The folder of a database and of artefacts for all tests, each of which has its own experiment."""
     return tmp_path_factory.mktemp("mlflow")
 
 
 @pytest.fixture
-def run(place):
-    return Tracked(place)
+def run(folder):
+    return Tracked(folder)
 
 
 @pytest.fixture(scope="module")
-def reference(place):
-    """What MLflow holds of a replicate that was shown once, at its end."""
-    run = Tracked(place)
+def reference(folder):
+    """A run with a replicate that was shown once, at its end."""
+    run = Tracked(folder)
     run.project(TRACKED_EPOCHS)
     return run

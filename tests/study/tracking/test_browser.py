@@ -32,23 +32,23 @@ pytestmark = [
 SAMPLERS = ("IB", "CB", "CR")
 NINE = tuple((first, switch) for first in SAMPLERS for switch in SAMPLERS)
 
-# The groups that the table of runs shows, and what stands in their column test/top1.
+# The groups in the table of runs, with their entries in the column test/top1.
 GROUPS = """
-const found = {};
+const groups = {};
 for (const row of document.querySelectorAll('.ag-row[row-id^="param.combination."]')) {
   const cell = row.querySelector('[col-id="metrics.`test/top1`"]');
-  if (cell) found[row.getAttribute('row-id').split('.')[2]] = cell.innerText;
+  if (cell) groups[row.getAttribute('row-id').split('.')[2]] = cell.innerText;
 }
-return found;
+return groups;
 """
 
-# What each row of that table is: a group, or a run in one.
+# The rows of this table: groups, and runs in them.
 ROWS = """
 const rows = [...document.querySelectorAll('.ag-row[row-id^="param.combination."]')];
 return [...new Set(rows.map(row => row.getAttribute('row-id')))];
 """
 
-# The curves of the chart of test/top1: what each is of, and its values.
+# The curves of the chart of test/top1, by group, with their values.
 CURVES = """
 const cards = [...document.querySelectorAll('[data-testid="experiment-view-compare-runs-card"]')];
 const plot = cards.find(card => card.innerText.startsWith('test/top1'))?.querySelector('.js-plotly-plot');
@@ -59,7 +59,7 @@ return Object.fromEntries(lines.map(line => [line.uuid.split('.')[2], Array.from
 
 @pytest.fixture(scope="module")
 def run(one_ray: None, tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Any]) -> tuple[Path, dict]:
-    """The home of a run of two tables, nine cells and two of them, two replicates each; and its report."""
+    """The home and the report of a run of two tables, of nine and two cells, with two replicates each."""
     folder = tmp_path_factory.mktemp("browser")
     nine, two = write_space(folder, "nine", NINE), write_space(folder, "two", (("IB", "IB"), ("IB", "CR")))
     home = folder / "home"
@@ -69,7 +69,7 @@ def run(one_ray: None, tmp_path_factory: pytest.TempPathFactory, command: Callab
 
 @pytest.fixture(scope="module")
 def links(run: tuple[Path, dict]) -> Iterator[Mapping[str, str]]:
-    """What `study ui` prints: the links to the views of the run, by name."""
+    """The links to the views of the run that `study ui` prints, by name."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "study", "ui", "--home", str(run[0]), "--port", str(port)]
@@ -86,7 +86,7 @@ def links(run: tuple[Path, dict]) -> Iterator[Mapping[str, str]]:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[WebDriver]:
-    """A browser that nobody has used before."""
+    """A new browser with an empty profile."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for argument in (
@@ -109,16 +109,16 @@ def browser(tmp_path: Path) -> Iterator[WebDriver]:
 
 
 def until(browser: WebDriver, condition: Callable[[], bool]) -> None:
-    """Waits for the page, whose elements come and go meanwhile."""
+    """Wait for the page, whose elements come and go meanwhile."""
     WebDriverWait(browser, 60, 0.1, [StaleElementReferenceException]).until(lambda _: condition())
 
 
 def press(browser: WebDriver, selector: str, words: str = "") -> None:
-    """Clicks the element that a CSS selector names, the one that has these words, as soon as it is there."""
+    """Click the element with a CSS selector and these words as soon as it exists."""
 
     def click() -> bool:
-        found = (each for each in browser.find_elements(By.CSS_SELECTOR, selector) if words in each.text)
-        element = next((each for each in found if each.is_displayed()), None)
+        elements = (each for each in browser.find_elements(By.CSS_SELECTOR, selector) if words in each.text)
+        element = next((each for each in elements if each.is_displayed()), None)
         if element is not None:
             element.click()
         return element is not None
@@ -127,14 +127,14 @@ def press(browser: WebDriver, selector: str, words: str = "") -> None:
 
 
 def search(browser: WebDriver, words: str) -> None:
-    """Types a filter, and waits until the page has taken it up."""
+    """Type a filter, and wait until the page applies it."""
     press(browser, "[data-testid=search-box]")
     browser.find_element(By.CSS_SELECTOR, "[data-testid=search-box]").send_keys(words, Keys.ENTER)
     until(browser, lambda: quote_plus(words) in browser.current_url)
 
 
 def means(report: dict, space: str) -> dict[str, float]:
-    """What the store's report says of a table: the mean top-1 of each combination."""
+    """Return the mean top-1 of each combination in the store's report of a table."""
     return {row["combination"]: row["mean"] for row in report["rows"] if row["space"] == space}
 
 

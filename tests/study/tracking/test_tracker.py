@@ -1,4 +1,4 @@
-"""MLflow follows a replicate's states: on a real database, with a plan and a work made by hand."""
+"""MLflow follows a replicate's states, on a real database, with a plan and a work of the test."""
 
 import json
 from dataclasses import replace
@@ -16,14 +16,14 @@ from study.tracking import runs
 
 
 def test_an_epochs_curves_are_a_step_and_the_rest_is_written_at_the_end(reference):
-    found = reference.histories()
+    histories = reference.histories()
     start, second = 1580608922020, 1000
     at = [int(start + 1.25 * second * (n + 1)) for n in range(TRACKED_EPOCHS)]
-    assert found["test/top1"] == [(n, at[n], 50.0 + n) for n in range(TRACKED_EPOCHS)]
-    assert [step for step, *_ in found["lr"]] == list(range(TRACKED_EPOCHS))
-    assert found["calibration"] == [(TRACKED_EPOCHS - 1, at[-1], (TRACKED_EPOCHS - 1) / 7)]
-    assert [found[f"test/class/{rank:04d}"] for rank in (0, 1)] == [[(4, at[-1], 4.0)], [(4, at[-1], 8.0)]]
-    assert found.keys() == {
+    assert histories["test/top1"] == [(n, at[n], 50.0 + n) for n in range(TRACKED_EPOCHS)]
+    assert [step for step, *_ in histories["lr"]] == list(range(TRACKED_EPOCHS))
+    assert histories["calibration"] == [(TRACKED_EPOCHS - 1, at[-1], (TRACKED_EPOCHS - 1) / 7)]
+    assert [histories[f"test/class/{rank:04d}"] for rank in (0, 1)] == [[(4, at[-1], 4.0)], [(4, at[-1], 8.0)]]
+    assert histories.keys() == {
         "lr",
         "train/loss",
         "test/top1",
@@ -114,7 +114,7 @@ KILLS = (
 
 
 def killed_at(monkeypatch, call):
-    """The `call`-th of the client's writing calls ends the process instead."""
+    """Let the `call`-th of the client's writing calls end the process."""
     calls = count()
 
     def fragile(method):
@@ -212,7 +212,7 @@ WRITES = (
 
 
 def unreliable(monkeypatch, when):
-    """Each writing call meets an outage when it is first made: before it has an effect, or before it is answered."""
+    """Let the first try of each writing call meet an outage, before its effect or before its answer."""
     met = set()
 
     def fragile(name, method):
@@ -223,10 +223,10 @@ def unreliable(monkeypatch, when):
             met.add(call)
             if first and when == "before":
                 raise MlflowException("the server is away")
-            found = method(self, *args, **kwargs)
+            result = method(self, *args, **kwargs)
             if first:
                 raise MlflowException("the server is away")
-            return found
+            return result
 
         return maybe
 
@@ -235,7 +235,7 @@ def unreliable(monkeypatch, when):
 
 
 def patiently(task):
-    """What a follower does."""
+    """Retry a task as a follower does."""
     for _ in range(100):
         try:
             return task()

@@ -1,4 +1,4 @@
-"""`study ui` before MLflow is started; what it shows then is in `test_browser`."""
+"""`study ui` before MLflow starts. `test_browser` tests what it shows."""
 
 import socket
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_a_port_in_use_is_refused_at_once(host):
         taken = socket.create_server((host, 0), family=family)
     except OSError:
         pytest.skip(f"{host} is no address of this machine")
-    with taken, pytest.raises(Refusal, match=r"--port = \d+: one that is free on .* would do \(.*in use\)"):
+    with taken, pytest.raises(Refusal, match=r"--port must be free on .* \(got \d+\)\. Reason: .*in use"):
         ui.serve("sqlite:///never.db", Path("never"), host, taken.getsockname()[1])
 
 
@@ -26,7 +26,7 @@ def test_an_address_of_another_machine_is_refused():
 
 
 def test_a_name_of_no_machine_is_refused():
-    with pytest.raises(Refusal, match=r"--host = 'no\.such\.host\.invalid': an address of this machine would do"):
+    with pytest.raises(Refusal, match=r"--host must be an address of this machine \(got 'no\.such\.host\.invalid'\)"):
         ui.serve("sqlite:///never.db", Path("never"), "no.such.host.invalid", 5000)
 
 

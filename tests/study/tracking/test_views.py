@@ -1,4 +1,4 @@
-"""The views that MLflow's UI is given: what each averages over, what its tag holds, and the link to it."""
+"""The saved views of MLflow's UI: the parameter that each groups by, its tag, and its link."""
 
 import base64
 import json
@@ -26,12 +26,12 @@ def cells(*pairs):
 
 
 def plan(*trials, **changes):
-    made = planned_run([TABLE9], trials, created="2020-02-02T02:02:02.020+00:00")
-    return replace(made, **changes)
+    run_plan = planned_run([TABLE9], trials, created="2020-02-02T02:02:02.020+00:00")
+    return replace(run_plan, **changes)
 
 
 def opened(tags):
-    """The one view in some tags: its key, its name, and the state that the UI reads of it."""
+    """Return the key, the name and the UI state of the only view in some tags."""
     ((key, value),) = tags.items()
     view = json.loads(value)
     head, packed = view["state"].split(";")
@@ -106,5 +106,5 @@ def test_links_lead_to_the_views_of_an_experiment():
 
 
 def test_an_experiment_without_views_is_linked_itself():
-    found = views.links("http://127.0.0.1:5000/", {"experiment_id": "7", "name": "old"})
-    assert found == {"old": "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning"}
+    links = views.links("http://127.0.0.1:5000/", {"experiment_id": "7", "name": "old"})
+    assert links == {"old": "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning"}
