@@ -6,8 +6,8 @@
 Paper: 4.2, 4.3, A.5 and A.6. The trials are those of Tables 6, 7, 9 and 11 and of Figure 1. A claim that one way is
 better needs a paired difference that is significant by Holm over all differences. A claim that two ways do not differ
 needs an interval within a point. Verdicts are given from five replicates on (``--seeds 5``). The paper's own figures
-agree with all but two: IB⇒IB is 0.3 below CB⇒IB on CIFAR-10 at IF 10; and under CB, without re-training, joint training
-and a fixed backbone are equal.
+agree with all of them except two: IB⇒IB is 0.3 below CB⇒IB on CIFAR-10 at IF 10; and under CB, without re-training,
+joint training and a fixed backbone are equal.
 
 Efficiency is counted from the switch on: the epochs, seconds and images until a method is first within half a point of
 its own highest accuracy since then. BBN processes two images per draw.

@@ -10,8 +10,8 @@ through since the switch, averaged over replicates. Each replicate has a subset 
 un-augmented training images, without the regular terms.
 
 Two more quantities are shown. The proof assumes that smaller classes have larger losses: the rank correlation of L̄_j
-with j measures this. It drops the factor √(n · Σ_j p_j²/n_j), by which the bound's confidence term is larger than under
-IB.
+with j measures this. The proof drops the factor √(n · Σ_j p_j²/n_j), by which the bound's confidence term is larger
+than under IB.
 
 Evidence on digits: exploratory. The runs are like Figure 2's; on digits they are the same.
 """

@@ -65,7 +65,7 @@ def damaged_plans(store: Store) -> list[str]:
     return reasons
 
 
-def find(store: Store, called: str) -> tuple[Plan, str | None]:
+def find(store: Store, name: str) -> tuple[Plan, str | None]:
     """Return the run with a name: the run's own, that of a space (its latest run), or a unique prefix.
 
     Returns:
@@ -74,26 +74,26 @@ def find(store: Store, called: str) -> tuple[Plan, str | None]:
     Raises:
         Refusal: if there is no such run, or more than one.
     """
-    if _NAME.fullmatch(called):
+    if _NAME.fullmatch(name):
         try:
-            exact = load_plan(store, called)
+            exact = load_plan(store, name)
         except Damaged as error:
-            hint = f"Repeat the 'study run' of this run with --name {called}: it stores the plan anew"
-            raise Refusal("run", called, f"the plan of run {called!r} is damaged", hint) from error
+            hint = f"Repeat the 'study run' of this run with --name {name}: it stores the plan anew"
+            raise Refusal("run", name, f"the plan of run {name!r} is damaged", hint) from error
         if exact is not None:
             return exact, None
     plans = all_plans(store)
     for plan in reversed(plans):
-        if called in (plan.study, *(space.name for space in plan.spaces)):
-            return plan, called if len(plan.spaces) > 1 and called != plan.study else None
-    matches = [plan for plan in plans if plan.run.startswith(called)] if called else []
+        if name in (plan.study, *(space.name for space in plan.spaces)):
+            return plan, name if len(plan.spaces) > 1 and name != plan.study else None
+    matches = [plan for plan in plans if plan.run.startswith(name)] if name else []
     if len(matches) == 1:
         return matches[0], None
-    problem = f"the names of several runs begin with {called!r}" if matches else f"unknown run {called!r}"
+    problem = f"several runs begin with {name!r}" if matches else f"unknown run {name!r}"
     hint = f"The runs in {store.shown} are {', '.join(plan.run for plan in plans)}"
     if not plans:
         hint = f"There are no runs in {store.shown} yet; 'study run SPACE' starts one"
-    raise Refusal("run", called, problem, hint)
+    raise Refusal("run", name, problem, hint)
 
 
 def forget(store: Store, run: str) -> None:

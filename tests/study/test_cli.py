@@ -245,7 +245,7 @@ def test_a_run_is_called_by_name_space_or_prefix(finished: Finished) -> None:
     study("run", space, "--seeds", "1", "--name", "minor")
     assert parsed(study("status", "small", "--json"))["run"] == "minor"  # the space's latest
     assert parsed(study("status", "mino", "--json"))["run"] == "minor"
-    assert "more than one run" in str(study("status", "min", code=2).exception)
+    assert "several runs begin with 'min'" in str(study("status", "min", code=2).exception)
 
 
 def test_a_failed_replicate_is_reported_and_the_rest_goes_on(
@@ -314,7 +314,7 @@ def test_a_run_is_begun_anew_when_its_sources_have_changed_and_its_old_records_s
     changed = {**plan, "sources": {**plan["sources"], "loop.py: evaluate": "0" * 40}}
     store.write_record("runs/mine/plan.json", changed)
     message = str(study("resume", "mine", "--retrain", code=2).exception)
-    assert message.startswith("sources = 'loop.py: evaluate': they changed, and the names of states did not")
+    assert message.startswith("these sources have changed, but the names of the states have not: loop.py: evaluate. ")
     trials = [{**trial, "ends": ["0" * 40]} for trial in plan["trials"]]
     store.write_record("runs/mine/plan.json", {**changed, "trials": trials})
 
@@ -363,7 +363,7 @@ def test_a_run_that_a_driver_trains_is_not_trained_by_a_second_one(finished: Fin
             ["clean", "busy", "--forget"],
         ):
             message = str(study(*arguments, code=2).exception)
-            assert "`study stop busy`" in message
+            assert "'study stop busy'" in message
             assert "\n" not in message
     finally:
         start.end("complete", 0)

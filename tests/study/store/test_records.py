@@ -62,7 +62,7 @@ def test_a_run_is_found_by_what_it_is_called(several, called, run, space):
 @pytest.mark.parametrize(
     ("called", "reason"),
     [
-        ("min", "the names of several runs begin with 'min'"),
+        ("min", "several runs begin with 'min'"),
         ("nothing", "unknown run 'nothing'"),
         ("", "unknown run ''"),
     ],
