@@ -56,7 +56,7 @@ def test_a_benchmark_runs_and_its_result_has_rows(name: str, tmp_path: Path, mon
 def test_a_mistake_is_refused_before_anything_is_measured(wrong: list[str]) -> None:
     done = subprocess.run([sys.executable, BENCHMARKS / "loader.py", *wrong], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "would do" in done.stderr
+    assert "must be " in done.stderr
 
 
 # A GPU's parts, here without one

@@ -155,7 +155,7 @@ def test_a_plan_estimates_seconds_by_the_epochs_that_are_stored(one_ray: None, s
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: study.run(), "space must be a name, a path or a function (got none). 'study list' shows the names"),
+        (lambda: study.run(), "space must be a name, a path or a function (got None). 'study list' shows the names"),
         (lambda: study.run("table9", seeds=0), "--seeds must be between 1 and 999 (got 0)"),
         (lambda: study.run("table9", seeds=1000), "--seeds must be between 1 and 999 (got 1000)"),
         (lambda: study.run("table9", seeds=True), "--seeds must be between 1 and 999 (got True)"),
