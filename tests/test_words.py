@@ -103,15 +103,16 @@ def test_names_in_code_say_what_they_hold() -> None:
     vague = []
     for path, tree in trees():
         fields = {
-            statement.target
+            target
             for node in ast.walk(tree)
             if isinstance(node, ast.ClassDef)
             for statement in node.body
-            if isinstance(statement, ast.AnnAssign)
+            if isinstance(statement, ast.Assign | ast.AnnAssign)
+            for target in (statement.targets if isinstance(statement, ast.Assign) else [statement.target])
         }
         for node in ast.walk(tree):
             if node in fields:
-                continue  # of a dataclass: read as `facts.drawn`
+                continue  # of a class: read as `facts.drawn`
             name = node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else ""
             if name in VAGUE:
                 vague.append(f"{path.relative_to(ROOT)}, line {node.lineno}: {name}")  # type: ignore[attr-defined]
@@ -146,7 +147,7 @@ def test_help_texts_are_sentences() -> None:
     for name, command in commands():
         assert command.help is not None
         assert command.help.splitlines()[0].rstrip().endswith("."), name
-        for parameter in command.get_params(click.Context(command)):
+        for parameter in command.get_params(click.Context(command, help_option_names=["-h", "--help"])):
             if (
                 isinstance(parameter, click.Option)
                 and "--help" not in parameter.opts
