@@ -263,7 +263,7 @@ def test_what_is_no_method_is_refused_in_one_line(own: str, function: str, said:
 
 def test_a_method_that_is_not_there_is_refused_with_those_that_are() -> None:
     assert refusal("table1", method=("swiching",)).endswith("(got 'swiching'). Did you mean 'switching'?")
-    assert "there is none at" in refusal("table1", method=("./absent.py:f",))
+    assert "There is no file" in refusal("table1", method=("./absent.py:f",))
 
 
 @pytest.mark.parametrize("methods", [("./own.py:same",), ("switching",), ("./own.py:wide", "./own.py:wide")])

@@ -124,13 +124,12 @@ def test_what_an_option_refers_to_is_found_again_from_anywhere(study, tmp_path, 
     def only_plan(drawn, before, store, *_):
         plans.append(drawn.plan)
         driver._store_plan(drawn, before, store)
-        return 0
 
     monkeypatch.setattr("study.home.Home.check_services", lambda *_, **__: None)
     monkeypatch.setattr(driver, "start", only_plan)
-    study("run", space, *options, "--seeds", "1", "--name", "mine")
+    study("run", space, *options, "--seeds", "1", "--name", "mine", code=130)  # nothing was trained
     monkeypatch.chdir("/")
-    study("resume", "mine")
+    study("resume", "mine", code=130)
     first, again = plans
     assert [trial.ends for trial in again.trials] == [trial.ends for trial in first.trials]
     assert again.request == first.request

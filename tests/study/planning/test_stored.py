@@ -206,7 +206,7 @@ def test_a_dimension_is_printed_in_words(dimension, words):
 def test_a_space_has_either_trials_or_a_search(both):
     trial = Trial("row", "column", {}, {})
     search = OpenSearch(point=lambda values: trial, base={}, trials=5, reported=())
-    with pytest.raises(Refusal, match="at least one trial, or else an open search, would do"):
+    with pytest.raises(Refusal, match="space 's' must have either trials or an open search"):
         Space("s", "", (trial,) if both else (), {}, work_of(None), ("test/top1",), search=search if both else None)
 
 

@@ -50,15 +50,18 @@ def test_a_space_s_own_view_is_shown_with_its_hypotheses_behind_the_tables(tmp_p
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return results['no', 'such cell']", "it raised KeyError: ('no', 'such cell') (mine.py, line 8)"),
-        ("raise ValueError('no\\nway')", "it raised ValueError: no way (mine.py, line 8)"),
+        (
+            "return results['no', 'such cell']",
+            "the view of 'table9' raised KeyError: ('no', 'such cell') (mine.py, line 8)",
+        ),
+        ("raise ValueError('no\\nway')", "the view of 'table9' raised ValueError: no way (mine.py, line 8)"),
     ],
 )
 def test_a_view_that_raises_gives_way_to_the_default_and_says_so(tmp_path, body, said):
     file, report = viewed(tmp_path, body)
     (section,) = report.sections
     assert [each.title for each in section.tables] == ["table9: a title", "Hypotheses, set down before the run"]
-    assert section.notices[-1].startswith(f"The tables of {file} cannot be made, so here is the default one")
+    assert section.notices[-1].startswith(f"The view of {file} failed, so this is the default table")
     assert said in section.notices[-1]
     assert "\n" not in section.notices[-1]
 
@@ -67,5 +70,5 @@ def test_a_view_whose_file_is_gone_gives_way_to_the_default(tmp_path):
     file, _ = viewed(tmp_path, SHOWN)
     file.unlink()
     report = Report(plan(nine(), file=str(file)), {}.get)
-    assert f"The tables of {file} cannot be made" in report.table()
+    assert f"The view of {file} failed" in report.table()
     assert "IB⇒CR" in report.table()

@@ -212,7 +212,7 @@ def test_a_crossing_that_is_incomplete_has_neither_spread_nor_hypotheses():
     report = report_of(trials, first)
     (section,) = report.sections
     assert [each.title for each in section.tables] == ["table9: a title"]
-    later = "Where the spread comes from is shown once all pairs of a row have ended."
+    later = "The sources of the spread are shown once all pairs of a row have ended."
     assert section.notices[1:] == ["Incomplete: 27 of 36 replicates have ended.", not_independent(section.space), later]
     assert json.loads(report.json())["differences"] == []
 

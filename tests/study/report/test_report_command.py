@@ -52,7 +52,7 @@ def test_figures_are_written_where_one_asks_for_them(home, tmp_path):
     assert size_of((tmp_path / "a" / "b" / "table9-combinations.png").read_bytes()) == (700, 480)
     (tmp_path / "file").touch()
     refused = call_study("report", "r-0", "--figures", str(tmp_path / "file"), home=home, code=2)
-    assert "must be a folder that can be written" in str(refused.exception)
+    assert "must be a writable folder" in str(refused.exception)
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -173,5 +173,5 @@ def test_a_verdict_is_of_the_test_or_with_a_margin_of_the_interval(contrast, mea
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, float("nan")])
 def test_a_margin_is_above_0(margin):
-    with pytest.raises(Refusal, match="a number of points above 0, or none, would do"):
+    with pytest.raises(Refusal, match="margin must be None or a number of points above 0"):
         Contrast("a", "b", margin=margin)
