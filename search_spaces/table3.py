@@ -59,7 +59,9 @@ def space(request: Request) -> Space:
         for index, backbone in enumerate(STAND_IN.get(references.reference(base.backbone), ("resnet50", "resnext50"))):
             for method, figures, provenance in (*ROWS, *own_rows(request)):
                 config, row = under_recipe(
-                    request, method_of(method), replace(base, backbone=references.made(references.BACKBONE, backbone))
+                    request,
+                    method_of(method),
+                    replace(base, backbone=references.construct(references.BACKBONE, backbone)),
                 )
                 cell = trial(
                     config,

@@ -73,10 +73,10 @@ def find(reference: str) -> tuple[SpaceFunction, Path]:
     module = _module(reference, where)
     point = _installed().get(where)
     function = function or (point.attr if point is not None else "") or "space"
-    found = getattr(module, function, None)
-    if not callable(found):
+    candidate = getattr(module, function, None)
+    if not callable(candidate):
         raise Refusal("space", reference, f"must be a file or module with a function {function}(request)")
-    return found, Path(str(module.__file__))
+    return candidate, Path(str(module.__file__))
 
 
 def view(reference: str) -> tuple[Callable[[Any], Any] | None, Path]:

@@ -215,7 +215,7 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
     if not math.isfinite(grace) or grace < 0:
         raise Refusal("--grace", grace, "must be a finite number of hours, at least 0")
     if forget and run is None:
-        raise Refusal("--forget", True, "--forget needs the name of one run: 'study clean RUN --forget'", hint="")
+        raise Refusal("--forget", "study clean --forget", "must come with the name of one RUN")
     opened = home_at(home, store).existing_store(run)
     opened.require_writable()
     plan = records.find(opened, run)[0] if run is not None else None

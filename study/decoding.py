@@ -14,8 +14,8 @@ def decoded(kind: type[T], plain: Any) -> T:
     Raises:
         ValueError: if a field is missing or has another type.
     """
-    found: T = _adapter(kind).validate_python(plain)  # type: ignore[arg-type]
-    return found
+    value: T = _adapter(kind).validate_python(plain)  # type: ignore[arg-type]
+    return value
 
 
 @lru_cache

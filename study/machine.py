@@ -40,8 +40,8 @@ def has_gpu() -> bool:
 
 def gpus_have_bf16() -> bool:
     """Return whether this machine has GPUs, and all of them have arithmetic for bf16: compute capability 8.0."""
-    found = gpus()
-    return bool(found) and min(found) >= (8, 0)
+    capabilities = gpus()
+    return bool(capabilities) and min(capabilities) >= (8, 0)
 
 
 def gpus() -> tuple[tuple[int, int], ...]:
@@ -57,13 +57,13 @@ def gpus() -> tuple[tuple[int, int], ...]:
     count = ctypes.c_int()
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
         return ()
-    found = []
+    capabilities = []
     for device in range(count.value):
         major, minor = ctypes.c_int(), ctypes.c_int()  # 0 if the driver does not say
         driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
         driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
-        found.append((major.value, minor.value))
-    return tuple(found)
+        capabilities.append((major.value, minor.value))
+    return tuple(capabilities)
 
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of the driver's CUdevice_attribute

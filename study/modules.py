@@ -100,19 +100,19 @@ def to_ship(folder: Path) -> list[str]:
         folder: files are copied here, under names of their own: a ``queue.py`` would otherwise shadow Python's.
     """
     installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
-    found = set()
+    paths = set()
     for name in _shipped:
         if name in _paths:
             copy = folder / _brought(_paths[name])
             copy.write_bytes(_contents[_paths[name]])
-            found.add(copy)
+            paths.add(copy)
             continue
         for each in getattr(sys.modules.get(name.partition(".")[0]), "__path__", ()):
             path = Path(each).resolve()
             ours = path.parent == Path(__file__).resolve().parents[1]
-            if not ours and not any(path.is_relative_to(place) for place in installed):
-                found.add(path)
-    return sorted(map(str, found))
+            if not ours and not any(path.is_relative_to(folder_of_packages) for folder_of_packages in installed):
+                paths.add(path)
+    return sorted(map(str, paths))
 
 
 def said(error: BaseException, file: str) -> str:

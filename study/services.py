@@ -95,7 +95,7 @@ def _ask_http(parts: SplitResult) -> str:
             """Take a redirection as an answer."""
 
     host = parts.hostname or ""
-    place = (f"[{host}]" if ":" in host else host) + ("" if parts.port is None else f":{parts.port}")
+    netloc = (f"[{host}]" if ":" in host else host) + ("" if parts.port is None else f":{parts.port}")
     # MLflow has its own settings for the certificates that it trusts.
     opener = build_opener(
         ProxyHandler({} if _is_loopback(host) else None),
@@ -103,7 +103,7 @@ def _ask_http(parts: SplitResult) -> str:
         Stay,
     )
     try:
-        url = urlunsplit((parts.scheme, place, parts.path.rstrip("/") + "/health", "", ""))
+        url = urlunsplit((parts.scheme, netloc, parts.path.rstrip("/") + "/health", "", ""))
         opener.open(url, timeout=SECONDS).close()
     except HTTPError:
         return ""
@@ -152,13 +152,13 @@ def ask_port(host: str, port: int) -> str:
         return one_line(error)
 
 
-def check_tracking(option: str, uri: str, made: Path | None = None) -> None:
+def check_tracking(option: str, uri: str, new_folder: Path | None = None) -> None:
     """Check that MLflow can use a tracking URI, without asking the server or importing MLflow.
 
     Args:
         option: its name on the command line.
         uri: where MLflow is.
-        made: a folder that will be made.
+        new_folder: a folder that will be made.
 
     Raises:
         Refusal: if it cannot.
@@ -169,7 +169,7 @@ def check_tracking(option: str, uri: str, made: Path | None = None) -> None:
     if scheme in ("http", "https"):
         _check_http(option, uri)
     elif scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
-        _check_database(option, uri, made, _TRACKING)
+        _check_database(option, uri, new_folder, _TRACKING)
     elif scheme in ("", "file"):
         raise Refusal(option, without_password(uri), _TRACKING, hint="MLflow no longer keeps records in plain files")
     else:
@@ -185,7 +185,7 @@ def _check_http(option: str, uri: str) -> None:
         raise Refusal(option, without_password(uri), _TRACKING, hint="Its host or port cannot be read")
 
 
-def check_storage(option: str, url: str, made: Path | None = None) -> None:
+def check_storage(option: str, url: str, new_folder: Path | None = None) -> None:
     """Check that Optuna can use a storage, as `check_tracking` does; journals and Redis are refused."""
     try:
         filled = url.format(SCHEMA_VERSION="")  # as Optuna does
@@ -194,7 +194,7 @@ def check_storage(option: str, url: str, made: Path | None = None) -> None:
         raise Refusal(option, without_password(url), words) from None
     if filled.partition(":")[0].partition("+")[0] not in ("sqlite", *_PORTS):
         raise Refusal(option, without_password(url), _STORAGE)
-    _check_database(option, filled, made, _STORAGE)
+    _check_database(option, filled, new_folder, _STORAGE)
 
 
 def check_apart(storage_option: str, storage: str, tracking_uri: str) -> None:
@@ -217,7 +217,7 @@ def _database(url: str) -> tuple[object, ...]:
     return (backend, parsed.host, parsed.port or _PORTS.get(backend), parsed.database)
 
 
-def _check_database(option: str, url: str, made: Path | None, words: str) -> None:
+def _check_database(option: str, url: str, new_folder: Path | None, words: str) -> None:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -238,12 +238,12 @@ def _check_database(option: str, url: str, made: Path | None, words: str) -> Non
         raise refused(one_line(error)) from error
     if dialect.is_async:
         raise refused(f"The driver {dialect.driver} is for asynchronous programs")
-    reason = _sqlite_reason(parsed, made) if dialect.name == "sqlite" else ""
+    reason = _sqlite_reason(parsed, new_folder) if dialect.name == "sqlite" else ""
     if reason:
         raise refused(reason)
 
 
-def _sqlite_reason(url: URL, made: Path | None) -> str:
+def _sqlite_reason(url: URL, new_folder: Path | None) -> str:
     """Return why SQLite cannot keep a database there, or ""."""
     name = url.database or ""
     if url.host:
@@ -258,7 +258,7 @@ def _sqlite_reason(url: URL, made: Path | None) -> str:
             return _file_reason(path, url.get_driver_name())
         if path.exists():
             return "it is not a file"
-        if path.parent == made:
+        if path.parent == new_folder:
             return ""
         if not path.parent.is_dir():
             return f"there is no folder {path.parent}"

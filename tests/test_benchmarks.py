@@ -58,7 +58,7 @@ def test_a_benchmark_runs_and_its_result_has_rows(name: str, tmp_path: Path, mon
         (["--repeats", "0"], "argument --repeats: must be at least 1 (got 0)"),
         (
             ["--out", "/nowhere/result.json"],
-            "argument --out: must be a file in a folder that exists (got '/nowhere/result.json')",
+            "argument --out: must be a file in an existing folder (got /nowhere/result.json)",
         ),
     ],
 )

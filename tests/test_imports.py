@@ -186,7 +186,18 @@ def test_constructors_take_few_arguments() -> None:
 # What trains and reads images needs torch at once; all else of `trainables` is also for planning, which does without.
 TRAINS = {
     "trainables.data": {"images", "loading", "resident"},
-    "trainables": {"export", "layers", "learner", "loop", "metrics", "network", "ranks", "readouts", "recording"}
+    "trainables": {
+        "classifier",
+        "export",
+        "layers",
+        "learner",
+        "loop",
+        "metrics",
+        "network",
+        "ranks",
+        "readouts",
+        "recording",
+    }
     | {"steps", "team"},
 }
 PURE = [

@@ -43,11 +43,11 @@ def _dataset(value: Any) -> str:
 
 
 def _part(kind: references.Kind) -> parameters.Check:
-    return lambda value: references.made(kind, value)
+    return lambda value: references.construct(kind, value)
 
 
 def _mixture(value: Any) -> Any:
-    return None if value is None else references.made(references.MIXTURE, value)
+    return None if value is None else references.construct(references.MIXTURE, value)
 
 
 def _sampler(value: Any) -> Any:

@@ -65,7 +65,7 @@ class Epoch:
     crop: int = 4
     flip: bool = True
     mixture: Mixture | None = None
-    loss: Loss = field(default_factory=lambda: references.made(references.LOSS, "cross_entropy"))
+    loss: Loss = field(default_factory=lambda: references.construct(references.LOSS, "cross_entropy"))
     effective_number: float = 0.0
     momentum: float = 0.9
     nesterov: bool = False
@@ -78,9 +78,9 @@ class Epoch:
     measures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "loss", references.made(references.LOSS, self.loss))
+        object.__setattr__(self, "loss", references.construct(references.LOSS, self.loss))
         if self.mixture is not None:
-            object.__setattr__(self, "mixture", references.made(references.MIXTURE, self.mixture))
+            object.__setattr__(self, "mixture", references.construct(references.MIXTURE, self.mixture))
         for name, choices in _CHOICES.items():
             assert getattr(self, name) in choices, f"{name} = {getattr(self, name)!r}: must be one of {choices}"
         assert set(self.measures) <= {"fit", "events"}, f"measures = {self.measures!r}: must be fit and events"
@@ -158,8 +158,8 @@ class Origin:
     core: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "backbone", references.made(references.BACKBONE, self.backbone))
-        object.__setattr__(self, "head", references.made(references.HEAD, self.head))
+        object.__setattr__(self, "backbone", references.construct(references.BACKBONE, self.backbone))
+        object.__setattr__(self, "head", references.construct(references.HEAD, self.head))
 
     def to_json(self) -> dict[str, Any]:
         """Return the origin as a dictionary for JSON."""

@@ -122,7 +122,7 @@ def _is_a(kind: Kind, value: object) -> bool:
     return isinstance(value, type) and issubclass(value, kind.base) and not inspect.isabstract(value)
 
 
-def made(kind: Kind, value: Any) -> Any:
+def construct(kind: Kind, value: Any) -> Any:
     """Return a part from any description of it, with checked parameters.
 
     Args:
@@ -227,7 +227,7 @@ def head(part: Any) -> Any:
     description = part.head
     if isinstance(description, str) and modules.is_file(description.partition(":")[0]):
         description = str(Path(_file_of(type(part))).parent / description)
-    return made(HEAD, description)
+    return construct(HEAD, description)
 
 
 def _file_of(kind: type) -> str:

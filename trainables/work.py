@@ -87,7 +87,7 @@ def exporter(config: Json) -> Callable[[bytes, Path, Any], None]:
 
 def model(config: Json, payload: bytes) -> torch.nn.Module:
     """Return the network of a state: pixels from 0 to 1, (B, channels, side, side), to logits (B, C); in eval mode."""
-    from trainables.export import classifier
+    from trainables.classifier import classifier
 
     return classifier(Config.from_json(config), payload)
 

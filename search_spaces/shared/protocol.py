@@ -256,7 +256,7 @@ def named(request: Request, trial: Trial) -> Trial:
     """Return a trial whose column names the parts that the user chose."""
     chosen, column = Chosen.of(request), trial.column
     for kind, name in ((references.BACKBONE, chosen.backbone), (references.LOSS, chosen.loss)):
-        title = f", {references.title(references.made(kind, name))}" if name else ""
+        title = f", {references.title(references.construct(kind, name))}" if name else ""
         column += "" if title in column else title
     return replace(trial, column=column)
 

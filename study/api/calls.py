@@ -145,10 +145,10 @@ def plan(
         Refusal: if the run would be refused.
     """
     chosen_home = home_at(home, store)
-    own = {key: choices.pop(key) for key in _WISHES if key in choices}
+    chosen = {key: choices.pop(key) for key in _WISHES if key in choices}
     for key in ("tracking_uri", "storage", "download", "progress", "trained"):  # they change no plan
         choices.pop(key, None)
-    wish = _wish(spaces, chosen_home, options={**(options or {}), **choices}, **own)
+    wish = _wish(spaces, chosen_home, options={**(options or {}), **choices}, **chosen)
     with _misspelt_keywords():
         return Plan.of(wish, chosen_home, retrain)
 
@@ -256,9 +256,7 @@ def _wish(
 ) -> Wish:
     """Return the checked choices of a run; see `run`."""
     if not spaces:
-        raise Refusal(
-            "space", "", "space must be a name, a path or a function (got none). 'study list' shows the names"
-        )
+        raise Refusal("space", None, "must be a name, a path or a function", hint="'study list' shows the names")
     _between("--seeds", seeds, 1, 999)
     _at_least("--trials", trials, 1)
     _at_least("--early-stop", early_stop, 1)

@@ -63,8 +63,8 @@ def _definition(function: Callable[..., Any], name: str, value: object) -> str:
     if _is_plain(value):
         return f"{name} = {value!r}"
     origin = getattr(value, "__module__", None)
-    own = getattr(value, "__qualname__", name)
-    for module, attribute in ((origin, own), *((each, name) for each in sorted(sys.modules))):
+    qualified_name = getattr(value, "__qualname__", name)
+    for module, attribute in ((origin, qualified_name), *((each, name) for each in sorted(sys.modules))):
         if module and module != "__main__" and getattr(sys.modules.get(module), str(attribute), None) is value:
             return f"from {module} import {attribute} as {name}"
     raise _refused(function, f"it uses {name!r}, which is defined outside of it. Define it inside, or write a file")

@@ -225,8 +225,8 @@ class Run:
             )
         name = measure or first.trial.measure
         values, others = first.last(name), second.last(name)
-        for trial, own in ((first, values), (second, others)):
-            if trial.headers and not own:
+        for trial, lasts in ((first, values), (second, others)):
+            if trial.headers and not lasts:
                 known = sorted({key for header in trial.headers.values() for key in header["measures"][-1]})
                 raise Refusal("measure", name, _unknown("measure", name, known))
         difference = paired(values, others)

@@ -5,8 +5,10 @@ On a terminal and in plain lines all of it is on stderr.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ class Progress:
         self._began: tuple[float, int] | None = None  # when the first epochs came, and how many
         self._bar: Bar | None = None
         self._cell: Any = None  # IPython's handle of the notebook's line
+        if in_notebook():  # Optuna's and Ray's imports ask for widgets that nothing here uses
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
 
     def begin(self, epochs: int, replicates: tuple[int, int]) -> None:
         """Begin to show progress.

@@ -36,7 +36,7 @@ footer { margin-top: 3rem; border-top: 1px solid #999; padding-top: .5rem; }
 
 
 def page(title: str, sections: Iterable[tuple[str, Iterable[str], str]], footer: Iterable[str]) -> str:
-    """The page.
+    """Return the page.
 
     Args:
         title: of the whole.
@@ -66,7 +66,7 @@ def fragment(sections: Iterable[tuple[str, Iterable[str], str]]) -> str:
 
 
 def table_html(table: Table, source: Source) -> str:
-    """A table with its caption, and its notes below."""
+    """Return a table with its caption, and its notes below."""
     head, body = flat(table, source)
     words = [is_words(line[number] for line in body) for number in range(len(head))]
     top = "".join(
@@ -92,7 +92,7 @@ def _entry(label: bool, text: str, wide: bool) -> str:
 
 
 def figure_html(figure: Figure, pictures: Mapping[str, bytes], name: str) -> str:
-    """A figure with its picture inside; without one, if it could not be drawn, its caption."""
+    """Return a figure with its picture inside; only its caption, if it could not be drawn."""
     picture, width = "", round(96 * figure.size[0])
     if name in pictures:
         data = base64.b64encode(pictures[name]).decode()

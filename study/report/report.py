@@ -128,7 +128,7 @@ class Report:
         return written
 
     def json(self) -> str:
-        """Return one object: study, run, a row a trial, differences, searches, tables, figures, and their provenance."""
+        """Return one object: a row a trial, differences, searches, tables, figures, and the provenance of all."""
         record = {
             "study": "+".join(results.space.name for results in self._results),
             "run": self.plan.run,

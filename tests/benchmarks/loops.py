@@ -131,7 +131,7 @@ def in_turn(students: list[Student], count: int, size: int = EPOCH.batch_size) -
         for steps, learner in made:
             with learner.stream():
                 steps._number.zero_()
-                steps._place.zero_()
+                steps._start.zero_()
         for _ in range(count):
             for steps, learner in made:
                 with _on(learner._stream):

@@ -110,14 +110,14 @@ def at_least_one(text: str) -> int:
     """A number of an argument."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1 (got {value})")
+        raise argparse.ArgumentTypeError(f"must be at least 1 (got {text})")
     return value
 
 
 def _new_file(text: str) -> Path:
     path = Path(text)
     if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists (got {text!r})")
+        raise argparse.ArgumentTypeError(f"must be a file in an existing folder (got {text})")
     return path
 
 

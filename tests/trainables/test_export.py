@@ -12,8 +12,9 @@ from helpers import SHORT, digits, learner
 from mlflow.models import Model
 from test_loop import OwnLoss
 
+from trainables.classifier import classifier
 from trainables.data.datasets import facts
-from trainables.export import Exporter, classifier
+from trainables.export import Exporter
 from trainables.loop import train_epoch
 from trainables.methods.bbn import bbn
 from trainables.methods.ldam_drw import ldam_drw

@@ -29,7 +29,7 @@ def drawn_from(seed):
 
 def network(backbone="resnet32", head="linear", channels=3, classes=10, seed=0):
     """Return a network of parts or their names."""
-    parts = references.made(BACKBONE, backbone), references.made(HEAD, head)
+    parts = references.construct(BACKBONE, backbone), references.construct(HEAD, head)
     return build(*parts, channels, classes, drawn_from(seed))
 
 

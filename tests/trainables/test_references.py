@@ -13,7 +13,7 @@ from trainables import references
 from trainables.losses.cross_entropy import CrossEntropy
 from trainables.losses.ldam import LDAM
 from trainables.networks.cosine import Cosine
-from trainables.references import BACKBONE, HEAD, LOSS, MIXTURE, made
+from trainables.references import BACKBONE, HEAD, LOSS, MIXTURE, construct
 
 MINE = '''
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def mine(tmp_path: Path) -> Path:
 def refused(kind, value):
     """Return the message about a wrong value, one line."""
     with pytest.raises(Refusal) as refusal:
-        made(kind, value)
+        construct(kind, value)
     assert "\n" not in str(refusal.value)
     return str(refusal.value)
 
@@ -84,7 +84,7 @@ def refused(kind, value):
 def test_each_of_ours_has_its_file_s_name(kind, some):
     assert set(references.names(kind)) == some
     for name in some:
-        part = made(kind, name)
+        part = construct(kind, name)
         assert references.reference(part) == name
         assert is_dataclass(part)
         assert part.__doc__
@@ -92,19 +92,19 @@ def test_each_of_ours_has_its_file_s_name(kind, some):
 
 
 def test_a_part_is_named_with_its_parameters():
-    assert made(LOSS, "ldam(max_margin=0.3)") == LDAM(max_margin=0.3)
-    assert made(LOSS, "ldam") == made(LOSS, "ldam()") == LDAM()
-    assert made(LOSS, {"part": "ldam", "max_margin": 1}) == LDAM(max_margin=1.0)
-    assert made(LOSS, LDAM(0)) == LDAM(0.0)
+    assert construct(LOSS, "ldam(max_margin=0.3)") == LDAM(max_margin=0.3)
+    assert construct(LOSS, "ldam") == construct(LOSS, "ldam()") == LDAM()
+    assert construct(LOSS, {"part": "ldam", "max_margin": 1}) == LDAM(max_margin=1.0)
+    assert construct(LOSS, LDAM(0)) == LDAM(0.0)
 
 
 @pytest.mark.parametrize("text", ["Mine", "Mine(strength=1)", "Mine(strength=0.25, loud=True)"])
 def test_one_of_the_user_s_own_is_named_by_its_file(mine, text, monkeypatch):
     monkeypatch.chdir(mine.parent)
-    absolute, relative = made(LOSS, f"{mine}:{text}"), made(LOSS, f"./mine.py:{text}")
+    absolute, relative = construct(LOSS, f"{mine}:{text}"), construct(LOSS, f"./mine.py:{text}")
     assert absolute == relative
     assert references.reference(relative) == f"{mine}:Mine"
-    again = made(LOSS, json.loads(json.dumps(references.with_code(relative))))
+    again = construct(LOSS, json.loads(json.dumps(references.with_code(relative))))
     assert again == relative
 
 
@@ -113,15 +113,15 @@ def test_one_of_the_user_s_own_is_named_by_its_module(mine, monkeypatch):
     package.mkdir()
     mine.rename(package / "losses.py")
     monkeypatch.syspath_prepend(str(mine.parent))
-    part = made(LOSS, "lab.losses:Mine(power=3)")
+    part = construct(LOSS, "lab.losses:Mine(power=3)")
     assert references.reference(part) == "lab.losses:Mine"
     assert references.title(part) == "Mine(power=3.0)"
     with pytest.raises(Refusal, match=r"^loss must be .*module.* \(got 'lab.nothing:Mine'\)"):
-        made(LOSS, "lab.nothing:Mine")
+        construct(LOSS, "lab.nothing:Mine")
 
 
 def test_parameters_without_bounds_are_kept_in_the_type_of_their_default(mine):
-    part = made(LOSS, f"{mine}:Mine(strength=1, power=3, loud=True)")
+    part = construct(LOSS, f"{mine}:Mine(strength=1, power=3, loud=True)")
     assert [(name, type(value)) for name, value in references.values(part).items()] == [
         ("strength", float),
         ("power", float),
@@ -158,7 +158,7 @@ def test_what_is_no_loss_is_refused_with_the_reason(mine, name, why):
 
 
 def test_a_class_inside_another_is_refused(mine):
-    outer = made(LOSS, f"{mine}:Mine").__class__.__module__
+    outer = construct(LOSS, f"{mine}:Mine").__class__.__module__
     import sys
 
     assert "must be a class at the top level of a Python file" in refused(LOSS, sys.modules[outer].Outer.Inner())
@@ -180,14 +180,14 @@ def test_a_short_name_that_is_unknown_is_refused_with_those_that_are_known():
 
 def test_code_that_is_not_the_plan_s_is_refused():
     stored = references.with_code(CrossEntropy())
-    assert made(LOSS, stored) == CrossEntropy()
+    assert construct(LOSS, stored) == CrossEntropy()
     assert "of the worker" in refused(LOSS, {**stored, "code": "0" * 40})
 
 
 def test_a_title_has_the_parameters_that_are_not_the_default():
     assert references.title(LDAM()) == "ldam"
     assert references.title(LDAM(0.3)) == "ldam(max_margin=0.3)"
-    assert made(HEAD, references.title(Cosine(16.0))) == Cosine(16.0)
+    assert construct(HEAD, references.title(Cosine(16.0))) == Cosine(16.0)
 
 
 def test_a_head_is_named_from_the_folder_of_the_loss_that_asks_for_it(tmp_path, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_head_is_named_from_the_folder_of_the_loss_that_asks_for_it(tmp_path, 
     )
     (tmp_path / "loss.py").write_text(MINE.replace('"""One of the user\'s own."""', 'head = "./heads.py:Own"'))
     monkeypatch.chdir("/")
-    head = references.head(made(LOSS, f"{tmp_path}/loss.py:Mine"))
+    head = references.head(construct(LOSS, f"{tmp_path}/loss.py:Mine"))
     assert references.reference(head) == f"{tmp_path}/heads.py:Own"
 
 
@@ -244,5 +244,5 @@ def test_a_mixture_that_derives_from_ours_stays_what_it_is(tmp_path, base):
     module, _, name = base.partition(":")
     text = f"from dataclasses import dataclass\nfrom {module} import {name}\n"
     (tmp_path / "mine.py").write_text(f"{text}@dataclass(frozen=True)\nclass Own({name}): pass\n")
-    own = made(MIXTURE, f"{tmp_path}/mine.py:Own")
+    own = construct(MIXTURE, f"{tmp_path}/mine.py:Own")
     assert [type(each).__name__ for each in (own.at(1, 10), own.step, own.at(1, 10).step)] == ["Own"] * 3

@@ -24,7 +24,7 @@ from trainables.loop import Diverged
 from trainables.origins import origin
 from trainables.ranks import RankLost, Ranks
 from trainables.recipe import Recipe
-from trainables.references import LOSS, made
+from trainables.references import LOSS, construct
 from trainables.team import AUTO_STEPS, Member, Team
 
 # Half a CPU each: the other one is for whatever else is running.
@@ -61,7 +61,7 @@ def test_every_rank_finds_a_loss_in_a_file_of_the_user_s(team: Team, tmp_path: P
     team.begin(ORIGIN, None, "", 0)
     expected = team.train(EPOCH)
     team.begin(ORIGIN, None, "", 0)
-    assert team.train(replace(EPOCH, loss=made(LOSS, f"{tmp_path}/mine.py:Mine"))) == expected
+    assert team.train(replace(EPOCH, loss=construct(LOSS, f"{tmp_path}/mine.py:Mine"))) == expected
 
 
 def test_a_rank_with_other_code_is_refused(team: Team) -> None:

@@ -177,7 +177,10 @@ def test_a_run_says_how_far_it_is(run: study.Run, home: Path) -> None:
         ),
         (lambda run: run.best(), "run 'mine' has no open search. Its report has its tables: run.report()"),
         (lambda run: run.space("table9"), "run 'mine' has no space 'table9'. It has small"),
-        (lambda run: run.stop(), "run 'mine' is not being trained. 'study status mine' shows how far it is"),
+        (
+            lambda run: run.stop(),
+            "run 'mine' is not being trained, so there is nothing to stop. 'study status' shows how far it is",
+        ),
     ],
 )
 def test_a_mistake_is_refused_in_one_line(run: study.Run, call: Callable[[study.Run], object], message: str) -> None:
