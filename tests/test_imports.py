@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("study", "trainables", "search_spaces")  # each may import itself and those before it
+DOOR = "study"  # the package whose own file has more than a sentence: functions for Python, imported when they are used
 
 # The floors of `study`, the lowest first: a file may import its own room and what is below.
 FLOORS = (
@@ -30,8 +31,9 @@ FLOORS = (
     ("report",),
     ("execution",),
     ("home",),
-    ("launch", "arguments"),
+    ("launch", "arguments", "listing", "completion"),
     ("preview",),
+    ("api",),
     ("cli",),
     ("__main__",),
 )
@@ -42,7 +44,15 @@ SCIENCE = re.compile(
     r"(?i)\bpaper|imbalance|\bshots?\b|cifar|imagenet|long-tailed|\bswitch|\bcombination|class-balanced|\bdigits\b"
     r"|table \d|table\d|\bsamplers?\b"
 )
-NOT_MEANT = {  # by file, what the expression finds that is something else
+NOT_MEANT = {  # by file, what the expression finds that is something else, or the example of a docstring
+    "__init__.py": r'run = study\.run\("table9", seeds=3\)',
+    "api/calls.py": r'run = study\.run\("table9", seeds=3\)'
+    r'|run = study\.run\("table6", "table7", data="cifar10", short=True, download=True\)'
+    r'|``data="cifar10"`` is ``options={"data": "cifar10"}``'
+    r'|print\(study\.plan\("table9", paper=True, seeds=1\)\)'
+    r'|study\.load\("table9"\)\.frame\(\)',
+    "api/results.py": r"``table9/IB⇒CR \(digits-LT IF 50\)``",
+    "listing.py": "``Table 9`` for ``table9``",
     "planning/earlier.py": ".*",  # an old format, which had one science
     "search/studies.py": "sampler",  # Optuna's
     "space.py": "such as a paper",
@@ -126,8 +136,27 @@ def test_each_room_says_what_belongs_in_it() -> None:
         for module, path in files(package).items():
             if path.name == "__init__.py":
                 words = inspect.getdoc(importlib.import_module(module)) or ""
-                assert re.fullmatch(r"[A-Z][^\n]{30,120}\.", words), module
-                assert len(ast.parse(path.read_text()).body) == 1, f"{module} holds more than its sentence"
+                sentence, *rest = words.split("\n\n", 1)
+                assert re.fullmatch(r"[A-Z][^\n]{30,120}\.", sentence), module
+                if module != DOOR:
+                    assert not rest, f"{module} says more than its sentence"
+                    assert len(ast.parse(path.read_text()).body) == 1, f"{module} holds more than its sentence"
+
+
+def test_the_door_imports_nothing_before_a_name_is_used() -> None:
+    assert set(imported_at_once(files("study")[DOOR])) == {"__future__", "importlib", "typing"}
+    program = (
+        "import sys, study\n"
+        "assert set(study.__all__) <= set(dir(study))\n"
+        "print(sorted(name for name in sys.modules if name.startswith('study.')))\n"
+        "for name in study.__all__: print(name, getattr(study, name).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    first, *names = done.stdout.splitlines()
+    assert first == "[]"
+    assert names == [f"{name} {name}" for name in importlib.import_module(DOOR).__all__]
+    with pytest.raises(AttributeError, match="module 'study' has no attribute 'remedy'"):
+        importlib.import_module(DOOR).remedy  # noqa: B018
 
 
 def test_the_platform_knows_no_science() -> None:

@@ -28,6 +28,7 @@ from ray.tune import Trainable
 
 from study.execution import cluster, driver
 from study.execution.job import Job
+from study.execution.progress import Progress
 from study.execution.projection import Services
 from study.home import Home
 from study.machine import Machine
@@ -125,8 +126,10 @@ def through_us(count: int) -> None:
         store = home.make()
         planned = draft(count)
         services = Services(home.tracking_uri(""), home.artifacts, home.storage(""))
-        code = driver.start(planned, None, store, services, Resources(workers=2), lambda: None)
-        assert code == driver.COMPLETE
+        outcome = driver.start(
+            planned, None, store, services, Resources(workers=2), lambda: None, Progress(shown=False)
+        )
+        assert outcome == "complete"
         assert len(store.keys()) == count
 
 

@@ -113,4 +113,4 @@ def test_options_of_other_spaces_are_refused(tmp_path: Path) -> None:
     process = study("run", "elsewhere.iris", "--data", "digits", home=tmp_path / "none")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert err == "study: --data must be left out (got 'digits'). Space iris does not take this option\n"
+    assert err == "error: --data must be left out (got 'digits'). Space iris does not take this option\n"

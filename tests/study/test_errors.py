@@ -17,14 +17,18 @@ from study.errors import Away, Damaged, Refusal, StudyError, one_line
         (ValueError(), {"named": True}, "ValueError"),
         (OSError("cannot open s3://me:hunter2@host/x now"), {}, "cannot open s3://me:***@host/x now"),
         (Away("no space left"), {"named": True}, "no space left"),
-        (Refusal("--seeds", 0, "must be 1"), {"named": True}, "--seeds = 0: must be 1"),
+        (Refusal("--seeds", 0, "must be 1"), {"named": True}, "--seeds must be 1 (got 0)"),
+        (Refusal("--seeds", 0, "must be 1", hint="Take 1"), {}, "--seeds must be 1 (got 0). Take 1"),
+        (Refusal("run", "x", "run 'x' is not\nthere", "See\n1"), {}, "run 'x' is not there. See 1"),
     ],
 )
 def test_an_error_is_one_line(error: Exception, how: dict[str, bool], line: str) -> None:
     assert one_line(error, **how) == line
 
 
-@pytest.mark.parametrize("error", [Refusal("--seeds", (1, 2), "must be\none"), Damaged("bad", "ab12"), Away("full")])
+@pytest.mark.parametrize(
+    "error", [Refusal("--seeds", (1, 2), "must be\none", "Take\none"), Damaged("bad", "ab12"), Away("full")]
+)
 def test_what_is_ours_crosses_processes_whole(error: StudyError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

@@ -7,7 +7,7 @@ from helpers import planned_run
 
 from study.errors import Refusal
 from study.home import Home
-from study.launch import _home_of
+from study.launch import home_of
 
 PLAN = planned_run()
 
@@ -25,21 +25,21 @@ def homes(tmp_path):
 
 def test_a_run_whose_store_is_named_keeps_its_records_in_its_home(homes):
     begun, other, plan = homes
-    found = _home_of(plan, Home(str(other), str(begun / "store")), ("", ""))
+    found = home_of(plan, Home(str(other), str(begun / "store")), ("", ""))
     assert found.path == begun
     assert found.store_url == str(begun / "store")
 
 
 def test_a_home_that_was_moved_with_its_store_is_the_home(homes):
     _, other, plan = homes
-    assert _home_of(plan, Home(str(other), None), ("", "")).path == other
+    assert home_of(plan, Home(str(other), None), ("", "")).path == other
 
 
 def test_a_home_that_was_moved_apart_from_its_store_is_known_by_its_databases(homes):
     begun, other, plan = homes
     for name in ("mlflow.db", "optuna.db"):
         (begun / name).rename(other / name)
-    assert _home_of(plan, Home(str(other), "s3://bucket/store"), ("", "")).path == other
+    assert home_of(plan, Home(str(other), "s3://bucket/store"), ("", "")).path == other
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,18 @@ def test_only_the_databases_that_are_needed_are_looked_for(homes, chosen, kept):
     for path in begun.iterdir():
         path.unlink()
     (other / kept).touch()
-    assert _home_of(plan, Home(str(other), "s3://bucket/store"), chosen).path == other
+    assert home_of(plan, Home(str(other), "s3://bucket/store"), chosen).path == other
 
 
-def test_a_run_whose_records_are_nowhere_is_refused_with_what_would_do(homes):
+def test_a_run_whose_records_are_nowhere_is_refused_with_the_home_that_had_them(homes):
     begun, other, plan = homes
     (begun / "optuna.db").unlink()
     place = Home(str(other), "s3://bucket/store")
-    with pytest.raises(Refusal, match=f"--home = .*other.*{begun}.*--tracking-uri and --storage"):
-        _home_of(plan, place, ("", ""))
-    assert _home_of(plan, place, ("http://host:5000", "postgresql://host/optuna")) is place
-    assert (
-        _home_of(plan, Home(str(begun), "s3://bucket/store"), ("", "")).path == begun
-    )  # a first start that was killed
+    with pytest.raises(Refusal) as refusal:
+        home_of(plan, place, ("", ""))
+    assert str(refusal.value) == (
+        f"--home must be {begun}, which holds the records of {plan.run} (got {str(other)!r}). "
+        "Or give both --tracking-uri and --storage"
+    )
+    assert home_of(plan, place, ("http://host:5000", "postgresql://host/optuna")) is place
+    assert home_of(plan, Home(str(begun), "s3://bucket/store"), ("", "")).path == begun  # a first start that was killed

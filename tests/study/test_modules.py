@@ -53,11 +53,13 @@ def find(where: object) -> modules.ModuleType:
 
 
 def refusal(where: object) -> str:
-    """What is said about a reference, in one line."""
+    """Return the message about a reference, one line that names it."""
     with pytest.raises(Refusal) as refused:
         find(where)
     message = str(refused.value)
-    assert message.startswith(f"loss = '{where}:Own': ")
+    assert (refused.value.field, refused.value.value) == ("loss", f"{where}:Own")
+    assert message.startswith("loss ")
+    assert f"'{where}:Own'" in message
     assert "\n" not in message
     return message
 
@@ -186,7 +188,7 @@ def test_a_worker_finds_a_file_where_it_was_brought_to(mine: Path, monkeypatch: 
     mine.unlink()
     for each in [each for each in sys.modules if each.startswith(modules.BY_PATH)]:
         del sys.modules[each]  # another process
-    assert "there is none at" in refusal(mine)
+    assert f"There is no file {mine}" in refusal(mine)
     monkeypatch.syspath_prepend(str(brought))
     found = find(mine)
     assert found.__spec__ is not None
@@ -199,7 +201,8 @@ def test_a_worker_finds_a_file_where_it_was_brought_to(mine: Path, monkeypatch: 
 
 @pytest.mark.parametrize("where", ["", "mine", "mine.txt/", "my lab.parts", ".parts", "..", "a/b", "a.b-c"])
 def test_what_is_neither_a_path_nor_a_dotted_name_is_refused(where: str) -> None:
-    assert refusal(where).endswith("must be the path of a Python file, or the dotted name of a module")
+    words = "must be the path of a Python file, FILE.py, or the dotted name of a module"
+    assert refusal(where) == f"loss {words} (got '{where}:Own')"
 
 
 def test_a_file_that_is_not_there_is_refused_with_where_it_would_be(
@@ -208,12 +211,14 @@ def test_a_file_that_is_not_there_is_refused_with_where_it_would_be(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.py").mkdir()
     for where in ("absent.py", "folder.py", "x" * 5000 + ".py"):
-        assert refusal(where).endswith(f"must be the path of a Python file: there is none at {tmp_path / where}")
+        message = f"loss must be the path of a Python file (got '{where}:Own'). There is no file {tmp_path / where}"
+        assert refusal(where) == message
 
 
 def test_a_module_that_is_not_there_is_refused_by_the_name_that_is_missing(mylab: Path) -> None:
     for where, missing in (("no_such_lab.parts", "no_such_lab"), ("mylab.absent", "mylab.absent")):
-        assert f"that Python finds (there is no module {missing})" in refusal(where)
+        words = f"must be the dotted name of a module that Python finds (got '{where}:Own')"
+        assert refusal(where) == f"loss {words}. There is no module {missing}"
 
 
 def test_a_module_that_cannot_be_imported_is_refused_with_its_line_and_not_brought(mylab: Path, mine: Path) -> None:
@@ -224,7 +229,7 @@ def test_a_module_that_cannot_be_imported_is_refused_with_its_line_and_not_broug
     ):
         for where, file in (("mylab.broken", mylab / "broken.py"), (mine, mine)):
             file.write_text(text)
-            assert "its file could not be imported: " in refusal(where)
+            assert refusal(where).startswith(f"loss '{where}:Own' cannot be imported: ")
             assert why in refusal(where)
     assert refusal(mine).endswith(" (mine.py, line 1)")
     assert shipped(mine.parent) == {}
@@ -232,5 +237,5 @@ def test_a_module_that_cannot_be_imported_is_refused_with_its_line_and_not_broug
 
 def test_what_a_file_refuses_itself_passes(mine: Path) -> None:
     mine.write_text("from study.errors import Refusal\nraise Refusal('S', 60, 'must be less')\n")
-    with pytest.raises(Refusal, match=r"^S = 60: must be less$"):
+    with pytest.raises(Refusal, match=r"^S must be less \(got 60\)$"):
         find(mine)

@@ -1,13 +1,12 @@
-"""What the command line says without training: dry runs, what there is, and what it costs."""
+"""Dry runs: the trials of a run and their cost, without training."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import Study, call_study, parsed
+from helpers import Study, parsed
 
 from study import catalog
 from study.machine import has_bf16
@@ -86,31 +85,6 @@ def test_tables_planned_together_share_their_trunks(study: Study) -> None:
     assert union["epochs_needed"] < sum(plan["epochs_needed"] for plan in alone)
 
 
-@pytest.fixture(scope="module")
-def lines() -> list[str]:
-    """What `study list` prints."""
-    return call_study("list", home=Path("none")).stdout.splitlines()
-
-
-def test_list_names_every_space_with_its_cost(study: Study, lines: list[str]) -> None:
-    listed = {each["space"]: each for each in json.loads(study("list", "--json").stdout)}
-    assert list(listed) == catalog.names()
-    assert {name for name, each in listed.items() if each["search"]} == {"sampler_search"}
-    assert listed["table9"]["paper"] == {"epochs_needed": 7164, "epochs_naive": 10800, "runs": 1}
-    assert listed["table9"]["short"] == {"epochs_needed": 144, "epochs_naive": 270, "runs": 1}
-    assert listed["table8"]["default"] == {"epochs_needed": 1000, "epochs_naive": 1000, "runs": 10}
-    assert {name for name, each in listed.items() if each["default"]["runs"] > 1} == {
-        "table8",
-        "table13",
-        "figure3",
-        "figure4",
-    }
-    assert lines[0].endswith("by default, with --short, with --paper:")
-    costs = {line.split()[0]: cost.strip() for line, cost in zip(lines[1::2], lines[2::2], strict=False)}
-    assert costs["table9"] == "default 900 → 594; short 270 → 144; paper 10800 → 7164"
-    assert costs["table8"] == "default 1000 → 1000 (10 runs); short 300 → 300 (10 runs); paper 2000 → 2000 (10 runs)"
-
-
 def test_all_is_every_table_and_figure_with_what_each_costs_and_what_they_cost_together(study: Study) -> None:
     plan = parsed(study("run", "all", "--seeds", "1", "--dry-run", "--json"))
     assert list(plan["spaces"]) == [name for name in catalog.names() if name != "sampler_search"]
@@ -156,19 +130,12 @@ def test_an_option_s_file_is_stored_with_the_plan(study: Study, tmp_path: Path) 
     assert cell["config"]["switch"][9] == pytest.approx(10 * cell["config"]["switch"][0])
 
 
-def test_show_says_what_the_file_says(study: Study) -> None:
-    shown = study("show", "table7").stdout
-    assert "Paper: Table 7" in shown
-    assert "CR for 5 epochs, then CB (digits-LT IF 50)   paper 79.2 (cifar10-LT IF 50)" in shown
-
-
-def test_a_search_is_listed_shown_and_planned_without_training(study: Study, lines: list[str], tmp_path: Path) -> None:
-    assert any(line.startswith("sampler_search Open search: first exponent") for line in lines)
-    shown = study("show", "sampler_search").stdout
-    assert "Dimensions:\n" in shown
-    assert "  S: 0 to 49\n" in shown
+def test_a_search_is_planned_without_training(study: Study, tmp_path: Path) -> None:
     plan = parsed(study("run", "sampler_search", "--trials", "20", "--dry-run", "--json"))
     assert (plan["searches"], plan["trials"], plan["epochs_needed"]) == ({"sampler_search": 20}, [], 0)
     words = study("run", "sampler_search", "--dry-run").stdout
-    assert "sampler_search: 50 points, 0 of them planned, of first_q: " in words
+    assert (
+        "sampler_search: 50 points (0 planned) over first_q: -2 to 2 in steps of 0.5; switch_q: -2 to 2; S: 0 to 49\n"
+        in words
+    )
     assert list(tmp_path.iterdir()) == []

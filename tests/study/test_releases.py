@@ -75,7 +75,7 @@ def test_a_run_goes_on_under_a_release_that_changes_nothing_of_what_trains_it(tm
 
     extra = (release.folder / "code/trainables/losses/focal.py").read_text().replace("class Focal(", "class Extra(")
     release.change("losses/extra.py", "", extra)  # a new loss
-    release.change("steps.py", '    """What a step depends on', '    """What a step needs')  # words
+    release.change("steps.py", "of an instruction that a step depends on", "of an instruction that it needs")  # words
     release.change("steps.py", "def kind(", "def helper(x: int) -> int:\n    return x + 1\n\n\ndef kind(")  # a helper
     release.change("loop.py", "def _fit(learner: Learner", "def _fit(learner: object")  # types
     release.change(
@@ -95,12 +95,15 @@ def test_a_run_goes_on_under_a_release_that_changes_nothing_of_what_trains_it(tm
     assert release.to_train("table9", "--seeds", "2", "--name", "mine") == 0
     assert release.to_train("table1", "--seeds", "1") == 8
     said = release.run("table1", "--seeds", "1", "--name", last_run(release, "table1"), code=2)
-    assert "sources = 'losses/focal.py: Focal': they changed" in said
+    name = last_run(release, "table1")
+    assert said.startswith(
+        f"error: these sources have changed since run {name!r} was planned: losses/focal.py: Focal. "
+    )
 
     # What every epoch runs.
     release.change("steps.py", "KEPT = 4", "KEPT = 5")
     said = release.study("resume", "mine", code=2)
-    assert "sources = 'steps.py: KEPT': they changed since run mine was planned" in said
+    assert said.startswith("error: these sources have changed since run 'mine' was planned: steps.py: KEPT. ")
     assert "--retrain" in said
     assert "complete" in release.study("status", "mine")
     assert "Table 9" in release.study("report", "mine")
