@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from study.errors import Refusal, StudyError, one_line
+from study.machine import GPU_STEPS
 from study.space import Option
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -144,9 +144,8 @@ def places(function: Function) -> Function:
         "--home",
         group=WHERE,
         metavar="DIR",
-        default="./studies",
         envvar="STUDY_HOME",
-        show_default=True,
+        show_default="./studies",
         show_envvar=True,
         help="Folder for states, MLflow, Optuna and artefacts.",
     )
@@ -165,16 +164,15 @@ def machines(function: Function) -> Function:
     return workers(address(function))
 
 
-def gpu_steps(default: str | None, otherwise: str) -> Callable[[Function], Function]:
-    """Declare how a GPU is given its steps; `otherwise` is the default in words."""
+def gpu_steps(default: str) -> Callable[[Function], Function]:
+    """Declare how a GPU runs a training step; `default` is in words."""
     return option(
         "--gpu-steps",
         group=MACHINE,
-        type=OneOf(["auto", "eager", "recorded"]),
-        default=default,
+        type=OneOf(GPU_STEPS),
         help="How a GPU runs a training step: recorded (as a CUDA graph), eager (operation by operation, several times "
         "slower, for debugging) or auto (recorded). Image files and several ranks are always eager. The bits are the "
-        f"same. [default: {otherwise}]",
+        f"same. [default: {default}]",
     )
 
 
@@ -196,11 +194,11 @@ def tracking(function: Function) -> Function:
 
 def run_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete the name of a run of the home."""
-    from study.home import Home
+    from study.api.calls import home_at
     from study.store import records
 
     try:
-        store = Home(os.environ.get("STUDY_HOME", "./studies"), None).store_if_any()
+        store = home_at(None, None).store_if_any()
         plans = [] if store is None else records.all_plans(store)
     except StudyError:  # a user who types gets no message
         return []
@@ -227,8 +225,8 @@ def named_options(given: Sequence[str]) -> dict[str, str]:
         name, equals, value = each.partition("=")
         if not name or not equals or name in options:
             raise Refusal("-o", each, "must be NAME=VALUE, with each name once")
-        if name in catalog.options():
-            raise Refusal("-o", each, f"must be given as --{name}")
+        if name.replace("_", "-") in catalog.options():
+            raise Refusal("-o", each, f"must be given as --{name.replace('_', '-')}")
         if value.startswith("@"):
             try:
                 value = Path(value[1:]).read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ import click
 from study import arguments
 from study.arguments import HOW_MUCH, MACHINE, WHAT, WHERE, OneOf, Whole, option
 from study.errors import Away, Refusal, StudyError, one_line
+from study.machine import PRECISIONS
 from study.report.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -114,8 +115,7 @@ def show(space: str) -> None:
     "--cpus-per-trial",
     group=MACHINE,
     type=arguments.Number(),
-    default=1.0,
-    show_default=True,
+    show_default="1",
     help="CPUs of a stage: threads, and decoders of images; its ranks share them. Images for a GPU are decoded by the "
     "GPU's share of its machine's CPUs, if that is more.",
 )
@@ -136,13 +136,12 @@ def show(space: str) -> None:
 @option(
     "--precision",
     group=MACHINE,
-    type=OneOf(["auto", "fp32", "tf32", "bf16"]),
-    default="auto",
-    show_default=True,
+    type=OneOf(PRECISIONS),
+    show_default="auto",
     help="Arithmetic of the networks. tf32 is for GPUs. auto is bf16 if this machine's CPU or GPU has instructions for "
     "it (GPUs: compute capability 8.0), else fp32, as on clusters. A space may choose another.",
 )
-@arguments.gpu_steps("auto", "auto")
+@arguments.gpu_steps("auto")
 @arguments.services
 @option("--retrain", is_flag=True, help="Begin the run of this --name anew, if the sources have changed.")
 @option("--dry-run", is_flag=True, help="Print the trials and what they cost; train and write nothing.")
@@ -159,6 +158,7 @@ def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: boo
 
     declared = {name: choices.pop(name.replace("-", "_")) for name in catalog.options()}
     options = {**declared, **arguments.named_options(named)}
+    choices = {name: value for name, value in choices.items() if value is not None}
     if dry_run:
         planned = calls.plan(*spaces, options=options, **choices)
         for name, reason in planned.left_out.items():
@@ -172,7 +172,7 @@ def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: boo
 @click.argument("run", shell_complete=arguments.run_names)
 @arguments.places
 @arguments.machines
-@arguments.gpu_steps(None, "as the run began")
+@arguments.gpu_steps("as the run began")
 @arguments.services
 @option("--retry-failed", is_flag=True, help="Train again the replicates whose training raised an exception.")
 @option("--retrain", is_flag=True, help="Begin anew, if the sources have changed; the old records stay.")
@@ -197,7 +197,7 @@ def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
 
     loaded = calls.load(run, home=home, store=store)
     click.echo(f"asked {loaded.stop(at_once)} to stop", err=True)
-    places = loaded.home.options()
+    places = loaded.command_options
     _next(f"study status {loaded.name}{places}", f"study resume {loaded.name}{places}")
 
 
@@ -352,11 +352,11 @@ def _end(run: Run) -> None:
     """End the process of a run with its exit code, and say what to do next."""
     from study.execution.driver import EXIT_CODES
 
-    outcome, places = run.status().outcome, run.home.options()
+    outcome, places = run.outcome, run.command_options
     verbs = {"complete": f"report {run.name} --format markdown", "failed": f"status {run.name}"}
     first = f"study {verbs.get(outcome, f'resume {run.name}')}{places}"
     _next(first, f"study ui{places} (compare in MLflow)", "study list")
-    sys.exit(EXIT_CODES.get(outcome, EXIT_CODES["interrupted"]))
+    sys.exit(EXIT_CODES[outcome])
 
 
 def _next(*commands: str) -> None:

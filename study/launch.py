@@ -87,11 +87,16 @@ class Machines:
 
 @dataclass(frozen=True)
 class Where:
-    """The home, store and name of a run."""
+    """The home, store and name of a run.
+
+    Attributes:
+        outcome: how its start ended: complete, failed or interrupted; "" before the end.
+    """
 
     home: Home
     store: Store
     run: str
+    outcome: str = ""
 
 
 @dataclass(frozen=True)
@@ -255,7 +260,7 @@ def _start(
     listener.progress.note(f"run {where.run}")
     drafted.plan = replace(drafted.plan, home=str(home.path))  # it may have been moved
     services = Services(home.tracking_uri(chosen[0]), home.artifacts, home.storage(chosen[1]))
-    driver.start(
+    outcome = driver.start(
         drafted,
         before,
         store,
@@ -265,7 +270,7 @@ def _start(
         listener.progress,
         retry_failed,
     )
-    return where
+    return replace(where, outcome=outcome)
 
 
 def note_left_out(drafted: Draft, progress: Progress) -> None:

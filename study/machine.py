@@ -6,6 +6,9 @@ import ctypes
 from dataclasses import dataclass
 from pathlib import Path
 
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+GPU_STEPS = ("auto", "eager", "recorded")  # how a GPU runs a training step; no part of the arithmetic
+
 
 @dataclass(frozen=True)
 class Machine:

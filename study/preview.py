@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_COLUMNS = ("space", "trial", "replicates", "epochs", "complete")  # of a frame, beside the axes
+
+
 @dataclass(frozen=True, repr=False)
 class Plan:
     """A run before it is trained: its trials, and the epochs that they cost.
@@ -54,7 +57,7 @@ class Plan:
         """Plan a run; a store is read if there is one.
 
         Raises:
-            Refusal: as the run itself would be refused.
+            Refusal: as the run, except for what this machine, its servers or its data lack.
         """
         draft, store, stored = wish.draft(), home.store_if_any(), frozenset[str]()
         if store is not None:
@@ -116,7 +119,7 @@ class Plan:
             {
                 "space": trial.space,
                 "trial": trial.label,
-                **trial.trial.axes,
+                **{f"axes.{name}" if name in _COLUMNS else name: value for name, value in trial.trial.axes.items()},
                 "replicates": len(trial.ends),
                 "epochs": trial.epochs,
                 "complete": self._complete(trial.ends),

@@ -716,7 +716,9 @@ def optuna_trials(storage, search, space=0):
     """A study's trials, read anew."""
     import optuna
 
-    name = search.study_name(search._plan.spaces[space])
+    from study.search.studies import study_name
+
+    name = study_name(search._plan, search._plan.spaces[space])
     return optuna.load_study(study_name=name, storage=storage).trials
 
 

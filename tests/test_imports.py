@@ -31,9 +31,10 @@ FLOORS = (
     ("report",),
     ("execution",),
     ("home",),
-    ("launch", "arguments", "listing", "completion"),
+    ("launch", "listing", "completion"),
     ("preview",),
     ("api",),
+    ("arguments",),
     ("cli",),
     ("__main__",),
 )

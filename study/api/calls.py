@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -18,6 +20,7 @@ from study.errors import Refusal
 from study.execution.progress import Progress
 from study.home import Home
 from study.launch import Listener, Machines, Where, Wish
+from study.machine import GPU_STEPS, PRECISIONS
 from study.planning.stored import Resources
 from study.preview import Plan
 from study.space import Option, Request, Value
@@ -25,9 +28,6 @@ from study.store import records
 
 SpaceLike = str | os.PathLike[str] | catalog.SpaceFunction
 HOME = "./studies"  # unless STUDY_HOME names another folder
-
-_PRECISIONS = ("auto", "fp32", "tf32", "bf16")
-_GPU_STEPS = ("auto", "eager", "recorded")
 
 
 def run(
@@ -118,10 +118,10 @@ def run(
         precision=precision,
         gpu_steps=gpu_steps,
         data_dir=data_dir,
-        options={**(options or {}), **more_options},
+        options=_merged(options, more_options),
     )
     listener = _listener(progress, trained)
-    with _misspelt_keywords():
+    with _misspelt(more_options):
         return _run(launch.run(wish, chosen_home, (tracking_uri, storage), listener, download, retrain))
 
 
@@ -142,14 +142,14 @@ def plan(
         choices: the other arguments of `run` that say what is trained and where, and options of the spaces.
 
     Raises:
-        Refusal: if the run would be refused.
+        Refusal: as `run`, except for what this machine, its servers or its data lack.
     """
     chosen_home = home_at(home, store)
     chosen = {key: choices.pop(key) for key in _WISHES if key in choices}
     for key in ("tracking_uri", "storage", "download", "progress", "trained"):  # they change no plan
         choices.pop(key, None)
-    wish = _wish(spaces, chosen_home, options={**(options or {}), **choices}, **chosen)
-    with _misspelt_keywords():
+    wish = _wish(spaces, chosen_home, options=_merged(options, choices), **chosen)
+    with _misspelt(choices):
         return Plan.of(wish, chosen_home, retrain)
 
 
@@ -179,8 +179,11 @@ def resume(
 
     Raises:
         Refusal: if there is no such run, another process trains it, or its sources have changed.
+
+    A plan names the files of its own spaces, losses and the like, or holds the source of a notebook's function:
+    resuming a run executes them. Resume only the runs of people whom you trust.
     """
-    _one_of("--gpu-steps", gpu_steps, _GPU_STEPS)
+    _one_of("--gpu-steps", gpu_steps, GPU_STEPS)
     _at_least("--workers", workers, 1)
     machines = Machines(workers, address, gpu_steps)
     listener = _listener(progress, trained)
@@ -220,10 +223,20 @@ def runs(*, home: str | os.PathLike[str] | None = None, store: str | None = None
 
 def home_at(home: str | os.PathLike[str] | None, store: str | None) -> Home:
     """Return the home that the user, or else the environment, names."""
-    return Home(os.fspath(home) if home is not None else os.environ.get("STUDY_HOME", HOME), store)
+    return Home(os.fspath(home) if home is not None else os.environ.get("STUDY_HOME") or HOME, store)
 
 
 def _listener(progress: bool, trained: Callable[[Run], None] | None) -> Listener:
+    """Return the user's view of a start.
+
+    Raises:
+        Refusal: in a thread: signals, which stop a run, reach the main thread only.
+    """
+    thread = threading.current_thread()
+    if thread is not threading.main_thread():
+        words = f"a run must be started from the main thread, and this is {thread.name!r}"
+        raise Refusal("thread", thread.name, words, hint="Start a process for it, with 'study run' for example")
+
     def tell(where: Where) -> None:
         if trained is not None:
             trained(_run(where))
@@ -232,7 +245,7 @@ def _listener(progress: bool, trained: Callable[[Run], None] | None) -> Listener
 
 
 def _run(where: Where) -> Run:
-    return Run(where.home, where.store, where.run)
+    return Run(where.home, where.store, where.run, outcome=where.outcome)
 
 
 def _wish(
@@ -257,13 +270,15 @@ def _wish(
     """Return the checked choices of a run; see `run`."""
     if not spaces:
         raise Refusal("space", None, "must be a name, a path or a function", hint="'study list' shows the names")
+    if name is not None and not isinstance(name, str):
+        raise Refusal("--name", name, "must be text")
     _between("--seeds", seeds, 1, 999)
     _at_least("--trials", trials, 1)
     _at_least("--early-stop", early_stop, 1)
     _at_least("--workers", workers, 1)
     _at_least("--ranks-per-trial", ranks_per_trial, 1)
-    _one_of("--precision", precision, _PRECISIONS)
-    _one_of("--gpu-steps", gpu_steps, _GPU_STEPS)
+    _one_of("--precision", precision, PRECISIONS)
+    _one_of("--gpu-steps", gpu_steps, GPU_STEPS)
     if not _is_number(cpus_per_trial) or cpus_per_trial <= 0 or not math.isfinite(cpus_per_trial):
         raise Refusal("--cpus-per-trial", cpus_per_trial, "must be a finite number above 0")
     if gpus_per_trial is not None and not _is_number(gpus_per_trial):
@@ -274,7 +289,7 @@ def _wish(
     resources = Resources(
         workers or 0, float(cpus_per_trial), address=address or "", data_dir=folder, gpu_steps=gpu_steps
     )
-    references = [notebook.reference(space) if callable(space) else os.fspath(space) for space in spaces]
+    references = [_reference(space) for space in spaces]
     return Wish(
         references,
         request,
@@ -287,17 +302,26 @@ def _wish(
     )
 
 
+def _reference(space: SpaceLike) -> str:
+    if callable(space):
+        return notebook.reference(space)
+    if not isinstance(space, str | os.PathLike):
+        raise Refusal("space", space, "must be a name, a path or a function")
+    return os.fspath(space)
+
+
 _WISHES = tuple(_wish.__kwdefaults__ or ())  # the arguments of `run` that change its plan
 
 
 @contextmanager
-def _misspelt_keywords() -> Iterator[None]:
-    """Within it, an unknown option that looks like an argument of `run` is refused with that argument's name."""
+def _misspelt(keywords: Mapping[str, Any]) -> Iterator[None]:
+    """Within it, a keyword that no space knows and that looks like an argument of `run` is refused with its name."""
     try:
         yield
     except Refusal as refusal:
         name = str(refusal.value).partition("=")[0]
-        close = difflib.get_close_matches(name, _WISHES, 1) if refusal.field == "-o" else []
+        known = [each for each in inspect.signature(run).parameters if each not in ("spaces", "more_options")]
+        close = difflib.get_close_matches(name, known, 1) if refusal.field == "-o" and name in keywords else []
         if not close:
             raise
         raise Refusal("-o", refusal.value, f"unknown option {name!r}. Did you mean {close[0]!r}?") from refusal
@@ -307,25 +331,43 @@ def _objectives(objectives: str | Sequence[str] | None) -> tuple[str, ...]:
     if objectives is None:
         return ()
     words = objectives.split(",") if isinstance(objectives, str) else objectives
+    if not isinstance(words, Iterable) or not all(isinstance(word, str) for word in words):
+        raise Refusal("--objectives", objectives, "must be names of measures")
     names = tuple(word.strip() for word in words)
     if "" in names or len(set(names)) < len(names):
         raise Refusal("--objectives", objectives, "must be different names with commas between them")
     return names
 
 
+def _merged(options: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options by name; a keyword has underscores where a name has dashes."""
+    declared = catalog.options()
+    names = {key: name for key in keywords if (name := key.replace("_", "-")) in declared}
+    merged = dict(options or {})
+    for key, value in keywords.items():
+        name = names.get(key, key)
+        if name in merged:
+            raise Refusal(f"--{name}", value, f"must be given once: {name!r} is in options, too")
+        merged[name] = value
+    return merged
+
+
 def options_of(given: Mapping[str, Any]) -> dict[str, Value]:
     """Return the options of spaces, checked against their declarations.
 
     Args:
-        given: by name, with dashes or underscores; None, False and () mean that an option is not given. The value of an
-            option that no installed package declares, which is ``-o NAME=VALUE`` for the command line, becomes text.
+        given: by name; None, False and () mean that an option is not given. The value of an option that no installed
+            package declares, which is ``-o NAME=VALUE`` for the command line, becomes text.
     """
     declared, options = catalog.options(), {}
-    for key, value in given.items():
-        name = key if key in declared else key.replace("_", "-")
-        if value is None or value is False or value == () or value == []:
+    for name, value in given.items():
+        if (
+            value is None
+            or value is False
+            or (isinstance(value, Sized) and not isinstance(value, str) and not len(value))
+        ):
             continue
-        options[name if name in declared else key] = _value(declared[name], value) if name in declared else str(value)
+        options[name] = _value(declared[name], value) if name in declared else str(value)
     return options
 
 
@@ -336,7 +378,7 @@ def _value(option: Option, value: Any) -> Value:
             raise Refusal(f"--{option.name}", value, "must be true or false")
         return True
     if option.repeatable:
-        values = value if isinstance(value, list | tuple) else (value,)
+        values = value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
         return tuple(dict.fromkeys(_single(option, each) for each in values))  # type: ignore[return-value]
     return _single(option, value)
 

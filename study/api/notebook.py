@@ -58,16 +58,34 @@ def source(function: Callable[..., Any]) -> str:
 
 def _definition(function: Callable[..., Any], name: str, value: object) -> str:
     """Return the line that defines a global name of a function."""
-    if isinstance(value, ModuleType):
-        return f"import {value.__name__} as {name}"
+    if isinstance(value, ModuleType) and not _is_of_this_process(value.__name__):
+        return "\n".join([f"import {value.__name__} as {name}", *_submodules(function, name, value)])
     if _is_plain(value):
         return f"{name} = {value!r}"
     origin = getattr(value, "__module__", None)
     qualified_name = getattr(value, "__qualname__", name)
     for module, attribute in ((origin, qualified_name), *((each, name) for each in sorted(sys.modules))):
-        if module and module != "__main__" and getattr(sys.modules.get(module), str(attribute), None) is value:
+        if (
+            module
+            and not _is_of_this_process(module)
+            and getattr(sys.modules.get(module), str(attribute), None) is value
+        ):
             return f"from {module} import {attribute} as {name}"
     raise _refused(function, f"it uses {name!r}, which is defined outside of it. Define it inside, or write a file")
+
+
+def _is_of_this_process(module: str) -> bool:
+    """Return whether a module's name means nothing to another process: a notebook's, or that of a space's file."""
+    return module == "__main__" or module.startswith((modules.BY_PATH, modules.BY_TEXT))
+
+
+def _submodules(function: Callable[..., Any], name: str, module: ModuleType) -> Iterator[str]:
+    """Yield imports of the submodules that a function reaches from a module, such as `xml.etree` from `xml`."""
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+        parts = ast.unparse(node).split(".") if isinstance(node, ast.Attribute) else []
+        dotted = ".".join([module.__name__, *parts[1:]])
+        if parts[:1] == [name] and dotted in sys.modules:
+            yield f"import {dotted}"
 
 
 def _is_plain(value: object) -> bool:
@@ -80,8 +98,11 @@ def _is_plain(value: object) -> bool:
 
 def _names(code: CodeType) -> Iterator[str]:
     """Yield the names that code looks up outside of its functions."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+    instructions = list(dis.get_instructions(code))
+    stored = {instruction.argval for instruction in instructions if instruction.opname == "STORE_NAME"}  # of a class
+    for instruction in instructions:
+        looks_up = instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+        if looks_up and (instruction.opname == "LOAD_GLOBAL" or instruction.argval not in stored):
             yield str(instruction.argval)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import catalog, modules
@@ -51,9 +52,9 @@ class Comparison:
     p: float | None
 
     def __str__(self) -> str:
-        interval = "" if self.low is None else f", 95 % interval {self.low:+.1f} to {self.high:+.1f}"
+        interval = "" if self.low is None else f", 95 % interval {self.low:+.3g} to {self.high:+.3g}"
         p = "" if self.p is None else f", p = {self.p:.2g}"
-        return f"{self.better} − {self.worse}, {self.measure}: {self.mean:+.1f}{interval}, n = {self.n}{p}"
+        return f"{self.better} − {self.worse}, {self.measure}: {self.mean:+.3g}{interval}, n = {self.n}{p}"
 
 
 class Run:
@@ -66,10 +67,11 @@ class Run:
         store: where its states are.
         name: its name.
         space: only this one of its spaces; None for all.
+        outcome: of the start that returns the run, if one does.
     """
 
-    def __init__(self, home: Home, store: Store, name: str, space: str | None = None) -> None:
-        self._home, self._store, self._space = home, store, space
+    def __init__(self, home: Home, store: Store, name: str, space: str | None = None, outcome: str = "") -> None:
+        self._home, self._store, self._space, self._outcome = home, store, space, outcome
         self.name = name
 
     def __repr__(self) -> str:
@@ -80,9 +82,19 @@ class Run:
         return self._report().html_fragment()
 
     @property
-    def home(self) -> Home:
-        """The folder that holds the run."""
-        return self._home
+    def home(self) -> Path:
+        """The folder that holds the run's files: the argument `home` of `study.load`."""
+        return self._home.path
+
+    @property
+    def command_options(self) -> str:
+        """The options with which the command line finds the run again: "" for the run's default home."""
+        return self._home.options()
+
+    @property
+    def outcome(self) -> str:
+        """How the start that returned this run ended: complete, failed or interrupted; of a loaded run see `status`."""
+        return self._outcome or self.status().outcome
 
     @property
     def spaces(self) -> list[str]:
@@ -102,15 +114,17 @@ class Run:
         return Run(self._home, self._store, self.name, name)
 
     def status(self) -> Status:
-        """Return how far the run is: counts of replicates and epochs, and the outcome.
+        """Return how far the run is, with all of its spaces: counts of replicates and epochs, and the outcome.
 
         The outcome is planned, running, complete, failed, interrupted or forgotten.
         """
         return Status.of(self._store, self._plan(), self._store.sizes())
 
     def failures(self) -> dict[tuple[str, int], str]:
-        """Return why replicates failed, by trial and replicate."""
-        return {name: failure.reason for name, failure in records.failures(self._store, self.name).items()}
+        """Return why replicates failed, by the trial's name and the replicate's number."""
+        names = set(self.trials)
+        failures = records.failures(self._store, self.name).items()
+        return {replicate: failure.reason for replicate, failure in failures if replicate[0] in names}
 
     def stop(self, now: bool = False) -> str:
         """Ask the process that trains the run to stop, wherever it is, and return which one was asked.
@@ -135,25 +149,35 @@ class Run:
     def frame(self) -> pd.DataFrame:
         """Return a row a replicate, planned or complete.
 
-        Columns: `run`, `space`, `trial`, `replicate`, `state` (the name of its last state), `status` (complete, failed
-        or waiting); then every axis, and every parameter that differs between the rows, as MLflow shows it; then
-        all measures of the last epoch under MLflow's names, NaN where the replicate is not complete. A parameter
-        that has the name of a measure is called ``params.NAME``.
+        Columns: `run`, `space`, `trial`, `replicate`, `state` (the name of its last state), `status` (complete, stopped
+        early, failed or waiting); then every axis, and every parameter that differs between the rows, as MLflow
+        shows it; then all measures of the last epoch under MLflow's names, NaN where the replicate is not complete. An
+        axis or parameter that has the name of another column is called ``axes.NAME`` or ``params.NAME``.
+
+        The parameters come from the space's function: its file, or the source of a notebook's function that the plan
+        holds, is executed. Load only the runs of people whom you trust.
+
+        Raises:
+            Refusal: if the space's function is gone, or raises.
         """
         import pandas as pd
 
         from study.tracking import shown
 
         plan, failed = self._plan(), self.failures()
+        works = {space.name: self._space_of(plan, space).work for space in self._spaces(plan)}
         rows, parameters, measures = [], [], []
         for space, result in self._results(plan):
-            work = self._space_of(plan, space).work
-            trial = result.planned
+            work, trial = works[space.name], result.planned
             for number, end in trial.by_replicate.items():
                 complete = number in result.headers
-                status = "complete" if complete else "failed" if (trial.name, number) in failed else "waiting"
+                status = "stopped early" if complete and trial.stopped else "complete" if complete else "waiting"
+                if not complete and (trial.name, number) in failed:
+                    status = "failed"
                 row = {"run": plan.run, "space": space.name, "trial": trial.label, "replicate": number}
-                rows.append({**row, "state": end, "status": status, **trial.trial.axes})
+                row |= {"state": end, "status": status}
+                axes = trial.trial.axes.items()
+                rows.append({**row, **{f"axes.{name}" if name in row else name: value for name, value in axes}})
                 parameters.append(_plain(work.parameters(trial.trial.config, number, plan.machine)))
                 last = result.headers[number]["measures"][-1] if complete else {}
                 measures.append(shown.values(work, last, last=True))
@@ -166,7 +190,8 @@ class Run:
         ]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         frame = pd.DataFrame(rows, columns=columns)
-        renamed = {name: f"params.{name}" if name in measured else name for name in differing}
+        curves = {name for work in works.values() for name in work.curves}
+        renamed = {name: f"params.{name}" if name in {*measured, *curves} else name for name in differing}
         more = pd.DataFrame(
             [{renamed[name]: row.get(name) for name in differing} for row in parameters], columns=list(renamed.values())
         )
@@ -192,14 +217,14 @@ class Run:
         for space, result in self._results(self._plan()):
             for name in measures or (result.trial.measure,):
                 for number, values in result.curve(name).items():
-                    known |= {key for epoch in result.headers[number]["measures"] for key in epoch}
+                    known |= {key for epoch in result.headers[number]["measures"] for key in _numbers(epoch)}
                     rows += [
                         (space.name, result.planned.label, number, epoch, name, value)
                         for epoch, value in enumerate(values)
                         if isinstance(value, int | float)
                     ]
         for name in measures:
-            if known and name not in {row[4] for row in rows}:
+            if known and name not in known:
                 raise Refusal("measure", name, _unknown("measure", name, sorted(known)))
         return pd.DataFrame(rows, columns=["space", "trial", "replicate", "epoch", "measure", "value"])
 
@@ -225,13 +250,13 @@ class Run:
             )
         name = measure or first.trial.measure
         values, others = first.last(name), second.last(name)
-        for trial, lasts in ((first, values), (second, others)):
-            if trial.headers and not lasts:
-                known = sorted({key for header in trial.headers.values() for key in header["measures"][-1]})
+        for result in (first, second):
+            known = sorted({key for header in result.headers.values() for key in _numbers(header["measures"][-1])})
+            if known and name not in known:
                 raise Refusal("measure", name, _unknown("measure", name, known))
         difference = paired(values, others)
         if difference is None:
-            words = f"no replicate of both {better!r} and {worse!r} is complete. 'study resume {self.name}' trains them"
+            words = f"no replicate of both {better!r} and {worse!r} is complete, so there is nothing to compare"
             raise Refusal("trial", better, words)
         return Comparison(
             first.planned.label,
@@ -253,6 +278,8 @@ class Run:
             trial: by name, label, or row of its table.
             replicate: its number.
             column: of the table, where a row has several.
+
+        As for `frame`, the space's file, or a source that the plan holds, is executed.
 
         Raises:
             Refusal: if there is no such trial, the replicate is not complete, or `study clean` dropped its tensors.
@@ -324,11 +351,9 @@ class Run:
         """The Optuna study of the run, for `optuna.visualization` and the like.
 
         Raises:
-            Refusal: if the run has several spaces: `run.space(name).optuna_study` is one's.
+            Refusal: if the run has several spaces (`run.space(name).optuna_study` is one's), or Optuna has no study.
         """
-        import optuna
-
-        from study.search.studies import Search, open_storage
+        from study.search import studies
 
         plan = self._plan()
         spaces = self._spaces(plan)
@@ -337,8 +362,7 @@ class Run:
             raise Refusal(
                 "space", names, f"run {self.name!r} has a study for each of {names}. Choose with run.space(name)"
             )
-        storage = open_storage(self._services(plan)[1])
-        return optuna.load_study(study_name=Search(plan, storage).study_name(spaces[0]), storage=storage)
+        return studies.load(plan, spaces[0], self._services(plan)[1])
 
     @property
     def mlflow_experiment(self) -> Experiment:
@@ -349,11 +373,14 @@ class Run:
         Raises:
             Refusal: if MLflow has no experiment of this run.
         """
-        import study.tracking.runs  # noqa: F401  sets MLflow's environment before it is imported
+        import study.tracking.runs  # sets MLflow's environment before it is imported
         import mlflow  # isort: skip
 
         uri = self._services(self._plan())[0]
-        mlflow.set_tracking_uri(uri)
+        if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+            words = f"{uri} does not exist. 'study resume {self.name}' records the run again"
+            raise Refusal("--tracking-uri", uri, words)
+        study.tracking.runs.use_tracking_uri(uri)
         experiment = mlflow.MlflowClient(uri).get_experiment_by_name(self.name)
         if experiment is None:
             words = f"MLflow has no experiment {self.name!r} yet. 'study resume {self.name}' records it"
@@ -415,11 +442,11 @@ class Run:
         Raises:
             Refusal: if there is none, or more than one.
         """
-        pairs = [
-            (space, result)
-            for space, result in self._results(self._plan())
-            if not column or result.trial.column == column
-        ]
+        pairs = [(space, result) for space, result in self._results(self._plan())]
+        columns = list(dict.fromkeys(result.trial.column for _, result in pairs))
+        if column and column not in columns:
+            raise Refusal("column", column, _unknown("column", column, columns))
+        pairs = [(space, result) for space, result in pairs if column in ("", result.trial.column)]
         names = {id(result): (result.planned.name, result.planned.label, result.trial.row) for _, result in pairs}
         for kind in range(3):
             matches = [(space, result) for space, result in pairs if names[id(result)][kind] == name]
@@ -450,6 +477,11 @@ def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
         name: value if isinstance(value, kinds) else json.dumps(value, ensure_ascii=False)
         for name, value in parameters.items()
     }
+
+
+def _numbers(measures: Json) -> list[str]:
+    """Return the names of the measures that are numbers."""
+    return [name for name, value in measures.items() if isinstance(value, int | float)]
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -49,6 +50,7 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
     if ray.is_initialized():
         yield
         return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     logging.getLogger("ray").setLevel(logging.ERROR)  # otherwise it logs its token at every start
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if not resources.address:
@@ -74,6 +76,7 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
         ended.set()
         watcher.join(5)  # a call to Ray while it shuts down makes Ray end this process
         ray.shutdown()
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set a handler of its own
 
 
 def _ray_processes() -> list[psutil.Process]:

@@ -51,7 +51,7 @@ def start(
             been trained.
     """
     begun = Start(store, draft.plan.run, draft.plan.generation, progress.say)
-    ledger, outcome = None, "interrupted"
+    ledger, outcome, projection = None, "interrupted", None
     try:
         _store_plan(draft, before, store)
         ledger = _ledger(draft, store, progress.say)
@@ -82,6 +82,10 @@ def start(
         if behind:
             progress.say(f"{behind}. 'study resume {draft.plan.run}' brings the records up to date")
         return outcome
+    except BaseException:
+        if projection is not None:
+            projection.abandon()
+        raise
     finally:  # only now may another driver come: until here this one writes records
         begun.end(outcome, 0 if ledger is None else ledger.done())
         progress.close()

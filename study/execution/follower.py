@@ -12,6 +12,7 @@ from study.errors import one_line
 Task = Callable[[], None]
 
 RETRY_SECONDS = 2.0
+ABANDON_SECONDS = 2.0  # for the task under way
 
 
 class Follower:
@@ -33,6 +34,7 @@ class Follower:
         self._service, self._is_outage, self._say, self._meanwhile = service, is_outage, say, meanwhile
         self.away = ""  # the reason of the present outage, or ""
         self._error: BaseException | None = None
+        self._abandoned = False
         self._tried, self._closing, self._deadline = threading.Event(), threading.Event(), 0.0
         self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=service, daemon=True)
@@ -65,8 +67,15 @@ class Follower:
         self.check()
         return self.away
 
+    def abandon(self) -> None:
+        """End without the tasks that are left, because the start has failed."""
+        self._abandoned = True
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join(ABANDON_SECONDS)
+
     def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
+        while (task := self._queue.get()) is not None and not self._abandoned:
             while not self._done(task):
                 if self._closing.is_set() and time.monotonic() > self._deadline:
                     return

@@ -123,6 +123,11 @@ class Projection:
         """
         self._mlflow.put(lambda: self._finish(status, files, champions))
 
+    def abandon(self) -> None:
+        """End the threads without recording what is left, because the start has failed."""
+        self._mlflow.abandon()
+        self._optuna.abandon()
+
     def close(self) -> str:
         """Wait until everything is shown. Return which service is not up to date and why, or ""."""
         reasons = [("MLflow", self._close_mlflow()), ("Optuna", self._optuna.close(PATIENCE_SECONDS))]

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -258,9 +257,6 @@ def interruptible(drain: Drain, say: Callable[[str], None]) -> Iterator[None]:
         drain.requested = True
         say("stopping: workers finish their epoch and save. Press Ctrl-C again to stop at once")
 
-    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
-        yield
-        return
     earlier_handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

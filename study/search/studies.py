@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -40,6 +41,29 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         raise Refusal("--storage", without_password(url), words, hint=f"Reason: {one_line(error)}") from error
 
 
+def study_name(plan: Plan, space: PlannedSpace) -> str:
+    """Return the name of a space's study in the storage."""
+    domain = {name: repr(dimension) for name, dimension in space.domain.items()}
+    generation = f"-{plan.generation}" if plan.generation else ""
+    return f"{plan.run}/{space.name}-{digest([space.name, space.objectives, domain])}{generation}"
+
+
+def load(plan: Plan, space: PlannedSpace, url: str) -> optuna.Study:
+    """Return a space's study as it is stored; nothing is written.
+
+    Raises:
+        Refusal: if the storage has no such study.
+    """
+    name, shown = study_name(plan, space), without_password(url)
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+        raise Refusal("--storage", shown, f"{shown} does not exist. 'study resume {plan.run}' records the run again")
+    try:
+        return optuna.load_study(study_name=name, storage=open_storage(url))
+    except KeyError as error:
+        words = f"{shown} has no study of run {plan.run!r}. 'study resume {plan.run}' records the run again"
+        raise Refusal("--storage", shown, words) from error
+
+
 class Search:
     """The Optuna studies of a run, one for each space, and their trials.
 
@@ -54,15 +78,9 @@ class Search:
         self._trials: dict[str, FrozenTrial] = {}
         self._unanswered: set[tuple[str, str]] = set()  # (space, label) of trials whose addition is not confirmed
 
-    def study_name(self, space: PlannedSpace) -> str:
-        """Return the name of a space's study in the storage."""
-        domain = {name: repr(dimension) for name, dimension in space.domain.items()}
-        generation = f"-{self._plan.generation}" if self._plan.generation else ""
-        return f"{self._plan.run}/{space.name}-{digest([space.name, space.objectives, domain])}{generation}"
-
     def _open(self, space: PlannedSpace) -> optuna.Study:
         study = optuna.create_study(
-            study_name=self.study_name(space),
+            study_name=study_name(self._plan, space),
             storage=self._storage,
             directions=["maximize"] * len(space.objectives),
             load_if_exists=True,

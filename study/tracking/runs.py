@@ -64,7 +64,7 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self._draft, plan = draft, draft.plan
         _create_whole(uri)
-        mlflow.set_tracking_uri(uri)  # MLflow's registry reads the model of a version from this one
+        use_tracking_uri(uri)  # MLflow's registry reads the model of a version from this one
         self._client = MlflowClient(uri)
         self._created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
         self._experiment = self._find_experiment(None if uri.startswith(("http", "databricks")) else artifacts)
@@ -366,3 +366,16 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in _AWAY
     return isinstance(error, (requests.RequestException, sqlalchemy.exc.SQLAlchemyError))
+
+
+def use_tracking_uri(uri: str) -> None:
+    """Set the URI that MLflow's functions use in this process.
+
+    MLflow also puts it into the environment, where the next run would take it for the user's choice.
+    """
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    if before is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before

@@ -23,11 +23,10 @@ KERNEL = {"MLFLOW_TRACKING_URI", "STUDY_HOME", "STUDY_DATA"}  # what the kernel 
 def executed(folder: Path) -> Any:
     """The notebook after its execution in a folder; raises what a cell raises."""
     notebook = nbformat.read(TOUR, as_version=4)
-    for name in KERNEL:
-        os.environ.pop(name, None)
     resources = {"metadata": {"path": str(folder)}}
+    environment = {name: value for name, value in os.environ.items() if name not in KERNEL}
     client = NotebookClient(notebook, timeout=500, kernel_name="python3", resources=resources, record_timing=False)
-    client.execute()
+    client.execute(env=environment)
     return notebook
 
 

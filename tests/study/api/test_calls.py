@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import _thread
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,7 +58,8 @@ def test_a_run_is_trained_grows_and_is_resumed(one_ray: None, small_space: Calla
     run = study.run(space, seeds=1, name="mine", workers=1, progress=False, trained=seen.append)
     assert (run.name, run.status().outcome, run.status().epochs_trained) == ("mine", "complete", 4)
     assert [each.name for each in seen] == ["mine"]
-    assert run.home.path == home
+    assert run.home == home
+    assert run.outcome == "complete"
     planned = study.plan(space, seeds=2, name="mine")
     assert (planned.epochs_naive, planned.epochs_needed, planned.epochs_to_train) == (12, 8, 4)
     grown = study.run(space, seeds=2, name="mine", workers=1, progress=False)
@@ -85,23 +89,58 @@ def test_an_interrupted_run_is_returned_and_goes_on(
     assert (run.status().outcome, run.status().epochs_trained) == ("complete", 8)
 
 
-def test_a_run_may_be_started_from_another_thread(one_ray: None, small_space: Callable[..., str]) -> None:
-    runs: list[study.Run] = []
-    space = small_space()
-    thread = threading.Thread(target=lambda: runs.append(study.run(space, seeds=1, workers=1, progress=False)))
+def test_a_run_is_refused_outside_of_the_main_thread(home: Path) -> None:
+    refusals: list[str] = []
+
+    def start() -> None:
+        try:
+            study.run("table9")
+        except study.Refusal as refusal:
+            refusals.append(str(refusal))
+
+    thread = threading.Thread(target=start, name="other")
     thread.start()
-    thread.join(120)
-    assert [run.status().outcome for run in runs] == ["complete"]
+    thread.join(60)
+    words = "a run must be started from the main thread, and this is 'other'. Start a process for it, with 'study run' "
+    assert refusals == [f"{words}for example"]
+    assert not home.exists()
+
+
+def test_two_homes_in_one_process_keep_apart(one_ray: None, small_space: Callable[..., str], tmp_path: Path) -> None:
+    space = small_space()
+    for name in ("a", "b"):
+        run = study.run(space, seeds=1, home=tmp_path / name, workers=1, progress=False)
+        assert run.mlflow_experiment.name == run.name
+        assert run._plan().tracking_uri == "", "the database of its home"
+        assert (tmp_path / name / "mlflow.db").is_file()
+        assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_an_exception_of_the_caller_s_ends_every_thread(one_ray: None, small_space: Callable[..., str]) -> None:
+    def fail(_run: study.Run) -> None:
+        raise ZeroDivisionError
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError):
+        study.run(small_space(), seeds=1, name="mine", workers=1, progress=False, trained=fail)
+    deadline = time.monotonic() + 20
+    while {"Optuna", "MLflow"} & {thread.name for thread in threading.enumerate()}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert study.resume("mine", workers=1, progress=False).outcome == "complete"
 
 
 def test_the_progress_is_plain_lines_or_none(
-    one_ray: None, small_space: Callable[..., str], capfd: pytest.CaptureFixture[str]
+    one_ray: None, small_space: Callable[..., str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("study.execution.progress.LINE_SECONDS", 0.0)
     space = small_space()
     run = study.run(space, seeds=1, workers=1)
     out, err = capfd.readouterr()
-    first, *counts = err.splitlines()  # a line every ten seconds
+    first, *counts = err.splitlines()
     assert (out, first) == ("", f"run {run.name}")
+    assert counts
     assert all(re.match(r"\d/4 epochs, \d/2 replicates", line) for line in counts)
     study.run(space, seeds=1, workers=1, progress=False)
     assert capfd.readouterr() == ("", "")
@@ -172,6 +211,11 @@ def test_a_plan_estimates_seconds_by_the_epochs_that_are_stored(one_ray: None, s
         (lambda: study.run("table9", imbalance="high"), "--imbalance must be a number (got 'high')"),
         (lambda: study.run("table9", data=10), "--data must be text (got 10)"),
         (lambda: study.plan("table9", vary="all of it"), "--vary must be seed, subset, split, all or crossed"),
+        (lambda: study.run("table9", name=3), "--name must be text (got 3)"),
+        (lambda: study.run(None), "space must be a name, a path or a function (got None)"),
+        (lambda: study.run("sampler_search", objectives=3), "--objectives must be names of measures (got 3)"),
+        (lambda: study.plan("table9", data="digits", options={"data": "cifar10"}), "--data must be given once: "),
+        (lambda: study.run("table9", downlaod=True), "unknown option 'downlaod'. Did you mean 'download'?"),
         (lambda: study.run("table9", sedes=3), "unknown option 'sedes'. Did you mean 'seeds'?"),
         (lambda: study.run("tabel9"), "unknown space 'tabel9'. Did you mean 'table9'? 'study list' shows all"),
         (lambda: study.load("table9"), "run 'table9' does not exist"),

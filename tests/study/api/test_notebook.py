@@ -138,6 +138,57 @@ def test_a_closure_takes_plain_values_along() -> None:
     assert notebook.source(outer(3)).startswith("from typing import Any as Any\nnumber = 3\nfrom dataclasses import")
 
 
+def test_a_helper_of_a_space_s_file_is_refused_for_another_process_cannot_import_it(
+    cell: Callable[[str, str], Callable[..., Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text("def space(request):\n    return None\n")
+    module = modules.find(str(tmp_path / "mine.py"), "space", "mine.py")
+    function = cell("def mine(request):\n    return base(request)\n", "mine")
+    function.__globals__["base"] = module.space
+    with pytest.raises(study.Refusal, match="it uses 'base', which is defined outside of it"):
+        notebook.source(function)
+
+
+def test_submodules_and_classes_inside_are_taken_along(cell: Callable[[str, str], Callable[..., Any]]) -> None:
+    source = """
+import xml.etree.ElementTree
+
+
+def mine(request):
+    class Inner:
+        a = 1
+        b = a + 1
+
+    return xml.etree.ElementTree.Element("a"), Inner.b
+"""
+    text = notebook.source(cell(source, "mine"))
+    assert "import xml.etree.ElementTree\n" in text
+    alone: dict[str, Any] = {}
+    exec(compile(text, "alone.py", "exec", dont_inherit=True), alone)
+    assert alone["mine"](None)[1] == 2
+
+
+def test_reports_and_status_never_execute_what_a_plan_holds(tmp_path: Path) -> None:
+    from helpers import planned_run, planned_space
+
+    from study.store import records
+    from study.store.states import Store
+
+    trap = tmp_path / "executed"
+    code = f"open({str(trap)!r}, 'w')\n\n\ndef mine(request):\n    return None\n"
+    plan = planned_run([planned_space(code=code, file="study_text_00000000:mine")])
+    (tmp_path / "home" / "store").mkdir(parents=True)
+    records.save_plan(Store(str(tmp_path / "home" / "store")), plan)
+    run = study.load("mine", home=tmp_path / "home")
+    assert run.report()
+    assert run.status().run == "mine"
+    assert run._repr_html_()
+    assert not trap.exists()
+    with pytest.raises(study.Refusal):
+        run.frame()
+    assert trap.exists(), "a frame does, and says so"
+
+
 def test_an_error_in_it_names_its_line(cell: Callable[[str, str], Callable[..., Any]]) -> None:
     function = cell("def mine(request):\n    return 1 / 0\n", "mine")
     with pytest.raises(study.Refusal, match=r"ZeroDivisionError: division by zero"):

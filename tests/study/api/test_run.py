@@ -61,7 +61,7 @@ def test_a_frame_has_a_row_a_replicate_with_what_mlflow_shows(
     scalars = [name for name in shown[0].data.metrics if name in frame]
     assert {"test/few", "adjusted/tau", "lr", "test/class/0009"} <= set(scalars)
     for mlflow_run, row in zip(shown, frame.to_dict("records"), strict=True):
-        assert {name: row[name] for name in scalars} == mlflow_run.data.metrics | {}
+        assert {name: row[name] for name in scalars} == mlflow_run.data.metrics
 
 
 def _mlflow_runs(run: study.Run) -> list[Any]:
@@ -170,7 +170,7 @@ def test_a_run_says_how_far_it_is(run: study.Run, home: Path) -> None:
         (lambda run: run.compare("?", IB), "unknown trial '?'. Known: IB⇒IB, IB⇒CR"),
         (lambda run: run.compare(CR, IB, "test/fwe"), "unknown measure 'test/fwe'. Did you mean 'test/few'?"),
         (lambda run: run.curves("test/fwe"), "unknown measure 'test/fwe'. Did you mean 'test/few'?"),
-        (lambda run: run.compare(CR, IB, column="cifar10"), "unknown trial 'IB⇒CR'. Known: none"),
+        (lambda run: run.compare(CR, IB, column="cifar10"), "unknown column 'cifar10'. Known: digits-LT IF 50"),
         (
             lambda run: run.model(CR, 7),
             "replicate must be a complete replicate of 'IB⇒CR (digits-LT IF 50)', 0 or 1 (got 7)",

@@ -6,7 +6,7 @@ from helpers import Killed, killed, opened, optuna_trials, planned, planned_run,
 from optuna.trial import TrialState
 
 from study.errors import Refusal
-from study.search.studies import open_storage
+from study.search.studies import open_storage, study_name
 from study.space import Choice, Integer, Real
 
 RUN = "table9-0"
@@ -42,7 +42,7 @@ def test_every_cell_is_a_running_trial_with_its_parameters(storage):
 def test_a_study_says_what_it_is_of_and_maximises(storage):
     search = opened(plan(*CELLS), storage)
     (study,) = optuna.get_all_study_summaries(storage)
-    assert study.study_name == search.study_name(search._plan.spaces[0])
+    assert study.study_name == study_name(search._plan, search._plan.spaces[0])
     assert study.study_name.startswith("table9-0/table9-")
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert (study.user_attrs["run"], study.user_attrs["space"]) == (RUN, "table9")

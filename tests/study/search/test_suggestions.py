@@ -11,6 +11,7 @@ from helpers import Killed, killed, opened, optuna_trials, planned, planned_run,
 from optuna.trial import TrialState
 
 from study.planning.stored import PlannedSearch
+from study.search.studies import study_name
 from study.space import Integer, Real, Request
 
 SPACE = planned_space(
@@ -178,7 +179,7 @@ def test_with_several_objectives_each_has_its_value(storage):
     for number in range(4):
         values = search.ask(planned.spaces[0], f"#{number}")
         search.tell(point(f"#{number}", values), [80.0 + number, 40.0 - number])
-    study = optuna.load_study(study_name=search.study_name(planned.spaces[0]), storage=storage)
+    study = optuna.load_study(study_name=study_name(planned, planned.spaces[0]), storage=storage)
     assert [direction.name for direction in study.directions] == ["MAXIMIZE"] * 2
     assert [trial.values for trial in study.trials] == [[80.0 + number, 40.0 - number] for number in range(4)]
     assert [trial.number for trial in study.best_trials] == [0, 1, 2, 3]
