@@ -14,13 +14,12 @@ from study.cli import cli
 
 PAGE = Path(__file__).parents[2] / "study" / "README.md"
 BEGIN, END = "<!-- made by tests/study/reference.py -->", "<!-- end of what was made -->"
-COLUMNS = "100"
 
 
 def help_of(*verb: str) -> str:
-    """Return a help text as a terminal of 100 columns shows it, with the defaults of an empty environment."""
+    """Return a help text with the defaults of an empty environment; click's runner makes it 80 columns wide."""
     environment = dict.fromkeys(name for name in os.environ if name.startswith(("STUDY_", "MLFLOW_")))
-    done = CliRunner().invoke(cli, [*verb, "--help"], prog_name="study", env={**environment, "COLUMNS": COLUMNS})
+    done = CliRunner().invoke(cli, [*verb, "--help"], prog_name="study", env=environment)
     assert done.exit_code == 0, done.output
     return done.output.rstrip()
 

@@ -170,12 +170,8 @@ def test_a_name_that_is_not_looked_up_in_time_is_away(monkeypatch, impatient):
 
 
 def test_two_servers_that_say_nothing_take_the_time_of_one(listening, impatient):
-    with (
-        quick(0.4),
-        pytest.raises(
-            Refusal, match=rf"^one: 'http://{listening}/1' does not answer within 0\.2 s \(.*\)\. Start the server"
-        ),
-    ):
+    words = rf"^one: 'http://{listening}/1' does not answer within 0\.2 s \(.*\)\. Start the server"
+    with quick(0.4), pytest.raises(Refusal, match=words):
         require(("one", f"http://{listening}/1"), ("two", f"http://{listening}/2"))
     with http_server() as (address, _), pytest.raises(Refusal, match=r"^two: "):
         require(("one", f"http://{address}"), ("two", f"http://{listening}"))
