@@ -5,6 +5,7 @@ Heavy imports stay inside each verb, so that `study --help` is quick.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
@@ -366,7 +367,7 @@ def _next(*commands: str) -> None:
 def _show(text: str) -> None:
     """Print a text; through a pager, if it is longer than the terminal that it goes to."""
     if sys.stdout.isatty() and text.count("\n") + 2 > shutil.get_terminal_size().lines:
-        os.environ.setdefault("LESS", "FRSX")  # end at once if it fits, keep colours, cut long lines, leave the screen
+        os.environ.setdefault("LESS", "FRX")  # end at once if it fits, keep colours, leave the text on the screen
         click.echo_via_pager(text + "\n")
     else:
         click.echo(text)
@@ -396,7 +397,10 @@ def main() -> None:
         code = error.exit_code
     except click.ClickException as error:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "study"
-        message = error.format_message().rstrip(".")
+        message = " ".join(error.format_message().split()).rstrip(".")
+        if isinstance(error, click.NoSuchOption):
+            close = difflib.get_close_matches(error.option_name, error.possibilities or (), 1)
+            message = f"unknown option {error.option_name!r}" + (f". Did you mean {close[0]!r}?" if close else "")
         end = "" if message.endswith("?") else "."
         click.echo(f"error: {message[:1].lower()}{message[1:]}{end} '{path} --help' shows the usage", err=True)
         code = error.exit_code

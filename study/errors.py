@@ -6,7 +6,11 @@ from study.masking import without_password
 
 
 class StudyError(Exception):
-    """An error that the command line prints as one line, without a traceback."""
+    """An error that the command line and notebooks show as one line, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class Refusal(StudyError):

@@ -7,14 +7,13 @@ import inspect
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from study import catalog, launch, modules
-from study.api import notebook
+from study import catalog, launch
+from study.api import choices, notebook
 from study.api.results import Run
 from study.errors import Refusal
 from study.execution.progress import Progress
@@ -23,7 +22,7 @@ from study.launch import Listener, Machines, Where, Wish
 from study.machine import GPU_STEPS, PRECISIONS
 from study.planning.stored import Resources
 from study.preview import Plan
-from study.space import Option, Request, Value
+from study.space import Request
 from study.store import records
 
 SpaceLike = str | os.PathLike[str] | catalog.SpaceFunction
@@ -31,14 +30,14 @@ HOME = "./studies"  # unless STUDY_HOME names another folder
 
 
 def run(
-    *spaces: SpaceLike,
+    *spaces: SpaceLike | Sequence[SpaceLike],
     seeds: int | None = None,
     name: str | None = None,
     trials: int | None = None,
     objectives: str | Sequence[str] | None = None,
     early_stop: int | None = None,
     home: str | os.PathLike[str] | None = None,
-    store: str | None = None,
+    store: str | os.PathLike[str] | None = None,
     tracking_uri: str | None = None,
     storage: str | None = None,
     workers: int | None = None,
@@ -98,10 +97,14 @@ def run(
         more_options: of the spaces, as keywords: ``data="cifar10"`` is ``options={"data": "cifar10"}``.
 
     Raises:
-        Refusal: if a choice is refused; nothing has been written then. The message names options as the command line
-            does.
+        Refusal: if a choice is refused. The message names options as the command line does. Nothing has been written
+            then, unless Ray, MLflow or Optuna refuses its address when it starts.
     """
     chosen_home = home_at(home, store)
+    choices.check_text("--tracking-uri", tracking_uri)
+    choices.check_text("--storage", storage)
+    choices.check_flag("--download", download)
+    choices.check_flag("--retrain", retrain)
     wish = _wish(
         spaces,
         chosen_home,
@@ -118,7 +121,7 @@ def run(
         precision=precision,
         gpu_steps=gpu_steps,
         data_dir=data_dir,
-        options=_merged(options, more_options),
+        options=choices.merged(options, more_options),
     )
     listener = _listener(progress, trained)
     with _misspelt(more_options):
@@ -126,12 +129,12 @@ def run(
 
 
 def plan(
-    *spaces: SpaceLike,
+    *spaces: SpaceLike | Sequence[SpaceLike],
     home: str | os.PathLike[str] | None = None,
-    store: str | None = None,
+    store: str | os.PathLike[str] | None = None,
     retrain: bool = False,
     options: Mapping[str, Any] | None = None,
-    **choices: Any,
+    **more: Any,
 ) -> Plan:
     """Return what `run` would train with the same arguments, and what it costs; nothing is trained or written.
 
@@ -139,17 +142,17 @@ def plan(
 
     Args:
         spaces, home, store, retrain, options: see `run`.
-        choices: the other arguments of `run` that say what is trained and where, and options of the spaces.
+        more: the other arguments of `run` that say what is trained and where, and options of the spaces.
 
     Raises:
         Refusal: as `run`, except for what this machine, its servers or its data lack.
     """
     chosen_home = home_at(home, store)
-    chosen = {key: choices.pop(key) for key in _WISHES if key in choices}
+    chosen = {key: more.pop(key) for key in _WISHES if key in more}
     for key in ("tracking_uri", "storage", "download", "progress", "trained"):  # they change no plan
-        choices.pop(key, None)
-    wish = _wish(spaces, chosen_home, options=_merged(options, choices), **chosen)
-    with _misspelt(choices):
+        more.pop(key, None)
+    wish = _wish(spaces, chosen_home, options=choices.merged(options, more), **chosen)
+    with _misspelt(more):
         return Plan.of(wish, chosen_home, retrain)
 
 
@@ -157,7 +160,7 @@ def resume(
     name: str,
     *,
     home: str | os.PathLike[str] | None = None,
-    store: str | None = None,
+    store: str | os.PathLike[str] | None = None,
     tracking_uri: str | None = None,
     storage: str | None = None,
     workers: int | None = None,
@@ -183,15 +186,24 @@ def resume(
     A plan names the files of its own spaces, losses and the like, or holds the source of a notebook's function:
     resuming a run executes them. Resume only the runs of people whom you trust.
     """
-    _one_of("--gpu-steps", gpu_steps, GPU_STEPS)
-    _at_least("--workers", workers, 1)
+    for option, text in (
+        ("RUN", name),
+        ("--tracking-uri", tracking_uri),
+        ("--storage", storage),
+        ("--address", address),
+    ):
+        choices.check_text(option, text)
+    choices.check_flag("--retry-failed", retry_failed)
+    choices.check_flag("--retrain", retrain)
+    choices.check_one_of("--gpu-steps", gpu_steps, GPU_STEPS)
+    choices.check_at_least("--workers", workers, 1)
     machines = Machines(workers, address, gpu_steps)
     listener = _listener(progress, trained)
     services = (tracking_uri, storage)
     return _run(launch.resume(name, home_at(home, store), services, listener, machines, retry_failed, retrain))
 
 
-def load(name: str, *, home: str | os.PathLike[str] | None = None, store: str | None = None) -> Run:
+def load(name: str, *, home: str | os.PathLike[str] | None = None, store: str | os.PathLike[str] | None = None) -> Run:
     """Return a stored run, complete or not; nothing is trained.
 
         study.load("table9").frame()
@@ -204,13 +216,14 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None, store: str | 
     Raises:
         Refusal: if there is no such run.
     """
+    choices.check_text("RUN", name)
     chosen_home = home_at(home, store)
     opened = chosen_home.existing_store(name)
     stored, space = records.find(opened, name)
     return Run(chosen_home, opened, stored.run, space)
 
 
-def runs(*, home: str | os.PathLike[str] | None = None, store: str | None = None) -> list[Run]:
+def runs(*, home: str | os.PathLike[str] | None = None, store: str | os.PathLike[str] | None = None) -> list[Run]:
     """Return every stored run, the newest last; without those whose plan cannot be read.
 
     Args:
@@ -221,8 +234,11 @@ def runs(*, home: str | os.PathLike[str] | None = None, store: str | None = None
     return [] if opened is None else [Run(chosen_home, opened, each.run) for each in records.all_plans(opened)]
 
 
-def home_at(home: str | os.PathLike[str] | None, store: str | None) -> Home:
+def home_at(home: str | os.PathLike[str] | None, store: str | os.PathLike[str] | None) -> Home:
     """Return the home that the user, or else the environment, names."""
+    choices.check_path("--home", home)
+    choices.check_path("--store", store)
+    store = None if store is None else os.fspath(store)
     return Home(os.fspath(home) if home is not None else os.environ.get("STUDY_HOME") or HOME, store)
 
 
@@ -249,7 +265,7 @@ def _run(where: Where) -> Run:
 
 
 def _wish(
-    spaces: Sequence[SpaceLike],
+    spaces: Sequence[SpaceLike | Sequence[SpaceLike]],
     home: Home,
     *,
     options: Mapping[str, Any],
@@ -268,28 +284,30 @@ def _wish(
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Wish:
     """Return the checked choices of a run; see `run`."""
-    if not spaces:
+    listed: list[Any] = [space for each in spaces for space in (each if isinstance(each, list | tuple) else [each])]
+    if not listed:
         raise Refusal("space", None, "must be a name, a path or a function", hint="'study list' shows the names")
-    if name is not None and not isinstance(name, str):
-        raise Refusal("--name", name, "must be text")
-    _between("--seeds", seeds, 1, 999)
-    _at_least("--trials", trials, 1)
-    _at_least("--early-stop", early_stop, 1)
-    _at_least("--workers", workers, 1)
-    _at_least("--ranks-per-trial", ranks_per_trial, 1)
-    _one_of("--precision", precision, PRECISIONS)
-    _one_of("--gpu-steps", gpu_steps, GPU_STEPS)
-    if not _is_number(cpus_per_trial) or cpus_per_trial <= 0 or not math.isfinite(cpus_per_trial):
+    choices.check_text("--name", name)
+    choices.check_text("--address", address)
+    choices.check_path("--data-dir", data_dir)
+    choices.check_between("--seeds", seeds, 1, 999)
+    choices.check_at_least("--trials", trials, 1)
+    choices.check_at_least("--early-stop", early_stop, 1)
+    choices.check_at_least("--workers", workers, 1)
+    choices.check_at_least("--ranks-per-trial", ranks_per_trial, 1)
+    choices.check_one_of("--precision", precision, PRECISIONS)
+    choices.check_one_of("--gpu-steps", gpu_steps, GPU_STEPS)
+    if not choices.is_number(cpus_per_trial) or cpus_per_trial <= 0 or not math.isfinite(cpus_per_trial):
         raise Refusal("--cpus-per-trial", cpus_per_trial, "must be a finite number above 0")
-    if gpus_per_trial is not None and not _is_number(gpus_per_trial):
+    if gpus_per_trial is not None and not choices.is_number(gpus_per_trial):
         raise Refusal("--gpus-per-trial", gpus_per_trial, "must be a number")
-    request = Request(options_of(options), trials or 0, _objectives(objectives), early_stop or 0)
+    request = Request(choices.options_of(options), trials or 0, choices.objectives_of(objectives), early_stop or 0)
     data = data_dir if data_dir is not None else os.environ.get("STUDY_DATA")
     folder = str(Path(data).expanduser().absolute() if data else home.path / "data")
     resources = Resources(
         workers or 0, float(cpus_per_trial), address=address or "", data_dir=folder, gpu_steps=gpu_steps
     )
-    references = [_reference(space) for space in spaces]
+    references = [_reference(space) for space in listed]
     return Wish(
         references,
         request,
@@ -320,101 +338,15 @@ def _misspelt(keywords: Mapping[str, Any]) -> Iterator[None]:
         yield
     except Refusal as refusal:
         name = str(refusal.value).partition("=")[0]
-        known = [each for each in inspect.signature(run).parameters if each not in ("spaces", "more_options")]
+        if name == "dry_run" and name in keywords:
+            raise Refusal(
+                "-o", refusal.value, f"unknown option {name!r}. 'study.plan' plans without training"
+            ) from refusal
+        known = [
+            *catalog.options(),
+            *(each for each in inspect.signature(run).parameters if each not in ("spaces", "more_options")),
+        ]
         close = difflib.get_close_matches(name, known, 1) if refusal.field == "-o" and name in keywords else []
         if not close:
             raise
         raise Refusal("-o", refusal.value, f"unknown option {name!r}. Did you mean {close[0]!r}?") from refusal
-
-
-def _objectives(objectives: str | Sequence[str] | None) -> tuple[str, ...]:
-    if objectives is None:
-        return ()
-    words = objectives.split(",") if isinstance(objectives, str) else objectives
-    if not isinstance(words, Iterable) or not all(isinstance(word, str) for word in words):
-        raise Refusal("--objectives", objectives, "must be names of measures")
-    names = tuple(word.strip() for word in words)
-    if "" in names or len(set(names)) < len(names):
-        raise Refusal("--objectives", objectives, "must be different names with commas between them")
-    return names
-
-
-def _merged(options: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options by name; a keyword has underscores where a name has dashes."""
-    declared = catalog.options()
-    names = {key: name for key in keywords if (name := key.replace("_", "-")) in declared}
-    merged = dict(options or {})
-    for key, value in keywords.items():
-        name = names.get(key, key)
-        if name in merged:
-            raise Refusal(f"--{name}", value, f"must be given once: {name!r} is in options, too")
-        merged[name] = value
-    return merged
-
-
-def options_of(given: Mapping[str, Any]) -> dict[str, Value]:
-    """Return the options of spaces, checked against their declarations.
-
-    Args:
-        given: by name; None, False and () mean that an option is not given. The value of an option that no installed
-            package declares, which is ``-o NAME=VALUE`` for the command line, becomes text.
-    """
-    declared, options = catalog.options(), {}
-    for name, value in given.items():
-        if (
-            value is None
-            or value is False
-            or (isinstance(value, Sized) and not isinstance(value, str) and not len(value))
-        ):
-            continue
-        options[name] = _value(declared[name], value) if name in declared else str(value)
-    return options
-
-
-def _value(option: Option, value: Any) -> Value:
-    """Return the value of a declared option as a request holds it."""
-    if option.kind == "flag":
-        if value is not True:
-            raise Refusal(f"--{option.name}", value, "must be true or false")
-        return True
-    if option.repeatable:
-        values = value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
-        return tuple(dict.fromkeys(_single(option, each) for each in values))  # type: ignore[return-value]
-    return _single(option, value)
-
-
-def _single(option: Option, value: Any) -> str | float:
-    if option.kind == "number":
-        if not _is_number(value):
-            raise Refusal(f"--{option.name}", value, "must be a number")
-        return float(value)
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str):
-        raise Refusal(f"--{option.name}", value, "must be text")
-    if option.choices:
-        _one_of(f"--{option.name}", text, option.choices)
-    return modules.absolute(text) if option.reference else text
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _at_least(option: str, value: int | None, least: int) -> None:
-    if value is not None and (not _is_whole(value) or value < least):
-        raise Refusal(option, value, f"must be a whole number, at least {least}")
-
-
-def _between(option: str, value: int | None, least: int, most: int) -> None:
-    if value is not None and (not _is_whole(value) or not least <= value <= most):
-        raise Refusal(option, value, f"must be between {least} and {most}")
-
-
-def _one_of(option: str, value: str | None, choices: Sequence[str]) -> None:
-    if value is not None and value not in choices:
-        *others, last = choices
-        raise Refusal(option, value, f"must be {', '.join(others)} or {last}")

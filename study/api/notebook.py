@@ -76,7 +76,8 @@ def _definition(function: Callable[..., Any], name: str, value: object) -> str:
 
 def _is_of_this_process(module: str) -> bool:
     """Return whether a module's name means nothing to another process: a notebook's, or that of a space's file."""
-    return module == "__main__" or module.startswith((modules.BY_PATH, modules.BY_TEXT))
+    is_main = sys.modules.get(module) is sys.modules.get("__main__")  # also under another name
+    return is_main or module == "__main__" or module.startswith((modules.BY_PATH, modules.BY_TEXT))
 
 
 def _submodules(function: Callable[..., Any], name: str, module: ModuleType) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,7 +197,7 @@ class Run:
         )
         return pd.concat([frame, more, pd.DataFrame(measures, columns=measured, dtype=float)], axis=1)
 
-    def curves(self, *measures: str) -> pd.DataFrame:
+    def curves(self, *measures: str | Sequence[str]) -> pd.DataFrame:
         """Return measures after each epoch of the replicates that are complete, in long form.
 
             run.curves("test/top1").groupby(["trial", "epoch"])["value"].mean().unstack(0).plot()
@@ -206,7 +206,7 @@ class Run:
         did not measure something has no row.
 
         Args:
-            measures: their names; none for the measure that each trial's row in its table shows.
+            measures: names, or lists of names; none for the measure that each trial's row in its table shows.
 
         Raises:
             Refusal: if no epoch has a measure of this name.
@@ -214,8 +214,9 @@ class Run:
         import pandas as pd
 
         rows, known = [], set[str]()
+        names = [name for each in measures for name in ([each] if isinstance(each, str) else each)]
         for space, result in self._results(self._plan()):
-            for name in measures or (result.trial.measure,):
+            for name in names or (result.trial.measure,):
                 for number, values in result.curve(name).items():
                     known |= {key for epoch in result.headers[number]["measures"] for key in _numbers(epoch)}
                     rows += [
@@ -223,7 +224,7 @@ class Run:
                         for epoch, value in enumerate(values)
                         if isinstance(value, int | float)
                     ]
-        for name in measures:
+        for name in names:
             if known and name not in known:
                 raise Refusal("measure", name, _unknown("measure", name, sorted(known)))
         return pd.DataFrame(rows, columns=["space", "trial", "replicate", "epoch", "measure", "value"])
@@ -461,8 +462,9 @@ class Run:
     def _payload(self, result: Result, replicate: int) -> bytes:
         trial = result.planned
         if replicate not in result.headers:
-            complete = " or ".join(map(str, result.headers)) or "none is yet"
-            raise Refusal("replicate", replicate, f"must be a complete replicate of {trial.label!r}, {complete}")
+            complete = " or ".join(map(str, result.headers)) or "none"
+            words = f"must be one of the complete replicates of {trial.label!r}: {complete}"
+            raise Refusal("replicate", replicate, words)
         try:
             return self._store.load(trial.by_replicate[replicate])[1]
         except FileNotFoundError as error:
@@ -486,7 +488,7 @@ def _numbers(measures: Json) -> list[str]:
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:
     """Return a message that a name is unknown, with the closest known one, or else all."""
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(str(name), known, 1)
     return f"unknown {kind} {name!r}. " + (
         f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known) or 'none'}"
     )

@@ -29,6 +29,7 @@ from study.errors import Refusal, one_line
 from study.planning.stored import Resources
 
 WATCH_SECONDS = 2.0
+ANSWER_SECONDS = 60.0  # for the call to Ray under way when it is to shut down
 PATIENCE = 45  # intervals of WATCH_SECONDS without an answer before Ray counts as dead
 
 
@@ -74,7 +75,7 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
         yield
     finally:
         ended.set()
-        watcher.join(5)  # a call to Ray while it shuts down makes Ray end this process
+        watcher.join()  # a call to Ray while it shuts down makes Ray end this process
         ray.shutdown()
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set a handler of its own
 
@@ -113,7 +114,7 @@ def _watch(
             if not ended.is_set():
                 lost()
             return
-    asker.join(5)
+    asker.join(ANSWER_SECONDS)
 
 
 def _has_ended(process: psutil.Process) -> bool:

@@ -174,7 +174,8 @@ def test_an_option_of_one_space_is_a_keyword(study: Study) -> None:
 
 
 def test_a_plan_is_a_frame_and_several_spaces_are_planned_together() -> None:
-    planned = study.plan("table7", "table9", seeds=2)
+    planned = study.plan(["table7", "table9"], seeds=2)
+    assert planned.to_json() == study.plan("table7", "table9", seeds=2).to_json()
     frame = planned.frame()
     assert planned.spaces == ("table7", "table9")
     assert list(frame["space"]) == ["table7"] * 3 + ["table9"] * 9
@@ -201,9 +202,9 @@ def test_a_plan_estimates_seconds_by_the_epochs_that_are_stored(one_ray: None, s
         (lambda: study.run(), "space must be a name, a path or a function (got None). 'study list' shows the names"),
         (lambda: study.run("table9", seeds=0), "--seeds must be between 1 and 999 (got 0)"),
         (lambda: study.run("table9", seeds=1000), "--seeds must be between 1 and 999 (got 1000)"),
-        (lambda: study.run("table9", seeds=True), "--seeds must be between 1 and 999 (got True)"),
-        (lambda: study.run("table9", seeds="2"), "--seeds must be between 1 and 999 (got '2')"),
-        (lambda: study.run("table9", workers=0), "--workers must be a whole number, at least 1 (got 0)"),
+        (lambda: study.run("table9", seeds=True), "--seeds must be a whole number (got True)"),
+        (lambda: study.run("table9", seeds="2"), "--seeds must be a whole number (got '2')"),
+        (lambda: study.run("table9", workers=0), "--workers must be at least 1 (got 0)"),
         (lambda: study.run("table9", precision="half"), "--precision must be auto, fp32, tf32 or bf16 (got 'half')"),
         (lambda: study.run("table9", cpus_per_trial="1"), "--cpus-per-trial must be a finite number above 0 (got '1')"),
         (lambda: study.run("table9", gpus_per_trial="1"), "--gpus-per-trial must be a number (got '1')"),
@@ -212,6 +213,14 @@ def test_a_plan_estimates_seconds_by_the_epochs_that_are_stored(one_ray: None, s
         (lambda: study.run("table9", data=10), "--data must be text (got 10)"),
         (lambda: study.plan("table9", vary="all of it"), "--vary must be seed, subset, split, all or crossed"),
         (lambda: study.run("table9", name=3), "--name must be text (got 3)"),
+        (lambda: study.run("table9", home=3), "--home must be a path (got 3)"),
+        (lambda: study.run("table9", store=3), "--store must be a path (got 3)"),
+        (lambda: study.run("table9", download="no"), "--download must be true or false (got 'no')"),
+        (lambda: study.run("table9", tracking_uri=3), "--tracking-uri must be text (got 3)"),
+        (lambda: study.plan("table9", options=[1]), "options must be a map from names to values (got [1])"),
+        (lambda: study.plan("table9", dtaa="digits"), "unknown option 'dtaa'. Did you mean 'data'?"),
+        (lambda: study.run("table9", dry_run=True), "unknown option 'dry_run'. 'study.plan' plans without training"),
+        (lambda: study.load(3), "RUN must be text (got 3)"),
         (lambda: study.run(None), "space must be a name, a path or a function (got None)"),
         (lambda: study.run("sampler_search", objectives=3), "--objectives must be names of measures (got 3)"),
         (lambda: study.plan("table9", data="digits", options={"data": "cifar10"}), "--data must be given once: "),

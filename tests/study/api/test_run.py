@@ -92,6 +92,7 @@ def test_curves_are_in_long_form(run: study.Run, states: dict[tuple[str, int], d
         assert list(mine["epoch"]) == [0, 1, 2]
         assert list(mine["value"]) == [epoch["test/top1"] for epoch in header["measures"]]
     assert set(run.curves()["measure"]) == {"test/top1"}
+    assert run.curves(["test/top1", "lr"]).equals(curves)
 
 
 def test_a_comparison_is_paired_over_replicates(run: study.Run, states: dict[tuple[str, int], dict[str, Any]]) -> None:
@@ -173,7 +174,12 @@ def test_a_run_says_how_far_it_is(run: study.Run, home: Path) -> None:
         (lambda run: run.compare(CR, IB, column="cifar10"), "unknown column 'cifar10'. Known: digits-LT IF 50"),
         (
             lambda run: run.model(CR, 7),
-            "replicate must be a complete replicate of 'IB⇒CR (digits-LT IF 50)', 0 or 1 (got 7)",
+            "replicate must be one of the complete replicates of 'IB⇒CR (digits-LT IF 50)': 0 or 1 (got 7)",
+        ),
+        (lambda run: run.compare(1, IB), "unknown trial 1. Known: IB⇒IB, IB⇒CR"),
+        (
+            lambda run: run.compare(CR, IB, "test/class_accuracy"),
+            "unknown measure 'test/class_accuracy'. Did you mean 'test/ece'?",
         ),
         (lambda run: run.best(), "run 'mine' has no open search. Its report has its tables: run.report()"),
         (lambda run: run.space("table9"), "run 'mine' has no space 'table9'. It has small"),
