@@ -177,10 +177,6 @@ def test_a_run_says_how_far_it_is(run: study.Run, home: Path) -> None:
             "replicate must be one of the complete replicates of 'IB⇒CR (digits-LT IF 50)': 0 or 1 (got 7)",
         ),
         (lambda run: run.compare(1, IB), "unknown trial 1. Known: IB⇒IB, IB⇒CR"),
-        (
-            lambda run: run.compare(CR, IB, "test/class_accuracy"),
-            "unknown measure 'test/class_accuracy'. Did you mean 'test/ece'?",
-        ),
         (lambda run: run.best(), "run 'mine' has no open search. Its report has its tables: run.report()"),
         (lambda run: run.space("table9"), "run 'mine' has no space 'table9'. It has small"),
         (
@@ -193,6 +189,12 @@ def test_a_mistake_is_refused_in_one_line(run: study.Run, call: Callable[[study.
     with pytest.raises(study.Refusal) as refused:
         call(run)
     assert str(refused.value) == message
+
+
+def test_a_measure_that_is_a_list_is_no_number_to_compare_or_draw(run: study.Run) -> None:
+    for call in (lambda: run.compare(CR, IB, "test/class_accuracy"), lambda: run.curves("test/class_accuracy")):
+        with pytest.raises(study.Refusal, match="^unknown measure 'test/class_accuracy'. Known: adjusted/few, "):
+            call()
 
 
 def test_a_trial_is_called_by_name_label_or_row(run: study.Run) -> None:
