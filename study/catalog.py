@@ -104,7 +104,7 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
         words = f"the function of space {reference!r} raised {modules.said(error, file)}"
         raise Refusal("space", reference, words) from error
     if not isinstance(space, Space):
-        words = f"the function of space {reference!r} must return a Space, and returned {type(space).__name__}"
+        words = f"the function of space {reference!r} must return a Space, but returned {type(space).__name__}"
         raise Refusal("space", reference, words)
     if not isinstance(space.name, str) or not _NAME.fullmatch(space.name):
         words = "must be 1 to 64 letters, digits, dots, dashes and underscores, with a letter or digit first"

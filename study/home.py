@@ -127,7 +127,7 @@ class Home:
         return chosen or f"sqlite:///{self.path / 'optuna.db'}"
 
     def options(self) -> str:
-        """Return the options that find this home and store again, for the commands that are named next."""
+        """Return the options that name this home and store, for the commands that a message suggests."""
         from study.masking import without_password
 
         home = "" if self.path == Path("studies").resolve() else f" --home {shlex.quote(str(self.path))}"
@@ -144,7 +144,7 @@ class Home:
         """Check that MLflow and Optuna can be used, before anything is written.
 
         Raises:
-            Refusal: if a URL is malformed or unusable, or a server is away, unless it may be.
+            Refusal: if a URL is malformed or unusable, or if a server does not answer and `may_be_away` is false.
         """
         from study import services
 

@@ -36,7 +36,7 @@ class Wish:
         replicates: of each trial; None for the default, see `study.planning.drafting`.
         resources: where and how wide; `gpus` below replaces its own.
         gpus: of a stage; None for 1 if this machine has a GPU and a space is trained sooner on one.
-        ranks: processes that train a replicate together; None for one a GPU.
+        ranks: processes that train a replicate together; None for one per GPU.
         name: of the run, if the user gave one.
         precision: see `study.machine.Machine`.
     """
@@ -62,7 +62,7 @@ class Wish:
             raise Refusal("--gpus-per-trial", gpus, "must be between 0 and 1, or a whole number from 2 on")
         ranks = self.ranks or max(1, int(gpus))
         if gpus and ranks != max(1, int(gpus)):
-            words = f"must be {max(1, int(gpus))}, one process a GPU"
+            words = f"must be {max(1, int(gpus))}, one process per GPU"
             raise Refusal("--ranks-per-trial", ranks, words, hint="Leave the option out")
         resources = replace(self.resources, gpus=gpus)
         here = gpus_have_bf16 if gpus else has_bf16

@@ -190,7 +190,7 @@ def check_storage(option: str, url: str, new_folder: Path | None = None) -> None
     try:
         filled = url.format(SCHEMA_VERSION="")  # as Optuna does
     except (LookupError, ValueError, AttributeError):
-        words = f"{option}: {without_password(url)!r} has {{ or }}, which Optuna takes only when doubled"
+        words = f"{option}: {without_password(url)!r} has a single {{ or }}. Double it, as Optuna requires"
         raise Refusal(option, without_password(url), words) from None
     if filled.partition(":")[0].partition("+")[0] not in ("sqlite", *_PORTS):
         raise Refusal(option, without_password(url), _STORAGE)

@@ -1,4 +1,4 @@
-"""Functions that start, resume, load and plan runs. The command line calls them, and prints what they return."""
+"""Functions that start, resume, load and plan runs. The command line calls them and prints their results."""
 
 from __future__ import annotations
 
@@ -58,48 +58,48 @@ def run(
 ) -> Run:
     """Train one or more spaces, planned together, and return the run.
 
-    Equal prefixes are trained once. Running again goes on where the last start ended, and adds what is new under the
-    same `name`: more replicates, data or points. Ctrl-C, or a notebook's interrupt, lets the workers end their epoch
-    and save: the run is then returned with the outcome "interrupted", and `study.resume` goes on. A second one stops
-    at once and raises `KeyboardInterrupt`.
+    Equal prefixes are trained once. The same call continues a run where its last start ended. With more replicates,
+    data or points, a call with the same `name` trains what is new. After Ctrl-C, or a notebook's interrupt, the workers
+    finish their epoch and save, and the run is returned with the outcome "interrupted"; `study.resume` continues it. A
+    second Ctrl-C stops at once and raises `KeyboardInterrupt`.
 
         run = study.run("table9", seeds=3)
         run = study.run("table6", "table7", data="cifar10", short=True, download=True)
         run = study.run("./mine.py:other", home="/shared/studies")
 
     Args:
-        spaces: each the name of an installed space, ``all``, the path of a Python file, the name of a module (both may
-            end with ``:function``), or a function from a request to a `study.space.Space`. The source of a function
-            that is defined in a notebook is written to the plan; it must stand alone.
-        seeds: replicates of each trial; by default 3, 9 if they are crossed, and 1 a point of a search.
-        name: of the run; by default it is made from its content.
-        trials: points of an open search, in all.
-        objectives: of an open search, to be maximised.
-        early_stop: of an open search: epochs after the last one in which points part, when a point below the median
-            ends.
+        spaces: the name of an installed space, ``all``, the path of a Python file, the name of a module (both may end
+            with ``:function``), or a function from a request to a `study.space.Space`. The source of a function that is
+            defined in a notebook is stored in the plan, so the function must be self-contained.
+        seeds: the number of replicates of each trial; by default 3, 9 if they are crossed, or 1 per point of an open
+            search.
+        name: the name of the run; by default it is made from its content.
+        trials: the total number of points of an open search.
+        objectives: the measures that an open search maximises.
+        early_stop: for an open search: this many epochs after the last epoch in which points branch, the points below
+            the median end.
         home: folder for states, MLflow, Optuna and artefacts; by default STUDY_HOME, else ``./studies``.
         store: folder or URL for states; by default ``HOME/store``.
-        tracking_uri: of MLflow; by default MLFLOW_TRACKING_URI, else ``HOME/mlflow.db``.
-        storage: of Optuna; by default ``HOME/optuna.db``.
-        workers: stages at a time; by default as many as fit.
-        address: of a Ray cluster (``auto`` or ``HOST:PORT``); by default this machine.
-        cpus_per_trial: CPUs of a stage.
-        gpus_per_trial: GPUs of a stage, 0 to 1 or a whole number; by default 1 if this machine has a GPU and a space is
-            trained sooner on one.
-        ranks_per_trial: processes that train a replicate together; by default one a GPU.
+        tracking_uri: MLflow's server or database; by default MLFLOW_TRACKING_URI, else ``HOME/mlflow.db``.
+        storage: Optuna's database; by default ``HOME/optuna.db``.
+        workers: the number of stages at the same time; by default as many as fit.
+        address: the address of a Ray cluster (``auto`` or ``HOST:PORT``); by default this machine.
+        cpus_per_trial: the number of CPUs of a stage.
+        gpus_per_trial: the number of GPUs of a stage, 0 to 1 or a whole number; by default 1 if this machine has a GPU
+            and a space trains faster on it.
+        ranks_per_trial: the number of processes that train a replicate together; by default one per GPU.
         precision: auto, fp32, tf32 or bf16.
         gpu_steps: auto, eager or recorded.
         data_dir: folder of data sets; by default STUDY_DATA, else ``HOME/data``.
         download: fetch data sets that are missing.
-        retrain: begin the run `name` anew, if the sources have changed.
-        options: of the spaces, by name: those that `study run --help` and `study show` list.
-        progress: show progress: a bar on a terminal, one line in a notebook, else a line every ten seconds.
-        trained: called with the run once training has ended; MLflow may still be catching up.
-        more_options: of the spaces, as keywords: ``data="cifar10"`` is ``options={"data": "cifar10"}``.
+        retrain: start the run `name` anew, if the sources have changed.
+        options: options of the spaces by name; `study run --help` and `study show` list them.
+        progress: whether to show progress: a bar on a terminal, one line in a notebook, else a line every ten seconds.
+        trained: a function that is called with the run when training has ended; MLflow may not have all records yet.
+        more_options: options of the spaces as keywords: ``data="cifar10"`` is ``options={"data": "cifar10"}``.
 
     Raises:
-        Refusal: if a choice is refused; nothing has been written then. The message names options as the command line
-            does.
+        Refusal: if a choice is refused; nothing is written then. The message names options as the command line does.
     """
     chosen_home = home_at(home, store)
     wish = _wish(
@@ -133,13 +133,13 @@ def plan(
     options: Mapping[str, Any] | None = None,
     **choices: Any,
 ) -> Plan:
-    """Return what `run` would train with the same arguments, and what it costs; nothing is trained or written.
+    """Return the plan and cost of `run` with the same arguments; nothing is trained or written.
 
         print(study.plan("table9", paper=True, seeds=1))
 
     Args:
         spaces, home, store, retrain, options: see `run`.
-        choices: the other arguments of `run` that say what is trained and where, and options of the spaces.
+        choices: the other arguments of `run`, and options of the spaces.
 
     Raises:
         Refusal: if the run would be refused.
@@ -168,14 +168,15 @@ def resume(
     progress: bool = True,
     trained: Callable[[Run], None] | None = None,
 ) -> Run:
-    """Go on with a run after an interruption, and return it. Its plan is stored: nothing else need be said.
+    """Continue a run after an interruption, and return it. Its plan is stored, so no other argument is needed.
 
     Args:
-        name: of the run, of one of its spaces (the latest run), or a unique beginning of the run's name.
+        name: the name of the run, the name of one of its spaces (for the latest run), or a unique prefix of the run's
+            name.
         home, store, tracking_uri, storage, workers, address, gpu_steps, progress, trained: see `run`; by default as the
             run began.
-        retry_failed: train again the replicates whose training raised; each is a new Optuna trial.
-        retrain: begin anew, if the sources have changed; the old records stay.
+        retry_failed: train the replicates again whose training raised an exception; each is a new Optuna trial.
+        retrain: start the run anew, if the sources have changed; the old records stay.
 
     Raises:
         Refusal: if there is no such run, another process trains it, or its sources have changed.
@@ -194,8 +195,8 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None, store: str | 
         study.load("table9").frame()
 
     Args:
-        name: of the run, of one of its spaces (the latest run), or a unique beginning of the run's name. By the name of
-            one space of several, the `Run` is about that space only.
+        name: the name of the run, the name of one of its spaces (for the latest run), or a unique prefix of the run's
+            name. If it is the name of one space of several, the `Run` is limited to that space.
         home, store: see `run`.
 
     Raises:
@@ -208,7 +209,7 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None, store: str | 
 
 
 def runs(*, home: str | os.PathLike[str] | None = None, store: str | None = None) -> list[Run]:
-    """Return every stored run, the newest last; without those whose plan cannot be read.
+    """Return every stored run whose plan can be read, the newest last.
 
     Args:
         home, store: see `run`.
@@ -219,7 +220,7 @@ def runs(*, home: str | os.PathLike[str] | None = None, store: str | None = None
 
 
 def home_at(home: str | os.PathLike[str] | None, store: str | None) -> Home:
-    """Return the home that the user, or else the environment, names."""
+    """Return the home that the user names, or else the environment."""
     return Home(os.fspath(home) if home is not None else os.environ.get("STUDY_HOME", HOME), store)
 
 
@@ -292,7 +293,7 @@ _WISHES = tuple(_wish.__kwdefaults__ or ())  # the arguments of `run` that chang
 
 @contextmanager
 def _misspelt_keywords() -> Iterator[None]:
-    """Within it, an unknown option that looks like an argument of `run` is refused with that argument's name."""
+    """Within this context, suggest an argument of `run` if an unknown option has a similar name."""
     try:
         yield
     except Refusal as refusal:
@@ -317,8 +318,8 @@ def options_of(given: Mapping[str, Any]) -> dict[str, Value]:
     """Return the options of spaces, checked against their declarations.
 
     Args:
-        given: by name, with dashes or underscores; None, False and () mean that an option is not given. The value of an
-            option that no installed package declares, which is ``-o NAME=VALUE`` for the command line, becomes text.
+        given: values by name, with dashes or underscores; None, False and () mean that an option is not given. If no
+            installed package declares an option (``-o NAME=VALUE`` on the command line), its value becomes text.
     """
     declared, options = catalog.options(), {}
     for key, value in given.items():

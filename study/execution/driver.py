@@ -94,7 +94,7 @@ def _store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
     with suppress(Damaged):  # it is made again
         kept = records.load_plan(store, plan.run)
     if kept != before:
-        words = f"another start has changed the plan of run {plan.run!r} meanwhile. Give the same command again"
+        words = f"another process has just changed the plan of run {plan.run!r}. Give the same command again"
         raise Refusal("run", plan.run, words)
     if before is not None and before.generation != plan.generation:
         records.save_failures(store, plan.run, {})
@@ -113,7 +113,7 @@ def _ledger(draft: Draft, store: Store, say: Callable[[str], None]) -> Ledger:
     """Return the account of stored states; those of the plan are read whole, and set aside if they are damaged."""
     stored = store.keys()
     for key, reason in store.verify([key for key in stored if draft.through(key)]).items():
-        say(f"damaged: {reason}; moved to {store.set_aside(key) or 'damaged'}, and trained again where needed")
+        say(f"damaged: {reason}; moved to {store.set_aside(key) or 'damaged'}, and trained again if needed")
         stored.discard(key)
     given_up = {name: each for name, each in records.failures(store, draft.plan.run).items() if name in draft.recipes}
     return Ledger(draft, store, stored, given_up)
@@ -215,5 +215,7 @@ class _Drive:
         if not self._needs_ray:
             return
         self._begun.end("interrupted", self._ledger.done())
-        self._progress.say(f"Ray has ended. Saved states stay, and 'study resume {self._draft.plan.run}' goes on")
+        self._progress.say(
+            f"Ray has ended. Saved states stay, and 'study resume {self._draft.plan.run}' continues the run"
+        )
         os._exit(EXIT_CODES["interrupted"])

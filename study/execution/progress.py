@@ -58,7 +58,7 @@ class Progress:
             self._bar.start()
 
     def expect(self, epochs: int, replicates: int) -> None:
-        """Take in that so many more epochs are to be trained, and that the run has so many replicates now."""
+        """Add epochs to the number to train, and set the number of the run's replicates."""
         self.epochs, self.replicates = self.epochs + epochs, replicates
         if self._bar is not None:
             self._bar.update(self._task, total=self.epochs)
@@ -74,18 +74,18 @@ class Progress:
             self._rewrite(self._left())
 
     def end(self, value: float, label: str) -> None:
-        """Count a complete replicate, with the value of its objective; one without a label is not compared."""
+        """Count a complete replicate. Its value is compared with the best one only if there is a label."""
         self.complete += 1
         if label and (self.best is None or value > self.best[0]):
             self.best = (value, label)
 
     def note(self, line: str) -> None:
-        """Say something that is not shown where progress is not."""
+        """Print a line, unless progress is hidden."""
         if self._shown:
             self.say(line)
 
     def say(self, line: str) -> None:
-        """Say something on a line of its own."""
+        """Print a line."""
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
         else:

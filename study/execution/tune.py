@@ -219,7 +219,7 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
     stages_that_fit = sum(_room(machine, bundle) for machine in machines) // job.ranks
     if not stages_that_fit:
         hint = "Choose another number of ranks, or fewer CPUs or GPUs per trial"
-        raise Refusal("--ranks-per-trial", job.ranks, "must leave room for a whole trial on the machines", hint=hint)
+        raise Refusal("--ranks-per-trial", job.ranks, "must be so small that a trial fits on the machines", hint=hint)
     # Never more than fit: a stage that waits for room would start when a drain frees some.
     workers = min(resources.workers, stages_that_fit) if resources.workers else stages_that_fit
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # otherwise Tune would start the processes one by one

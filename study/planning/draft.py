@@ -52,7 +52,7 @@ class Draft:
         """
         if trial.name in self._trials:
             words = f"trial {trial.name!r} is planned twice"
-            raise Refusal("trial", trial.name, words, hint="Give each trial of a space a label of its own")
+            raise Refusal("trial", trial.name, words, hint="Give each trial of a space a different label")
         count = len(trial.ends) if replicates is None else replicates
         numbers = range(trial.first_replicate, trial.first_replicate + count)
         recipes = {number: self.work.resolve(trial.trial.config, number, self.plan.machine) for number in numbers}

@@ -114,7 +114,7 @@ def clean_runs(
             plan = records.load_plan(store, name)
         except Damaged as error:
             words = f"the plan of run {name!r} cannot be read, so nothing is dropped: {error}"
-            hint = "Repeat the 'study run' of this run: it stores the plan anew"
+            hint = "Give the 'study run' command of this run again: it stores the plan again"
             raise Refusal("run", name, words, hint) from error
         except Refusal:  # of another version
             unknown.add(name)

@@ -78,7 +78,7 @@ def find(store: Store, name: str) -> tuple[Plan, str | None]:
         try:
             exact = load_plan(store, name)
         except Damaged as error:
-            hint = f"Repeat the 'study run' of this run with --name {name}: it stores the plan anew"
+            hint = f"Give the 'study run' command of this run again, with --name {name}: it stores the plan again"
             raise Refusal("run", name, f"the plan of run {name!r} is damaged", hint) from error
         if exact is not None:
             return exact, None

@@ -50,7 +50,7 @@ from helpers import Study
         (["run", "table9", "--gpus-per-trial", "65"], ["--gpus-per-trial", "65", "at most 64"]),
         (
             ["run", "table9", "--ranks-per-trial", "3", "--gpus-per-trial", "8"],
-            ["--ranks-per-trial", "3", "must be 8, one a GPU"],
+            ["--ranks-per-trial", "3", "must be 8, one per GPU"],
         ),
         (
             ["run", "table9", "--ranks-per-trial", "2", "--gpus-per-trial", "0.5"],

@@ -175,11 +175,11 @@ def test_a_run_says_how_far_it_is(run: study.Run, home: Path) -> None:
             lambda run: run.model(CR, 7),
             "replicate must be a complete replicate of 'IB⇒CR (digits-LT IF 50)', 0 or 1 (got 7)",
         ),
-        (lambda run: run.best(), "run 'mine' has no open search. Its report has its tables: run.report()"),
+        (lambda run: run.best(), "run 'mine' has no open search. 'run.report()' shows its tables"),
         (lambda run: run.space("table9"), "run 'mine' has no space 'table9'. It has small"),
         (
             lambda run: run.stop(),
-            "run 'mine' is not being trained, so there is nothing to stop. 'study status' shows how far it is",
+            "run 'mine' is not being trained, so there is nothing to stop. 'study status' shows its progress",
         ),
     ],
 )

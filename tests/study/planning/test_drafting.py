@@ -144,7 +144,7 @@ def test_what_is_trained_by_other_code_is_a_run_of_its_own(small_space):
     path = Path(small_space(cells=CELLS))
     text = path.read_text().replace("name='small'", "name='small', work=replace(table.work, trainable=dict)")
     path.write_text(text)
-    with pytest.raises(Refusal, match=r"^space 'small' is trained by other code .*\. Train it in a run of its own$"):
+    with pytest.raises(Refusal, match=r"^space 'small' uses other training code .*\. Train it in a run of its own$"):
         draft("table9", str(path))
 
 
