@@ -1,6 +1,6 @@
-"""What the user sees while a run is trained: a live bar, one line of a notebook that rewrites itself, or plain lines.
+"""The progress of training: a live bar, one line of a notebook that is rewritten, or plain lines.
 
-On a terminal and in plain lines all of it is on stderr.
+The bar and the plain lines are written to stderr.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Progress:
     """Epochs, replicates, the best trial so far and the time left.
 
     Args:
-        shown: show them; otherwise only what goes wrong is said.
+        shown: whether to show them; if not, only problems are printed.
     """
 
     def __init__(self, shown: bool = True) -> None:
@@ -92,7 +92,7 @@ class Progress:
             print(line, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Show the last count, and leave the terminal as it was."""
+        """Show the last count, and restore the terminal."""
         if self._bar is not None:
             self._bar.update(self._task, completed=self.trained, description=self._words())
             self._bar.stop()

@@ -66,7 +66,7 @@ class StageSearcher(Searcher):
 
     Args:
         stages: the first stages; `events` may supply more.
-        workers: the number of stages at a time.
+        workers: the number of stages at the same time.
         drain: once requested, nothing more is handed out.
         events: the receiver of events.
     """
@@ -203,7 +203,7 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
         events: the receiver of events.
 
     Raises:
-        Refusal: if the machines have no room for even one stage.
+        Refusal: if not even one stage fits on the machines.
     """
     resources = job.resources
     needs = {"CPU": resources.cpus, "GPU": resources.gpus}

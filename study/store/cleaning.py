@@ -1,4 +1,4 @@
-"""Cleaning a store: tensors that no run reaches go, and files that killed writers left. Measures stay."""
+"""Cleaning a store: tensors that no run needs are dropped, and files of killed writers removed. Measures stay."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class StartRecord:
     ended: str | None = None
 
     def alive(self) -> bool:
-        """Return whether the driver is at work: the record is fresh and, on this machine, the process exists."""
+        """Return whether the driver is running: the record is fresh and, on this machine, the process exists."""
         if self.outcome != "running":
             return False
         age = (datetime.now(UTC) - datetime.fromisoformat(self.seen)).total_seconds()
@@ -158,7 +158,7 @@ class Start:
             signals = max(signals, wanted)
 
     def _write_unless_superseded(self) -> None:
-        """Keep the record fresh. If another driver has written a record meanwhile, stop, and let that one go on."""
+        """Keep the record fresh. Stop if another driver has written a record, so that only that driver continues."""
         record = self.record
         stored, later = (_read(self.store, _path(self._run, number)) for number in (record.number, record.number + 1))
         other = later or (stored if stored is not None and stored.token != record.token else None)
@@ -263,5 +263,5 @@ def _stop_path(run: str) -> str:
 
 
 def now() -> str:
-    """Return the time as records hold it."""
+    """Return the present time in the format of records."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
