@@ -293,7 +293,7 @@ def test_a_search_whose_work_says_no_joints_is_not_stopped_early(tmp_path):
         "    resolve = made.work.resolve\n"
         "    return replace(made, work=replace(made.work, resolve=lambda *a: replace(resolve(*a), joints=())))\n"
     )
-    with pytest.raises(Refusal, match=r"--early-stop must be left out \(got 3\)\. The work .* names no states"):
+    with pytest.raises(Refusal, match=r"--early-stop must be left out \(got 3\)\. The work .* declares no epoch"):
         draft(str(path), replicates=1, request=asked(early_stop=3))
 
 
