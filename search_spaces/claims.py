@@ -1,11 +1,11 @@
-"""The paper's claims: each as differences that stood here before they were measured, with their verdicts.
+"""The paper's claims: for each, differences that were written here before they were measured, with verdicts.
 
     study run claims                          digits-LT at IF 50, 3 replicates: 4149 epochs of 9600
-    study run claims --paper                  the data of Tables 6, 7, 9, 11: 9113 epochs of 16400 a replicate
+    study run claims --paper                  the data of Tables 6, 7, 9, 11: 9113 epochs of 16400 per replicate
 
 Paper: 4.2, 4.3, A.5 and A.6. The trials are those of Tables 6, 7, 9 and 11 and of Figure 1. A claim that one way is
 better needs a paired difference that is significant by Holm over all differences. A claim that two ways do not differ
-needs an interval within a point. Verdicts are given from five replicates on (``--seeds 5``). The paper's own figures
+needs an interval within a point. Verdicts need at least five replicates (``--seeds 5``). The paper's own figures
 agree with all of them except two: IB⇒IB is 0.3 below CB⇒IB on CIFAR-10 at IF 10; and under CB, without re-training,
 joint training and a fixed backbone are equal.
 

@@ -1,7 +1,7 @@
 """Figure 1: the sampling weights, and test accuracy by epoch of cross-entropy, BBN and switching.
 
     study run figure1                         digits-LT at IF 50, 3 replicates: 747 epochs of 900
-    study run figure1 --paper                 CIFAR-10-LT at IF 50: 499 epochs of 600 a replicate
+    study run figure1 --paper                 CIFAR-10-LT at IF 50: 499 epochs of 600 per replicate
     study run figure1 -o recipe=source        with the constants of each method's own code
 
 Paper: Figure 1 (3.1, 4.3). The paper claims that accuracy rises at once after the switch, and that BBN gets there more

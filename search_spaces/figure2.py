@@ -1,11 +1,11 @@
 """Figure 2: how fast classes of four sizes are learned, under the standard procedure and the paper's.
 
     study run figure2                         digits-LT at IF 50, 3 replicates: 447 epochs of 600
-    study run figure2 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
+    study run figure2 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 per replicate
 
 Paper: Figure 2 (4.3). It shows the accuracy on the training images, un-augmented, after each epoch, for the classes of
-rank 0, 1, 7 and 9 of ten by size. With more classes, it shows the two largest, the smallest, and the one 7/9 of the way
-to it. The paper claims that larger classes are learned sooner, that a lower lr helps small ones most, and that
+rank 0, 1, 7 and 9 of ten by size. With more classes, it shows the two largest, the smallest, and the one at 7/9 of the
+ranks. The paper claims that larger classes are learned sooner, that a lower lr helps small ones most, and that
 switching speeds these up at slight damage to large ones.
 
 Evidence on digits: exploratory. On digits the runs are theorem1's.

@@ -1,11 +1,11 @@
-"""Figure 4: the images of Figure 3, if the whole balanced set is trained on.
+"""Figure 4: the images of Figure 3 when the network is trained on the whole balanced set.
 
     study run figure4                         digits-LT at IF 50 and 1, 10 replicates: 2000 epochs of 2000
     study run figure4 --paper                 CIFAR-10-LT at IF 50 and 1, 10 replicates: 4000 epochs of 4000 in all
 
 Paper: Figure 4 (A.4). The paper concludes that the same images lose their regularity as their class gets smaller. The
-runs are Table 8's, and as many on all images of each class, the first of which are the long-tailed set's. The table
-shows both, class by class. Evidence on digits: mechanics only.
+runs are those of Table 8, and as many runs on all images of each class. The first images of each class are those of the
+long-tailed set. The table shows both kinds of runs, class by class. Evidence on digits: mechanics only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Figure 5: Figure 2 again, which the paper repeats beside Figures 6 and 7.
 
     study run figure5                         digits-LT at IF 50, 3 replicates: 447 epochs of 600
-    study run figure5 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
+    study run figure5 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 per replicate
 
 Paper: Figure 5 (A.7). The runs are Figure 2's. Evidence on digits: exploratory.
 """

@@ -1,7 +1,7 @@
 """Figure 6: learning speed at four constant learning rates, under the standard procedure.
 
     study run figure6                         digits-LT at IF 50, 3 replicates: 1200 epochs of 1200
-    study run figure6 --paper                 CIFAR-10-LT at IF 50: 800 epochs of 800 a replicate
+    study run figure6 --paper                 CIFAR-10-LT at IF 50: 800 epochs of 800 per replicate
 
 Paper: Figure 6 (A.7). The runs are Table 14's, shown as in Figure 2. The paper claims that smaller rates converge
 faster down to 0.01, and that 0.001 is too small. Evidence on digits: exploratory.

@@ -1,7 +1,7 @@
 """Figure 7: learning speed at four constant learning rates, under the paper's procedure.
 
     study run figure7                         digits-LT at IF 50, 3 replicates: 1200 epochs of 1200
-    study run figure7 --paper                 CIFAR-10-LT at IF 50: 800 epochs of 800 a replicate
+    study run figure7 --paper                 CIFAR-10-LT at IF 50: 800 epochs of 800 per replicate
 
 Paper: Figure 7 (A.7). The runs are Table 14's, shown as in Figure 2. The paper claims that switching always speeds
 small classes up, at some damage to large ones, and that the damage is least with stage-wise rates. Evidence on digits:

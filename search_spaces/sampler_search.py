@@ -6,9 +6,9 @@
     study run sampler_search --data cifar10 --paper       the paper's network and protocol, at IF 50
 
 IB, CB and CR are the exponents 1, 0 and -1. The first exponent has steps of 0.5, so that points share their first
-epochs. The switch exponent is continuous. S runs from 0 to T - m - 1. Points are chosen by `val`, a half of the test
-images. The best point is trained again under three fresh replicates, and reported on `test`, all test images, and on
-`holdout`, the half that chose nothing.
+epochs. The switch exponent is continuous. S runs from 0 to T - m - 1. Points are chosen by `val`, one half of the test
+images. The best point is trained again in three fresh replicates, and reported on `test`, all test images, and on
+`holdout`, the half that was not used for selection.
 
 Paper: none. The paper's Table 9 is nine points of this space at S = 1, and its Table 6 five points at IB⇒CR.
 

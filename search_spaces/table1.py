@@ -1,7 +1,7 @@
 """Table 1: every method on long-tailed CIFAR.
 
     study run table1                          digits-LT at IF 50, 20, 10, 3 replicates: 9063 epochs of 14940
-    study run table1 --paper                  CIFAR-10/100-LT at IF 100, 50, 10: 11742 epochs of 19560 a replicate
+    study run table1 --paper                  CIFAR-10/100-LT at IF 100, 50, 10: 11742 epochs of 19560 per replicate
     study run table1 -o recipe=source         each method with the constants of its own publication's code
     study run table1 -o smoothing=all         label-aware smoothing as in its code: ε to all classes, the label too
 

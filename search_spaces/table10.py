@@ -1,7 +1,7 @@
 """Table 10: switching to classes by their cardinality, or by their irregularity.
 
     study run table10                         digits-LT, 3 replicates: 447 epochs of 600
-    study run table10 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
+    study run table10 --paper                 CIFAR-10-LT at IF 50: 299 epochs of 400 per replicate
 
 With irregularities of your own, measured under other seeds than those of this table:
 

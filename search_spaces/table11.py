@@ -1,9 +1,9 @@
 """Table 11: after the switch, joint training or a fixed backbone, and the classifier kept or drawn anew, by sampler.
 
     study run table11                         digits-LT, 3 replicates: 1917 epochs of 3600
-    study run table11 --paper                 CIFAR-10-LT at IF 50: 1289 epochs of 2400 a replicate
+    study run table11 --paper                 CIFAR-10-LT at IF 50: 1289 epochs of 2400 per replicate
 
-Paper: Table 11 (A.6). All twelve trials branch from one trunk at S = 1 and go on at the decayed lr, without a warm-up.
+Paper: Table 11 (A.6). All twelve trials branch from one trunk at S = 1 and continue at the decayed lr without warm-up.
 Those with joint training and the classifier kept are Table 9's. The paper claims that joint training is better, and
 that a classifier drawn anew helps only where the sampler is not switched. Evidence on digits: exploratory.
 """

@@ -1,7 +1,7 @@
-"""Table 12: how good the features are: the classifier re-trained under each sampler, on either training's backbone.
+"""Table 12: the quality of the features: a classifier re-trained under each sampler, on the backbone of each training.
 
     study run table12                         digits-LT, 3 replicates: 987 epochs of 2340
-    study run table12 --paper                 CIFAR-10-LT at IF 50: 479 epochs of 1380 a replicate
+    study run table12 --paper                 CIFAR-10-LT at IF 50: 479 epochs of 1380 per replicate
 
 Paper: Table 12 (A.6). After all epochs of the standard procedure and of ours, the backbone is fixed. The classifier is
 drawn anew and trained for another 30 epochs, as cRT does it. The standard features under CB are cRT. The paper claims

@@ -1,7 +1,7 @@
 """Table 14: constant learning rates against the stage-wise one, under the standard procedure and under ours.
 
     study run table14                         digits-LT, 3 replicates: 2235 epochs of 3000
-    study run table14 --paper                 CIFAR-10-LT at IF 50: 1495 epochs of 2000 a replicate
+    study run table14 --paper                 CIFAR-10-LT at IF 50: 1495 epochs of 2000 per replicate
 
 Paper: Table 14 (A.7). Constant rates have no warm-up. They keep their milestones, since the switch is counted from
 these. The same runs are behind Figures 6 and 7, which show the training images. The paper claims that ours is better at

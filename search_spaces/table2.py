@@ -1,7 +1,7 @@
 """Table 2: iNaturalist 2018 with a ResNet-50, trained for 90 and for 200 epochs.
 
     study run table2                          digits-LT, 3 replicates: 3405 epochs of 6420
-    study run table2 --paper                  iNaturalist 2018: 905 epochs of 2040 a replicate
+    study run table2 --paper                  iNaturalist 2018: 905 epochs of 2040 per replicate
     study run table2 -o recipe=source         each method with the constants of its own publication's code
 
 Paper: Table 2 (4.1). S = 10 and S = 40 are ten epochs more than the standard procedure (A.3.2), 100 and 210 in all.

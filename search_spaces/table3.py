@@ -1,7 +1,7 @@
 """Table 3: ImageNet-LT with a ResNet-50 and with a ResNeXt-50.
 
     study run table3                          digits-LT, 3 replicates: 1914 epochs of 4020
-    study run table3 --paper                  ImageNet-LT: 518 epochs of 1220 a replicate
+    study run table3 --paper                  ImageNet-LT: 518 epochs of 1220 per replicate
     study run table3 -o recipe=source         each method with the constants of its own publication's code
 
 Paper: Table 3 (4.1). S = 10 is ten epochs more than the standard procedure (A.3.2), 100 in all. The row of OLTR (Liu et

@@ -1,7 +1,7 @@
 """Table 4: accuracy on classes of many, of medium and of few training images, on long-tailed CIFAR-100.
 
     study run table4                          digits-LT, 3 replicates: 927 epochs of 1680
-    study run table4 --paper                  CIFAR-100-LT at IF 100: 559 epochs of 1060 a replicate
+    study run table4 --paper                  CIFAR-100-LT at IF 100: 559 epochs of 1060 per replicate
     study run table4 -o recipe=source         each method with the constants of its own publication's code
 
 Paper: Table 4 (4.1). Many-shot classes have more than 100 training images, few-shot classes fewer than 20. The accuracy

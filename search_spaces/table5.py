@@ -1,7 +1,7 @@
 """Table 5: accuracy on classes of many, of medium and of few training images, on ImageNet-LT: Table 3's trials.
 
     study run table5                          digits-LT, 3 replicates: 1914 epochs of 4020
-    study run table5 --paper                  ImageNet-LT: 518 epochs of 1220 a replicate
+    study run table5 --paper                  ImageNet-LT: 518 epochs of 1220 per replicate
     study run table5 -o recipe=source         each method with the constants of its own publication's code
 
 Paper: Table 5 (4.1). Evidence on digits: mechanics only; 'study show table3' describes the data and networks that stand

@@ -1,7 +1,7 @@
 """Table 6: the switch offset S, from instance-balanced to class-reversed sampling.
 
     study run table6                          digits-LT, S = 0, 1, 5, 10, 25, 3 replicates: 852 epochs of 1500
-    study run table6 --paper                  CIFAR-10/100-LT at IF 50, S = 0, 1, 5, 10, 50: 1168 of 2000 a replicate
+    study run table6 --paper                  CIFAR-10/100-LT at IF 50, S = 0, 1, 5, 10, 50: 1168 of 2000 per replicate
 
 Paper: Table 6 (4.2). The paper claims that accuracy is insensitive to S. This is a claim of equivalence: each S is
 within a point of S = 1.

@@ -1,7 +1,7 @@
 """Table 7: switching once, or progressively over a third sampler, S = 1.
 
     study run table7                          digits-LT, 3 replicates: 579 epochs of 900
-    study run table7 --paper                  CIFAR-10-LT at IF 50: 393 epochs of 600 a replicate
+    study run table7 --paper                  CIFAR-10-LT at IF 50: 393 epochs of 600 per replicate
 
 Paper: Table 7 (4.2). After m + S epochs under IB, 5 epochs follow under the middle sampler, and the rest under the
 last. The paper claims that CB before CR changes nothing, and that accuracy drops with CR before CB. Evidence on digits:

@@ -4,13 +4,13 @@
     study run table8 --paper                  CIFAR-10-LT at IF 50, 10 replicates: 2000 epochs of 2000 in all
     study report table8 --format json         the input of `study run table10 -o irregularity=@FILE`
 
-Paper: Table 8 (A.4). The paper claims that irregularity is almost proportional to 1/n_j. Dividing the F-norm by n_j
-alone makes most of this proportionality, so Corr(n, 1/n) and Corr(n, F-norm) are shown, too.
+Paper: Table 8 (A.4). The paper claims that irregularity is almost proportional to 1/n_j. Most of this proportionality
+comes from the division of the F-norm by n_j, so Corr(n, 1/n) and Corr(n, F-norm) are shown, too.
 
 Cross-entropy is trained under instance-balanced sampling, in at least ten runs on one split and one subset. Their seeds
-begin at 2000, so no replicate of another table has them. After each epoch, every training image, un-augmented, is right
-or wrong. Events are averaged over the runs, image by image. The covariance of a class is the population covariance of
-its images.
+begin at 2000, so no replicate of another table has them. After each epoch, every training image, un-augmented, is
+classified correctly or not. Events are averaged over the runs, image by image. The covariance of a class is the
+population covariance of its images.
 
 Evidence on digits: mechanics only. Result on digits-LT with ten replicates (results/table8-digits.json): Pearson
 -0.402, Corr(n, 1/n) -0.598, Corr(n, F-norm) 0.008.

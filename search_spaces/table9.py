@@ -1,8 +1,8 @@
 """Table 9: every pair of first and switch sampler, S = 1.
 
     study run table9                          digits-LT, 3 replicates: 1782 epochs of 2700
-    study run table9 --paper                  CIFAR-10/100-LT at IF 100, 50, 10: 7164 epochs of 10800 a replicate
-    study run table9 --data cifar10 --paper   27 trainings a replicate
+    study run table9 --paper                  CIFAR-10/100-LT at IF 100, 50, 10: 7164 epochs of 10800 per replicate
+    study run table9 --data cifar10 --paper   27 trainings per replicate
 
 Paper: Table 9 (A.5). The hypotheses are the paper's: IB is the best first sampler, and CR improves every first sampler
 (except CR itself on CIFAR-100 at IF 100 and 50).

@@ -1,7 +1,7 @@
 """Theorem 1, measured: does the bound favour class-reversed over instance-balanced sampling after the switch?
 
     study run theorem1                        digits-LT at IF 50, 3 replicates: 447 epochs of 600
-    study run theorem1 --paper                CIFAR-10-LT at IF 50: 299 epochs of 400 a replicate
+    study run theorem1 --paper                CIFAR-10-LT at IF 50: 299 epochs of 400 per replicate
 
 Paper: Section 3.3 and A.1. The theorem's condition is Q_n + L_S - L > 0, where L_S - L → 0. With all terms at one θ,
 Q_n + L_S - L is 0 for every θ. So L_S is taken at θ_IB and L at θ_CR, in two branches of one trunk, after each epoch

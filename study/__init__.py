@@ -1,4 +1,4 @@
-"""Launch, compare and resume studies from Python, with the words of the command line.
+"""Launch, compare and resume studies from Python, with the names of the command line.
 
     import study
 
@@ -6,8 +6,9 @@
     run.frame().groupby("trial")["test/top1"].mean()
     print(run.compare("IB⇒CR", "IB⇒IB"))
 
-`run` trains, `resume` goes on after an interruption, `load` opens a stored run, `runs` lists them, and `plan` says what
-a run would cost. `Run` has the results. A user's mistake raises `Refusal`, with the message of the command line.
+`run` trains, `resume` continues after an interruption, `load` opens a stored run, `runs` lists all stored runs, and
+`plan` returns the cost of a run. `Run` has the results. A user's mistake raises `Refusal`, with the message of the
+command line.
 
 Importing this package imports nothing heavy: each name is imported when it is first used.
 """

@@ -16,7 +16,7 @@ from study.space import Option
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 WHAT, HOW_MUCH, WHERE, MACHINE, RECORDS, OTHER = "What", "How much", "Where", "Machine", "Records", "Other"
-NARROW = 80  # columns of a terminal; below, more of them are for the words
+NARROW = 80  # columns of a terminal; a narrower one gives more of them to the words
 GROUPS = (WHAT, HOW_MUCH, WHERE, MACHINE, RECORDS, OTHER)
 
 
@@ -92,7 +92,7 @@ class Command(click.Command):
 
 
 class SpacesCommand(Command):
-    """A command that has, behind its first parameter, the options that installed spaces declare."""
+    """A command with the options that installed spaces declare, after its first parameter."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return all parameters; the declared ones are looked up only when the command is used."""
@@ -102,7 +102,7 @@ class SpacesCommand(Command):
         taken = {parameter.name for parameter in (first, *parameters)}
         for name in catalog.options():
             if name.replace("-", "_") in taken:
-                words = f"the option {name!r} of an installed package has the name of an option of 'study run'"
+                words = f"the option {name!r} of an installed package is already an option of 'study run'"
                 raise Refusal("option", name, words)
         return [first, *map(_declared, catalog.options().values()), *parameters]
 
@@ -154,12 +154,14 @@ def places(function: Function) -> Function:
 
 def machines(function: Function) -> Function:
     """Declare where and how wide a run is executed."""
-    workers = option("--workers", group=MACHINE, type=Whole(), help="Stages at a time. [default: as many as fit]")
+    workers = option(
+        "--workers", group=MACHINE, type=Whole(), help="Number of stages at the same time. [default: as many as fit]"
+    )
     address = option(
         "--address",
         group=MACHINE,
         metavar="ADDR",
-        help="Ray cluster: auto, HOST:PORT, or local for this machine. [default: local; of resume: as the run began]",
+        help="Ray cluster: auto, HOST:PORT, or local for this machine. [default: local; for resume, as the run began]",
     )
     return workers(address(function))
 
@@ -171,14 +173,16 @@ def gpu_steps(default: str) -> Callable[[Function], Function]:
         group=MACHINE,
         type=OneOf(GPU_STEPS),
         help="How a GPU runs a training step: recorded (as a CUDA graph), eager (operation by operation, several times "
-        "slower, for debugging) or auto (recorded). Image files and several ranks are always eager. The bits are the "
-        f"same. [default: {default}]",
+        "slower, for debugging) or auto (recorded). Training on image files or with several ranks is always eager. The "
+        f"bits are the same. [default: {default}]",
     )
 
 
 def services(function: Function) -> Function:
     """Declare where a run's records go."""
-    storage = option("--storage", group=RECORDS, metavar="URL", help="Optuna. [default: sqlite:///HOME/optuna.db]")
+    storage = option(
+        "--storage", group=RECORDS, metavar="URL", help="Optuna's database. [default: sqlite:///HOME/optuna.db]"
+    )
     return tracking(storage(function))
 
 
@@ -188,7 +192,7 @@ def tracking(function: Function) -> Function:
         "--tracking-uri",
         group=RECORDS,
         metavar="URI",
-        help="MLflow. [default: MLFLOW_TRACKING_URI, else HOME/mlflow.db]",
+        help="MLflow's server or database. [default: MLFLOW_TRACKING_URI, else HOME/mlflow.db]",
     )(function)
 
 
@@ -216,7 +220,7 @@ def named_options(given: Sequence[str]) -> dict[str, str]:
     """Return the options of single spaces.
 
     Args:
-        given: each ``-o``: NAME=VALUE, or NAME=@FILE, which is the file's content and stored with the plan.
+        given: the values of ``-o``: NAME=VALUE, or NAME=@FILE. The content of the file is stored with the plan.
     """
     from study import catalog
 
@@ -224,7 +228,7 @@ def named_options(given: Sequence[str]) -> dict[str, str]:
     for each in given:
         name, equals, value = each.partition("=")
         if not name or not equals or name in options:
-            raise Refusal("-o", each, "must be NAME=VALUE, with each name once")
+            raise Refusal("-o", each, "must be NAME=VALUE, with a different NAME in each -o")
         if name.replace("_", "-") in catalog.options():
             raise Refusal("-o", each, f"must be given as --{name.replace('_', '-')}")
         if value.startswith("@"):

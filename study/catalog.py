@@ -60,7 +60,7 @@ def typed(name: str, value: Value) -> tuple[str, str]:
 
 
 def find(reference: str) -> tuple[SpaceFunction, Path]:
-    """Return the function behind a reference, and its file.
+    """Return the function that a reference names, and its file.
 
     Args:
         reference: an installed space's name, the path of a Python file, or the name of a module; ``:function`` may
@@ -80,20 +80,20 @@ def find(reference: str) -> tuple[SpaceFunction, Path]:
 
 
 def view(reference: str) -> tuple[Callable[[Any], Any] | None, Path]:
-    """Return the function ``view(results)`` of the file of a space's function, None if it has none; and that file.
+    """Return the function ``view(results)`` in the file of a space's function, or None; and that file.
 
     Raises:
-        Refusal: as `find` does.
+        Refusal: see `find`.
     """
     module = _module(reference, reference.partition(":")[0])
     return getattr(module, "view", None), Path(str(module.__file__))
 
 
 def call(function: SpaceFunction, reference: str, request: Request) -> Space:
-    """Return the space that a function makes of a request.
+    """Return the space that a function makes from a request.
 
     Raises:
-        Refusal: if it raises, returns no Space, or gives it a name that could not be a folder's.
+        Refusal: if the function raises or does not return a Space, or if the Space's name cannot be a folder's name.
     """
     try:
         space: object = function(request)
@@ -104,7 +104,7 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
         words = f"the function of space {reference!r} raised {modules.said(error, file)}"
         raise Refusal("space", reference, words) from error
     if not isinstance(space, Space):
-        words = f"the function of space {reference!r} must return a Space, and returned {type(space).__name__}"
+        words = f"the function of space {reference!r} must return a Space, but returned {type(space).__name__}"
         raise Refusal("space", reference, words)
     if not isinstance(space.name, str) or not _NAME.fullmatch(space.name):
         words = "must be 1 to 64 letters, digits, dots, dashes and underscores, with a letter or digit first"

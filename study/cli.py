@@ -36,17 +36,17 @@ def cli() -> None:
 
     \b
     study list            list the spaces
-    study run SPACE       train one
-    study ui              compare its runs in MLflow
-    study resume SPACE    go on after an interruption
+    study run SPACE       train a space
+    study ui              compare runs in MLflow
+    study resume SPACE    continue after an interruption
     """
 
 
 @cli.command("list")
-@option("-v", "--verbose", is_flag=True, help="Show what each costs, with and without shared prefixes.")
+@option("-v", "--verbose", is_flag=True, help="Show the cost of each space, with and without shared prefixes.")
 @option("--json", "as_json", is_flag=True, help="Print one JSON list, with costs.")
 def list_spaces(verbose: bool, as_json: bool) -> None:
-    """List the spaces: what each reproduces."""
+    """List the spaces and what each reproduces."""
     from study import listing
 
     entries = listing.spaces(with_costs=verbose or as_json)
@@ -73,15 +73,17 @@ def show(space: str) -> None:
     group=WHAT,
     multiple=True,
     metavar="NAME=VALUE",
-    help="Option of a single space, as 'study show' lists it; @FILE stands for a file's content.",
+    help="Option of a single space, as 'study show' lists it; @FILE stands for the content of a file; repeatable.",
 )
 @option(
     "--seeds",
     group=HOW_MUCH,
     type=Whole(),
-    help="Replicates of each trial. [default: 3; 9 if they are crossed; 1 a point of a search]",
+    help="Replicates of each trial. [default: 3; 9 if they are crossed; 1 per point of an open search]",
 )
-@option("--trials", group=HOW_MUCH, type=Whole(), help="Points of an open search, in all. [default: the space's]")
+@option(
+    "--trials", group=HOW_MUCH, type=Whole(), help="Total number of points of an open search. [default: the space's]"
+)
 @option(
     "--objectives",
     group=HOW_MUCH,
@@ -92,14 +94,14 @@ def show(space: str) -> None:
     "--early-stop",
     group=HOW_MUCH,
     type=Whole(),
-    help="Of an open search: end a point that is below the median N epochs after the last epoch in which points part. "
+    help="For an open search: N epochs after the last epoch in which points branch, end the points below the median. "
     "[default: never]",
 )
 @option(
     "--name",
     group=WHERE,
     metavar="RUN",
-    help="Name of the run; with more to train, the run of this name grows. [default: made from its content]",
+    help="Name of the run. If this run exists, what is new is added to it. [default: made from its content]",
 )
 @arguments.places
 @option(
@@ -117,42 +119,42 @@ def show(space: str) -> None:
     group=MACHINE,
     type=arguments.Number(),
     show_default="1",
-    help="CPUs of a stage: threads, and decoders of images; its ranks share them. Images for a GPU are decoded by the "
-    "GPU's share of its machine's CPUs, if that is more.",
+    help="CPUs of a stage, for its threads and for the decoding of images; its ranks share them. For a stage on a GPU, "
+    "images are decoded by the GPU's share of its machine's CPUs, if that is more.",
 )
 @option(
     "--gpus-per-trial",
     group=MACHINE,
     type=arguments.Number(),
-    help="GPUs of a stage: 0 to 1, or a whole number; from 2 on, one process a GPU trains on its share of every batch. "
-    "Stages on one GPU take turns, unless NVIDIA's MPS serves them. [default: 1 if this machine has a GPU and "
-    "a space is trained sooner on one; else, and on clusters, 0]",
+    help="GPUs of a stage: 0 to 1, or a whole number. From 2 on, each GPU has one process, which trains on its share "
+    "of every batch. Stages on one GPU take turns, unless NVIDIA's MPS serves them. [default: 1 if this machine has "
+    "a GPU and a space trains faster on it; else 0, as on clusters]",
 )
 @option(
     "--ranks-per-trial",
     group=MACHINE,
     type=Whole(),
-    help="Processes that train a replicate together, each on its share of every batch. [default: one a GPU]",
+    help="Processes that train a replicate together, each on its share of every batch. [default: one per GPU]",
 )
 @option(
     "--precision",
     group=MACHINE,
     type=OneOf(PRECISIONS),
     show_default="auto",
-    help="Arithmetic of the networks. tf32 is for GPUs. auto is bf16 if this machine's CPU or GPU has instructions for "
-    "it (GPUs: compute capability 8.0), else fp32, as on clusters. A space may choose another.",
+    help="Precision of the networks. tf32 is for GPUs. auto is bf16 if this machine's CPU or GPU has instructions for "
+    "it (GPUs: compute capability 8.0 or higher), else fp32. On clusters, auto is fp32. A space may choose another.",
 )
 @arguments.gpu_steps("auto")
 @arguments.services
-@option("--retrain", is_flag=True, help="Begin the run of this --name anew, if the sources have changed.")
-@option("--dry-run", is_flag=True, help="Print the trials and what they cost; train and write nothing.")
+@option("--retrain", is_flag=True, help="Start the run of this --name anew, if the sources have changed.")
+@option("--dry-run", is_flag=True, help="Print the trials and their cost; train and write nothing.")
 @option("--json", "as_json", is_flag=True, help="Print the report, or with --dry-run the plan, as one JSON object.")
 def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: bool, **choices: Any) -> None:
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
 
     SPACE is a name from 'study list', 'all', the path of a Python file with a function space(request), or the name of
-    such a module; ':function' may follow. Running again goes on where the last start ended. With more replicates, data
-    or points, the run of the same --name trains what is new.
+    such a module; ':function' may follow. The same command continues a run that was interrupted. With more replicates,
+    data or points, the run of the same --name trains what is new.
     """
     from study import catalog
     from study.api import calls
@@ -175,13 +177,13 @@ def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: boo
 @arguments.machines
 @arguments.gpu_steps("as the run began")
 @arguments.services
-@option("--retry-failed", is_flag=True, help="Train again the replicates whose training raised an exception.")
-@option("--retrain", is_flag=True, help="Begin anew, if the sources have changed; the old records stay.")
+@option("--retry-failed", is_flag=True, help="Train the replicates again whose training raised an exception.")
+@option("--retrain", is_flag=True, help="Start the run anew, if the sources have changed; the old records stay.")
 @option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def resume(run: str, as_json: bool, **choices: Any) -> None:
-    """Go on with a RUN after an interruption.
+    """Continue a RUN after an interruption.
 
-    The plan is stored, so no other option is needed. The file of a space of your own must still be where it was.
+    The plan is stored, so no other option is needed. If you run a space of your own, its file must be where it was.
     """
     from study.api import calls
 
@@ -191,9 +193,9 @@ def resume(run: str, as_json: bool, **choices: Any) -> None:
 @cli.command()
 @click.argument("run", shell_complete=arguments.run_names)
 @arguments.places
-@option("--now", "at_once", is_flag=True, help="Do not let workers end their epoch.")
+@option("--now", "at_once", is_flag=True, help="Stop at once: workers do not finish their epoch.")
 def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
-    """Ask the process that trains a RUN to stop, on any machine: workers end their epoch and save."""
+    """Stop the process that trains a RUN, on any machine, after its workers finish their epoch and save."""
     from study.api import calls
 
     loaded = calls.load(run, home=home, store=store)
@@ -205,11 +207,13 @@ def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
 @cli.command()
 @click.argument("run", required=False, shell_complete=arguments.run_names)
 @arguments.places
-@option("--grace", default=24.0, show_default=True, type=arguments.Number(), help="Hours; younger tensors stay.")
-@option("--forget", is_flag=True, help="Let go of RUN's plan first: its tensors are dropped, its results stay.")
+@option("--grace", default=24.0, show_default=True, type=arguments.Number(), help="Age in hours; younger tensors stay.")
+@option(
+    "--forget", is_flag=True, help="Forget RUN's plan first, so that its tensors are dropped, too; its results stay."
+)
 @option("--dry-run", is_flag=True, help="Print what would be dropped; drop nothing.")
 def clean(run: str | None, home: str, store: str | None, grace: float, forget: bool, dry_run: bool) -> None:
-    """Drop tensors that no run's plan reaches any more, of all runs or of one RUN; measures stay for reports."""
+    """Drop tensors of all runs, or of one RUN, that no plan needs any longer; measures stay for reports."""
     from study.api.calls import home_at
     from study.store import cleaning, records, starts
 
@@ -230,7 +234,7 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
     if gone.set_aside:
         click.echo(f"{gone.set_aside} damaged states {would}set aside")
     if gone.kept_by_grace:
-        click.echo(f"{gone.kept_by_grace} more are younger than {grace:g} h (--grace)")
+        click.echo(f"{gone.kept_by_grace} more are younger than {grace:g} h and stay (--grace)")
 
 
 @cli.command()
@@ -238,7 +242,7 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
 @arguments.places
 @option("--json", "as_json", is_flag=True, help="Print one JSON object; without RUN, a list of them.")
 def status(run: str | None, home: str, store: str | None, as_json: bool) -> None:
-    """Show how far a RUN is, or every run: from the store alone."""
+    """Show the progress of a RUN, or of every run; only the store is read."""
     from study.api import calls
     from study.store import records
     from study.store.status import Status
@@ -284,13 +288,13 @@ def _print_status(status: Status, failures: Sequence[tuple[str, int, str]]) -> N
     default="table",
     show_default=True,
     type=OneOf(FORMATS),
-    help="html is one page with the figures inside; csv has a line a value.",
+    help="html is one page that contains the figures; csv has one line per value.",
 )
-@option("--figures", metavar="DIR", help="Write the figures there: PNG, and beside each its data as CSV.")
+@option("--figures", metavar="DIR", help="Folder for the figures: a PNG of each, and its data as CSV.")
 def report(run: str, home: str, store: str | None, form: str, figures: str | None) -> None:
-    """Print a RUN's tables: from the store alone.
+    """Print a RUN's tables; only the store is read.
 
-    RUN may also name one space of a run. A value that has not been trained yet is shown as –.
+    RUN may also be the name of one space of a run. A value that is not trained yet is shown as –.
     """
     from study.api import calls
 
@@ -312,7 +316,7 @@ def report(run: str, home: str, store: str | None, form: str, figures: str | Non
 @option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @option("--port", default=5000, show_default=True, type=Whole(), help="Port to listen on.")
 def ui(home: str, store: str | None, tracking_uri: str | None, host: str, port: int) -> None:
-    """Open MLflow's own UI on this home, on loopback; Ctrl-C ends it."""
+    """Serve MLflow's UI for this home, by default on this machine only; Ctrl-C ends it."""
     from study import services
     from study.api.calls import home_at
     from study.tracking.ui import serve
@@ -350,7 +354,7 @@ def _print_report(run: Run, as_json: bool) -> None:
 
 
 def _end(run: Run) -> None:
-    """End the process of a run with its exit code, and say what to do next."""
+    """Print what to do next, and exit with the exit code of a run's outcome."""
     from study.execution.driver import EXIT_CODES
 
     outcome, places = run.outcome, run.command_options
@@ -365,7 +369,7 @@ def _next(*commands: str) -> None:
 
 
 def _show(text: str) -> None:
-    """Print a text; through a pager, if it is longer than the terminal that it goes to."""
+    """Print a text, through a pager if it is longer than the terminal."""
     if sys.stdout.isatty() and text.count("\n") + 2 > shutil.get_terminal_size().lines:
         os.environ.setdefault("LESS", "FRX")  # end at once if it fits, keep colours, leave the text on the screen
         click.echo_via_pager(text + "\n")
@@ -386,8 +390,8 @@ def main() -> None:
     code = 0
     try:
         code = cli(prog_name="study", standalone_mode=False) or 0
-    except (OSError, Away) as error:  # a disk that is full, a store that went away: no fault of the program
-        click.echo(f"error: {one_line(error)}. Saved states stay, and 'study resume' goes on", err=True)
+    except (OSError, Away) as error:  # a disk that is full or a store that does not answer: no fault of the program
+        click.echo(f"error: {one_line(error)}. Saved states stay, and 'study resume' continues the run", err=True)
         code = 1
     except StudyError as error:
         click.echo(f"error: {error}", err=True)
@@ -405,10 +409,10 @@ def main() -> None:
         click.echo(f"error: {message[:1].lower()}{message[1:]}{end} '{path} --help' shows the usage", err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("error: stopped at once. 'study resume' goes on", err=True)
+        click.echo("error: stopped at once. 'study resume' continues the run", err=True)
         code = 130
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # nothing is open any more, and torch, Ray and MLflow take 3 s to be torn down object by object
+    os._exit(code)  # all files are closed, and torch, Ray and MLflow would take 3 s to delete their objects

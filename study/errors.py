@@ -18,9 +18,9 @@ class Refusal(StudyError):
 
     Args:
         field: what is wrong, in the user's words: an option, a field of a configuration, a file.
-        value: the value as it was given.
-        words: what is allowed, from ``must`` on: the message is then ``{field} {words} (got {value})``. Otherwise the
-            whole message, which names the value.
+        value: the value that the user gave.
+        words: what is allowed, if it begins with ``must``: the message is then ``{field} {words} (got {value})``. Other
+            words are the whole message and must name the value.
         hint: what to do, as a sentence.
     """
 

@@ -1,4 +1,4 @@
-"""The folder that holds everything of a user, unless other places are named. Imports late."""
+"""The folder that holds all files of a user, unless the user names other places. Imports late."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Home:
     """The folder of states, MLflow, Optuna and artefacts, unless the user names other places.
 
     Args:
-        path: of the folder; it need not exist yet.
+        path: the path of the folder; it need not exist yet.
         store: folder or URL of the states; None for ``store`` in the folder.
 
     Raises:
-        Refusal: if the path cannot be a folder's.
+        Refusal: if the path cannot be the path of a folder.
     """
 
     def __init__(self, path: str, store: str | None) -> None:
@@ -115,7 +115,7 @@ class Home:
 
     @staticmethod
     def chosen(tracking_uri: str | None, storage: str | None) -> tuple[str, str]:
-        """Return MLflow's and Optuna's URL as the user or the environment gives them; "" for the home's own."""
+        """Return the URLs of MLflow and Optuna that the user or the environment gives; "" for the home's databases."""
         return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "", storage or ""
 
     def tracking_uri(self, chosen: str) -> str:
@@ -127,7 +127,7 @@ class Home:
         return chosen or f"sqlite:///{self.path / 'optuna.db'}"
 
     def options(self) -> str:
-        """Return the options that find this home and store again, for the commands that are named next."""
+        """Return the options that name this home and store, for the commands that a message suggests."""
         from study.masking import without_password
 
         home = "" if self.path == Path("studies").resolve() else f" --home {shlex.quote(str(self.path))}"
@@ -144,7 +144,7 @@ class Home:
         """Check that MLflow and Optuna can be used, before anything is written.
 
         Raises:
-            Refusal: if a URL is malformed or unusable, or a server is away, unless it may be.
+            Refusal: if a URL is malformed or unusable, or if a server does not answer and `may_be_away` is false.
         """
         from study import services
 

@@ -33,11 +33,11 @@ class Wish:
     Attributes:
         spaces: names, paths or modules.
         request: the choices that the spaces' functions get.
-        replicates: of each trial; None for the default, see `study.planning.drafting`.
-        resources: where and how wide; `gpus` below replaces its own.
-        gpus: of a stage; None for 1 if this machine has a GPU and a space is trained sooner on one.
-        ranks: processes that train a replicate together; None for one a GPU.
-        name: of the run, if the user gave one.
+        replicates: the number for each trial; None for the default, see `study.planning.drafting`.
+        resources: where the run is executed, and the resources of a stage; `gpus` below replaces its `gpus`.
+        gpus: the GPUs of a stage; None for 1 if this machine has a GPU and a space trains faster on it.
+        ranks: processes that train a replicate together; None for one per GPU.
+        name: the name of the run, if the user gave one.
         precision: see `study.machine.Machine`.
     """
 
@@ -62,7 +62,7 @@ class Wish:
             raise Refusal("--gpus-per-trial", gpus, "must be between 0 and 1, or a whole number from 2 on")
         ranks = self.ranks or max(1, int(gpus))
         if gpus and ranks != max(1, int(gpus)):
-            words = f"must be {max(1, int(gpus))}, one process a GPU"
+            words = f"must be {max(1, int(gpus))}, one process per GPU"
             raise Refusal("--ranks-per-trial", ranks, words, hint="Leave the option out")
         resources = replace(self.resources, gpus=gpus)
         here = gpus_have_bf16 if gpus else has_bf16
@@ -104,8 +104,8 @@ class Listener:
     """The user's view of a start.
 
     Attributes:
-        progress: shows it while it is trained.
-        trained: called when training has ended and the report can be made; MLflow may still be catching up.
+        progress: shows the progress of training.
+        trained: called when training has ended and the report can be made; MLflow may not have all records yet.
     """
 
     progress: Progress
@@ -113,7 +113,7 @@ class Listener:
 
 
 def run(wish: Wish, home: Home, services: Given, listener: Listener, download: bool, retrain: bool) -> Where:
-    """Begin a run, go on with it, or let it grow.
+    """Begin a run, continue it, or let it grow.
 
     Args:
         wish: the user's choices.
@@ -121,7 +121,7 @@ def run(wish: Wish, home: Home, services: Given, listener: Listener, download: b
         services: the URLs of its records.
         listener: the user's view.
         download: fetch data sets that are missing.
-        retrain: begin a stored run anew, because the sources have changed.
+        retrain: start a stored run anew, because the sources have changed.
     """
     drafted = wish.draft()
     note_left_out(drafted, listener.progress)
@@ -165,16 +165,16 @@ def resume(
     retry_failed: bool,
     retrain: bool,
 ) -> Where:
-    """Go on with a run whose plan is stored.
+    """Continue a run whose plan is stored.
 
     Args:
-        name: of the run, of one of its spaces, or a unique beginning of it.
+        name: the name of the run or of one of its spaces, or a unique prefix of the run's name.
         home: where the run's files are.
         services: the URLs of its records, if they have moved.
         listener: the user's view.
-        machines: where and how wide, if not as before.
-        retry_failed: train again the replicates whose training raised.
-        retrain: begin the run anew, because the sources have changed.
+        machines: the machines and resources, if they differ from the plan's.
+        retry_failed: train the replicates again whose training raised an exception.
+        retrain: start the run anew, because the sources have changed.
     """
     store = home.existing_store(name)
     plan, _ = records.find(store, name)
@@ -191,7 +191,7 @@ def resume(
 
 
 def _stored(store: Store | None, run: str) -> tuple[Plan | None, Damaged | None]:
-    """Return the plan that is stored under a name; or, if it cannot be read, why: it can be made again.
+    """Return the plan that is stored under a name or, if it cannot be read, the reason: it can be made again.
 
     Raises:
         Refusal: if another version of this program wrote it.
@@ -203,9 +203,9 @@ def _stored(store: Store | None, run: str) -> tuple[Plan | None, Damaged | None]
 
 
 def recorded(plan: Plan, tracking_uri: str | None = None, storage: str | None = None) -> tuple[str, str]:
-    """Return the URLs of MLflow and Optuna that a run's records are at, "" for the home's own databases.
+    """Return the URLs of MLflow and Optuna that hold a run's records; "" for the home's own databases.
 
-    An option moves them. The environment does not, but it may know the password that is not stored.
+    An option changes the URLs. The environment does not, but it may have the password that is not stored.
     """
     urls = []
     for option, given, kept, environment in (
@@ -224,9 +224,9 @@ def recorded(plan: Plan, tracking_uri: str | None = None, storage: str | None = 
 
 
 def home_of(plan: Plan, home: Home, chosen: tuple[str, str]) -> Home:
-    """Return the home whose databases hold a run's records: the one it began in, also if only its store is named.
+    """Return the home whose databases hold a run's records: the one in which it began, even if only its store is named.
 
-    A store that lies in its home moves with it.
+    A store inside its home moves with the home.
     """
     if all(chosen) or not plan.home or plan.home == str(home.path) or home.store_url == str(home.path / "store"):
         return home
@@ -274,6 +274,6 @@ def _start(
 
 
 def note_left_out(drafted: Draft, progress: Progress) -> None:
-    """Name the spaces that `all` leaves out, and why."""
+    """Print the spaces that `all` leaves out, with the reasons."""
     for name, reason in drafted.left_out.items():
         progress.note(f"left out: {name}: {reason}")

@@ -25,11 +25,11 @@ class Listed:
     """An installed space in a list.
 
     Attributes:
-        name: as the command line has it.
+        name: the name on the command line.
         title: what it reproduces.
         search: whether it is an open search.
-        costs: of one replicate, by scale: ``default``, and the options that make a space another size. Of each
-            ``epochs_naive``, ``epochs_needed`` and ``runs``, the replicates that the space needs at least.
+        costs: the costs of one replicate by scale: ``default``, and the options that change the size of a space. Each
+            has ``epochs_naive``, ``epochs_needed`` and ``runs``, the least number of replicates that the space needs.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Listed:
 
 
 def spaces(with_costs: bool) -> list[Listed]:
-    """Return every installed space; with costs it takes seconds, since each is planned at each scale."""
+    """Return every installed space. With costs this takes seconds, because each space is planned at each scale."""
     requests = {"default": Request(), **{option.name: Request({option.name: True}) for option in _scales()}}
     entries = []
     for name in catalog.names():
@@ -60,7 +60,7 @@ def spaces(with_costs: bool) -> list[Listed]:
 
 
 def text(entries: Sequence[Listed], verbose: bool) -> str:
-    """Return a list for a terminal: one line a space, in groups; the cost of each below it if `verbose`."""
+    """Return a list for a terminal: one line per space, in groups; with `verbose`, the cost below each."""
     width = max(map(len, (entry.name for entry in entries)), default=0)
     columns = shutil.get_terminal_size().columns
     lines = []
@@ -78,7 +78,7 @@ def text(entries: Sequence[Listed], verbose: bool) -> str:
 
 
 def _grouped(entries: Sequence[Listed]) -> dict[str, list[Listed]]:
-    """Return the spaces by group: names that differ in a number only, the others, and open searches."""
+    """Return the spaces by group: names that differ only in a number, other names, and open searches."""
     stems = [re.sub(r"\d+$", "", entry.name) for entry in entries]
     groups: dict[str, list[Listed]] = {}
     for entry, stem in zip(entries, stems, strict=True):
@@ -99,7 +99,7 @@ def _shortened(line: str, columns: int) -> str:
 
 def _costs(entry: Listed) -> str:
     if entry.search:
-        return "as many points as --trials says"
+        return "--trials sets the number of points"
     return "; ".join(
         f"{scale} {cost['epochs_naive']} → {cost['epochs_needed']}"
         + (f" ({cost['runs']} runs)" if cost["runs"] > 1 else "")
@@ -113,7 +113,7 @@ def as_json(entries: Sequence[Listed]) -> str:
 
 
 def page(name: str) -> str:
-    """Return a page about a space: what its file says, its trials or dimensions, and its options."""
+    """Return a page about a space: the docstring of its file, its trials or dimensions, and its options."""
     function, _ = catalog.find(name)
     space = catalog.call(function, name, Request())
     parts = [inspect.getdoc(inspect.getmodule(function)) or space.title]
@@ -127,7 +127,7 @@ def page(name: str) -> str:
         parts.append(f"Options: {', '.join(declared)} ('study run --help' describes them)")
     named = [(f"-o {option.name}=…", option.help) for option in space.options if option.name not in catalog.options()]
     if named:
-        parts.append("Options of this space alone:\n" + _aligned(named))
+        parts.append("Options of this space only:\n" + _aligned(named))
     return "\n\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of a run, and the instructions that this machine has for it."""
+"""The arithmetic of a run (device, threads, precision, ranks), and what this machine supports."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ GPU_STEPS = ("auto", "eager", "recorded")  # how a GPU runs a training step; no 
 
 @dataclass(frozen=True)
 class Machine:
-    """The arithmetic, settled when the plan is made; it is part of every state's name.
+    """The arithmetic of a run. It is fixed when the plan is made, and part of every state's name.
 
     Attributes:
         device: cpu or cuda.
         threads: CPU threads of each process that trains.
-        precision: fp32, tf32, bf16, or auto, fp32 or bf16, whichever of them is faster for a network.
-        bf16: whether its processors have arithmetic for bf16; without it bf16 is slower.
+        precision: fp32, tf32, bf16 or auto. auto is fp32 or bf16, whichever is faster for a network.
+        bf16: whether the processors have instructions for bf16; without them, bf16 is slower.
         ranks: processes that train one replicate together, each on its share of every batch.
     """
 
@@ -42,7 +42,7 @@ def has_gpu() -> bool:
 
 
 def gpus_have_bf16() -> bool:
-    """Return whether this machine has GPUs, and all of them have arithmetic for bf16: compute capability 8.0."""
+    """Return whether this machine has GPUs and all have instructions for bf16: compute capability 8.0 or higher."""
     capabilities = gpus()
     return bool(capabilities) and min(capabilities) >= (8, 0)
 

@@ -35,29 +35,29 @@ def is_dotted(where: str) -> bool:
 
 
 def hold(text: str) -> str:
-    """Take in a source, and return the name by which `find` finds its module in this process."""
+    """Register a source, and return the name by which `find` finds its module in this process."""
     name = f"{BY_TEXT}{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     _texts[name] = text
     return name
 
 
 def held(where: str) -> str:
-    """Return the source of the module that a reference's first part names; "" if it is not one that was taken in."""
+    """Return the source of the module that a reference's first part names; "" if it is not a registered source."""
     return _texts.get(where, "")
 
 
 def absolute(reference: str) -> str:
-    """Return the reference as it is found from any folder: with the whole path of a file."""
+    """Return the reference with the absolute path of its file, so that it is found from any folder."""
     where, colon, name = reference.partition(":")
     return (str(Path(where).absolute()) if is_file(where) else where) + colon + name
 
 
 def find(where: str, field: str, reference: str, installed: bool = False, ships: bool = False) -> ModuleType:
-    """Return the module that a user names. A file is executed once a process, and again if its content has changed.
+    """Return the module that a user names. A file is executed once per process, and again if its content has changed.
 
     Args:
         where: the path of a Python file, or the name of a module, dotted unless `installed`.
-        field, reference: its name in a refusal.
+        field, reference: the field and the value that a refusal names.
         installed: whether an installed package has declared it.
         ships: whether workers need it; see `to_ship`.
 
@@ -97,7 +97,7 @@ def to_ship(folder: Path) -> list[str]:
     """Return the files and packages that workers need, except installed ones: for Ray's runtime environment.
 
     Args:
-        folder: files are copied here, under names of their own: a ``queue.py`` would otherwise shadow Python's.
+        folder: the folder for copies of files. They get unique names, because a ``queue.py`` would shadow Python's.
     """
     installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
     paths = set()
@@ -116,7 +116,7 @@ def to_ship(folder: Path) -> list[str]:
 
 
 def said(error: BaseException, file: str) -> str:
-    """Return an error in words, with the last line of the user's file that it passed."""
+    """Return an error in words, with the last line of the user's file in its traceback."""
     words = one_line(error, named=True, whole=True)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     has_line = isinstance(error, SyntaxError)  # in its own text
@@ -124,7 +124,7 @@ def said(error: BaseException, file: str) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """Return the last line of a user's file that an error passed, such as `` (mine.py, line 3)``, or ""."""
+    """Return the last line of a user's file in an error's traceback, such as `` (mine.py, line 3)``, or ""."""
     specs = {path: getattr(sys.modules.get(name), "__spec__", None) for name, path in _paths.items()}
     files = {str(spec.origin): path for path, spec in specs.items() if spec is not None}
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
@@ -139,7 +139,7 @@ def _here(path: Path) -> Path:
 
 
 def _brought(path: Path) -> str:
-    """Return the name that a file has where Ray brings it."""
+    """Return the name of a file's copy that Ray brings to workers."""
     return f"{_called(path, str(path).encode())}.py"
 
 
@@ -155,7 +155,7 @@ def _exists(path: Path) -> bool:
 
 
 def _executed_text(name: str, field: str, reference: str) -> ModuleType:
-    """Return the module of a source that was taken in."""
+    """Return the module of a registered source."""
     if name not in sys.modules:
         text, module = _texts[name], ModuleType(name)
         module.__file__ = file = f"<{name}>"
@@ -170,7 +170,7 @@ def _executed_text(name: str, field: str, reference: str) -> ModuleType:
 
 
 def _executed(path: Path) -> ModuleType:
-    """Return the module of a file that is part of no package."""
+    """Return the module of a file that is not part of a package."""
     here = _here(path)
     content = here.read_bytes()
     name = _called(path, str(path).encode() + b"\0" + content)

@@ -1,4 +1,4 @@
-"""The cost of a run before it is trained: nothing is trained, and nothing is written."""
+"""The cost of a run before it is trained. Planning trains and writes nothing."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Plan:
     `print(plan)` shows it as `study run --dry-run` does.
 
     Attributes:
-        run: the name that the run has, or would get.
+        run: the name of the run.
         spaces: the names of its spaces.
-        trials: the names of its trials; those that an open search will find are not among them.
-        epochs_naive: epochs of all replicates if each is trained by itself.
-        epochs_needed: the same with shared prefixes trained once.
-        epochs_to_train: the same without the states that are stored already.
+        trials: the names of its trials, without those that an open search will find.
+        epochs_naive: epochs of all replicates if each is trained separately.
+        epochs_needed: epochs if shared prefixes are trained once.
+        epochs_to_train: epochs of `epochs_needed` whose states are not stored yet.
         left_out: the spaces that `all` leaves out, with the reasons.
     """
 
@@ -81,10 +81,10 @@ class Plan:
 
     @cached_property
     def seconds_to_train(self) -> float | None:
-        """Estimated worker-seconds of `epochs_to_train`; divided by the number of workers they are the time it takes.
+        """Estimated worker-seconds of `epochs_to_train`. Divided by the number of workers, they are the wall time.
 
-        The estimate is the median time of the epochs of this plan that are stored: of the same trial where it has
-        some, else of all. None if no epoch of this plan is stored.
+        The estimate uses the median time of the stored epochs of the same trial or, if it has none, of this plan. None
+        if no epoch of this plan is stored.
         """
         if not self.epochs_to_train:
             return 0.0
@@ -112,7 +112,7 @@ class Plan:
         return []
 
     def frame(self) -> pd.DataFrame:
-        """Return a row a trial: `space`, `trial`, axes, `replicates`, `epochs` of each, `complete` replicates."""
+        """Return one row per trial: `space`, `trial`, axes, `replicates`, `epochs` of each, `complete` replicates."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -185,8 +185,8 @@ class Plan:
             f"{self.epochs_needed} after sharing prefixes, {self.epochs_to_train} to train"
         )
         if self.epochs_to_train and self.seconds_to_train is not None:
-            lines.append(f"about {self.seconds_to_train:.0f} s of one worker, by the epochs that are stored")
-        gpus = f", {plan.resources.gpus:g} GPUs a trial" if plan.resources.gpus else ""
+            lines.append(f"about {self.seconds_to_train:.0f} s for one worker, estimated from stored epochs")
+        gpus = f", {plan.resources.gpus:g} GPUs per trial" if plan.resources.gpus else ""
         lines.append(f"device {plan.machine.device}{gpus}, precision {', '.join(self._precisions())}")
         return "\n".join(lines)
 
@@ -203,7 +203,7 @@ class Plan:
         return sorted({recipe.origin.get("precision", machine.precision) for recipe in recipes})
 
     def _cost(self, space: str) -> dict[str, int]:
-        """Return the cost of a space of the plan by itself."""
+        """Return the cost of one space of the plan, without sharing with the others."""
 
         def belongs(replicate: Replicate) -> bool:
             return self._draft.trial(replicate).space == space

@@ -38,7 +38,7 @@ def require(*options: tuple[str, str]) -> None:
     """Check that the servers of all options answer; all are asked at the same time.
 
     Args:
-        options: of each its name and its URL.
+        options: the name and the URL of each option.
 
     Raises:
         Refusal: for the first one that does not answer.
@@ -54,7 +54,7 @@ def _reasons(urls: Sequence[str]) -> list[str]:
 
 
 def within(questions: Sequence[Callable[[], str]]) -> list[str]:
-    """Return the answers, asked in threads that may stay behind: the look-up of a name takes no timeout."""
+    """Return the answers of threads that may outlive this call, because the look-up of a host name has no timeout."""
     answers = [f"no answer within {TOTAL:g} s"] * len(questions)
 
     def ask(number: int) -> None:
@@ -92,7 +92,7 @@ def _ask_http(parts: SplitResult) -> str:
 
     class Stay(HTTPRedirectHandler):
         def redirect_request(self, *_: object) -> None:
-            """Take a redirection as an answer."""
+            """Treat a redirection as an answer."""
 
     host = parts.hostname or ""
     netloc = (f"[{host}]" if ":" in host else host) + ("" if parts.port is None else f":{parts.port}")
@@ -190,7 +190,7 @@ def check_storage(option: str, url: str, new_folder: Path | None = None) -> None
     try:
         filled = url.format(SCHEMA_VERSION="")  # as Optuna does
     except (LookupError, ValueError, AttributeError):
-        words = f"{option}: {without_password(url)!r} has {{ or }}, which Optuna takes only when doubled"
+        words = f"{option}: {without_password(url)!r} has a single {{ or }}. Double it, as Optuna requires"
         raise Refusal(option, without_password(url), words) from None
     if filled.partition(":")[0].partition("+")[0] not in ("sqlite", *_PORTS):
         raise Refusal(option, without_password(url), _STORAGE)
@@ -198,7 +198,7 @@ def check_storage(option: str, url: str, new_folder: Path | None = None) -> None
 
 
 def check_apart(storage_option: str, storage: str, tracking_uri: str) -> None:
-    """Check that MLflow and Optuna have a database each: either would take the other's tables for its own."""
+    """Check that MLflow and Optuna use different databases: each would take the other's tables for its own."""
     if "://" in tracking_uri and _database(storage) == _database(tracking_uri):
         raise Refusal(storage_option, without_password(storage), "must be another database than MLflow's")
 

@@ -16,21 +16,21 @@ Value = str | bool | float | tuple[str, ...] | tuple[float, ...]  # of an option
 
 @dataclass(frozen=True)
 class Option:
-    """A choice that a space offers: ``--NAME`` if an installed package declares it, else ``-o NAME=VALUE``, text.
+    """An option of a space: ``--NAME`` if an installed package declares it, else ``-o NAME=VALUE`` with a text value.
 
     A package declares options by an entry point of the group ``study.options``, which names a sequence of them.
 
     Attributes:
-        name: without dashes.
+        name: the name without dashes.
         help: its meaning, as `study run --help` and `study show` print it.
-        kind: text, a number, or a flag, which takes no value.
+        kind: the type of its value: text, a number, or a flag, which takes no value.
         repeatable: whether it may be given several times; its value is then a tuple.
         choices: the allowed values; empty for any.
         metavar: the placeholder of its value in help texts.
         reference: whether its value may name a file, ``FILE.py:NAME``, which is then kept with its whole path.
-        scale: whether the option is a flag that makes a space another size; `study list -v` then shows that cost.
-        ignored: (its value, the seeds of a trial's replicates) → the part of the value that had no effect, or "". A
-            space whose function accepts the option and ignores it is refused.
+        scale: whether the option is a flag that changes the size of a space; `study list -v` then shows the cost of it.
+        ignored: (its value, the seeds of a trial's replicates) → the part of the value that had no effect, or "". If a
+            space's function accepts the option but ignores it, the space is refused.
     """
 
     name: str
@@ -50,9 +50,10 @@ class Request:
 
     Attributes:
         options: the given options by name: a tuple for a repeatable one, True for a flag, text for ``-o``.
-        trials: points of an open search, in all; 0 for the space's own default.
-        objectives: of an open search, in the space's words; empty for the space's own default.
-        early_stop: of an open search: epochs after a point's last joint, when it is judged; 0 for never.
+        trials: the total number of points of an open search; 0 for the space's own default.
+        objectives: the objectives of an open search, in the space's words; empty for the space's own default.
+        early_stop: for an open search, the number of epochs from a point's last joint to the comparison with the
+            median; 0 for no early stop. See `Resolved` about joints.
     """
 
     options: Mapping[str, Value] = field(default_factory=dict)
@@ -117,13 +118,13 @@ Domain = Choice | Integer | Real  # `kind` names the class, also in JSON
 
 @dataclass(frozen=True)
 class Source:
-    """The source of a space's printed figures, such as a paper; tables show these beside the measured values.
+    """The source of a space's printed figures (numbers), such as a paper; tables show them beside the measured values.
 
     Attributes:
         name: its name in tables.
-        columns: the names of the columns that are on its own data, whether a space has them or not. The report of a
-            space says of every other column that it is on other data. Empty for a space that reproduces nothing of it.
-        marks: the meaning of each mark behind a figure.
+        columns: the names of the columns that are on the source's own data, even if the space does not have them. The
+            report says of every other column that it is on other data. Empty for a space that reproduces nothing of it.
+        marks: the meaning of each mark after a figure.
         runs: the number of runs behind its figures, in words.
     """
 
@@ -135,13 +136,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Printed:
-    """A figure as a source prints it.
+    """A figure (a number) as a source prints it.
 
     Attributes:
-        value: in the unit of the measured value beside it.
-        provenance: a mark of the source's, or "".
-        of: the source's column that it belongs to, if that is on other data than the measured value; "" if not.
-        comparable: False where the source's formula differs or is not known; then no difference is reported.
+        value: the number, in the unit of the measured value beside it.
+        provenance: one of the source's marks, or "".
+        of: the figure's column in the source, if that column is on other data than the measured value; else "".
+        comparable: False if the source's formula differs or is not known; then no difference is reported.
     """
 
     value: float
@@ -152,16 +153,16 @@ class Printed:
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a space: a configuration. One Optuna trial.
+    """One point of a space: a configuration. It corresponds to one Optuna trial.
 
     Attributes:
-        row, column: its place in the table.
+        row, column: its row and column in the table.
         config: the complete configuration, as JSON.
         axes: the values in which trials of the space differ; those in the space's domain are Optuna's parameters.
-        printed: the source's figure for it, or None.
-        measure: the measure that its row shows, of the last epoch; "" for the space's first objective.
+        printed: the source's figure for the trial, or None.
+        measure: the measure that the table shows for it, after the last epoch; "" for the space's first objective.
         least: the least number of replicates that it needs.
-        called: its unique name inside the space; "" for its row and column.
+        called: its unique name within the space; "" for a name made of row and column.
     """
 
     row: str
@@ -181,13 +182,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A hypothesis that was written before the space was run: row `better` beats row `worse`, in each column.
+    """A hypothesis that was written before the space was run: in each column, row `better` beats row `worse`.
 
     Attributes:
         margin: if given, in points, the hypothesis is that the two do not differ: the 95 % interval of their difference
             lies within ± `margin`.
-        claim: the source's words; "" where the rows' names say it.
-        measure: the compared measure, after the last epoch; "" for each row's own.
+        claim: the claim in the source's words; "" if the names of the rows are enough.
+        measure: the compared measure, after the last epoch; "" for the measure of each row.
         except_in: columns that the hypothesis leaves out, such as the source's own exceptions.
     """
 
@@ -205,10 +206,13 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A replicate's work: its origin, which determines state 0, an instruction an epoch, and the names of states 0 … T.
+    """A replicate's work: its origin, which determines state 0, one instruction per epoch, and the names of all states.
 
     Attributes:
-        joints: the numbers of the states at which other points of an open search are likely to part from this one.
+        origin: the JSON that determines state 0.
+        epochs: the instruction of each epoch.
+        keys: the names of states 0 … T.
+        joints: the numbers of the states at which other points of an open search are likely to branch from this one.
         seeds: the seeds in which the replicates of a trial differ, by name, in words.
         sources: the digest of each part of the code that the states depend on, by names that users can find.
     """
@@ -223,25 +227,25 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Work:
-    """The science as the platform needs it: plain functions that import late, and the choice of what records show.
+    """The interface of a science to the platform: plain functions with late imports, and settings of the records.
 
     Attributes:
         resolve: (configuration, replicate, machine) → its work. Pure and fast. The names of states must hold everything
             that determines them, the digests of the sources included.
         prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
         trainable: → the Ray Trainable class that executes a stage; see `study.execution.job`.
-        parameters: (configuration, replicate, machine) → MLflow's parameters.
+        parameters: (configuration, replicate, machine) → the parameters that MLflow shows.
         model: (configuration, a state's payload) → the trained object in Python, such as a network in evaluation mode;
             None if there is no such object.
         exporter: configuration → (a state's payload, folder, MLflow's ``Model``) → None, which writes a model directory
-            as an MLflow flavor does. The first step may take seconds, once for each kind of network.
+            as an MLflow flavor does. The first of the two calls may take seconds, once for each kind of network.
         wants_gpu: configuration → whether it is trained on a GPU by default, if there is one.
-        curves: measures, or beginnings of their names, that MLflow shows of every epoch; it shows the last value of all
-            others. The first one is measured in every epoch.
-        lists: the names under which MLflow shows the entries of measures that are lists, of the last epoch.
+        curves: measures, or prefixes of their names, that MLflow shows for every epoch. Of all other measures, it shows
+            the last value. The first measure of `curves` is measured in every epoch.
+        lists: for measures that are lists, the names under which MLflow shows their entries after the last epoch.
         headline: the measures that MLflow's views show beside a space's objectives.
         group_by: the parameter by which people compare runs.
-        libraries: the distributions, beside the platform's own, whose versions a plan records.
+        libraries: the distributions whose versions a plan records, in addition to the platform's own.
     """
 
     resolve: Callable[[Json, int, Machine], Resolved]
@@ -263,12 +267,12 @@ class OpenSearch:
     """An open search: Optuna suggests points of the domain as trials.
 
     Attributes:
-        point: (a value for each dimension of the domain) → the trial; its row is overwritten with its number.
+        point: (a value for each dimension of the domain) → the trial; its row is replaced by the point's number.
         base: the configuration that represents the work of all points in the name of a run.
-        trials: the number of points in all.
-        seed: of the suggestions, together with the number of trials before each.
-        fresh: the number of replicates, under seeds that no point saw, in which the best point is trained again.
-        reported: the measures, of the last epoch, that are reported of these replicates.
+        trials: the total number of points.
+        seed: the seed of the suggestions; a suggestion also depends on the number of trials before it.
+        fresh: the number of replicates in which the best point is trained again, under seeds that no point used.
+        reported: the measures after the last epoch that are reported for these replicates.
     """
 
     point: Callable[[Mapping[str, Any]], Trial]
@@ -283,24 +287,24 @@ class OpenSearch:
 class Space:
     """A table, a figure or a search that can be run.
 
-    The function ``view(results)`` in the file of the space's function, if there is one, decides what its report shows;
+    If the file of the space's function has a function ``view(results)``, that function decides what the report shows;
     `study.report.results` has an example.
 
     Attributes:
         name: its name on the command line.
         title: its title in reports.
-        trials: its points; none if `search` finds them.
+        trials: its trials; empty if `search` finds them.
         domain: the dimensions of the trials' axes, for Optuna.
-        work: how it is trained.
-        objectives: the measures, of the last epoch, that Optuna maximises; tables show the first.
+        work: the functions that plan and train it.
+        objectives: the measures after the last epoch that Optuna maximises; tables show the first.
         contrasts: hypotheses; see `Contrast`.
-        search: how its trials are found, if they are not listed.
-        options: the options of a request that it understands; others are refused.
+        search: the open search that finds its trials; None if they are listed.
+        options: the options that it accepts; others are refused.
         source: the source of its printed figures.
-        evidence: what a result on other data than the source's can say about the source; "" if its columns say it.
-        splits: parts of measures in which results are also given, such as ``small`` of ``test/small``.
-        crossed: the option that made the replicates every pair of two things, such as ``--vary crossed``; "" if they
-            are not.
+        evidence: what a result on other data can say about the source's result; "" if the names of the columns say it.
+        splits: the splits of the data for which results are also shown, such as ``small`` of ``test/small``.
+        crossed: the option that made the replicates all pairs of two factors, such as ``--vary crossed``; "" if
+            replicates are not crossed.
     """
 
     name: str

@@ -67,7 +67,11 @@ def test_every_command_of_a_page_exists_with_its_options(page: str) -> None:
             continue
         verb = cli.get_command(click.Context(cli), words[1])
         assert verb is not None, command
-        known = {name for each in verb.get_params(click.Context(verb)) for name in (*each.opts, "--help")}
+        known = {
+            name
+            for each in verb.get_params(click.Context(verb, help_option_names=["-h", "--help"]))
+            for name in (*each.opts, "--help")
+        }
         options = {word.partition("=")[0] for word in words[2:] if re.match(r"-{1,2}[a-z]", word)}
         assert options <= known, command
 

@@ -195,7 +195,7 @@ class Config:
         dataset = facts(self.dataset)
         if dataset.natural is None:
             counts = dataset.counts(self.imbalance)
-            hint = f"{self.dataset} has {counts[0]} training images a class, and each class keeps at least one"
+            hint = f"{self.dataset} has {counts[0]} training images per class, and each class keeps at least one"
             self._require("imbalance", counts[-1] >= 1, f"at most {counts[0]}", hint)
         else:
             hint = f"{self.dataset} is long-tailed by nature"

@@ -3,10 +3,10 @@
 A definition reaches the top-level definitions that its code names, those that their code names, and so on: through the
 modules of `trainables`, of its package, and of all other code that is not installed. A definition enters the digest as
 a syntax tree without docstrings, comments, annotations of functions, and messages of exceptions. The parameters that a
-part declares (`trainables.parameters`) are left out, since a name includes their values. So a name changes with the
-executed code: not with its words, nor with a definition that nothing reaches, nor with the file of a definition. Of
-other packages, the imported names and the version enter the digest, except versions that every origin includes
-(`recipe.settled`).
+part declares (`trainables.parameters`) are left out, since a name includes their values. So a name changes if
+the executed code changes. It does not change with the words in the code, with a definition that nothing reaches, or
+with the file of a definition. For other packages, the digest includes the imported names and the version, except
+versions that every origin includes (`recipe.settled`).
 
 Names in strings (``getattr``, ``importlib.import_module``) are not followed, nor are files that code reads.
 """

@@ -1,8 +1,8 @@
 """Methods by reference: a method is a function from a protocol to the method's configuration. Pure: no torch.
 
-By default all methods follow the protocol that they are given, the paper's (``recipe = common``), and share the epochs
-of cross-entropy as far as they begin like it: deferral begins at m + S, second stages have 30 epochs. The deviating
-constants of a method's published code are in the method's file (`sourced`).
+By default, all methods follow the protocol that they are given, which is the paper's (``recipe = common``). They share
+the first epochs of cross-entropy if these are the same: deferral begins at m + S, and second stages have 30 epochs. The
+different constants of a method's published code are in the method's file (`sourced`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The base classes of the parts that an instruction names: backbones, heads, losses and mixtures of batches.
 
-A part is a frozen dataclass. Its fields are its parameters (`trainables.parameters`), which the configuration, MLflow
-and the names of states include. The name of each state that was trained with a part also includes the part's code.
-Planning makes parts without torch, so files of parts import torch inside their methods.
+A part is a frozen dataclass. Its fields are its parameters (`trainables.parameters`). The configuration, MLflow and the
+names of states include the parameters. The name of each state that was trained with a part also includes the part's
+code. Planning constructs parts without torch, so their files import torch inside methods.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Backbone(ABC):
     """A network without its head.
 
     Attributes:
-        initial: the distribution of its weights and of the head's; see `network.initialise`.
+        initial: the distribution of the initial weights of the backbone and of the head; see `network.initialise`.
     """
 
     initial: ClassVar[str] = "fan_in"
@@ -53,11 +53,11 @@ class Head(ABC):
 
     @abstractmethod
     def build(self, features: int, classes: int) -> nn.Module:
-        """Return the classifier; its linear maps and parts with a method ``draw(rng)`` are drawn afterwards.
+        """Return the classifier. Weights of linear maps and of modules with a method ``draw(rng)`` are drawn later.
 
         Args:
-            features: d of each branch.
-            classes: C.
+            features: the number of features d of each branch.
+            classes: the number of classes C.
         """
 
     def start(self, classifier: nn.Module, classes: int) -> None:  # noqa: B027
@@ -69,7 +69,7 @@ class Loss(ABC):
 
     Attributes:
         head: the head of the network that the loss needs, or a reference to it.
-        weighted_mean: whether the mean is ``Σ w l / Σ w``, as in ``torch.nn.CrossEntropyLoss``, or ``Σ w l / B``.
+        weighted_mean: True for the mean ``Σ w l / Σ w``, as in ``torch.nn.CrossEntropyLoss``; False for ``Σ w l / B``.
     """
 
     head: ClassVar[Head | str] = "linear"
@@ -77,15 +77,15 @@ class Loss(ABC):
 
     @abstractmethod
     def build(self, counts: Tensor) -> LossFunction:
-        """Return the loss over classes of these sizes.
+        """Return the loss for classes of these sizes.
 
         Args:
-            counts: n_j, the training images of each class, largest first, in the type of the logits and on their
-                device: (C,).
+            counts: n_j, the number of training images of each class, largest first, with the type and the device of
+                the logits: (C,).
 
         Returns:
-            A function (logits (B, C), labels (B,), class weights (C,) or None for ones) → the mean: (). A GPU records
-            it, so it may not use ``.item()`` or ``if tensor:``. It must not keep values between steps, because
+            A function (logits (B, C), labels (B,), class weights (C,) or None for ones) → the mean: (). A GPU
+            records it, so it may not use ``.item()`` or ``if tensor:``. It must not keep values between steps, because
             several replicates share it and a resumed replicate starts with a new one.
         """
 
@@ -109,12 +109,12 @@ class Mixture(ABC):
 
     @property
     def step(self) -> Self:
-        """The mixture without the parameters that only `shares` uses: a step depends on the others."""
+        """The mixture without the parameters that only `shares` uses. A step depends on the other parameters."""
         return self
 
     @abstractmethod
     def shares(self, steps: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return the share of each step, from the stream of (seed, epoch, ``Purpose.MIXTURE``): (steps,)."""
+        """Return the share of each step, drawn from the stream of (seed, epoch, ``Purpose.MIXTURE``): (steps,)."""
 
     @abstractmethod
     def mix(self, batches: Sequence[Batch], share: Tensor, rest: Tensor) -> tuple[tuple[Any, ...], Targets]:

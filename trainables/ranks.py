@@ -1,8 +1,8 @@
 """Several processes that train one network together, each on its share of every batch (``torch.distributed``).
 
-Every process draws order and augmentation for all ranks from (seed, epoch, purpose). Of a batch, rank r of R takes the
-images r, r + R, r + 2R, …, so the ranks together see the batches that one process would see. The loss is the loss of
-the whole batch, also with class weights or with shares that differ by an image. Batch norm normalises with a rank's
+Every process draws order and augmentation for all ranks from (seed, epoch, purpose). From a batch, rank r of R takes
+the images r, r + R, r + 2R, …, so the ranks together see the batches that one process would see. The loss is the loss
+of the whole batch, also with class weights or with shares that differ by an image. Batch norm normalises with a rank's
 share, as the public trainers do, and rank 0's statistics are kept. Mixup mixes within a share. A last batch with fewer
 images than ranks is left out.
 """

@@ -1,6 +1,6 @@
 """A step that a GPU records once and then replays: one launch for its hundreds of kernels.
 
-A replay runs the recorded kernels on the recorded tensors. So a step may be recorded if its calls differ only in the
+A replay runs the recorded kernels on the recorded tensors. A step may be recorded if its calls differ only in the
 content of tensors whose addresses stay the same, and if it does nothing on the host.
 """
 

@@ -115,7 +115,7 @@ class Team:
             self._together(lambda: ranks.join(Ranks(0, size), device, lambda: store), "join", device, host, store.port)
 
     def _await_others(self) -> None:
-        """Check that all processes have started, since rank 0 would wait for one that is lost before it joins."""
+        """Check that all processes have started: rank 0 would wait for one that is lost before it joins."""
         try:
             ray.get([other.__ray_ready__.remote() for other in self._others])
         except ray.exceptions.RayError as error:

@@ -95,7 +95,7 @@ def model(config: Json, payload: bytes) -> torch.nn.Module:
 def wants_gpu(config: Json) -> bool:
     """Return whether a GPU trains a configuration faster than a few CPU cores do.
 
-    It does not where steps are short: on digits, one seed of Table 9 took 39 s with four trials on an H100, and 24.6 s
+    It does not if steps are short: on digits, one seed of Table 9 took 39 s with four trials on an H100, and 24.6 s
     on two cores.
     """
     return not facts(config["dataset"]).short_steps

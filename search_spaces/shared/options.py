@@ -40,7 +40,7 @@ OPTIONS = (
     Option("imbalance", "Imbalance factor; repeatable. [default: 50]", kind="number", repeatable=True, metavar="IF"),
     Option(
         "short",
-        "Short protocol: CIFAR (--data cifar10 or cifar100) with the paper's ResNet-32, 30 epochs instead of 200.",
+        "Short protocol: CIFAR (--data cifar10 or cifar100) with the paper's ResNet-32, in 30 epochs instead of 200.",
         kind="flag",
         scale=True,
     ),
@@ -50,7 +50,7 @@ OPTIONS = (
         "How replicates differ; repeatable. seed: in the training seed (initial weights, sampling, augmentation). "
         "subset: in the images that the long-tailed set keeps. split: in the images for test. all: in all of these "
         "that the data have. crossed: every pair of a subset and a seed, which shows how much each adds to the spread; "
-        "--seeds must then be a square number (default 9). [default: seed, on the published subset; for digits, all]",
+        "--seeds must then be a square number (default 9). [default: seed, with the published subset; for digits, all]",
         repeatable=True,
         choices=("seed", "subset", "split", "all", CROSSED),
         ignored=_not_varied,
@@ -66,15 +66,15 @@ BACKBONE = Option(
 )
 LOSS = Option(
     "loss",
-    f"Loss, in tables of samplers: {', '.join(references.names(references.LOSS))}, or your own as package.module:Name "
+    f"Loss, for tables of samplers: {', '.join(references.names(references.LOSS))}, or your own as package.module:Name "
     "or ./file.py:Name; with parameters as in 'ldam(max_margin=0.3)'. [default: cross_entropy]",
     metavar="NAME",
     reference=True,
 )
 METHOD = Option(
     "method",
-    "One more row in tables of methods: ./file.py:function or package.module:function, which turns the protocol's "
-    "configuration into the method's; repeatable.",
+    "One more row in tables of methods: ./file.py:function or package.module:function. The function turns the "
+    "protocol's configuration into the method's; repeatable.",
     repeatable=True,
     metavar="NAME",
     reference=True,

@@ -65,19 +65,19 @@ def bases(
 ) -> list[Config]:
     """Return the base configuration of each column of a table.
 
-    The default is digits-LT at the table's imbalance factors for digits. Data sets that the user chose come at IF 50,
-    or with ``--paper`` at the imbalance factors of the paper's table. Imbalance factors that the user chose replace
-    both. Data that are long-tailed by nature have one imbalance factor. ``--short`` is CIFAR: by default `MAIN`; in a
-    table whose CIFAR columns do not include it, the first of these.
+    The default is digits-LT at the table's imbalance factors for digits. Data sets that the user chose have IF 50 or,
+    with ``--paper``, the imbalance factors of the paper's table. Imbalance factors that the user chose replace both.
+    Data that are long-tailed by nature have one imbalance factor. The data of ``--short`` are `MAIN` by default; if the
+    table has CIFAR columns but not `MAIN`, they are the first CIFAR column.
 
     Args:
         request: the user's choices.
         paper: the table's (data set, IF) in the paper.
         digits: the table's imbalance factors for digits-LT.
-        alike: the seeds that are the same in all replicates of the table; see `varied`.
+        alike: the seeds that are the same in all replicates of the table, such as split; see `varied`.
 
     Raises:
-        Refusal: for digits under the paper's protocol, for other data than CIFAR under the short one, for both
+        Refusal: for digits under the paper's protocol, for data other than CIFAR under the short protocol, for both
             protocols at once, or for a value that a configuration refuses.
     """
     chosen = Chosen.of(request)
@@ -119,18 +119,18 @@ def _short_column(paper: Columns) -> tuple[str, float]:
 def varied(config: Config, vary: Sequence[str], alike: Sequence[str] = ()) -> Config:
     """Return a configuration whose replicates differ as the user chose (``--vary``).
 
-    By default, replicates differ in the training seed alone, on the published subset, which the paper uses. Digits have
-    no published subset; their replicates differ in all seeds.
+    By default, replicates differ only in the training seed. They use the published subset, as the paper does. Digits
+    have no published subset, so their replicates differ in all seeds.
 
     Args:
         config: the configuration of a table's column.
-        vary: ``seed``, the training seed: initial weights, sampling, augmentation; ``subset``, the images that are
-            kept; ``split``, the images for test; ``all``, all of these that the data have; or ``crossed``, every pair
-            of a subset and a seed.
+        vary: ``seed`` is the training seed (initial weights, sampling, augmentation); ``subset``, the images that are
+            kept; ``split``, the images for test; ``all``, all of these that the data have; ``crossed``, every pair of a
+            subset and a seed.
         alike: the seeds that the table keeps the same in all replicates: split, subset.
 
     Raises:
-        Refusal: if these data do not have a seed that is to vary, or the table keeps it the same.
+        Refusal: if the data do not have a chosen seed, or the table keeps this seed the same.
     """
     has = [*facts(config.dataset).drawn, "seed"]
     can = [name for name in has if name not in alike]
@@ -149,7 +149,7 @@ def varied(config: Config, vary: Sequence[str], alike: Sequence[str] = ()) -> Co
 def under_recipe(request: Request, procedure: Method, base: Config) -> tuple[Config, str]:
     """Return a method's configuration under the chosen recipe (``-o recipe=…``), and the name of its row in a table.
 
-    The name says which constants are those of the method's source. The source of the paper's own method is the paper.
+    The name says which constants come from the method's source. The source of the paper's own method is the paper.
     """
     config = procedure(base)
     recipe = text(request, "recipe", "common")
@@ -175,12 +175,12 @@ def own_rows(request: Request) -> list[tuple[str, tuple[float, ...], str]]:
 
 
 def own_methods(trials: Sequence[Trial], known: Sequence[str]) -> list[str]:
-    """Return the names of the trials' methods that are not among a table's own."""
+    """Return the names of the trials' methods that are not methods of the table itself."""
     return list(dict.fromkeys(str(trial.axes["method"]) for trial in trials if trial.axes["method"] not in known))
 
 
 def column(config: Config) -> str:
-    """Return the name of a table's column: the data, and the protocol if it is the short one."""
+    """Return the name of a table's column: the data and, if it is the short protocol, the protocol."""
     name = column_name(config.dataset, config.imbalance)
     return short_name(name) if config.protocol == "short" else name
 
@@ -216,16 +216,17 @@ def table(
     search: OpenSearch | None = None,
     parts: Sequence[Option] = (BACKBONE,),
 ) -> Space:
-    """Return the space of a table, figure or search, with the fields that all of them share.
+    """Return the space of a table, figure or search, with the fields that all tables share.
 
     Args:
         request: the user's choices.
         name, title, trials, contrasts, objectives, search: see `Space`.
         domain: its own dimensions. Listed trials also have the dimensions data set and imbalance factor.
-        evidence: how far results on other data can speak about the paper's; under ``--short`` the columns state it.
+        evidence: what results on other data can say about the paper's results; under ``--short`` the names of the
+            columns say it.
         columns: the names of the paper's columns; none if the paper has no such table.
         options: its own options, in addition to those of every table.
-        parts: the parts of a configuration that the user may choose. Their names then appear in those of the columns.
+        parts: the parts of a configuration that the user may choose. The names of the columns then include their names.
     """
     chosen = Chosen.of(request)
     return Space(
@@ -246,7 +247,7 @@ def table(
 
 
 def _data_domain(trials: Sequence[Trial]) -> dict[str, Domain]:
-    """Return the dimensions of every table: our data sets and those of the trials, and any imbalance factor."""
+    """Return the dimensions of every table: data set (ours and those of the trials), and any imbalance factor."""
     known = [*names(), FOLDER]
     further = dict.fromkeys(str(trial.axes["dataset"]) for trial in trials if trial.axes["dataset"] not in known)
     return {"dataset": Choice((*known, *further)), "imbalance": Real(1.0, 1e6)}
@@ -265,7 +266,7 @@ def class_counts(config: Config) -> tuple[int, ...]:
     """Return the number of training images of each class, largest first: (C,).
 
     Raises:
-        Refusal: for data whose counts are only in their lists, which are not read for a plan.
+        Refusal: for data whose counts are only in their lists, because a plan does not read lists.
     """
     known = facts(config.dataset)
     if known.lists is not None:
@@ -293,7 +294,7 @@ def trial(
         paper: the row's figures in the paper, by (data set, IF). Digits at IF 50 get the only figure or, if there are
             several, that of `MAIN`.
         provenance: the mark of the paper's figures: † copied by the paper from their source, * run again by it.
-        measure: the measure that the row shows, if not the space's first objective.
+        measure: the measure that the row shows; "" for the space's first objective.
         least: the least number of replicates.
     """
     figures, beside = paper or {}, (config.dataset, config.imbalance)
@@ -317,7 +318,7 @@ def trial(
 
 
 def in_part(trial: Trial, part: str, paper_part: str) -> Trial:
-    """Return a trial of one of several columns for a data set: their names end in `part`, or in the paper's part."""
+    """Return a trial in one of a data set's columns. The column's name ends in `part`, or in the paper's part."""
     printed = trial.printed and replace(trial.printed, of=trial.printed.of + paper_part)
     return replace(trial, column=trial.column + part, printed=printed)
 
@@ -330,13 +331,13 @@ def after_the_standard_procedure(base: Config, more: int = 10) -> Config:
 
 
 def about(hypotheses: Sequence[Contrast], trials: Sequence[Trial]) -> tuple[Contrast, ...]:
-    """Return the hypotheses whose rows exist: an offset of one data set may not exist for another."""
+    """Return the hypotheses whose rows exist. An offset S of one data set may not exist for another."""
     rows = {trial.row for trial in trials}
     return tuple(contrast for contrast in hypotheses if {contrast.better, contrast.worse} <= rows)
 
 
 def against(trials: Sequence[Trial], better: str, *worse: str, measure: str = "") -> tuple[Contrast, ...]:
-    """Return the hypotheses that a method beats others, in each column under the recipes that they have there."""
+    """Return the hypotheses that a method beats others, in each column under the recipes of that column."""
     rows = {(str(trial.axes["method"]), trial.column): trial.row for trial in trials}
     columns = dict.fromkeys(trial.column for trial in trials)
     pairs = dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Functions that start, resume, load and plan runs. The command line calls them, and prints what they return."""
+"""Functions that start, resume, load and plan runs. The command line calls them and prints their results."""
 
 from __future__ import annotations
 
@@ -57,44 +57,45 @@ def run(
 ) -> Run:
     """Train one or more spaces, planned together, and return the run.
 
-    Equal prefixes are trained once. Running again goes on where the last start ended, and adds what is new under the
-    same `name`: more replicates, data or points. Ctrl-C, or a notebook's interrupt, lets the workers end their epoch
-    and save: the run is then returned with the outcome "interrupted", and `study.resume` goes on. A second one stops
-    at once and raises `KeyboardInterrupt`.
+    Equal prefixes are trained once. The same call continues a run where its last start ended. With more replicates,
+    data or points, a call with the same `name` trains what is new. After Ctrl-C, or a notebook's interrupt, the workers
+    finish their epoch and save, and the run is returned with the outcome "interrupted"; `study.resume` continues it. A
+    second Ctrl-C stops at once and raises `KeyboardInterrupt`.
 
         run = study.run("table9", seeds=3)
         run = study.run("table6", "table7", data="cifar10", short=True, download=True)
         run = study.run("./mine.py:other", home="/shared/studies")
 
     Args:
-        spaces: each the name of an installed space, ``all``, the path of a Python file, the name of a module (both may
-            end with ``:function``), or a function from a request to a `study.space.Space`. The source of a function
-            that is defined in a notebook is written to the plan; it must stand alone.
-        seeds: replicates of each trial; by default 3, 9 if they are crossed, and 1 a point of a search.
-        name: of the run; by default it is made from its content.
-        trials: points of an open search, in all.
-        objectives: of an open search, to be maximised.
-        early_stop: of an open search: epochs after the last one in which points part, when a point below the median
-            ends.
+        spaces: the name of an installed space, ``all``, the path of a Python file, the name of a module (both may end
+            with ``:function``), or a function from a request to a `study.space.Space`. The source of a function that is
+            defined in a notebook is stored in the plan, so the function must be self-contained.
+        seeds: the number of replicates of each trial; by default 3, 9 if they are crossed, or 1 per point of an open
+            search.
+        name: the name of the run; by default it is made from its content.
+        trials: the total number of points of an open search.
+        objectives: the measures that an open search maximises.
+        early_stop: for an open search: this many epochs after the last epoch in which points branch, the points below
+            the median end.
         home: folder for states, MLflow, Optuna and artefacts; by default STUDY_HOME, else ``./studies``.
         store: folder or URL for states; by default ``HOME/store``.
-        tracking_uri: of MLflow; by default MLFLOW_TRACKING_URI, else ``HOME/mlflow.db``.
-        storage: of Optuna; by default ``HOME/optuna.db``.
-        workers: stages at a time; by default as many as fit.
-        address: of a Ray cluster (``auto`` or ``HOST:PORT``); by default this machine.
-        cpus_per_trial: CPUs of a stage.
-        gpus_per_trial: GPUs of a stage, 0 to 1 or a whole number; by default 1 if this machine has a GPU and a space is
-            trained sooner on one.
-        ranks_per_trial: processes that train a replicate together; by default one a GPU.
+        tracking_uri: MLflow's server or database; by default MLFLOW_TRACKING_URI, else ``HOME/mlflow.db``.
+        storage: Optuna's database; by default ``HOME/optuna.db``.
+        workers: the number of stages at the same time; by default as many as fit.
+        address: the address of a Ray cluster (``auto`` or ``HOST:PORT``); by default this machine.
+        cpus_per_trial: the number of CPUs of a stage.
+        gpus_per_trial: the number of GPUs of a stage, 0 to 1 or a whole number; by default 1 if this machine has a GPU
+            and a space trains faster on it.
+        ranks_per_trial: the number of processes that train a replicate together; by default one per GPU.
         precision: auto, fp32, tf32 or bf16.
         gpu_steps: auto, eager or recorded.
         data_dir: folder of data sets; by default STUDY_DATA, else ``HOME/data``.
         download: fetch data sets that are missing.
-        retrain: begin the run `name` anew, if the sources have changed.
-        options: of the spaces, by name: those that `study run --help` and `study show` list.
-        progress: show progress: a bar on a terminal, one line in a notebook, else a line every ten seconds.
-        trained: called with the run once training has ended; MLflow may still be catching up.
-        more_options: of the spaces, as keywords: ``data="cifar10"`` is ``options={"data": "cifar10"}``.
+        retrain: start the run `name` anew, if the sources have changed.
+        options: options of the spaces by name; `study run --help` and `study show` list them.
+        progress: whether to show progress: a bar on a terminal, one line in a notebook, else a line every ten seconds.
+        trained: a function that is called with the run when training has ended; MLflow may not have all records yet.
+        more_options: options of the spaces as keywords: ``data="cifar10"`` is ``options={"data": "cifar10"}``.
 
     Raises:
         Refusal: if a choice is refused. The message names options as the command line does. Nothing has been written
@@ -136,7 +137,7 @@ def plan(
     options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Plan:
-    """Return what `run` would train with the same arguments, and what it costs; nothing is trained or written.
+    """Return the plan and cost of `run` with the same arguments; nothing is trained or written.
 
         print(study.plan("table9", paper=True, seeds=1))
 
@@ -171,14 +172,15 @@ def resume(
     progress: bool = True,
     trained: Callable[[Run], None] | None = None,
 ) -> Run:
-    """Go on with a run after an interruption, and return it. Its plan is stored: nothing else need be said.
+    """Continue a run after an interruption, and return it. Its plan is stored, so no other argument is needed.
 
     Args:
-        name: of the run, of one of its spaces (the latest run), or a unique beginning of the run's name.
+        name: the name of the run, the name of one of its spaces (for the latest run), or a unique prefix of the run's
+            name.
         home, store, tracking_uri, storage, workers, address, gpu_steps, progress, trained: see `run`; by default as the
             run began.
-        retry_failed: train again the replicates whose training raised; each is a new Optuna trial.
-        retrain: begin anew, if the sources have changed; the old records stay.
+        retry_failed: train the replicates again whose training raised an exception; each is a new Optuna trial.
+        retrain: start the run anew, if the sources have changed; the old records stay.
 
     Raises:
         Refusal: if there is no such run, another process trains it, or its sources have changed.
@@ -209,8 +211,8 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None, store: str | 
         study.load("table9").frame()
 
     Args:
-        name: of the run, of one of its spaces (the latest run), or a unique beginning of the run's name. By the name of
-            one space of several, the `Run` is about that space only.
+        name: the name of the run, the name of one of its spaces (for the latest run), or a unique prefix of the run's
+            name. If it is the name of one space of several, the `Run` is limited to that space.
         home, store: see `run`.
 
     Raises:
@@ -333,20 +335,16 @@ _WISHES = tuple(_wish.__kwdefaults__ or ())  # the arguments of `run` that chang
 
 @contextmanager
 def _misspelt(keywords: Mapping[str, Any]) -> Iterator[None]:
-    """Within it, a keyword that no space knows and that looks like an argument of `run` is refused with its name."""
+    """Within this context, suggest an argument of `run` or an option if an unknown keyword has a similar name."""
     try:
         yield
     except Refusal as refusal:
         name = str(refusal.value).partition("=")[0]
-        if name == "dry_run" and name in keywords:
-            raise Refusal(
-                "-o", refusal.value, f"unknown option {name!r}. 'study.plan' plans without training"
-            ) from refusal
-        known = [
-            *catalog.options(),
-            *(each for each in inspect.signature(run).parameters if each not in ("spaces", "more_options")),
-        ]
-        close = difflib.get_close_matches(name, known, 1) if refusal.field == "-o" and name in keywords else []
-        if not close:
+        if refusal.field != "-o" or name not in keywords:
             raise
-        raise Refusal("-o", refusal.value, f"unknown option {name!r}. Did you mean {close[0]!r}?") from refusal
+        arguments = set(inspect.signature(run).parameters) - {"spaces", "more_options"}
+        close = difflib.get_close_matches(name, [*catalog.options(), *sorted(arguments)], 1)
+        hint = f"Did you mean {close[0]!r}?" if close else refusal.hint
+        if name == "dry_run":
+            hint = "'study.plan' plans without training"
+        raise Refusal("-o", refusal.value, f"unknown option {name!r}", hint) from refusal

@@ -18,10 +18,10 @@ from study.errors import Refusal, one_line
 
 
 def reference(function: Callable[..., Any]) -> str:
-    """Return a reference that finds a function again: ``package.module:name``, ``/path/file.py:name``, or its source's.
+    """Return a reference to a function: ``package.module:name``, ``/path/file.py:name``, or one to its stored source.
 
     Raises:
-        Refusal: if the function is defined in a notebook, a script or another function, and does not stand alone.
+        Refusal: if the function is defined in a notebook, a script or another function, and is not self-contained.
     """
     name, module = getattr(function, "__qualname__", ""), getattr(function, "__module__", None) or "__main__"
     if inspect.isfunction(function) and name.isidentifier() and module != "__main__":
@@ -34,14 +34,14 @@ def reference(function: Callable[..., Any]) -> str:
 
 
 def source(function: Callable[..., Any]) -> str:
-    """Return the source of a function as a file that stands alone: the imports that it needs, constants, and itself.
+    """Return the source of a function as a self-contained file: the imports and constants that it needs, and itself.
 
     Raises:
         Refusal: if it uses a name that is neither imported nor a plain value, or if its source is not known.
     """
     name = getattr(function, "__name__", "")
     if not inspect.isfunction(function) or not name.isidentifier():
-        raise _refused(function, "it is no function with a name. Write 'def space(request): …'")
+        raise _refused(function, "it is not a function with a name. Write 'def space(request): …'")
     try:
         body = textwrap.dedent(inspect.getsource(function))
         code = compile(body, "<space>", "exec", dont_inherit=True)
@@ -71,7 +71,10 @@ def _definition(function: Callable[..., Any], name: str, value: object) -> str:
             and getattr(sys.modules.get(module), str(attribute), None) is value
         ):
             return f"from {module} import {attribute} as {name}"
-    raise _refused(function, f"it uses {name!r}, which is defined outside of it. Define it inside, or write a file")
+    raise _refused(
+        function,
+        f"it uses {name!r}, which is defined outside of it. Define it inside the function, or write both to a file",
+    )
 
 
 def _is_of_this_process(module: str) -> bool:

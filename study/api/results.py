@@ -36,10 +36,11 @@ class Comparison:
     Attributes:
         better, worse: the trials; the difference is the first minus the second.
         measure: what is compared, after the last epoch.
-        n: pairs.
-        mean: of the differences, in the unit of the measure.
-        low, high: their 95 % t-interval; None below two pairs.
-        p: of a two-sided t-test against 0, not adjusted for other comparisons; None below five pairs.
+        n: the number of pairs.
+        mean: the mean difference, in the unit of the measure.
+        low, high: the ends of its 95 % t-interval; None for fewer than two pairs.
+        p: the p-value of a two-sided t-test against 0, not adjusted for other comparisons; None for fewer than five
+            pairs.
     """
 
     better: str
@@ -58,13 +59,13 @@ class Comparison:
 
 
 class Run:
-    """A stored run, complete or not. Every method reads the store anew, so a run that is being trained can be watched.
+    """A stored run, complete or not. Every method reads the store again, so a run that is being trained can be watched.
 
-    In a notebook it shows its report.
+    In a notebook, a run shows its report.
 
     Args:
-        home: where its files are.
-        store: where its states are.
+        home: the home that holds its files.
+        store: the store that holds its states.
         name: its name.
         space: only this one of its spaces; None for all.
         outcome: of the start that returns the run, if one does.
@@ -107,7 +108,7 @@ class Run:
         return [trial.name for trial in self._planned(self._plan())]
 
     def space(self, name: str) -> Run:
-        """Return the same run, with one of its spaces only."""
+        """Return the same run, limited to one of its spaces."""
         names = [space.name for space in self._plan().spaces]
         if name not in names:
             raise Refusal("space", name, f"run {self.name!r} has no space {name!r}. It has {', '.join(names)}")
@@ -127,10 +128,10 @@ class Run:
         return {replicate: failure.reason for replicate, failure in failures if replicate[0] in names}
 
     def stop(self, now: bool = False) -> str:
-        """Ask the process that trains the run to stop, wherever it is, and return which one was asked.
+        """Ask the process that trains the run to stop, on any machine, and return the process and its host as text.
 
         Args:
-            now: do not let workers end their epoch.
+            now: stop at once: workers do not finish their epoch.
 
         Raises:
             Refusal: if no process trains it.
@@ -139,15 +140,15 @@ class Run:
         return f"process {driver.pid} on {driver.host}"
 
     def report(self, format: str = "table") -> str:  # noqa: A002
-        """Return the report: ``table``, ``markdown``, ``csv`` (a line a value), ``json`` or ``html`` (a whole page)."""
+        """Return the report: ``table``, ``markdown``, ``csv`` (one line per value), ``json`` or ``html`` (a page)."""
         return self._report().render(format)
 
     def figures(self) -> dict[str, bytes | str]:
-        """Return the report's figures by file name: PNG, and beside each its data as CSV."""
+        """Return the report's figures by file name: a PNG of each, and its data as CSV."""
         return self._report().figures()
 
     def frame(self) -> pd.DataFrame:
-        """Return a row a replicate, planned or complete.
+        """Return a frame with one row per replicate, complete or not.
 
         Columns: `run`, `space`, `trial`, `replicate`, `state` (the name of its last state), `status` (complete, stopped
         early, failed or waiting); then every axis, and every parameter that differs between the rows, as MLflow
@@ -202,8 +203,8 @@ class Run:
 
             run.curves("test/top1").groupby(["trial", "epoch"])["value"].mean().unstack(0).plot()
 
-        Columns: `space`, `trial`, `replicate`, `epoch` (from 0, as MLflow's step), `measure`, `value`. An epoch that
-        did not measure something has no row.
+        The columns are `space`, `trial`, `replicate`, `epoch` (from 0, as MLflow's step), `measure` and `value`. An
+        epoch without a measure has no row for it.
 
         Args:
             measures: names, or lists of names; none for the measure that each trial's row in its table shows.
@@ -236,11 +237,11 @@ class Run:
 
         Args:
             better, worse: trials, by name, label, or row of their table.
-            measure: of the last epoch; "" for the one that the first trial's row shows.
-            column: of their table, where a row has several.
+            measure: the measure to compare, after the last epoch; "" for the one that the table shows for `better`.
+            column: the column of the table, if the row has several.
 
         Raises:
-            Refusal: if there is no such trial, no replicate that both have, or the replicates are crossed.
+            Refusal: if there is no such trial, no replicate is complete in both, or the replicates are crossed.
         """
         from study.report.statistics import paired
 
@@ -276,9 +277,9 @@ class Run:
         It takes pixels from 0 to 1, (B, channels, side, side), and returns logits, (B, C).
 
         Args:
-            trial: by name, label, or row of its table.
-            replicate: its number.
-            column: of the table, where a row has several.
+            trial: the trial's name, label, or row in its table.
+            replicate: the number of the replicate.
+            column: the column of the table, if the row has several.
 
         As for `frame`, the space's file, or a source that the plan holds, is executed.
 
@@ -289,11 +290,11 @@ class Run:
         plan = self._plan()
         work = self._space_of(plan, space).work
         if work.model is None:
-            raise Refusal("trial", trial, f"the trials of {space.name!r} have no model in Python (got {trial!r})")
+            raise Refusal("trial", trial, f"space {space.name!r} offers no model in Python (got trial {trial!r})")
         return work.model(result.trial.config, self._payload(result, replicate))
 
     def predictions(self, trial: str, replicate: int = 0, column: str = "") -> pd.DataFrame:
-        """Return the decision about each test image after the last epoch: `image`, `label`, `prediction`, `correct`.
+        """Return the prediction for each test image after the last epoch: `image`, `label`, `prediction`, `correct`.
 
         Labels are ranks of classes: 0 is the class with the most training images.
 
@@ -319,8 +320,9 @@ class Run:
     def best(self) -> pd.DataFrame:
         """Return the best point of an open search, or with several objectives its Pareto front; the best first.
 
-        Columns: `trial`, each dimension, each objective (its mean over the point's replicates), `replicates`. The best
-        was selected by these values, so they are optimistic: the report has the champion's, under fresh seeds.
+        The columns are `trial`, each dimension, each objective (its mean over the point's replicates) and `replicates`.
+        The best point was selected by these values, so they are optimistic. The report has the values of the champion,
+        the best point trained again under fresh seeds.
 
         Raises:
             Refusal: if the run has no open search, or several.
@@ -329,7 +331,7 @@ class Run:
 
         searches = self._report().searches
         if not searches:
-            words = f"run {self.name!r} has no open search. Its report has its tables: run.report()"
+            words = f"run {self.name!r} has no open search. 'run.report()' shows its tables"
             raise Refusal("run", self.name, words)
         if len(searches) > 1:
             words = f"run {self.name!r} has several open searches: {', '.join(searches)}. Choose with run.space(name)"
@@ -397,7 +399,7 @@ class Run:
     def _plan(self) -> Plan:
         plan = records.load_plan(self._store, self.name)
         if plan is None:
-            raise Refusal("run", self.name, f"run {self.name!r} is not in {self._store.shown} any more")
+            raise Refusal("run", self.name, f"run {self.name!r} is no longer in {self._store.shown}")
         return plan
 
     def _spaces(self, plan: Plan) -> list[PlannedSpace]:
@@ -408,7 +410,7 @@ class Run:
         return [trial for trial in plan.trials if trial.space in names]
 
     def _space_of(self, plan: Plan, space: PlannedSpace) -> Space:
-        """Return what a space's function makes of the run's request now.
+        """Call a space's function with the run's request, and return the space.
 
         Raises:
             Refusal: if its file is gone, or raises.
@@ -438,7 +440,7 @@ class Run:
                 yield space, result
 
     def _find(self, name: str, column: str) -> tuple[PlannedSpace, Result]:
-        """Return a trial by its name, label, or row; of equal work the first.
+        """Return a trial by its name, label, or row; of trials with equal work, the first.
 
         Raises:
             Refusal: if there is none, or more than one.
@@ -455,7 +457,11 @@ class Run:
                 return matches[0]
             if matches:
                 known = ", ".join(result.planned.name for _, result in matches)
-                raise Refusal("trial", name, f"trial {name!r} could be {known}. Give one of these names, or the column")
+                raise Refusal(
+                    "trial",
+                    name,
+                    f"{name!r} is the name of several trials: {known}. Give one of these names, or the column",
+                )
         rows = list(dict.fromkeys(result.trial.row for _, result in pairs))
         raise Refusal("trial", name, _unknown("trial", name, rows))
 

@@ -1,4 +1,4 @@
-"""A start of a run: while a state is missing, stages that are ready are handed out; a durable state is recorded."""
+"""A start of a run: while states are missing, stages that are ready are handed out; each durable state is recorded."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def start(
     progress: Progress,
     retry_failed: bool = False,
 ) -> str:
-    """Train what is missing of a run and bring its records up to date; return the outcome, a key of `EXIT_CODES`.
+    """Train the missing states of a run and update its records; return the outcome, a key of `EXIT_CODES`.
 
     Args:
         draft: the plan and what is derived from it; it is stored before anything is trained.
         before: the plan as it was stored.
-        store: where its states lie.
-        services: where its records go.
-        resources: where and how wide.
-        answer: called once training has ended: the user need not wait for MLflow to follow.
+        store: the store of its states.
+        services: the services that hold its records.
+        resources: where the run is executed, and the resources of a stage.
+        answer: called when training has ended, so that the user need not wait for MLflow's records.
         progress: the user's view.
-        retry_failed: train again the replicates whose training raised.
+        retry_failed: train the replicates again whose training raised an exception.
 
     Raises:
-        Refusal: if another driver trains the run, a service cannot be used or the machines have no room; nothing has
-            been trained.
+        Refusal: if another driver trains the run, a service cannot be used, or no stage fits on the machines. Nothing
+            is trained then.
     """
     begun = Start(store, draft.plan.run, draft.plan.generation, progress.say)
     ledger, outcome, projection = None, "interrupted", None
@@ -98,7 +98,7 @@ def _store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
     with suppress(Damaged):  # it is made again
         kept = records.load_plan(store, plan.run)
     if kept != before:
-        words = f"another start has changed the plan of run {plan.run!r} meanwhile. Give the same command again"
+        words = f"another process has just changed the plan of run {plan.run!r}. Give the same command again"
         raise Refusal("run", plan.run, words)
     if before is not None and before.generation != plan.generation:
         records.save_failures(store, plan.run, {})
@@ -114,10 +114,10 @@ def _known(draft: Draft, before: Plan | None) -> list[Replicate]:
 
 
 def _ledger(draft: Draft, store: Store, say: Callable[[str], None]) -> Ledger:
-    """Return the account of stored states; those of the plan are read whole, and set aside if they are damaged."""
+    """Return the ledger. The plan's stored states are read completely, and set aside if they are damaged."""
     stored = store.keys()
     for key, reason in store.verify([key for key in stored if draft.through(key)]).items():
-        say(f"damaged: {reason}; moved to {store.set_aside(key) or 'damaged'}, and trained again where needed")
+        say(f"damaged: {reason}; moved to {store.set_aside(key) or 'damaged'}, and trained again if needed")
         stored.discard(key)
     given_up = {name: each for name, each in records.failures(store, draft.plan.run).items() if name in draft.recipes}
     return Ledger(draft, store, stored, given_up)
@@ -159,7 +159,7 @@ class _Drive:
             yield drain.requested
 
     def is_complete(self) -> bool:
-        """Return whether every replicate has its last state, and no search goes on."""
+        """Return whether every replicate has its last state, and no search is unfinished."""
         return self._ledger.complete() == len(self._draft.recipes) and self.points.settled()
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
@@ -172,7 +172,7 @@ class _Drive:
         return stages
 
     def trained(self, stage: Stage, epochs: int) -> None:
-        """Count epochs; the heartbeat makes the count durable."""
+        """Count epochs. The heartbeat stores the count."""
         self._begun.record.epochs_trained += epochs
         if stage.key not in self._active:
             self._active[stage.key] = self._ledger.needing(stage)
@@ -201,7 +201,7 @@ class _Drive:
                 )
 
     def failed(self, stage: Stage, failure: Failure) -> None:
-        """Give up every replicate that needs the stage, and say so once."""
+        """Give up every replicate that needs the stage, and print one line."""
         self._active.pop(stage.key, None)
         hit = self._ledger.fail(stage, failure)
         self._count_active()
@@ -215,9 +215,11 @@ class _Drive:
             self.points.halt()
 
     def _lost_ray(self) -> None:
-        """Say that Ray has died, before it ends this process too."""
+        """Print that Ray has died, before Ray ends this process, too."""
         if not self._needs_ray:
             return
         self._begun.end("interrupted", self._ledger.done())
-        self._progress.say(f"Ray has ended. Saved states stay, and 'study resume {self._draft.plan.run}' goes on")
+        self._progress.say(
+            f"Ray has ended. Saved states stay, and 'study resume {self._draft.plan.run}' continues the run"
+        )
         os._exit(EXIT_CODES["interrupted"])

@@ -12,8 +12,8 @@ and reports a dictionary:
 States are written by `study.store.states.Store.save`. The state after epoch e has the name ``stage.keys[e]``, and the
 stage's last state is always written. A header holds ``key``; ``epochs``, counted from state 0; for each of these epochs
 ``measures``, a dictionary, and ``wall_seconds``; and ``provenance``. This is a list of parts with ``from_epoch``,
-``run``, ``host`` and ``device_model``, the first of which begins with epoch 0. If no state is stored for the stage to
-begin with (``stage.start`` 0), this state is drawn from ``stage.origin``.
+``run``, ``host`` and ``device_model``, the first of which begins with epoch 0. If the stage begins with state 0
+(``stage.start`` is 0), this state is not stored but drawn from ``stage.origin``.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Points:
         self._halted = True
 
     def settled(self) -> bool:
-        """Return whether no search will plan more than is planned."""
+        """Return whether no search will plan another trial."""
         return all(self._is_settled(space) for space in self._searches())
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
@@ -153,7 +153,7 @@ class Points:
         return [point for point in front(self._values(space)) if self._champion_of(space, point) is None]
 
     def _champion_of(self, space: PlannedSpace, point: PlannedTrial) -> PlannedTrial | None:
-        """Return the champion with a point's configuration, whichever point it was planned for; None without one."""
+        """Return the champion with a point's configuration, even if planned for another point; None without one."""
         trials = (trial for trial in self._draft.plan.trials if trial.space == space.name and trial.champion_of)
         return next((trial for trial in trials if trial.trial.config == point.trial.config), None)
 

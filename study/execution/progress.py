@@ -1,6 +1,6 @@
-"""What the user sees while a run is trained: a live bar, one line of a notebook that rewrites itself, or plain lines.
+"""The progress of training: a live bar, one line of a notebook that is rewritten, or plain lines.
 
-On a terminal and in plain lines all of it is on stderr.
+The bar and the plain lines are written to stderr.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Progress:
     """Epochs, replicates, the best trial so far and the time left.
 
     Args:
-        shown: show them; otherwise only what goes wrong is said.
+        shown: whether to show them; if not, only problems are printed.
     """
 
     def __init__(self, shown: bool = True) -> None:
@@ -58,7 +58,7 @@ class Progress:
             self._bar.start()
 
     def expect(self, epochs: int, replicates: int) -> None:
-        """Take in that so many more epochs are to be trained, and that the run has so many replicates now."""
+        """Add epochs to the number to train, and set the number of the run's replicates."""
         self.epochs, self.replicates = self.epochs + epochs, replicates
         if self._bar is not None:
             self._bar.update(self._task, total=self.epochs)
@@ -74,25 +74,25 @@ class Progress:
             self._rewrite(self._left())
 
     def end(self, value: float, label: str) -> None:
-        """Count a complete replicate, with the value of its objective; one without a label is not compared."""
+        """Count a complete replicate. Its value is compared with the best one only if there is a label."""
         self.complete += 1
         if label and (self.best is None or value > self.best[0]):
             self.best = (value, label)
 
     def note(self, line: str) -> None:
-        """Say something that is not shown where progress is not."""
+        """Print a line, unless progress is hidden."""
         if self._shown:
             self.say(line)
 
     def say(self, line: str) -> None:
-        """Say something on a line of its own."""
+        """Print a line."""
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
         else:
             print(line, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Show the last count, and leave the terminal as it was."""
+        """Show the last count, and restore the terminal."""
         if self._bar is not None:
             self._bar.update(self._task, completed=self.trained, description=self._words())
             self._bar.stop()

@@ -65,7 +65,7 @@ class StageSearcher(Searcher):
 
     Args:
         stages: the first stages; `events` may supply more.
-        workers: the number of stages at a time.
+        workers: the number of stages at the same time.
         drain: once requested, nothing more is handed out.
         events: the receiver of events.
     """
@@ -202,7 +202,7 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
         events: the receiver of events.
 
     Raises:
-        Refusal: if the machines have no room for even one stage.
+        Refusal: if not even one stage fits on the machines.
     """
     resources = job.resources
     needs = {"CPU": resources.cpus, "GPU": resources.gpus}
@@ -218,7 +218,7 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
     stages_that_fit = sum(_room(machine, bundle) for machine in machines) // job.ranks
     if not stages_that_fit:
         hint = "Choose another number of ranks, or fewer CPUs or GPUs per trial"
-        raise Refusal("--ranks-per-trial", job.ranks, "must leave room for a whole trial on the machines", hint=hint)
+        raise Refusal("--ranks-per-trial", job.ranks, "must be so small that a trial fits on the machines", hint=hint)
     # Never more than fit: a stage that waits for room would start when a drain frees some.
     workers = min(resources.workers, stages_that_fit) if resources.workers else stages_that_fit
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # otherwise Tune would start the processes one by one

@@ -24,7 +24,7 @@ class Draft:
     read.
 
     Attributes:
-        left_out: the spaces that `ALL` stands for and that refuse the request, with their reasons.
+        left_out: the spaces of `ALL` that refuse the request, with their reasons.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Draft:
         """
         if trial.name in self._trials:
             words = f"trial {trial.name!r} is planned twice"
-            raise Refusal("trial", trial.name, words, hint="Give each trial of a space a label of its own")
+            raise Refusal("trial", trial.name, words, hint="Give each trial of a space a different label")
         count = len(trial.ends) if replicates is None else replicates
         numbers = range(trial.first_replicate, trial.first_replicate + count)
         recipes = {number: self.work.resolve(trial.trial.config, number, self.plan.machine) for number in numbers}
@@ -97,7 +97,7 @@ class Draft:
         return self.append(point, self.plan.replicates)
 
     def judge(self, point: PlannedTrial, stop: bool) -> PlannedTrial:
-        """Let a point that has reached its rung go on, or end there."""
+        """Let a point that has reached its rung continue, or end there."""
         judged = replace(point, rung=0, stopped=stop)
         if stop:
             shortened = {}
@@ -114,7 +114,7 @@ class Draft:
         return judged
 
     def to_train(self, replicate: Replicate) -> Resolved:
-        """Return a replicate's recipe as far as it is trained before its point is judged."""
+        """Return the part of a replicate's recipe that is trained before its point is judged."""
         recipe, rung = self.recipes[replicate], self._trials[replicate[0]].rung
         return cut(recipe, rung) if rung else recipe
 
@@ -164,7 +164,7 @@ class Draft:
 
     @property
     def joints(self) -> set[str]:
-        """The states that the plan's open searches keep for points to come."""
+        """The states that the plan's open searches keep for later points."""
         searched = {space.name for space in self.plan.spaces if space.search is not None}
         return tree.joints(r for (name, _), r in self.recipes.items() if self._trials[name].space in searched)
 

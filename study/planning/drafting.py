@@ -30,7 +30,7 @@ class Called:
         name: the default name of their run, without its digest; "" for the names of the spaces.
         request: the request without the options that none of the spaces knows.
         spaces: for each space, the reference that finds it again, the file of its function, and the space itself.
-        left_out: the spaces that `ALL` stands for and that refuse the request, with their reasons.
+        left_out: the spaces of `ALL` that refuse the request, with their reasons.
     """
 
     name: str
@@ -81,7 +81,7 @@ def call(references: Sequence[str], request: Request) -> Called:
         elif space is not None:
             spaces.append((modules.absolute(reference), path, space))
     if not spaces and not refusals:
-        words = f"no installed package declares spaces, so {ALL!r} stands for none"
+        words = f"no installed package declares spaces, so {ALL!r} stands for no space"
         raise Refusal("space", ALL, words, hint="Reinstall your package with 'pip install'")
     if not spaces:
         raise next(iter(refusals.values()))
@@ -124,7 +124,7 @@ def _check(space: Space, reference: str, earlier: Sequence[Space], request: Requ
         words = f"space {reference!r} has the same name as another space of this run, {space.name!r}"
         raise Refusal("space", reference, words, hint="Give every space once, and different spaces different names")
     if earlier and space.work != earlier[0].work:
-        words = f"space {space.name!r} is trained by other code than the other spaces of this run"
+        words = f"space {space.name!r} uses other training code than the other spaces of this run"
         raise Refusal(f"space {reference}", space.name, words, hint="Train it in a run of its own")
     space_options = {option.name for option in space.options}
     for name in catalog.options():
@@ -144,7 +144,7 @@ def _check(space: Space, reference: str, earlier: Sequence[Space], request: Requ
         hint = f"Space {space.name} is an open search, whose points cannot be crossed"
         raise Refusal(option, word, "must be left out", hint)
     if request.early_stop and len(space.objectives) > 1:
-        hint = "Points are judged by the median of one objective; several have none"
+        hint = "It ends points below the median of one objective, and several objectives have no median"
         raise Refusal("--early-stop", request.early_stop, "must be left out with several objectives", hint)
 
 
@@ -156,7 +156,7 @@ def draft(called: Called, replicates: int | None, machine: Machine, resources: R
         replicates: the number for each trial; None for 3, for 9 if they are crossed, or for 1 if every space is an
             open search.
         machine: the arithmetic.
-        resources: where the run is executed, and how wide.
+        resources: where the run is executed, and how many stages at a time.
 
     Raises:
         Refusal: if a configuration or the number of replicates is refused.
@@ -220,11 +220,11 @@ def _check_early_stop(space: Space, request: Request, machine: Machine) -> None:
     if request.early_stop and space.search is not None:
         base = space.work.resolve(space.search.base, 0, machine)
         if not base.joints:
-            hint = f"The work of space {space.name} names no states after which points can be judged"
+            hint = f"The work of space {space.name} declares no epoch at which points branch (joints)"
             raise Refusal("--early-stop", request.early_stop, "must be left out", hint)
         room = len(base.epochs) - base.joints[0] - 1
         if request.early_stop > room:
-            hint = "After that, every point has ended"
+            hint = "Later, every point has ended"
             raise Refusal("--early-stop", request.early_stop, f"must be at most {room}", hint)
 
 

@@ -1,6 +1,6 @@
 """Plans as version 0.2 and the first version of 0.3 stored them (format 3), so that their runs stay readable. Pure.
 
-Format 3 knew one science only. This module adds the facts about it that a plan of format 4 states.
+A plan of format 3 was for one science only. This module adds the facts about it that a plan of format 4 has.
 """
 
 from __future__ import annotations

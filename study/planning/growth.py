@@ -1,4 +1,4 @@
-"""How a stored run goes on: its plan is drafted again, and then grown or begun anew."""
+"""The continuation of a stored run: its plan is drafted again, and then grown or started anew."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def drawn_again(plan: Plan) -> Draft:
 
 
 def grown(before: Plan, draft: Draft) -> Draft:
-    """Return a new draft as a continuation of a stored run. All that the stored plan holds stays as it is.
+    """Return a new draft as a continuation of a stored run. Everything in the stored plan stays as it is.
 
     Raises:
         Refusal: if the draft does not contain the stored plan. The message shows the difference.
@@ -84,7 +84,7 @@ def grown(before: Plan, draft: Draft) -> Draft:
 
 
 def _differences(before: Plan, draft: Draft) -> tuple[list[str], list[str]]:
-    """Return what a draft lacks of a stored plan, and what it has with other work. Take over the points of searches."""
+    """Return what of a stored plan a draft lacks, and what it has with other work. Take over the points of searches."""
     after = draft.plan
     missing: list[str] = []
     differing: list[str] = []
@@ -147,7 +147,7 @@ def _is_part(old: Domain, new: Domain, values: Sequence[object]) -> bool:
 
 
 def _machine_differences(before: Machine, after: Machine) -> list[str]:
-    """Return how two machines settle work differently, in the words of the options that choose it."""
+    """Return the differences between two machines, in the words of the options that choose them."""
     differences = []
     if after.device != before.device:
         differences.append(f"{after.device} instead of {before.device} (--gpus-per-trial)")
@@ -199,8 +199,8 @@ def _domain_difference(space: PlannedSpace, again: PlannedSpace) -> str:
 def _changed_sources(before: Plan, after: Plan) -> list[str]:
     """Return the names of a plan's sources that have changed. A source that only moved is the same.
 
-    A source that is no longer used is no change, unless no source of the plan has a name that is used now: then an
-    earlier version made the plan.
+    A source that is no longer used is not a change, with one exception: if no source of the plan has a name that is
+    used now, an earlier version made the plan.
     """
     digests = set(after.sources.values())
     gone = sorted(name for name, digest in before.sources.items() if digest not in digests)
@@ -209,10 +209,10 @@ def _changed_sources(before: Plan, after: Plan) -> list[str]:
 
 
 def taken_up(before: Plan, draft: Draft, retrain: bool) -> Draft:
-    """Return a new draft as a continuation of a stored run: grown, or begun anew. See `grown` and `begun_anew`.
+    """Return a new draft as a continuation of a stored run: grown, or started anew. See `grown` and `begun_anew`.
 
     Raises:
-        Refusal: also if the stored run is one of other spaces.
+        Refusal: also if the stored run has other spaces.
     """
     if not {space.name for space in before.spaces} & {space.name for space in draft.plan.spaces}:
         words = f"run {before.run!r} already exists and is a run of {before.study}"
@@ -231,7 +231,7 @@ def begun_anew(before: Plan, draft: Draft) -> Draft:
     if same_work and changed:
         names = ", ".join(changed)
         words = f"these sources have changed, but the names of the states have not: {names}"
-        raise Refusal("sources", names, words, hint="Work.resolve must include its sources in the keys of states")
+        raise Refusal("sources", names, words, hint="Work.resolve must include the sources in the keys of states")
     if same_work:
         words = f"nothing has changed that the states of run {before.run!r} depend on"
         raise Refusal("--retrain", before.run, words, hint="Leave --retrain out")

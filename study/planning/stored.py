@@ -103,14 +103,14 @@ class PlannedSpace:
 
 @dataclass(frozen=True)
 class Resources:
-    """Where and how wide a run is executed. The names of states do not depend on it.
+    """The machines and resources with which a run is executed. The names of states do not depend on them.
 
     Attributes:
-        workers: the number of stages at a time; 0 for as many as the cluster has room for.
+        workers: the number of stages at the same time; 0 for as many as fit on the cluster.
         cpus, gpus: the CPUs and GPUs of each stage. A fraction of a GPU is bookkeeping, not isolation.
         address: the address of a Ray cluster; empty for this machine alone.
         data_dir: the folder of data sets, on every machine.
-        gpu_steps: how steps are launched on a GPU: eager, recorded, or auto, where the trainables choose.
+        gpu_steps: how steps are launched on a GPU: eager, recorded, or auto, with which the trainables choose.
     """
 
     workers: int = 0
@@ -130,7 +130,7 @@ class Plan:
     Attributes:
         tracking_uri, storage: the URLs of MLflow and Optuna, without passwords; "" for the databases of `home`.
         home: the folder of those databases.
-        generation: how often the run was begun anew because the sources had changed.
+        generation: the number of times that the run was started anew because the sources had changed.
         created: the time at which the run was first planned.
     """
 
@@ -174,7 +174,7 @@ class Plan:
         return digest([[[trial.name, *trial.ends] for trial in self.trials], totals])
 
     def points(self, space: PlannedSpace) -> list[PlannedTrial]:
-        """Return a space's trials in order, except champions: its cells, or the points that its search has found."""
+        """Return a space's trials in order, without champions: its cells, or the points that its search has found."""
         return [trial for trial in self.trials if trial.space == space.name and not trial.champion_of]
 
     def space(self, name: str) -> PlannedSpace:
@@ -182,7 +182,7 @@ class Plan:
         return next(space for space in self.spaces if space.name == name)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plan as a dictionary for JSON, which `from_json` reads."""
+        """Return the plan as a dictionary for JSON; `from_json` reads it."""
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod

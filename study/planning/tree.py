@@ -1,4 +1,4 @@
-"""From the replicates' recipes to a tree of stages: the least that must be trained, and in which pieces. Pure."""
+"""From the replicates' recipes to a tree of stages, which train each missing state exactly once. Pure."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def nodes(recipes: Iterable[Resolved]) -> set[str]:
 
 
 def branching(recipes: Iterable[Resolved]) -> set[str]:
-    """Return the states that are always kept: where recipes part, and where they end."""
+    """Return the states that are always kept: where recipes branch, and where they end."""
     children: dict[str, set[str]] = {}
     ends = set()
     for recipe in recipes:
@@ -83,7 +83,7 @@ def missing(recipes: Iterable[Resolved], stored: Collection[str]) -> set[str]:
 
 
 def joints(recipes: Iterable[Resolved]) -> set[str]:
-    """Return the states that an open search keeps, since later points are likely to part there."""
+    """Return the states that an open search keeps, because later points are likely to branch there."""
     return {recipe.keys[number] for recipe in recipes for number in recipe.joints}
 
 
@@ -91,7 +91,7 @@ def stages(recipes: Collection[Resolved], stored: Collection[str], keep: Collect
     """Return the stages that train all missing states, the longest remaining path first.
 
     Every stage starts at state 0, at a stored state, or at the end of another stage. Together the stages hold each
-    missing state exactly once. A stage ends where recipes part, where one ends, and at the states in `keep`.
+    missing state exactly once. A stage ends where recipes branch, where one ends, and at the states in `keep`.
     """
     absent = missing(recipes, stored)
     kept = branching(recipes) | set(keep)

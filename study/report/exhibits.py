@@ -52,10 +52,10 @@ class Cell:
     """A measured value, and the printed figure beside it.
 
     Attributes:
-        values: by replicate; shown as mean ± std, or as one number if there is one. Values that are not finite are
-            left out.
+        values: the values by replicate, shown as mean ± std, or as one number if there is one. Values that are not
+            finite are left out.
         printed: the source's figure, or None. A cell without values may have one.
-        decimals: after the point.
+        decimals: the number of digits after the point.
         axes: the axes of its trial, for CSV.
         statistic: shown in place of values; its difference from a printed figure is not given.
     """
@@ -103,7 +103,7 @@ class Table:
 
     Attributes:
         title: what the table shows, with its unit.
-        head: the headings of all columns, those of the rows' names included.
+        head: the headings of all columns, including those of the rows' names.
         rows: entries, as many as in `head`; text is shown as it is, None as "–".
         notes: lines below the table.
         labels: the number of first columns that name a row; they are text.

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: no script, no other file, no network."""
+"""A report as one self-contained HTML page: it needs no script, no other file and no network."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def page(title: str, sections: Iterable[tuple[str, Iterable[str], str]], footer:
     """Return the page.
 
     Args:
-        title: of the whole.
-        sections: of each the heading, notices, and the HTML of its tables and figures.
-        footer: lines on what made it.
+        title: the title of the page.
+        sections: for each section, the heading, the notices, and the HTML of its tables and figures.
+        footer: lines about the origin of the report.
     """
     last = "".join(f"<p>{escape(line)}</p>\n" for line in footer)
     return (

@@ -128,7 +128,7 @@ class Report:
         return written
 
     def json(self) -> str:
-        """Return one object: a row a trial, differences, searches, tables, figures, and the provenance of all."""
+        """Return one object: a row per trial, differences, searches, tables, figures, and the provenance of all."""
         record = {
             "study": "+".join(results.space.name for results in self._results),
             "run": self.plan.run,
@@ -158,7 +158,7 @@ class Report:
         return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
 
     def csv(self) -> str:
-        """Return every entry of every table: one line a value, so one line a replicate."""
+        """Return every entry of every table, with one line per value and therefore per replicate."""
         tables = [(section.space.name, table) for section in self.sections for table in section.tables]
         return render.table_csv(tables, self._results[0].space.source)
 

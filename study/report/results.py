@@ -1,4 +1,4 @@
-"""The results of a space's planned trials, which a report passes to the space's view. A view is a plain function::
+"""The results of a space's planned trials. A report passes them to the space's view, which is a plain function::
 
     from study.report.exhibits import Cell, Figure, Table
     from study.report.plotting import curves
@@ -14,9 +14,9 @@
         series = {result.trial.row: result.curve("test/accuracy") for result in results}
         return [*tables, curves("figure1", "Test accuracy", "Mean ± std …", series, y="accuracy in %")]
 
-It must be called ``view`` and be in the file of the space's function. A run may be incomplete: missing results are an
-empty dictionary, an empty cell "–", or no series, never an exception. Only a trial that the space does not plan raises
-a `KeyError`. The report itself adds the hypotheses, the evidence and the differences from printed figures.
+The function must have the name ``view`` and be in the file of the space's function. A run may be incomplete: missing
+results give an empty dictionary, an empty cell "–" or no series, but no exception. Only a trial that the space does not
+plan raises a `KeyError`. The report itself adds the hypotheses, the evidence and the differences from printed figures.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def no_payload(_key: str) -> bytes | None:
 
 
 class Result:
-    """A trial's result. Every method returns values by replicate, for the complete replicates.
+    """A trial's result. Its methods return values by replicate, for the complete replicates.
 
     Args:
         planned: the trial in its plan.
@@ -156,23 +156,23 @@ class Results:
         return self._results[row_column]
 
     def get(self, row: str, column: str) -> Result | None:
-        """Return the result at (row, column), or None: not every row need be planned in every column."""
+        """Return the result at (row, column); None if the row is not planned in this column."""
         return self._results.get((row, column))
 
     def cell(self, row: str, column: str, measure: str = "") -> Cell | None:
-        """Return the cell at (row, column), see `Result.cell`; None, shown as "–", if it is not planned."""
+        """Return the cell at (row, column); None, shown as "–", if it is not planned. See `Result.cell`."""
         result = self.get(row, column)
         return None if result is None else result.cell(measure)
 
     @cached_property
     def crossed(self) -> bool:
-        """Whether replicates are pairs of two factors, and so not independent of each other."""
+        """Whether replicates are pairs of two factors and therefore not independent of each other."""
         return any(Crossing.of(result.planned) for result in self)
 
     def hypotheses(self) -> list[statistics.Difference]:
-        """Return the space's contrasts in every column that has both rows, adjusted (Holm) over all of them.
+        """Return the space's contrasts in every column that has both rows, with p adjusted (Holm) over all of them.
 
-        The report shows them. The list is empty if replicates are crossed, because these are not independent.
+        The report shows them. The list is empty if replicates are crossed, because such replicates are not independent.
         """
         if self.crossed:
             return []

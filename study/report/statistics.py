@@ -51,7 +51,7 @@ class Difference:
     Attributes:
         contrast: the hypothesis about two rows.
         column: the column of both rows.
-        estimate: of better - worse. `p` is adjusted by Holm's method; None for a hypothesis of equivalence.
+        estimate: better - worse. `p` is adjusted by Holm's method; None for a hypothesis of equivalence.
     """
 
     contrast: Contrast

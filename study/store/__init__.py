@@ -1,1 +1,1 @@
-"""The store: states under names, and beside them plans, failures and starts, from which a run's status follows."""
+"""The store: states by name, and the plans, failures and starts from which a run's status follows."""

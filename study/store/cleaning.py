@@ -1,4 +1,4 @@
-"""Cleaning a store: tensors that no run reaches go, and files that killed writers left. Measures stay."""
+"""Cleaning a store: tensors that no run needs are dropped, and files of killed writers removed. Measures stay."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def clean_runs(
             plan = records.load_plan(store, name)
         except Damaged as error:
             words = f"the plan of run {name!r} cannot be read, so nothing is dropped: {error}"
-            hint = "Repeat the 'study run' of this run: it stores the plan anew"
+            hint = "Give the 'study run' command of this run again: it stores the plan again"
             raise Refusal("run", name, words, hint) from error
         except Refusal:  # of another version
             unknown.add(name)

@@ -1,4 +1,4 @@
-"""The places of stores, folders and buckets: connecting, checking, and making writes outlive a power cut."""
+"""The locations of stores (folders and buckets): connecting, checking, and making writes survive a power cut."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def check_folder(base: Any, path: str, create: bool) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make the content of a file, or the names in a folder, outlive a power cut."""
+    """Make the content of a file, or the names in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -66,10 +66,10 @@ def damaged_plans(store: Store) -> list[str]:
 
 
 def find(store: Store, name: str) -> tuple[Plan, str | None]:
-    """Return the run with a name: the run's own, that of a space (its latest run), or a unique prefix.
+    """Return the run for a name: the run's own name, the name of a space (its latest run), or a unique prefix.
 
     Returns:
-        The run's plan; and the space, if the name is that of one of several.
+        The run's plan; and the space, if the name is the name of one of several spaces.
 
     Raises:
         Refusal: if there is no such run, or more than one.
@@ -78,7 +78,7 @@ def find(store: Store, name: str) -> tuple[Plan, str | None]:
         try:
             exact = load_plan(store, name)
         except Damaged as error:
-            hint = f"Repeat the 'study run' of this run with --name {name}: it stores the plan anew"
+            hint = f"Give the 'study run' command of this run again, with --name {name}: it stores the plan again"
             raise Refusal("run", name, f"the plan of run {name!r} is damaged", hint) from error
         if exact is not None:
             return exact, None
@@ -97,7 +97,7 @@ def find(store: Store, name: str) -> tuple[Plan, str | None]:
 
 
 def forget(store: Store, run: str) -> None:
-    """Let cleaning drop a run's states. Its plan and measures stay; training it again takes this back."""
+    """Let cleaning drop a run's states. Its plan and measures stay. Training the run again undoes this."""
     store.write_record(f"runs/{run}/forgotten.json", {"forgotten": now()})
 
 

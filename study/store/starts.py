@@ -54,7 +54,7 @@ class StartRecord:
     ended: str | None = None
 
     def alive(self) -> bool:
-        """Return whether the driver is at work: the record is fresh and, on this machine, the process exists."""
+        """Return whether the driver is running: the record is fresh and, on this machine, the process exists."""
         if self.outcome != "running":
             return False
         age = (datetime.now(UTC) - datetime.fromisoformat(self.seen)).total_seconds()
@@ -103,7 +103,7 @@ class Start:
             host=platform.node(),
             pid=os.getpid(),
             token=secrets.token_hex(8),
-            behind="its last start was cut off before MLflow and Optuna showed everything",
+            behind="the last start was killed before MLflow and Optuna had all records",
         )
         self._settle_previous(0)
         self._write()
@@ -158,7 +158,7 @@ class Start:
             signals = max(signals, wanted)
 
     def _write_unless_superseded(self) -> None:
-        """Keep the record fresh. If another driver has written a record meanwhile, stop, and let that one go on."""
+        """Keep the record fresh. Stop if another driver has written a record, so that only that driver continues."""
         record = self.record
         stored, later = (_read(self.store, _path(self._run, number)) for number in (record.number, record.number + 1))
         other = later or (stored if stored is not None and stored.token != record.token else None)
@@ -182,14 +182,14 @@ class Start:
         return 2 if request.now else 1
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
-        """Run an action on the store. A store that is away or full must not end training; the user is warned once."""
+        """Run an action on the store. An unreachable or full store must not end training; the user is warned once."""
         try:
             return action()
         except Away as error:
             if not self._warned:
                 self._warned = True
                 reason = f"the store cannot be written ({one_line(error)})"
-                self._say(f"{reason}; training goes on, but results that cannot be saved are lost")
+                self._say(f"{reason}; training continues, but results that cannot be saved are lost")
             return None
 
 
@@ -213,7 +213,7 @@ def request_stop(store: Store, run: str, at_once: bool) -> StartRecord:
     """
     records = starts(store, run)
     if not records or not records[-1].alive():
-        hint = "'study status' shows how far it is"
+        hint = "'study status' shows its progress"
         raise Refusal("run", run, f"run {run!r} is not being trained, so there is nothing to stop", hint)
     store.write_record(_stop_path(run), asdict(StopRequest(records[-1].token, at_once, now())))
     return records[-1]
@@ -237,7 +237,7 @@ def refuse_second(store: Store, run: str) -> StartRecord | None:
 
 
 def _read(store: Store, path: str) -> StartRecord | None:
-    """Return a start's record. A damaged one counts as absent, and is written anew."""
+    """Return a start's record. A damaged record counts as absent and is written again."""
     with suppress(Damaged, ValueError):
         plain = store.read_record(path)
         return None if plain is None else decoded(StartRecord, plain)
@@ -263,5 +263,5 @@ def _stop_path(run: str) -> str:
 
 
 def now() -> str:
-    """Return the time as records hold it."""
+    """Return the present time in the format of records."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

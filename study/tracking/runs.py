@@ -324,9 +324,9 @@ class _Child:
 
     Attributes:
         run_id, status: as in MLflow.
-        reason: why it failed.
+        reason: the reason why it failed.
         described: whether it has its parameters.
-        epochs: how many it holds; None until they are read.
+        epochs: the number of epochs that it holds; None until they are read.
     """
 
     run_id: str

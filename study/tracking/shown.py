@@ -1,4 +1,4 @@
-"""A replicate as MLflow shows it: measures under their names, parameters as texts, and who trained it."""
+"""A replicate as MLflow shows it: measures under their names, parameters as texts, and the runs that trained it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ENTRIES = 100  # of a list; a longer one is in the store alone
 
 
 def values(work: Work, epoch: Json, last: bool) -> dict[str, float]:
-    """Return an epoch's measures under the names that MLflow shows: curves of every epoch; of the last epoch all.
+    """Return an epoch's measures under MLflow's names: the curves, or all measures for the last epoch.
 
-    An entry of a list has a name of its own, such as ``test/class/0000``.
+    Each entry of a list has a separate name, such as ``test/class/0000``.
 
     Args:
         work: names the curves and the lists.

@@ -61,7 +61,7 @@ def serve(uri: str, artifacts: Path, host: str, port: int) -> int:
 def _check_port(host: str, port: int) -> None:
     """Check that the port is free.
 
-    MLflow would only say so after some seconds, and until then the program that uses the port would answer.
+    MLflow would report a used port only after some seconds. Until then, the program that uses the port would answer.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

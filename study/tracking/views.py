@@ -1,7 +1,7 @@
 """Saved views for MLflow's UI: one view for each table, with one mean and one curve for each trial.
 
-The UI (MLflow 3.17) stores a view as a tag of the experiment, and a link names the view. Without a view it opens an
-experiment as that of an agent, which shows no runs. A server that does not know these tags ignores them.
+The UI (MLflow 3.17) stores a view as a tag of the experiment, and a link names the view. Without a view, it takes an
+experiment for one of an agent and shows no runs. A server that does not know these tags ignores them.
 """
 
 from __future__ import annotations

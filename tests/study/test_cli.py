@@ -346,7 +346,7 @@ def test_nobody_is_asked_to_stop_a_run_that_nobody_trains(finished: Finished) ->
     study, _, _ = finished
     message = str(study("stop", "mine", code=2).exception)
     assert message == (
-        "run 'mine' is not being trained, so there is nothing to stop. 'study status' shows how far it is"
+        "run 'mine' is not being trained, so there is nothing to stop. 'study status' shows its progress"
     )
 
 

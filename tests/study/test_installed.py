@@ -53,7 +53,7 @@ def test_all_is_of_the_first_science_and_says_what_is_left_out(both: None) -> No
 
 def test_with_nothing_installed_all_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "_installed", dict)
-    with pytest.raises(Refusal, match="no installed package declares spaces, so 'all' stands for none"):
+    with pytest.raises(Refusal, match="no installed package declares spaces, so 'all' stands for no space"):
         drafting.call(["all"], asked())
 
 

@@ -216,7 +216,7 @@ def test_a_parameter_that_a_part_has_not_is_refused_with_those_that_it_has():
         (
             {"dataset": "digits", "imbalance": 125},
             "imbalance",
-            "must be at most 124 (got 125.0). digits has 124 training images a class",
+            "must be at most 124 (got 125.0). digits has 124 training images per class",
         ),
         ({"dataset": "imagenet-lt"}, "imbalance", "must be 256 (got 50.0). imagenet-lt is long-tailed by nature"),
         ({"lr": 1e300, "gamma": 1e300}, "gamma", "must be smaller (got 1e+300). The lr must stay finite"),

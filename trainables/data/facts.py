@@ -1,6 +1,7 @@
 """Data sets: the facts that planning needs, and the interface that reads the images. Pure: no torch.
 
-Balanced sets are made long-tailed as in LDAM and BBN: ``n_j = int(n_max * r ** (j / (C - 1)))``, r = 1/IF, truncated.
+Balanced sets are made long-tailed as in LDAM and BBN: ``n_j = int(n_max * r ** (j / (C - 1)))`` with r = 1/IF. The
+numbers are truncated.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class Lists:
     """The public lists of a data set: text files with a line ``path label`` for each image.
 
-    They lie in the folder `name` below the data folder and have the names ``{name}_train.txt`` and so on. The paths in
+    They are in the folder `name` below the data folder and have the names ``{name}_train.txt`` and so on. The paths in
     them are relative to that folder.
 
     Attributes:
@@ -52,7 +53,7 @@ class Wanted:
 
     Attributes:
         imbalance: IF; 1 keeps each class whole. The long-tailed subset of the same seed is the beginning of each class.
-        split_seed: the seed of the test images, where they are drawn.
+        split_seed: the seed of the test images, if they are drawn.
         subset_seed: the seed of the subset; see `resident.subset`.
         crop: the zero padding in pixels before a random crop.
         device: cpu or cuda.
@@ -72,11 +73,11 @@ class Wanted:
 
 
 class Images(NamedTuple):
-    """A balanced data set in memory: uint8 images (N, channels, side, side), and each one's class (N,), from 0.
+    """A balanced data set in memory: uint8 images (N, channels, side, side), and the class of each (N,), from 0.
 
     Attributes:
         train, labels: the images from which a long-tailed training set is chosen.
-        test, test_labels: the test images, equally many of each class.
+        test, test_labels: the test images; each class has the same number of them.
     """
 
     train: NDArray[np.uint8]
@@ -88,14 +89,14 @@ class Images(NamedTuple):
 class Data(Protocol):
     """The interface of a loaded data set to the loop.
 
-    If several processes train together, each batch is the rank's share; random numbers are drawn for all ranks.
+    If several processes train together, each batch is the share of this rank; random numbers are drawn for all ranks.
 
     Attributes:
         facts: the declared facts of the data set.
         counts: n_j, largest first: (C,), NumPy.
         shots: the classes of each split, many, medium and few.
         device: the device of the batches.
-        in_val: which images of `test_batches` are for selection: (M,) bool.
+        in_val: True for images of `test_batches` that are for selection: (M,) bool.
     """
 
     facts: Dataset
@@ -128,11 +129,11 @@ class Data(Protocol):
 
 
 class Dataset(ABC):
-    """The facts of a data set: balanced and made long-tailed, or long-tailed by nature.
+    """The facts of a data set that is balanced and made long-tailed, or long-tailed by nature.
 
     Attributes:
-        classes: C. A class is identified by its rank everywhere: 0 has the most training images.
-        largest: images of the largest class, n_max.
+        classes: the number of classes C. A class is always identified by its rank: 0 has the most training images.
+        largest: the number of images of the largest class, n_max.
         channels, side: the shape of an image, (channels, side, side), uint8, when it reaches the network.
         scale: the value of a white pixel; images are divided by it before mean and std apply.
         mean, std: mean and standard deviation per channel, after scaling.
@@ -140,15 +141,15 @@ class Dataset(ABC):
             size and shape.
         flip: whether images are flipped horizontally at random.
         many, few: a class is many-shot above ``many`` training images, few-shot below ``few``, else medium-shot.
-        fingerprint: identifies the content of the files; ``prepare`` or ``read`` has to check it (`verified`). Data
-            that code makes without files may have any word, since the names of states include the code.
+        fingerprint: identifies the content of the files; ``prepare`` or ``read`` has to check it (`verified`). For data
+            that code makes without files, any text is allowed, because the names of states include the code.
         natural: the imbalance factor of data that are long-tailed by nature; None for data that are made long-tailed.
-        lists: the lists of data that come as lists of files; only they determine the number of images of a class.
-        selection: the source of the images for selection, `val`: ``half`` of the test images, fixed and
-            class-balanced, so that test is val and holdout together; ``list``, a list of their own; or ``train``,
-            images held out from training. In the latter two cases test and holdout are the same images.
+        lists: the lists of data that come as lists of files; only the lists determine the number of images of a class.
+        selection: the source of the images for selection, `val`. ``half``: one half of the test images, fixed and
+            class-balanced; test is then val and holdout together. ``list``: a separate list. ``train``: images that
+            are held out from training. With ``list`` and ``train``, test and holdout are the same images.
         drawn: the parts of the data that a seed determines: ``split``, the test images; ``subset``, the kept images.
-        settings: the settings of its protocol that differ from CIFAR's: fields of `Config`.
+        settings: the fields of `Config` in which its protocol differs from CIFAR's, with their values.
         jitter: the strength of random changes in brightness, contrast and saturation, for image files.
         short_steps: whether steps are so short that neither a GPU nor bf16 makes them shorter.
     """
@@ -190,7 +191,7 @@ class Dataset(ABC):
         """
 
     def counts(self, imbalance: float) -> tuple[int, ...]:
-        """Return the training images of each class, largest first: (C,).
+        """Return the number of training images of each class, largest first: (C,).
 
         Raises:
             ValueError: for data that come as lists, which must be read first.
@@ -202,7 +203,7 @@ class Dataset(ABC):
         )
 
     def images(self, imbalance: float) -> int:
-        """Return the number of training images N, with those that ``selection = train`` holds out."""
+        """Return the number of training images N, including those that ``selection = train`` holds out."""
         return self.lists.train if self.lists is not None else sum(self.counts(imbalance))
 
     def shots(self, imbalance: float) -> dict[str, list[int]]:
@@ -210,7 +211,7 @@ class Dataset(ABC):
         return self.split(self.counts(imbalance))
 
     def described(self) -> str:
-        """Return all facts that training depends on, as text; a state's name includes the digest of it."""
+        """Return all facts that training depends on, as text; a state's name includes the digest of this text."""
         names = (
             "classes",
             "largest",
@@ -227,7 +228,7 @@ class Dataset(ABC):
         return repr([getattr(self, name) for name in (*names, "drawn", "jitter", "lists")])
 
     def split(self, counts: Sequence[int]) -> dict[str, list[int]]:
-        """Return the classes of each split, many-, medium- and few-shot, from the training images per class: (C,)."""
+        """Return the classes of each split (many-, medium- and few-shot) from the number of images per class: (C,)."""
         splits: dict[str, list[int]] = {"many": [], "medium": [], "few": []}
         for rank, count in enumerate(counts):
             splits["many" if count > self.many else "few" if count < self.few else "medium"].append(rank)

@@ -1,1 +1,1 @@
-"""Methods: a file each, with a function of the same name from a protocol to the method's own configuration."""
+"""Methods: one file each, with a function of the same name from the protocol's to the method's configuration."""

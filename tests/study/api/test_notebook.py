@@ -101,14 +101,14 @@ print(run.status().outcome, run.status().epochs_trained_now)
     [
         (
             "class Helper:\n    pass\n\n\ndef mine(request):\n    return Helper()\n",
-            "it uses 'Helper', which is defined outside of it. Define it inside, or write a file",
+            "it uses 'Helper', which is defined outside of it. Define it inside the function, or write both to a file",
         ),
         (
             "def helper():\n    pass\n\n\ndef mine(request):\n    return [helper() for _ in range(3)]\n",
-            "it uses 'helper', which is defined outside of it. Define it inside, or write a file",
+            "it uses 'helper', which is defined outside of it. Define it inside the function, or write both to a file",
         ),
         ("def mine(request):\n    return lost\n", "it uses 'lost', which is not defined"),
-        ("mine = lambda request: None\n", "it is no function with a name. Write 'def space(request): …'"),
+        ("mine = lambda request: None\n", "it is not a function with a name. Write 'def space(request): …'"),
     ],
 )
 def test_a_function_that_does_not_stand_alone_is_refused(

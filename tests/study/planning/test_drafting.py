@@ -144,7 +144,7 @@ def test_what_is_trained_by_other_code_is_a_run_of_its_own(small_space):
     path = Path(small_space(cells=CELLS))
     text = path.read_text().replace("name='small'", "name='small', work=replace(table.work, trainable=dict)")
     path.write_text(text)
-    with pytest.raises(Refusal, match=r"^space 'small' is trained by other code .*\. Train it in a run of its own$"):
+    with pytest.raises(Refusal, match=r"^space 'small' uses other training code .*\. Train it in a run of its own$"):
         draft("table9", str(path))
 
 
@@ -298,7 +298,7 @@ def test_a_search_whose_work_says_no_joints_is_not_stopped_early(tmp_path):
         "    resolve = made.work.resolve\n"
         "    return replace(made, work=replace(made.work, resolve=lambda *a: replace(resolve(*a), joints=())))\n"
     )
-    with pytest.raises(Refusal, match=r"--early-stop must be left out \(got 3\)\. The work .* names no states"):
+    with pytest.raises(Refusal, match=r"--early-stop must be left out \(got 3\)\. The work .* declares no epoch"):
         draft(str(path), replicates=1, request=asked(early_stop=3))
 
 

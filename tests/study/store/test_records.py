@@ -117,7 +117,9 @@ def test_a_damaged_plan_is_told_from_one_that_is_not_there(store, tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(Damaged, match=r"runs/mine/plan\.json"):
         records.load_plan(store, "mine")
-    with pytest.raises(Refusal, match=r"^the plan of run 'mine' is damaged\. Repeat .* with --name mine: .*anew$"):
+    with pytest.raises(
+        Refusal, match=r"^the plan of run 'mine' is damaged\. Give .* again, with --name mine: .* again$"
+    ):
         records.find(store, "mine")
 
 

@@ -200,7 +200,7 @@ def test_an_old_request_does_not_stop_a_later_start(store, driver):
 
 def test_nobody_can_be_asked_to_stop_what_nobody_trains(store):
     for _ in range(2):
-        with pytest.raises(Refusal, match=r"^run 'mine' is not being trained, .*\. 'study status' shows how far "):
+        with pytest.raises(Refusal, match=r"^run 'mine' is not being trained, .*\. 'study status' shows its progress"):
             request_stop(store, "mine", at_once=False)
         begin(store).end("complete", epochs_done=0)
 
