@@ -55,7 +55,7 @@ class Cell:
         values: the values by replicate, shown as mean ± std, or as one number if there is one. Values that are not
             finite are left out.
         printed: the source's figure, or None. A cell without values may have one.
-        decimals: the number of digits after the point.
+        decimals: the number of decimals.
         axes: the axes of its trial, for CSV.
         statistic: shown in place of values; its difference from a printed figure is not given.
     """

@@ -84,11 +84,11 @@ def test_options_that_are_declared_badly_name_their_package(
 def test_an_option_has_no_name_of_the_platform_s_own(monkeypatch: pytest.MonkeyPatch, study: Study) -> None:
     monkeypatch.setattr(catalog, "options", lambda: {"seeds": Option("seeds", "")})
     message = str(study("run", "table9", code=2).exception)
-    assert message == "the option 'seeds' of an installed package has the name of an option of 'study run'"
+    assert message == "the option 'seeds' of an installed package is already an option of 'study run'"
 
 
 def test_a_number_may_be_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    from study.api.calls import options_of
+    from study.api.choices import options_of
 
     declared = {name: Option(name, "", kind="number") for name in ("low", "high")}
     monkeypatch.setattr(catalog, "options", lambda: declared)

@@ -98,7 +98,7 @@ def test_the_list_has_costs_in_json_and_if_it_is_verbose(study: Study, monkeypat
     assert list(costs) == [name for names in by_group(shown(80, "list").stdout).values() for name in names]
     assert costs["table9"] == "default 900 → 594; short 270 → 144; paper 10800 → 7164"
     assert costs["table8"] == "default 1000 → 1000 (10 runs); short 300 → 300 (10 runs); paper 2000 → 2000 (10 runs)"
-    assert costs["sampler_search"] == "as many points as --trials says"
+    assert costs["sampler_search"] == "--trials sets the number of points"
     assert study("list", "--verbose").stdout == text
     assert "→" not in study("list").stdout
 

@@ -59,11 +59,11 @@ from helpers import Study
         (["run", "table9", "--gpus-per-trial", "65"], ["--gpus-per-trial", "65", "at most 64"]),
         (
             ["run", "table9", "--ranks-per-trial", "3", "--gpus-per-trial", "8"],
-            ["--ranks-per-trial must be 8, one process a GPU (got 3). Leave the option out"],
+            ["--ranks-per-trial must be 8, one process per GPU (got 3). Leave the option out"],
         ),
         (
             ["run", "table9", "--ranks-per-trial", "2", "--gpus-per-trial", "0.5"],
-            ["--ranks-per-trial must be 1, one process a GPU (got 2). Leave the option out"],
+            ["--ranks-per-trial must be 1, one process per GPU (got 2). Leave the option out"],
         ),
         (["run", "table9", "--precision", "tf32"], ["--precision", "tf32", "fp32 or bf16", "TF32 needs a GPU"]),
         (["run", "SPACE:tf32"], ["precision", "tf32", "fp32 or bf16"]),
@@ -95,7 +95,7 @@ from helpers import Study
         (["run", "SPACE:raises"], ["space", "SPACE.py:raises", "ZeroDivisionError", "line"]),
         (
             ["run", "SPACE:no_space"],
-            ["the function of space 'SPACE.py:no_space' must return a Space, and returned int"],
+            ["the function of space 'SPACE.py:no_space' must return a Space, but returned int"],
         ),
         (["stop", "nothing"], ["nothing", "study run"]),
         (["clean", "nothing"], ["nothing", "study run"]),
@@ -207,7 +207,7 @@ def test_what_is_named_or_refused_by_every_space_is_a_mistake(study: Study, argu
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("recipe", "-o must be NAME=VALUE, with each name once (got 'recipe')"),
+        ("recipe", "-o must be NAME=VALUE, with a different NAME in each -o (got 'recipe')"),
         ("lr=3", "recipe (common"),
         ("recipe=mine", "-o recipe must be common (the paper's protocol"),
         (

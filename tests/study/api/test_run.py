@@ -176,12 +176,8 @@ def test_a_run_says_how_far_it_is(run: study.Run, home: Path) -> None:
             lambda run: run.model(CR, 7),
             "replicate must be one of the complete replicates of 'IB⇒CR (digits-LT IF 50)': 0 or 1 (got 7)",
         ),
-<<<<<<< HEAD:tests/study/api/test_run.py
         (lambda run: run.compare(1, IB), "unknown trial 1. Known: IB⇒IB, IB⇒CR"),
-        (lambda run: run.best(), "run 'mine' has no open search. Its report has its tables: run.report()"),
-=======
         (lambda run: run.best(), "run 'mine' has no open search. 'run.report()' shows its tables"),
->>>>>>> f8441d1736e8aace21f9f737d6e3cc88e6f29952:tests/study/api/test_results.py
         (lambda run: run.space("table9"), "run 'mine' has no space 'table9'. It has small"),
         (
             lambda run: run.stop(),
