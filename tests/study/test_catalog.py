@@ -211,7 +211,7 @@ def test_a_refusal_of_the_function_passes():
 @pytest.mark.parametrize("made", [None, "table9", Space, {"name": "mine"}])
 def test_what_is_no_space_is_refused(made):
     kind = type(made).__name__
-    assert called(lambda _: made) == f"the function of space 'mine.py:space' must return a Space, and returned {kind}"
+    assert called(lambda _: made) == f"the function of space 'mine.py:space' must return a Space, but returned {kind}"
 
 
 @pytest.mark.parametrize(

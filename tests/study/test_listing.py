@@ -128,7 +128,7 @@ def test_a_search_s_page_has_its_dimensions_in_words(study: Study) -> None:
 def test_a_page_has_the_options_that_only_this_space_has(study: Study) -> None:
     page = study("show", "figure1").stdout
     meaning = "common (the paper's protocol for every method) or source (the constants of a method's own code, if any)"
-    assert page.endswith(f"\n\nOptions of this space alone:\n  -o recipe=…  {meaning}\n")
+    assert page.endswith(f"\n\nOptions of this space only:\n  -o recipe=…  {meaning}\n")
 
 
 @pytest.mark.parametrize("name", catalog.names())
