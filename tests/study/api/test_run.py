@@ -193,7 +193,7 @@ def test_a_mistake_is_refused_in_one_line(run: study.Run, call: Callable[[study.
 
 def test_a_measure_that_is_a_list_is_no_number_to_compare_or_draw(run: study.Run) -> None:
     for call in (lambda: run.compare(CR, IB, "test/class_accuracy"), lambda: run.curves("test/class_accuracy")):
-        with pytest.raises(study.Refusal, match="^unknown measure 'test/class_accuracy'. Known: adjusted/few, "):
+        with pytest.raises(study.Refusal, match=r"^unknown measure 'test/class_accuracy'\. Known: adjusted/few, "):
             call()
 
 
