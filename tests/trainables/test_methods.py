@@ -253,7 +253,7 @@ def test_a_function_of_a_module_is_a_method():
         ("trainables.methods.crt:replaced", "must have the form trainables.methods.crt:FUNCTION"),
         ("trainables.sources:LDAM_DRW", "must have the form trainables.sources:FUNCTION"),
         ("trainables.methods.none:none", "no module trainables.methods.none"),
-        ("./none.py:none", "there is none at"),
+        ("./none.py:none", "There is no file"),
     ],
 )
 def test_a_reference_to_no_method_is_refused(reference, remedy):

@@ -19,6 +19,6 @@ def test_a_plan_that_another_start_has_changed_is_not_written_over(small_space, 
     grown.plan = replace(before.plan, replicates=3)
     driver._store_plan(grown, before.plan, store)
     for kept in (None, before.plan):
-        with pytest.raises(Refusal, match="another start has changed the plan of run 'mine' meanwhile"):
+        with pytest.raises(Refusal, match="another process has just changed the plan of run 'mine'"):
             driver._store_plan(before, kept, store)
     assert records.load_plan(store, "mine") == grown.plan

@@ -135,7 +135,7 @@ def test_another_start_trains_nothing_and_doubles_nothing(
 def test_a_search_cannot_shrink(grown: tuple[Searched, dict[str, Any], dict[str, Any]]) -> None:
     (study, _, space), _, _ = grown
     refused = study("run", space, "--name", "mine", "--workers", "1", "--trials", "7", code=2)
-    assert "which has 8" in str(refused.exception)
+    assert "which already has 8" in str(refused.exception)
 
 
 def test_points_told_to_another_database_are_the_same(

@@ -143,8 +143,8 @@ def test_a_class_of_a_module_is_a_data_set():
         ("./own.py:Unfinished", "defines all abstract methods"),
         ("./own.py:Asking", r"^data set '.*own.py:Asking' cannot be constructed without arguments: .*path"),
         ("./own.py:Bare", "must declare the attributes classes, largest, "),
-        ("./none.py:Mine", "there is none at"),
-        ("no.such_module:Mine", "there is no module no"),
+        ("./none.py:Mine", "There is no file"),
+        ("no.such_module:Mine", "There is no module no"),
         ("digits:Digits", "must be cifar10"),
     ],
 )
