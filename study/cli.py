@@ -358,6 +358,8 @@ def _end(run: Run) -> None:
     from study.execution.driver import EXIT_CODES
 
     outcome, places = run.outcome, run.command_options
+    if outcome == "complete" and run.status().behind:
+        outcome = "behind"
     verbs = {"complete": f"report {run.name} --format markdown", "failed": f"status {run.name}"}
     first = f"study {verbs.get(outcome, f'resume {run.name}')}{places}"
     _next(first, f"study ui{places} (compare in MLflow)", "study list")

@@ -796,7 +796,7 @@ class Tracked:
         )
         self.client = MlflowClient(self.uri)
 
-    def driver(self):
+    def driver(self, claim=lambda: None):
         """A new driver's tracker, at work."""
         from study.tracking.runs import Tracker
 
@@ -804,7 +804,7 @@ class Tracked:
         space = Space("table9", "Table 9: a title", (Trial("row", "column", {}, {}),), {}, work, ("test/top1",))
         draft = Draft(replace(self.plan, epochs_needed=0), [space], self.plan.trials)
         self.plan = draft.plan
-        tracker = Tracker(draft, self.uri, self.place / "artifacts")
+        tracker = Tracker(draft, self.uri, self.place / "artifacts", claim)
         if not tracker.is_closed():
             tracker.begin()
         return tracker

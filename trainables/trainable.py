@@ -130,7 +130,7 @@ class StageTrainable(Trainable):
             ended = self.position == len(self.stage.keys)
             if ended or now + (now - started) - self.saved_time > SAVE_SECONDS:
                 self._save()
-            if ended or now - began > SLICE_SECONDS:
+            if ended or not self.training or now - began > SLICE_SECONDS:
                 return
 
     def _save(self) -> None:
@@ -150,7 +150,8 @@ class StageTrainable(Trainable):
             "provenance": self.provenance,
             "origin": self.stage.origin,
         }
-        self.store.save(key, header, save_tensors(self.team.learner.state()))
+        if not self.store.save(key, header, save_tensors(self.team.learner.state())):
+            self.training = False  # a worker of another driver was first: its state is loaded before the next epoch
         self.saved, self.saved_at, self.saved_time = key, self.position, time.monotonic()
 
 

@@ -17,10 +17,10 @@ from study.planning.tree import Failure, Stage
 from study.report.report import Report
 from study.space import Json
 from study.store import records
-from study.store.starts import Start
+from study.store.starts import Start, Superseded
 from study.store.states import Store
 
-EXIT_CODES = {"complete": 0, "failed": 1, "interrupted": 130}  # by how a start ended
+EXIT_CODES = {"complete": 0, "failed": 1, "behind": 3, "interrupted": 130}  # by how a start ended
 _MLFLOW_STATUS = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -54,26 +54,22 @@ def start(
     ledger, outcome, projection = None, "interrupted", None
     try:
         _store_plan(draft, before, store)
-        ledger = _ledger(draft, store, progress.say)
+        ledger = _ledger(draft, begun, progress.say)
         begun.begin(ledger.done(), ledger.done(_known(draft, before)))
         if ledger.missing():
             from study.execution import tune  # noqa: F401  Ray first: imports beside those of MLflow would take turns
-        projection = Projection(draft, store, services, progress.say)
+        projection = Projection(draft, store, services, progress.say, begun.check)
         if retry_failed:
             for replicate in ledger.try_again():
                 projection.retry(replicate)
         projection.reconcile(ledger)
         drive = _Drive(draft, store, projection, progress, begun, ledger)
         with drive.train(resources) as stopped:  # the records are ended while Ray ends
-            if drive.is_complete():
-                outcome = "complete"
-            elif stopped:
+            begun.check()
+            outcome = "complete" if drive.is_complete() else "interrupted" if stopped else "failed"
+            if stopped:
                 ledger.look_again()
-                projection.reconcile(ledger)
-                for replicate, failure in ledger.lost.items():
-                    projection.failed(replicate, failure)
-            else:
-                outcome = "failed"
+            _mend(ledger, projection)
             status = _MLFLOW_STATUS[outcome]
             projection.finish(status, lambda: Report.of(store, draft.plan).files(), drive.points.champions())
             progress.close()
@@ -82,6 +78,10 @@ def start(
         if behind:
             progress.say(f"{behind}. 'study resume {draft.plan.run}' brings the records up to date")
         return outcome
+    except Superseded:  # it was said; only the driver that holds the run writes its records
+        if projection is not None:
+            projection.abandon()
+        return "interrupted"
     except BaseException:
         if projection is not None:
             projection.abandon()
@@ -89,6 +89,15 @@ def start(
     finally:  # only now may another driver come: until here this one writes records
         begun.end(outcome, 0 if ledger is None else ledger.done())
         progress.close()
+
+
+def _mend(ledger: Ledger, projection: Projection) -> None:
+    """Make the records equal to what this driver knows, whatever one that had lost the run wrote meanwhile."""
+    ledger.settle()
+    projection.refresh()
+    projection.reconcile(ledger)
+    for replicate, failure in ledger.lost.items():
+        projection.failed(replicate, failure)
 
 
 def _store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
@@ -113,14 +122,15 @@ def _known(draft: Draft, before: Plan | None) -> list[Replicate]:
     return [name for name in names if name in draft.recipes]
 
 
-def _ledger(draft: Draft, store: Store, say: Callable[[str], None]) -> Ledger:
+def _ledger(draft: Draft, begun: Start, say: Callable[[str], None]) -> Ledger:
     """Return the ledger. The plan's stored states are read completely, and set aside if they are damaged."""
+    store = begun.store
     stored = store.keys()
     for key, reason in store.verify([key for key in stored if draft.through(key)]).items():
         say(f"damaged: {reason}; moved to {store.set_aside(key) or 'damaged'}, and trained again if needed")
         stored.discard(key)
     given_up = {name: each for name, each in records.failures(store, draft.plan.run).items() if name in draft.recipes}
-    return Ledger(draft, store, stored, given_up)
+    return Ledger(draft, store, stored, given_up, begun.check)
 
 
 class _Drive:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
-from study.errors import StudyError
+from study.errors import Damaged, Refusal, StudyError
 from study.planning import tree
 from study.planning.draft import Draft, Replicate
 from study.planning.stored import PlannedTrial
@@ -23,15 +23,21 @@ class Ledger:
         store: the store in which failures are recorded.
         stored: the names of the states in the store.
         given_up: the replicates whose training raised.
+        claim: raises `Superseded` if another driver has claimed the run; called before each record is written.
 
     Attributes:
         lost: replicates that failed for a reason that may be gone at the next start.
     """
 
     def __init__(
-        self, draft: Draft, store: Store, stored: Collection[str], given_up: Mapping[Replicate, GivenUp]
+        self,
+        draft: Draft,
+        store: Store,
+        stored: Collection[str],
+        given_up: Mapping[Replicate, GivenUp],
+        claim: Callable[[], None] = lambda: None,
     ) -> None:
-        self._draft, self._store = draft, store
+        self._draft, self._store, self._claim = draft, store, claim
         self._stored = set(stored)
         self._given_up = dict(given_up)
         self._planned: dict[str, Stage] = {}
@@ -100,7 +106,7 @@ class Ledger:
                 newly_given_up[trial, number] = record
         if newly_given_up:
             self._given_up |= newly_given_up
-            records.save_failures(self._store, self._draft.plan.run, self._given_up)
+            self._save_failures()
         return newly_given_up
 
     def save(self, key: str) -> None:
@@ -125,7 +131,7 @@ class Ledger:
                 self.lost[trial, number] = failure
         if failure.for_good:
             with suppress(StudyError):  # the disk is full: without the record, the next start tries again
-                records.save_failures(self._store, self._draft.plan.run, self._given_up)
+                self._save_failures()
         return affected
 
     def try_again(self) -> list[Replicate]:
@@ -133,8 +139,30 @@ class Ledger:
         given_up = list(self._given_up)
         if given_up:
             self._given_up = {}
-            records.save_failures(self._store, self._draft.plan.run, {})
+            self._save_failures()
         return given_up
+
+    def save_plan(self) -> None:
+        """Write the plan, which has grown."""
+        self._claim()
+        records.save_plan(self._store, self._draft.plan)
+
+    def _save_failures(self) -> None:
+        self._claim()
+        records.save_failures(self._store, self._draft.plan.run, self._given_up)
+
+    def settle(self) -> None:
+        """Write the plan and the failures again if another driver, which had lost the run, wrote its own late."""
+        run = self._draft.plan.run
+        with suppress(StudyError):  # a store that is away keeps what it has
+            try:
+                plan = records.load_plan(self._store, run)
+            except (Damaged, Refusal):
+                plan = None
+            if plan != self._draft.plan:
+                self.save_plan()
+            if records.failures(self._store, run) != self._given_up:
+                self._save_failures()
 
     def look_again(self) -> None:
         """Read the names of the stored states again, because workers save states while they are stopped."""

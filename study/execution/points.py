@@ -14,7 +14,7 @@ from study.planning.draft import Draft, point_label
 from study.planning.stored import PlannedSpace, PlannedTrial
 from study.planning.tree import Failure, Stage
 from study.search.objectives import front, objectives
-from study.store import records
+from study.store.starts import Superseded
 from study.store.states import Store
 
 IDLE_SECONDS = 1.0  # how long to wait for a suggestion while nothing is trained
@@ -58,6 +58,9 @@ class Points:
         """Return stages of further points or champions; an empty list if there are none yet; None if none will come."""
         try:
             return self._more(workers, idle)
+        except Superseded:
+            self.halt()
+            return None
         except (Away, Damaged, FileNotFoundError) as error:  # stages that are being trained continue
             self._say(f"no more points are started, because the store cannot be used: {one_line(error)}")
             self.halt()
@@ -112,7 +115,7 @@ class Points:
 
     def _begin(self, trial: PlannedTrial) -> list[Stage]:
         """Store the plan with a new trial. Return its stages, which begin where the store or a planned stage ends."""
-        records.save_plan(self._store, self._draft.plan)
+        self._ledger.save_plan()
         replicates = [(trial.name, number) for number in trial.by_replicate]
         for replicate, given_up in self._ledger.doomed(replicates).items():
             self._projection.failed(replicate, Failure(given_up.reason, for_good=True))

@@ -48,18 +48,27 @@ class Projection:
         store: the store of the states.
         services: the services that hold the records.
         say: prints a line to the user.
+        claim: raises `Superseded` if another driver has claimed the run; called before anything is written.
     """
 
-    def __init__(self, draft: Draft, store: Store, services: Services, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        draft: Draft,
+        store: Store,
+        services: Services,
+        say: Callable[[str], None],
+        claim: Callable[[], None] = lambda: None,
+    ) -> None:
         from study.search import studies
 
-        self._draft, self._store = draft, store
+        self._draft, self._store, self._claim = draft, store, claim
+        self._has_reached_mlflow = False
         self._search: Search
         self._tracker: Tracker
         self._optuna = Follower(
             "Optuna", studies.is_outage, say, "planned trials are trained, and searches wait for suggestions"
         )
-        self._mlflow = Follower("MLflow", _is_mlflow_outage, say, "training continues")
+        self._mlflow = Follower("MLflow", _is_mlflow_outage, say, "training continues", _is_mlflow_rejection)
         self._optuna.put(partial(self._open_search, services.storage))
         self._optuna.put(lambda: self._search.take_up())
         self._mlflow.put(partial(self._open_tracker, services.tracking_uri, services.artifacts))
@@ -90,7 +99,9 @@ class Projection:
         trial = self._draft.trial(replicate)
         if failure.for_good and not trial.champion_of:
             self._optuna.put(lambda: self._search.fail(trial, failure.reason))
-        self._mlflow.put(lambda: self._tracker.fail(trial, replicate[1], failure.reason))
+        self._mlflow.put(
+            lambda: self._refreshed_if_rejected(lambda: self._tracker.fail(trial, replicate[1], failure.reason))
+        )
 
     def retry(self, replicate: Replicate) -> None:
         """Add a new Optuna trial for a failed replicate that is tried again."""
@@ -110,6 +121,19 @@ class Projection:
                 self.show(replicate, deepest)
         for replicate, given_up in ledger.given_up.items():
             self.failed(replicate, Failure(given_up.reason, for_good=True))
+
+    def refresh(self) -> None:
+        """Read again what MLflow and Optuna have, and delete twins: a driver that lost the run may have written late.
+
+        `reconcile` then mends the rest.
+        """
+        self._optuna.put(lambda: self._search.take_up())
+        self._mlflow.put(self._refresh)
+
+    def _refresh(self) -> None:
+        if not self._tracker.is_closed():
+            self._tracker.refresh()
+            self._tracker.refresh_models()
 
     def finish(
         self, status: str, files: Callable[[], Mapping[str, bytes | str]], champions: Mapping[str, list[PlannedTrial]]
@@ -134,32 +158,31 @@ class Projection:
         return "; ".join(f"{service} is not up to date ({reason})" for service, reason in reasons if reason)
 
     def _close_mlflow(self) -> str:
-        """Close MLflow's thread. Return an error of MLflow as a reason: everything is trained and stored by now."""
+        """Close MLflow's thread. Return a refusal by MLflow as a reason: everything is trained and stored by now."""
         try:
             return self._mlflow.close(PATIENCE_SECONDS)
-        except Exception as error:
-            if not type(error).__module__.startswith("mlflow."):
-                raise
+        except Refusal as error:
             return one_line(error)
 
     def _open_search(self, storage: str) -> None:
         from study.search.studies import Search, open_storage
 
-        self._search = Search(self._draft.plan, open_storage(storage))
+        self._search = Search(self._draft.plan, open_storage(storage), self._claim)
 
     def _open_tracker(self, uri: str, artifacts: Path) -> None:
         from study.services import reachable
-        from study.tracking.runs import Tracker  # imported in this thread, because the import takes seconds
+        from study.tracking.runs import Tracker, is_denied  # imported in this thread: the import takes seconds
 
+        is_first, self._has_reached_mlflow = not self._has_reached_mlflow, True
         reason = reachable(uri)  # this takes seconds, where MLflow would try for a minute
         if reason:
             raise Away(reason)
         try:
-            tracker = Tracker(self._draft, uri, artifacts)
+            tracker = Tracker(self._draft, uri, artifacts, self._claim)
             if not tracker.is_closed():
                 tracker.begin()
         except Exception as error:
-            if _is_mlflow_outage(error) or not type(error).__module__.startswith("mlflow."):
+            if not _is_mlflow_rejection(error) and not (is_first and is_denied(error)):
                 raise
             words = "must be a tracking store or server that MLflow can use"
             raise Refusal("--tracking-uri", without_password(uri), words, hint=f"Reason: {one_line(error)}") from error
@@ -169,7 +192,19 @@ class Projection:
         if not self._tracker.is_complete(trial, number):
             with suppress(FileNotFoundError, Damaged):  # damaged since it was listed; the next start trains it again
                 header = self._store.header(key)
-                self._tracker.project(trial, number, header, lambda: self._store.load(key)[1])
+                self._refreshed_if_rejected(
+                    lambda: self._tracker.project(trial, number, header, lambda: self._store.load(key)[1])
+                )
+
+    def _refreshed_if_rejected(self, write: Callable[[], None]) -> None:
+        """Write; if MLflow rejects it, read which runs there are and write again: the user may have deleted a run."""
+        try:
+            write()
+        except Exception as error:
+            if not _is_mlflow_rejection(error):
+                raise
+            self._tracker.refresh()
+            write()
 
     def _tell(self, trial: PlannedTrial) -> None:
         """Tell Optuna the means of a trial's objectives after the last epoch, once every replicate has ended."""
@@ -185,7 +220,7 @@ class Projection:
                 run = self._draft.plan.run
                 searches = sum(planned.search is not None for planned in self._draft.plan.spaces)
                 self._tracker.register(run if searches == 1 else f"{run}-{space}", trials)
-            self._tracker.finish(status, files())
+            self._refreshed_if_rejected(lambda: self._tracker.finish(status, files()))
 
 
 def _is_mlflow_outage(error: BaseException) -> bool:
@@ -194,3 +229,9 @@ def _is_mlflow_outage(error: BaseException) -> bool:
     from study.tracking.runs import is_outage
 
     return is_outage(error)
+
+
+def _is_mlflow_rejection(error: BaseException) -> bool:
+    from study.tracking.runs import is_rejection
+
+    return is_rejection(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -64,16 +64,26 @@ def load(plan: Plan, space: PlannedSpace, url: str) -> optuna.Study:
         raise Refusal("--storage", shown, words) from error
 
 
+TWIN_OF = "twin_of"  # the attribute of a trial that was added twice, with the number of the first one
+
+
 class Search:
     """The Optuna studies of a run, one for each space, and their trials.
 
     A study's name contains the run and a digest of space, objectives and domain, but not of cells, replicates or
     counts. So a run that grows keeps its history, and two runs never share a study. The values of a trial are told to
     Optuna once, at its full budget. They do not change when replicates are added.
+
+    Args:
+        plan: the plan.
+        storage: the storage.
+        claim: raises `Superseded` if another driver has claimed the run; called before trials are added and told.
     """
 
-    def __init__(self, plan: Plan, storage: optuna.storages.BaseStorage) -> None:
-        self._plan, self._storage = plan, storage
+    def __init__(
+        self, plan: Plan, storage: optuna.storages.BaseStorage, claim: Callable[[], None] = lambda: None
+    ) -> None:
+        self._plan, self._storage, self._claim = plan, storage, claim
         self._studies = {space.name: self._open(space) for space in plan.spaces}
         self._trials: dict[str, FrozenTrial] = {}
         self._unanswered: set[tuple[str, str]] = set()  # (space, label) of trials whose addition is not confirmed
@@ -94,11 +104,17 @@ class Search:
         return study
 
     def take_up(self) -> None:
-        """Ensure that every trial of the plan has an Optuna trial. An earlier driver's trials are found by label."""
+        """Ensure that every trial of the plan has an Optuna trial. An earlier driver's trials are found by label.
+
+        A twin, which a driver that had lost the run added late, fails.
+        """
         for space in self._plan.spaces:
-            for frozen in self._studies[space.name].get_trials(deepcopy=False):
+            trials, twins = _without_twins(self._studies[space.name].get_trials(deepcopy=False))
+            for frozen in trials:
                 if "trial" in frozen.user_attrs:  # trials without it were enqueued by another program
                     self._trials[f"{space.name}/{frozen.user_attrs['trial']}"] = frozen
+            for twin, first in twins:
+                self._end_twin(twin, first)
             distributions = _distributions(space)
             for trial in self._plan.points(space):
                 if trial.name not in self._trials:
@@ -115,11 +131,19 @@ class Search:
             distributions=_distributions(space),
             user_attrs={"trial": label, **attributes},
         )
+        self._claim()
         added_id = self._find(space, running) if (space.name, label) in self._unanswered else None
         self._unanswered.add((space.name, label))
         trial_id = added_id or self._storage.create_new_trial(self._studies[space.name]._study_id, running)
         self._trials[f"{space.name}/{label}"] = self._storage.get_trial(trial_id)
         self._unanswered.discard((space.name, label))
+
+    def _end_twin(self, twin: FrozenTrial, first: FrozenTrial) -> None:
+        if not twin.state.is_finished():
+            self._claim()
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):
+                self._storage.set_trial_user_attr(twin._trial_id, TWIN_OF, first.number)
+                self._storage.set_trial_state_values(twin._trial_id, TrialState.FAIL)
 
     def _find(self, space: PlannedSpace, running: FrozenTrial) -> int | None:
         """Return the id of a trial that was added although an outage kept Optuna's answer from arriving."""
@@ -139,7 +163,7 @@ class Search:
         name = f"{space.name}/{label}"
         if name not in self._trials:
             study = self._studies[space.name]
-            history = study.get_trials(deepcopy=False)
+            history, _ = _without_twins(study.get_trials(deepcopy=False))
             copy = optuna.create_study(directions=study.directions, sampler=_sampler(space.search.seed, len(history)))
             copy.add_trials([trial for trial in history if trial.params])
             suggested = copy.ask(_distributions(space)).params
@@ -197,6 +221,7 @@ class Search:
 
     def _tell(self, trial: PlannedTrial, values: Sequence[float] | None, state: TrialState) -> None:
         if not self.state(trial).is_finished():
+            self._claim()
             study = self._studies[trial.space]
             number = self._trials[trial.name].number
             self._trials[trial.name] = study.tell(number, values, state=state, skip_if_finished=True)
@@ -215,6 +240,19 @@ def is_outage(error: BaseException) -> bool:
     )
     # Optuna wraps every error of the database in a StorageInternalError, also those about bad data.
     return isinstance(error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error, outages)
+
+
+def _without_twins(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[tuple[FrozenTrial, FrozenTrial]]]:
+    """Return the trials without twins, and each twin with the trial that it repeats: the first of its label."""
+    first: dict[tuple[object, object], FrozenTrial] = {}
+    kept, twins = [], []
+    for trial in trials:
+        identity = (trial.user_attrs.get("trial"), trial.user_attrs.get("retry_of"))
+        if identity[0] is not None and first.setdefault(identity, trial) is not trial:
+            twins.append((trial, first[identity]))
+        else:
+            kept.append(trial)
+    return kept, twins
 
 
 def _distributions(space: PlannedSpace) -> dict[str, BaseDistribution]:

@@ -15,11 +15,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from study.decoding import decoded
-from study.errors import Away, Damaged, Refusal, one_line
+from study.errors import Away, Damaged, Refusal, StudyError, one_line
 from study.store.states import Store
 
 BEAT_SECONDS = 2.0
 FRESH_SECONDS = 30.0  # a driver whose record is older is taken for dead
+LEASE_SECONDS = FRESH_SECONDS / 2  # a driver whose last heartbeat is older asks the store before it writes
+
+
+class Superseded(StudyError):
+    """Another driver has claimed the run, so this one must not write records any more."""
 
 
 @dataclass(kw_only=True)
@@ -81,6 +86,11 @@ class Start:
 
     The same thread looks for requests to stop, and passes them on as SIGINT: one to drain, two to stop at once.
 
+    The record is the driver's claim on the run. A driver that was stopped for half a minute, by SIGSTOP or because its
+    machine slept, is taken for dead, and the next start has a higher number. So whoever writes records calls `check`
+    first. A call that was under way when the driver was stopped may still be completed later: the driver that holds the
+    run compares MLflow, Optuna and its plan with what it knows once more at its end.
+
     Args:
         store: the store of the run.
         run: the name of the run.
@@ -105,9 +115,11 @@ class Start:
             token=secrets.token_hex(8),
             behind="the last start was killed before MLflow and Optuna had all records",
         )
-        self._settle_previous(0)
-        self._write()
         self._ended, self._warned, self._superseded = threading.Event(), False, False
+        self._renewal = threading.Lock()
+        self._settle_previous(0)
+        self._confirmed = _clock()
+        self._write()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -121,6 +133,18 @@ class Start:
         """
         self.record.epochs_done = epochs_done
         self._settle_previous(epochs_done_before)
+
+    def check(self) -> None:
+        """Check that this driver still holds the run. The store is read only if the last heartbeat is too old.
+
+        Raises:
+            Superseded: if another driver has claimed it.
+            Away: if the heartbeat is too old, and the store cannot be reached.
+        """
+        if _clock() - self._confirmed > LEASE_SECONDS and not self._ended.is_set():
+            self._renew()
+        if self._superseded:
+            raise Superseded(f"run {self._run!r} is being trained by another driver")
 
     def _settle_previous(self, epochs_done: int) -> None:
         """Record that the previous start was killed, if its record still says that it is running."""
@@ -142,6 +166,14 @@ class Start:
         record.ended, record.outcome, record.training = now(), outcome, 0
         if not self._superseded:
             self._guarded(self._write)
+            self._guarded(self._settle_late_heartbeat)
+
+    def _settle_late_heartbeat(self) -> None:
+        """Settle the previous start again if its driver, which was only stopped, wrote its record once more."""
+        last = self._previous
+        if last is not None and last.outcome == "running":
+            self._previous = _read(self.store, _path(self._run, last.number))
+            self._settle_previous(0)
 
     def _write(self) -> None:
         record = asdict(replace(self.record, seen=now()))
@@ -150,26 +182,41 @@ class Start:
     def _beat(self) -> None:
         signals = 0
         while not self._ended.wait(BEAT_SECONDS):
-            self._guarded(self._write_unless_superseded)
+            self._guarded(self._renew)
             wanted = self._guarded(self._signals_wanted) or 0
             for _ in range(wanted - signals):
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.1)  # two at once would be one
             signals = max(signals, wanted)
 
-    def _write_unless_superseded(self) -> None:
+    def _renew(self) -> None:
         """Keep the record fresh. Stop if another driver has written a record, so that only that driver continues."""
+        with self._renewal:
+            began = _clock()
+            is_late = began - self._confirmed > LEASE_SECONDS
+            if not self._superseded and not self._has_yielded():
+                self._write()
+                # Until the record was fresh again, another driver could come.
+                if not is_late or not self._has_yielded():
+                    self._confirmed = began
+
+    def _has_yielded(self) -> bool:
+        """Stop this driver if another one has claimed the run since; return whether it has."""
+        other = self._rival()
+        if other is None:
+            return False
+        driver = f"another driver (process {other.pid} on {other.host})"
+        self._say(f"run {self._run!r} is being trained by {driver}; this driver stops")
+        self._superseded = True
+        self._ended.set()
+        os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    def _rival(self) -> StartRecord | None:
+        """Return the record of another driver that has claimed the run since; None if there is none."""
         record = self.record
         stored, later = (_read(self.store, _path(self._run, number)) for number in (record.number, record.number + 1))
-        other = later or (stored if stored is not None and stored.token != record.token else None)
-        if other is not None:
-            driver = f"another driver (process {other.pid} on {other.host})"
-            self._say(f"run {self._run!r} is being trained by {driver}; this driver stops")
-            self._superseded = True
-            os.kill(os.getpid(), signal.SIGINT)
-            self._ended.set()
-        else:
-            self._write()
+        return later or (stored if stored is not None and stored.token != record.token else None)
 
     def _signals_wanted(self) -> int:
         """Return how many SIGINT a request to stop calls for: none, one to drain, or two to stop at once."""
@@ -242,6 +289,11 @@ def _read(store: Store, path: str) -> StartRecord | None:
         plain = store.read_record(path)
         return None if plain is None else decoded(StartRecord, plain)
     return None
+
+
+def _clock() -> float:
+    """Return seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
 
 
 def _exists(pid: int) -> bool:

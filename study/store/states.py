@@ -124,12 +124,36 @@ class Store:
             raise Refusal("--store", self.shown, words, hint=f"Reason: {reason}") from error
 
     @_reaching
-    def save(self, key: str, header: Mapping[str, Any], payload: bytes) -> None:
-        """Write a state. A name always stands for the same content, so writing it again changes nothing."""
+    def save(self, key: str, header: Mapping[str, Any], payload: bytes) -> bool:
+        """Write a state, unless a whole one is stored under its name: the first one stays.
+
+        On a GPU, a worker of another driver may have trained other bits under the same name, and later states go on
+        from the stored ones. On object stores the check and the write are two requests, between which the other worker
+        may come; on a local file system they are one.
+
+        Returns:
+            Whether this state is stored; if not, the caller goes on from the stored one.
+        """
         described = {**header, "payload_bytes": len(payload), "payload_sha256": hashlib.sha256(payload).hexdigest()}
         head = json.dumps(described, separators=(",", ":"), allow_nan=False).encode()
         prefix = MAGIC + len(head).to_bytes(8, "little") + hashlib.sha256(head).digest()
-        self._write(_state_path(key), prefix + head + payload)
+        if self._has_whole(key):
+            return False
+        try:
+            self._write(_state_path(key), prefix + head + payload, replace=False)
+        except FileExistsError:  # another worker was faster, or a damaged state is there
+            if self._has_whole(key):
+                return False
+            self._write(_state_path(key), prefix + head + payload)
+        return True
+
+    def _has_whole(self, key: str) -> bool:
+        if not self._exists(_state_path(key)):
+            return False
+        with suppress(FileNotFoundError, Damaged):
+            self.load(key)
+            return True
+        return False
 
     @_reaching
     def header(self, key: str) -> dict[str, Any]:
@@ -307,14 +331,19 @@ class Store:
     def _exists(self, path: str) -> bool:
         return bool(self._fs.get_file_info(path).type == fs.FileType.File)
 
-    def _write(self, path: str, data: bytes, durable: bool = True) -> None:
+    def _write(self, path: str, data: bytes, durable: bool = True, replace: bool = True) -> None:
+        """Write an object. Without `replace`, raise FileExistsError if a local file system has one already."""
         try:
             if self._objects:
                 # Closing a stream early creates an object of the bytes so far. In a thread, no signal can close it.
                 with ThreadPoolExecutor(1) as writer:
                     writer.submit(self._put, path, data).result()
             else:
-                self._put_and_move(path, data, durable)
+                self._put_and_move(path, data, durable, replace)
+        except FileExistsError:
+            if not replace:
+                raise
+            raise Away(f"{path} cannot be replaced") from None
         except OSError as error:  # including FileNotFoundError for the folder
             raise Away(one_line(error)) from error
 
@@ -322,7 +351,7 @@ class Store:
         with self._fs.open_output_stream(path) as file:
             file.write(data)
 
-    def _put_and_move(self, path: str, data: bytes, durable: bool) -> None:
+    def _put_and_move(self, path: str, data: bytes, durable: bool, replace: bool) -> None:
         folder = path.rpartition("/")[0]
         temporary = f"{path}.{secrets.token_hex(6)}.tmp"
         entries = [folder]
@@ -333,13 +362,30 @@ class Store:
             self._put(temporary, data)
             if self._local and durable:
                 sync(self._local / temporary)
-            self._fs.move(temporary, path)
+            if replace or not self._local or not _linked(self._local / temporary, self._local / path):
+                self._fs.move(temporary, path)
         except BaseException:
             self.delete_record(temporary)
             raise
         if self._local and durable:
             for entry in entries:
                 sync(self._local / entry)
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Move a file to a path that does not exist, at once; return whether the file system has links, which this needs.
+
+    Raises:
+        FileExistsError: if the path exists.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        return False
+    temporary.unlink()
+    return True
 
 
 def _certain(read: Callable[[], bytes], check: Callable[[bytes], _T]) -> _T:

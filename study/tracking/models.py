@@ -92,6 +92,11 @@ class Models:
             if rank == 0:
                 self._client.set_registered_model_alias(name, CHAMPION, version.version)
 
+    def refresh(self) -> None:
+        """Read which models there are, and delete twins; see `Tracker.refresh`."""
+        self._models = None
+        self._all()
+
     def _all(self) -> dict[str, _StoredModel]:
         if self._models is None:
             models: dict[str, _StoredModel] = {}
@@ -100,9 +105,12 @@ class Models:
                 page = self._client.search_logged_models([self._experiment], page_token=token)
                 for logged in page:
                     model = _StoredModel.of(logged)
-                    # A run has two models if the server answered too late for the first. The complete one counts.
-                    if logged.source_run_id not in models or model.ready:
-                        models[logged.source_run_id] = model
+                    other = models.get(logged.source_run_id)
+                    if other is not None and not (model.ready and not other.ready):
+                        model, other = other, model
+                    models[logged.source_run_id] = model
+                    if other is not None:  # a twin: the server answered too late, or another driver added it
+                        self._client.delete_logged_model(other.id)
                 token = page.token
                 if not token:
                     break

@@ -7,8 +7,10 @@ way at a first start, after a crash and after an outage.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -37,13 +39,23 @@ from study.tracking.shown import metrics, provenance, texts
 
 BATCH = 990  # metrics for each call; MLflow accepts 1,000 entities, some of which are tags
 DESCRIBED, FAILED_BECAUSE, FINISHED = "study.described", "study.failed_because", "study.finished"
-_AWAY = (
+# Error codes of answers that may be others later. INTERNAL_ERROR is also the code of lost connections, of answers that
+# are not JSON, and of every HTTP status that MLflow does not know; ENDPOINT_NOT_FOUND is a 404 of a proxy.
+_AWAY = {
     "INTERNAL_ERROR",
     "TEMPORARILY_UNAVAILABLE",
     "REQUEST_LIMIT_EXCEEDED",
     "DEADLINE_EXCEEDED",
     "RESOURCE_EXHAUSTED",
-)
+    "RESOURCE_CONFLICT",
+    "ABORTED",
+    "ALREADY_EXISTS",  # a 409 of a proxy
+    "CANCELLED",
+    "ENDPOINT_NOT_FOUND",
+}
+_DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+# The packages of the clients of databases and artifact stores that MLflow uses.
+_CLIENTS = {"requests", "urllib3", "sqlalchemy", "botocore", "boto3", "google", "azure", "databricks"}
 
 
 class Tracker:
@@ -53,29 +65,28 @@ class Tracker:
         draft: the plan, which may grow, and its work.
         uri: the URI of the tracking store or server.
         artifacts: the folder for artefacts of a tracking store without a server; a server chooses its own.
+        claim: raises `Superseded` if another driver has claimed the run; called before each call to MLflow.
 
     Raises:
         Refusal: if the experiment of this name was deleted.
         MlflowException: if the store cannot be used.
     """
 
-    def __init__(self, draft: Draft, uri: str, artifacts: Path) -> None:
+    def __init__(self, draft: Draft, uri: str, artifacts: Path, claim: Callable[[], None] = lambda: None) -> None:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self._draft, plan = draft, draft.plan
         _create_whole(uri)
         use_tracking_uri(uri)  # MLflow's registry reads the model of a version from this one
-        self._client = MlflowClient(uri)
+        self._client: MlflowClient = _Claimed(MlflowClient(uri), claim)
         self._created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
         self._experiment = self._find_experiment(None if uri.startswith(("http", "databricks")) else artifacts)
         self._models = Models(self._client, self._experiment)
-        runs = self._all_runs()
+        self._batch = BATCH
+        self._parent: Run | None = None
         self._children: dict[tuple[str, int], _Child] = {}
         self._unanswered: set[tuple[str, int]] = set()  # children whose creation is not confirmed
-        for run in runs:
-            if run.data.tags.get("study.kind") == "replicate":
-                self._children[_replicate(run)] = _Child.of(run)
-        self._parent = next((run for run in runs if run.data.tags.get("study.kind") == "run"), None)
+        self.refresh()
 
     @property
     def _work(self) -> Work:
@@ -84,6 +95,40 @@ class Tracker:
     @property
     def _plan(self) -> Plan:
         return self._draft.plan
+
+    def refresh(self) -> None:
+        """Read which runs there are. The user may have deleted some, or a driver that lost the run added them late.
+
+        Of two runs for one replicate, the one that this driver knows stays, or else the one that is further.
+        """
+        known = {child.run_id for child in self._children.values()}
+        known |= {self._parent.info.run_id} if self._parent else set()
+
+        def precedence(run: Run) -> tuple[bool, bool, int, str]:
+            is_known, tags = run.info.run_id in known, run.data.tags
+            return not is_known, run.info.status != "FINISHED", -int(tags.get("study.epochs", 0)), run.info.run_id
+
+        parents: list[Run] = []
+        children: dict[tuple[str, int], list[Run]] = {}
+        for run in sorted(self._all_runs(), key=precedence):
+            kind = run.data.tags.get("study.kind")
+            if kind == "replicate":
+                children.setdefault(_replicate(run), []).append(run)
+            elif kind == "run":
+                parents.append(run)
+        for twin in (*parents[1:], *(twin for runs in children.values() for twin in runs[1:])):
+            self._client.delete_run(twin.info.run_id)
+        self._parent = parents[0] if parents else None
+        self._children = {name: _Child.of(runs[0]) for name, runs in children.items()}
+        if self._parent is None and children:
+            self.begin()
+        for run, *_ in children.values():
+            if self._parent and run.data.tags.get("mlflow.parentRunId") != self._parent.info.run_id:
+                self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._parent.info.run_id)
+
+    def refresh_models(self) -> None:
+        """Delete models that were added twice."""
+        self._models.refresh()
 
     def begin(self) -> None:
         """Create or reopen the parent run. It holds the resolved plan before anything is trained."""
@@ -163,25 +208,44 @@ class Tracker:
             return
         model = self._log_model(child, trial, number, payload) if last else None
         clock = self._created
-        batch: list[Metric] = []
+        to_write: list[list[Metric]] = []
         for step, (epoch, seconds) in enumerate(zip(measures, header["wall_seconds"], strict=True)):
             clock += int(1000 * seconds)
             whole = last and step == trial.epochs - 1
             if step >= child.epochs or whole:  # MLflow keeps one of two equal metrics
                 epoch_metrics = metrics(self._work, epoch, (step, clock), model if whole else None)
-                if len(batch) + len(epoch_metrics) > BATCH:  # an epoch is written as a whole or not at all
-                    self._client.log_batch(child.run_id, metrics=batch)
-                    batch = []
-                batch += epoch_metrics
+                to_write.append(epoch_metrics)
         tags: dict[str, object] = {"study.stopped_early": True} if trial.stopped else {}
         tags |= {"study.epochs": len(measures), "study.key": header["key"], "study.provenance": provenance(header)}
-        self._client.log_batch(
-            child.run_id, metrics=batch, tags=[RunTag(name, str(value)) for name, value in tags.items()]
-        )
+        self._log_epochs(child.run_id, to_write, tags)
         child.epochs = max(child.epochs, len(measures))
         if last:
             self._client.set_terminated(child.run_id, "FINISHED", end_time=clock)
             child.status = "FINISHED"
+
+    def _log_epochs(self, run_id: str, epochs: Sequence[Sequence[Metric]], tags: Mapping[str, object]) -> None:
+        """Write the metrics of epochs, each as a whole or not at all, and then tags.
+
+        A proxy may demand smaller batches than MLflow.
+        """
+        written = 0
+        while True:
+            batch: list[Metric] = []
+            end = written
+            while end < len(epochs) and (not batch or len(batch) + len(epochs[end]) <= self._batch):
+                batch += epochs[end]
+                end += 1
+            last_tags = [RunTag(name, str(value)) for name, value in tags.items()] if end == len(epochs) else []
+            try:
+                self._client.log_batch(run_id, metrics=batch, tags=last_tags)
+            except MlflowException as error:
+                if not _is_too_large(error) or end <= written + 1:
+                    raise
+                self._batch = len(batch) // 2
+                continue
+            if end == len(epochs):
+                return
+            written = end
 
     def _take_up(self, trial: PlannedTrial, number: int) -> _Child:
         """Return a replicate's run with its parameters written. Create the run if there is none."""
@@ -358,14 +422,50 @@ def _create_whole(uri: str) -> None:
         temporary.replace(path)
 
 
-def is_outage(error: BaseException) -> bool:
-    """Return whether an MLflow call failed because its server or database is unavailable, not because it is wrong."""
-    import requests
-    import sqlalchemy.exc
+class _Claimed:
+    """An MLflow client that checks before each call that this driver still holds the run."""
 
+    def __init__(self, client: MlflowClient, claim: Callable[[], None]) -> None:
+        self._client, self._claim = client, claim
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._claim()
+            return getattr(self._client, name)(*arguments, **named)
+
+        return call
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether an MLflow call failed for a reason that may be gone later.
+
+    The server, its proxy, its database or its artifact store is unavailable, answers with a page instead of JSON, or
+    denies access: MLflow reads tokens and passwords anew for each call.
+    """
     if isinstance(error, MlflowException):
-        return error.error_code in _AWAY
-    return isinstance(error, (requests.RequestException, sqlalchemy.exc.SQLAlchemyError))
+        return error.error_code in _AWAY | _DENIED and not _is_too_large(error)
+    return type(error).__module__.partition(".")[0] in _CLIENTS or isinstance(error, json.JSONDecodeError)
+
+
+def is_denied(error: BaseException) -> bool:
+    """Return whether MLflow denies access, or its certificate is not trusted: a mistake, if it happens at the start."""
+    if isinstance(error, MlflowException) and error.error_code in _DENIED:
+        return True
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, ssl.SSLError) or "CERTIFICATE_VERIFY_FAILED" in str(chain):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
+
+
+def is_rejection(error: BaseException) -> bool:
+    """Return whether MLflow will not take what was sent, however often it is sent."""
+    return isinstance(error, MlflowException) and not is_outage(error)
+
+
+def _is_too_large(error: MlflowException) -> bool:
+    return "error code 413" in str(error)
 
 
 def use_tracking_uri(uri: str) -> None:

@@ -1,5 +1,6 @@
 """A follower executes its tasks in order. An outage delays a task, but does not lose or repeat it."""
 
+import itertools
 import threading
 import time
 
@@ -48,6 +49,7 @@ class Outages:
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch):
     monkeypatch.setattr(follower, "RETRY_SECONDS", 0.002)
+    monkeypatch.setattr(follower, "LONGEST_RETRY_SECONDS", 0.002)
 
 
 def wait_for(condition):
@@ -149,6 +151,49 @@ def test_another_error_is_raised_even_if_it_comes_after_an_outage():
     with pytest.raises(ZeroDivisionError, match="ours"):
         follows.close(60)
     assert said == [AWAY]
+
+
+def test_a_record_that_the_service_does_not_take_is_left_out_and_the_others_follow():
+    said, done = Said(), []
+
+    def rejected():
+        raise ValueError("no such parameter")
+
+    follows = Follower("MLflow", lambda _: False, said.append, "", lambda error: isinstance(error, ValueError))
+    for task in (rejected, lambda: done.append(True), rejected):
+        follows.put(task)
+    assert follows.close(60) == "no such parameter"
+    assert done == [True]
+    assert said == ["MLflow does not take a record (no such parameter): it is left out"]  # once
+
+
+def test_tries_become_rarer_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr(follower, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(follower, "LONGEST_RETRY_SECONDS", 0.1)
+    times, follows = [], Said().follower()
+
+    def absent():
+        times.append(time.monotonic())
+        raise Away
+
+    follows.put(absent)
+    wait_for(lambda: len(times) == 6)
+    follows.abandon()
+    waits = [after - before for before, after in itertools.pairwise(times)]
+    assert [wait >= least for wait, least in zip(waits, (0.02, 0.04, 0.08, 0.1, 0.1), strict=False)] == [True] * 5
+    assert waits[4] < 0.3
+
+
+def test_a_page_instead_of_an_answer_is_cut():
+    said = Said()
+    follows = said.follower()
+
+    def page():
+        raise Away("<html>" + "x" * 10_000)
+
+    follows.put(page)
+    assert len(follows.close(0)) < 400
+    assert len(said[0]) < 400
 
 
 def test_close_gives_up_after_its_patience_and_says_why():

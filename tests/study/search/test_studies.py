@@ -6,8 +6,9 @@ from helpers import Killed, killed, opened, optuna_trials, planned, planned_run,
 from optuna.trial import TrialState
 
 from study.errors import Refusal
-from study.search.studies import open_storage, study_name
+from study.search.studies import TWIN_OF, Search, _without_twins, open_storage, study_name
 from study.space import Choice, Integer, Real
+from study.store.starts import Superseded
 
 RUN = "table9-0"
 DOMAIN = {"first": Choice(("IB", "CB", "CR")), "S": Integer(0, 100), "q": Real(-1.0, 1.0), "tau": Real(0.0, 1.0, 0.25)}
@@ -208,3 +209,33 @@ def test_a_malformed_url_is_refused_in_one_line_without_its_password(url):
     assert "). Reason: " in message
     assert "\n" not in message
     assert "secret" not in message
+
+
+def test_a_trial_that_a_late_driver_added_twice_fails_and_changes_no_suggestion(storage):
+    search = opened(plan(*CELLS), storage)
+    (first, *_) = optuna_trials(storage, search)
+    twin = optuna.trial.create_trial(
+        state=TrialState.RUNNING, params=first.params, distributions=first.distributions, user_attrs=first.user_attrs
+    )
+    search._studies["table9"].add_trial(twin)
+    search.take_up()
+    *trials, twin = optuna_trials(storage, search)
+    assert [trial.state for trial in trials] == [TrialState.RUNNING] * 3
+    assert (twin.state, twin.user_attrs[TWIN_OF]) == (TrialState.FAIL, first.number)
+    search.tell(CELLS[0], [1.0])
+    assert optuna_trials(storage, search)[0].value == 1.0
+    assert _without_twins([*trials, twin])[0] == trials
+
+
+def test_a_driver_that_lost_the_run_adds_and_tells_nothing(storage):
+    opened(plan(CELLS[0]), storage)
+
+    def claim():
+        raise Superseded("another driver")
+
+    late = Search(plan(*CELLS[:2]), open_storage(storage), claim)
+    with pytest.raises(Superseded):
+        late.take_up()
+    with pytest.raises(Superseded):
+        late.tell(CELLS[0], [1.0])
+    assert [trial.state for trial in optuna_trials(storage, late)] == [TrialState.RUNNING]

@@ -13,7 +13,7 @@ import pytest
 from helpers import wait_until
 
 from study.errors import Refusal
-from study.store.starts import FRESH_SECONDS, Start, StartRecord, refuse_second, request_stop, starts
+from study.store.starts import FRESH_SECONDS, Start, StartRecord, Superseded, refuse_second, request_stop, starts
 from study.store.states import Store
 
 DRIVER = """
@@ -219,6 +219,59 @@ def test_a_driver_that_finds_another_s_record_stops(store):
     other_driver = f"another driver (process 1 on {platform.node()})"
     assert said == [f"run 'mine' is being trained by {other_driver}; this driver stops"]
     assert starts(store, "mine")[-1].token == "another"
+
+
+@pytest.fixture
+def signals():
+    """Count the SIGINT that reach this process."""
+    caught = []
+    before = signal.signal(signal.SIGINT, lambda *_: caught.append(1))
+    yield caught
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_driver_that_was_stopped_for_long_asks_the_store_before_it_writes(store, monkeypatch, signals):
+    monkeypatch.setattr("study.store.starts.BEAT_SECONDS", 60.0)  # its heart stands still
+    clock = [1000.0]
+    monkeypatch.setattr("study.store.starts._clock", lambda: clock[0])
+    said = []
+    late = begin(store, say=said.append)
+    late.check()
+    store.write_record("runs/mine/starts/00000.json", {**asdict(late.record), "seen": ago(31)})
+    holder = begin(store)
+    late.check()  # a fresh heartbeat excludes that another driver came, so the store is not asked
+    clock[0] += 16
+    for _ in range(2):
+        with pytest.raises(Superseded, match="run 'mine' is being trained by another driver"):
+            late.check()
+    holder.check()
+    assert len(said) == len(signals) == 1
+    late.end("complete", epochs_done=0)  # writes nothing
+    holder.end("complete", epochs_done=0)
+    assert [each.outcome for each in starts(store, "mine")] == ["killed", "complete"]
+
+
+def test_a_driver_that_slept_alone_keeps_its_run(store, monkeypatch):
+    monkeypatch.setattr("study.store.starts.BEAT_SECONDS", 60.0)
+    clock = [1000.0]
+    monkeypatch.setattr("study.store.starts._clock", lambda: clock[0])
+    start = begin(store)
+    seen = starts(store, "mine")[-1].seen
+    clock[0] += 1000
+    time.sleep(0.01)
+    start.check()
+    assert starts(store, "mine")[-1].seen > seen  # now no other driver can come
+    start.end("complete", epochs_done=0)
+
+
+def test_a_heartbeat_that_comes_late_is_settled_at_the_end(store):
+    begin(store)._ended.set()
+    record = starts(store, "mine")[-1]
+    store.write_record("runs/mine/starts/00000.json", {**asdict(record), "seen": ago(31)})
+    holder = begin(store)
+    store.write_record("runs/mine/starts/00000.json", {**asdict(record), "epochs_trained": 3})
+    holder.end("complete", epochs_done=0)
+    assert [(each.outcome, each.epochs_trained) for each in starts(store, "mine")] == [("killed", 3), ("complete", 0)]
 
 
 def test_a_store_that_cannot_be_written_is_said_once_and_ends_nothing(store, tmp_path):

@@ -1,6 +1,7 @@
 """One contract for every place: a directory, the same as a URL, and S3, which moto's server is on loopback."""
 
 import json
+import os
 
 import pytest
 from helpers import HEADER, KEY, PLAN, content, few, files, headers, path_of, put, refused_place
@@ -16,13 +17,41 @@ from study.store.states import Store
 @few
 @given(header=headers, payload=st.binary(max_size=200), key=st.text("0123456789abcdef", min_size=1, max_size=8))
 def test_what_is_saved_is_loaded(shared, header, payload, key):
-    shared.save(key, {"key": key, **header}, payload)
+    shared.delete_record(path_of(key))  # of an earlier example
+    assert shared.save(key, {"key": key, **header}, payload)
     described, again = shared.load(key)
     assert again == payload
     assert {"key": key, **header}.items() <= described.items()
     assert shared.header(key) == shared.measures(key) == described
     assert shared.sizes()[key] == len(content(shared, path_of(key)))
     assert shared.verify([key, "absent"]) == {}
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_first_whole_state_of_a_name_stays(store, monkeypatch, linked):
+    """On a GPU, two workers can train different bits under one name; a damaged state is replaced."""
+    if not linked:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError("no links")))
+    assert store.save(KEY, HEADER, b"first")
+    assert not store.save(KEY, {**HEADER, "measures": [{"late": 1}]}, b"late")
+    assert store.load(KEY)[1] == b"first"
+    put(store, path_of(), content(store)[:-1])
+    assert store.save(KEY, HEADER, b"late")
+    assert store.load(KEY)[1] == b"late"
+
+
+def test_a_state_that_comes_between_the_check_and_the_write_stays(tmp_path, monkeypatch):
+    store, other = Store(str(tmp_path)), Store(str(tmp_path))
+    write = store._put
+
+    def slow(*arguments):
+        write(*arguments)
+        other.save(KEY, HEADER, b"first")
+
+    monkeypatch.setattr(store, "_put", slow)
+    assert not store.save(KEY, HEADER, b"late")
+    assert store.load(KEY)[1] == b"first"
+    assert files(store) == [path_of()]
 
 
 def test_keys_are_the_names_of_whole_states(store):

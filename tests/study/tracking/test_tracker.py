@@ -1,6 +1,7 @@
 """MLflow follows a replicate's states, on a real database, with a plan and a work of the test."""
 
 import json
+import ssl
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 from helpers import TRACKED, TRACKED_EPOCHS, Killed, tracked_header
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.rest_utils import verify_rest_response
 
 from study.errors import Refusal
+from study.store.starts import Superseded
 from study.tracking import runs
 
 
@@ -330,6 +333,145 @@ def test_a_point_that_is_stopped_early_ends_there_with_all_that_is_written_at_th
     assert [step for step, *_ in run.histories()["lr"]] == [0, 1, 2]
     assert [step for step, *_ in run.histories()["calibration"]] == [2]
     assert len(run.models()) == 1
+
+
+def twin_of(run, original, **tags):
+    """Add a run with the tags of another, as a driver does whose call was completed too late."""
+    kept = {name: value for name, value in original.data.tags.items() if name.startswith(("study.", "mlflow.p"))}
+    return run.client.create_run(original.info.experiment_id, tags={**kept, **tags}, run_name=original.info.run_name)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_that_was_added_twice_is_deleted_and_the_one_that_is_further_stays(run, reference, first):
+    run.project(2)
+    if first:
+        twin_of(run, run.only())
+    tracker = run.project(TRACKED_EPOCHS)
+    complete = run.only().info.run_id
+    twin_of(run, run.only(), **{"study.epochs": "2"})
+    twin_of(run, run.only("run"))
+    tracker.refresh() if first else run.driver()
+    assert run.only().info.run_id == complete
+    assert run.only().data.tags["mlflow.parentRunId"] == run.only("run").info.run_id
+    assert run.histories() == reference.histories()
+
+
+def test_a_late_end_of_another_driver_is_mended(run, reference):
+    tracker = run.project(TRACKED_EPOCHS)
+    tracker.finish("FINISHED", {})
+    for each in (run.only(), run.only("run")):
+        run.client.set_terminated(each.info.run_id, "KILLED")
+    tracker.refresh()
+    tracker.project(TRACKED[0], 0, tracked_header(TRACKED_EPOCHS, TRACKED[0].by_replicate[0]), lambda: b"payload 5")
+    tracker.finish("FINISHED", {})
+    assert [each.info.status for each in (run.only(), run.only("run"))] == ["FINISHED"] * 2
+    assert run.only().info.end_time == reference.only().info.end_time
+    assert run.histories() == reference.histories()
+    assert run.models() == [b"payload 5"]
+
+
+@pytest.mark.parametrize("kind", ["replicate", "run"])
+def test_a_run_that_the_user_has_deleted_is_made_again(run, reference, kind):
+    tracker = run.project(2)
+    run.client.delete_run(run.only(kind).info.run_id)
+    tracker.refresh()
+    tracker.project(TRACKED[0], 0, tracked_header(TRACKED_EPOCHS, TRACKED[0].by_replicate[0]), lambda: b"payload 5")
+    assert run.only().data.tags["mlflow.parentRunId"] == run.only("run").info.run_id
+    assert run.histories() == reference.histories()
+
+
+def test_a_model_that_was_added_twice_is_deleted(run):
+    tracker = run.project(TRACKED_EPOCHS)
+    child = run.only()
+    run.client.create_logged_model(child.info.experiment_id, name="model", source_run_id=child.info.run_id)
+    tracker.refresh_models()
+    assert run.models() == [b"payload 5"]
+
+
+def test_a_proxy_that_takes_only_small_requests_gets_small_ones(run, reference, monkeypatch):
+    log, sizes = MlflowClient.log_batch, []
+
+    def small(client, run_id, metrics=(), **more):
+        if len(metrics) > 6:  # an epoch with everything that is written at the end
+            raise MlflowException("API request failed with error code 413 != 200. Response body: '<html>'")
+        sizes.append(len(metrics))
+        return log(client, run_id, metrics=metrics, **more)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", small)
+    run.project(TRACKED_EPOCHS)
+    assert len([size for size in sizes if size]) > 2
+    assert run.histories() == reference.histories()
+
+
+def test_no_call_is_made_once_the_run_is_lost(run):
+    lost = []
+
+    def claim():
+        if lost:
+            raise Superseded("another driver")
+
+    tracker = run.driver(claim)
+    tracker.project(TRACKED[0], 0, tracked_header(2, TRACKED[0].by_replicate[0]), lambda: b"")
+    lost.append(True)
+    for write in (
+        lambda: tracker.project(TRACKED[0], 0, tracked_header(3, TRACKED[0].by_replicate[0]), lambda: b""),
+        lambda: tracker.fail(TRACKED[0], 0, "lost"),
+        lambda: tracker.finish("KILLED", {}),
+    ):
+        with pytest.raises(Superseded):
+            write()
+    assert [step for step, *_ in run.histories()["lr"]] == [0, 1]
+    assert run.only().info.status == run.only("run").info.status == "RUNNING"
+
+
+def answer(code, text="", **body):
+    """Return the error that MLflow's client raises for an answer with a status code."""
+    from requests import Response
+
+    response = Response()
+    response.status_code, response._content = code, (json.dumps(body) if body else text).encode()
+    with pytest.raises(MlflowException) as caught:
+        verify_rest_response(response, "/api/2.0/mlflow/runs/log-batch")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "outage", "denied"),
+    [
+        (answer(400, error_code="INVALID_PARAMETER_VALUE", message="no such run"), False, False),
+        (answer(400, "<html>bad"), False, False),
+        (answer(401, "You are not authenticated"), True, True),
+        (answer(403, error_code="PERMISSION_DENIED", message="expired"), True, True),
+        (answer(403, "<html>"), True, True),
+        (answer(404, error_code="RESOURCE_DOES_NOT_EXIST", message="no run"), False, False),
+        (answer(404, "default backend - 404"), True, False),
+        (answer(409, "<html>conflict"), True, False),
+        (answer(400, error_code="RESOURCE_ALREADY_EXISTS", message="it exists"), False, False),
+        (answer(413, "<html>too large"), False, False),
+        (answer(429, error_code="REQUEST_LIMIT_EXCEEDED", message="slow down"), True, False),
+        (answer(500, "oops"), True, False),
+        (answer(502, "<html>bad gateway"), True, False),
+        (answer(503, error_code="TEMPORARILY_UNAVAILABLE", message="soon"), True, False),
+        (answer(200, "<html>log in"), True, False),
+        (answer(501, error_code="NOT_IMPLEMENTED", message="never"), False, False),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_the_classes_of_answers(error, outage, denied):
+    """What is no outage is a record that MLflow does not take."""
+    assert (runs.is_outage(error), runs.is_rejection(error), runs.is_denied(error)) == (outage, not outage, denied)
+
+
+def test_a_certificate_that_is_not_trusted_is_a_mistake_at_the_start():
+    error = MlflowException("API request failed")  # as MLflow raises it, without a cause
+    error.__context__ = ssl.SSLCertVerificationError("self-signed certificate")
+    assert runs.is_denied(error)
+    assert not runs.is_denied(MlflowException("connection refused"))
+
+
+def test_a_mistake_of_ours_is_neither_an_outage_nor_a_rejection():
+    assert not runs.is_outage(KeyError("ours"))
+    assert not runs.is_rejection(KeyError("ours"))
 
 
 def test_a_deleted_experiment_is_refused(run):
