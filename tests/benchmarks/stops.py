@@ -4,8 +4,8 @@
 
 Half of the runs are tables and half are open searches. A driver is stopped at a random moment: of every second run
 inside a call to MLflow. When its record is stale, `study resume` takes the run over, and at a random moment the first
-driver is woken up. So that this takes seconds, a record is stale after `STALE_SECONDS` instead of 30. Prints whether the
-report, every MLflow metric and every Optuna trial equal those of an undisturbed run.
+driver is woken up. So that this takes seconds, a record is stale after `STALE_SECONDS` instead of 30. Prints whether
+the report, every MLflow metric and every Optuna trial equal those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -27,15 +27,13 @@ import kills
 
 STALE_SECONDS = 4.0
 SEARCH = """
-from search_spaces import sampler_search
 from dataclasses import replace
+from search_spaces import sampler_search
 
 def space(request):
-    made = sampler_search.space(request)
-    search = replace(made.search, trials=5, fresh=2)
-    return replace(made, search=search)
+    whole = sampler_search.space(request)
+    return replace(whole, search=replace(whole.search, trials=5, fresh=2))
 """
-# Sleeps after every call to MLflow that writes, so that a stop often falls between two of them.
 DRIVER = """
 import sys, time
 import study.store.starts as starts
@@ -143,7 +141,7 @@ def main() -> None:
         folder = Path(name)
         driver = write_driver(folder)
         table = [kills.write_space(folder, asked.epochs), "--seeds", str(kills.SEEDS), "--name", kills.RUN]
-        search = [write_search(folder), "--name", kills.RUN, "--workers", "1", "--short"]
+        search = [write_search(folder), "--name", kills.RUN, "--workers", "1"]
         expected, seconds = [], []
         for number, arguments in enumerate((table, search)):
             began, home = time.monotonic(), folder / f"undisturbed{number}"
