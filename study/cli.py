@@ -113,6 +113,12 @@ def show(space: str) -> None:
     help="Folder of data sets. [default: HOME/data]",
 )
 @option("--download", group=WHERE, is_flag=True, help="Download data sets that are missing.")
+@option(
+    "--verify-images",
+    group=WHERE,
+    is_flag=True,
+    help="Decode all image files completely before training, not only their headers; files are decoded once.",
+)
 @arguments.machines
 @option(
     "--cpus-per-trial",

@@ -112,7 +112,9 @@ class Listener:
     trained: Callable[[Where], None]
 
 
-def run(wish: Wish, home: Home, services: Given, listener: Listener, download: bool, retrain: bool) -> Where:
+def run(
+    wish: Wish, home: Home, services: Given, listener: Listener, download: bool, verify: bool, retrain: bool
+) -> Where:
     """Begin a run, continue it, or let it grow.
 
     Args:
@@ -121,6 +123,7 @@ def run(wish: Wish, home: Home, services: Given, listener: Listener, download: b
         services: the URLs of its records.
         listener: the user's view.
         download: fetch data sets that are missing.
+        verify: read all data completely, to find damaged files.
         retrain: start a stored run anew, because the sources have changed.
     """
     drafted = wish.draft()
@@ -144,7 +147,12 @@ def run(wish: Wish, home: Home, services: Given, listener: Listener, download: b
         raise Refusal("--gpus-per-trial", resources.gpus, "must be 0", hint="This machine has no NVIDIA GPU")
     if not resources.address and resources.cpus > (os.cpu_count() or 1):
         raise Refusal("--cpus-per-trial", resources.cpus, f"must be at most {os.cpu_count()}, the CPUs of this machine")
+    if verify and drafted.work.verify is None:
+        words = f"--verify-images must be left out: the data of {drafted.plan.study} are no images"
+        raise Refusal("--verify-images", "--verify-images", words)
     drafted.work.prepare(drafted.configs, Path(resources.data_dir), download)
+    if verify and drafted.work.verify is not None:
+        drafted.work.verify(drafted.configs, Path(resources.data_dir))
     if damage is not None:
         listener.progress.say(f"damaged: {damage}; the plan is made again")
     if before is None:

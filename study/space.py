@@ -214,7 +214,8 @@ class Resolved:
         keys: the names of states 0 … T.
         joints: the numbers of the states at which other points of an open search are likely to branch from this one.
         seeds: the seeds in which the replicates of a trial differ, by name, in words.
-        sources: the digest of each part of the code that the states depend on, by names that users can find.
+        sources: the digest of each part of the code and of the user's files that the states depend on, by names that
+            users can find.
     """
 
     origin: Json
@@ -233,6 +234,10 @@ class Work:
         resolve: (configuration, replicate, machine) → its work. Pure and fast. The names of states must hold everything
             that determines them, the digests of the sources included.
         prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
+        verify: (configurations, data folder) → None, for ``--verify-images``: reads all data completely and raises
+            Refusal if any are damaged; None if there is no such check beyond `prepare`.
+        changes: (the name of a source, its digest in a plan) → the files in which the source differs now, in words; ""
+            if it is code. None if all sources are code.
         trainable: → the Ray Trainable class that executes a stage; see `study.execution.job`.
         parameters: (configuration, replicate, machine) → the parameters that MLflow shows.
         model: (configuration, a state's payload) → the trained object in Python, such as a network in evaluation mode;
@@ -260,6 +265,8 @@ class Work:
     group_by: str = "trial"
     libraries: tuple[str, ...] = ()
     model: Callable[[Json, bytes], Any] | None = None
+    verify: Callable[[Sequence[Json], Path], None] | None = None
+    changes: Callable[[str, str], str] | None = None
 
 
 @dataclass(frozen=True)

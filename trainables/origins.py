@@ -6,7 +6,7 @@ from study.errors import Refusal
 from study.machine import Machine
 from trainables import digests
 from trainables.config import Config
-from trainables.data.datasets import facts
+from trainables.data.datasets import FOLDER, facts
 from trainables.recipe import CORE, Origin, Recipe, settled
 
 
@@ -45,12 +45,17 @@ def verify(origin: Origin) -> None:
 
 
 def sources(recipe: Recipe) -> dict[str, str]:
-    """Return the digest of each definition that a recipe's states depend on, by ``file: name``."""
+    """Return the digest of each definition that a recipe's states depend on, by ``file: name``.
+
+    A folder of images has no version that a plan holds elsewhere, so it is a source, too: its name and fingerprint.
+    """
     parts: set[object] = {recipe.origin.backbone, recipe.origin.head}
     parts |= {part for epoch in set(recipe.epochs) for part in (epoch.loss, epoch.mixture) if part is not None}
     roots = {(type(part).__module__, type(part).__qualname__) for part in parts}
     roots |= {*CORE, _data(recipe.origin.dataset)}
-    return {name: digest for root in sorted(roots) for name, digest in digests.reached(*root).items()}
+    code = {name: digest for root in sorted(roots) for name, digest in digests.reached(*root).items()}
+    dataset = recipe.origin.dataset
+    return {**code, dataset: recipe.origin.fingerprint} if dataset.startswith(f"{FOLDER}:") else code
 
 
 def _data_digest(dataset: str) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.errors import Refusal
+from study.errors import Refusal, one_line
 from study.machine import Machine
 from study.space import Json, Resolved, Work
 from trainables import references
 from trainables.config import Config
+from trainables.data import datasets
 from trainables.data.datasets import FOLDER, facts, label
 from trainables.exponents import resolve_sampler, sampler_name
 from trainables.origins import origin, precision, sources
@@ -25,10 +27,11 @@ def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
     """Return a replicate's recipe with the names of its states.
 
     Raises:
-        Refusal: if a batch has fewer images than there are ranks, or TF32 is requested on a CPU.
+        Refusal: if a batch has fewer images than there are ranks, TF32 is requested on a CPU, or data cannot be read.
     """
     replicated = Config.from_json(config).replicate(replicate)
-    recipe = Recipe(origin(replicated, machine), epochs(replicated))
+    with _readable(replicated.dataset):
+        recipe = Recipe(origin(replicated, machine), epochs(replicated))
     batch = min(epoch.batch_size for epoch in recipe.epochs)
     if machine.ranks > batch:
         option = "--gpus-per-trial" if machine.device == "cuda" else "--ranks-per-trial"
@@ -44,9 +47,32 @@ def resolve(config: Json, replicate: int, machine: Machine) -> Resolved:
 
 
 def prepare(configs: Sequence[Json], data_dir: Path, download: bool) -> None:
-    """Check that every data set of the configurations is on disk."""
+    """Check that every data set of the configurations is on disk, and that the headers of image files are whole."""
     for dataset in sorted({config["dataset"] for config in configs}):
-        facts(dataset).prepare(data_dir, download)
+        with _readable(dataset):
+            datasets.prepare(dataset, data_dir, download)
+
+
+def verify(configs: Sequence[Json], data_dir: Path) -> None:
+    """Check that every image file of the configurations' data sets can be decoded completely."""
+    for dataset in sorted({config["dataset"] for config in configs}):
+        with _readable(dataset):
+            datasets.verify(dataset, data_dir)
+
+
+def changes(source: str, planned: str) -> str:
+    """Return how a source differs from that of a plan, if it is a folder of images; else ""."""
+    return datasets.changes(source, planned)
+
+
+@contextmanager
+def _readable(dataset: str) -> Iterator[None]:
+    """Within this context, name the data set if one of its files cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        words = f"data set {dataset!r} cannot be read ({one_line(error)})"
+        raise Refusal("dataset", dataset, words) from error
 
 
 def trainable() -> type:
@@ -104,6 +130,8 @@ def wants_gpu(config: Json) -> bool:
 WORK = Work(
     resolve=resolve,
     prepare=prepare,
+    verify=verify,
+    changes=changes,
     trainable=trainable,
     parameters=parameters,
     exporter=exporter,

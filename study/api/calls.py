@@ -49,6 +49,7 @@ def run(
     gpu_steps: str = "auto",
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
+    verify_images: bool = False,
     retrain: bool = False,
     options: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -91,6 +92,7 @@ def run(
         gpu_steps: auto, eager or recorded.
         data_dir: folder of data sets; by default STUDY_DATA, else ``HOME/data``.
         download: fetch data sets that are missing.
+        verify_images: decode all image files completely before training, not only their headers.
         retrain: start the run `name` anew, if the sources have changed.
         options: options of the spaces by name; `study run --help` and `study show` list them.
         progress: whether to show progress: a bar on a terminal, one line in a notebook, else a line every ten seconds.
@@ -105,6 +107,7 @@ def run(
     choices.check_text("--tracking-uri", tracking_uri)
     choices.check_text("--storage", storage)
     choices.check_flag("--download", download)
+    choices.check_flag("--verify-images", verify_images)
     choices.check_flag("--retrain", retrain)
     wish = _wish(
         spaces,
@@ -126,7 +129,8 @@ def run(
     )
     listener = _listener(progress, trained)
     with _misspelt(more_options):
-        return _run(launch.run(wish, chosen_home, (tracking_uri, storage), listener, download, retrain))
+        services = (tracking_uri, storage)
+        return _run(launch.run(wish, chosen_home, services, listener, download, verify_images, retrain))
 
 
 def plan(
@@ -150,7 +154,7 @@ def plan(
     """
     chosen_home = home_at(home, store)
     chosen = {key: more.pop(key) for key in _WISHES if key in more}
-    for key in ("tracking_uri", "storage", "download", "progress", "trained"):  # they change no plan
+    for key in ("tracking_uri", "storage", "download", "verify_images", "progress", "trained"):  # they change no plan
         more.pop(key, None)
     wish = _wish(spaces, chosen_home, options=choices.merged(options, more), **chosen)
     with _misspelt(more):

@@ -44,13 +44,17 @@ def grown(before: Plan, draft: Draft) -> Draft:
     missing, differing = _differences(before, draft)
     after = draft.plan
     changed = _changed_sources(before, after)
-    if changed and (differing or not missing):
-        names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    files = {name: draft.work.changes(name, before.sources[name]) for name in changed} if draft.work.changes else {}
+    data = [f"{name} ({words})" for name, words in files.items() if words]
+    if changed and (differing or not missing or data):  # other data may give the trials other names
+        named = data + [name for name in changed if not files.get(name)]
+        names = ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
         raise Refusal(
             "sources",
             names,
             f"these sources have changed since run {before.run!r} was planned: {names}",
-            hint="Check out the version that the run was planned with, or train the run anew with --retrain",
+            hint=f"{'Restore the files' if data else 'Check out the version'} that the run was planned with, or train "
+            "the run anew with --retrain",
         )
     remedy = (
         "Ask for at least what the run has, or choose another --name. If its data or its space's file have changed, "

@@ -180,7 +180,7 @@ def test_the_help_of_run_has_its_options_in_groups(
     }
     assert options["What"] == [*(f"--{name}" for name in catalog.options()), "-o"]
     assert options["How much"] == ["--seeds", "--trials", "--objectives", "--early-stop"]
-    assert options["Where"] == ["--name", "--home", "--store", "--data-dir", "--download"]
+    assert options["Where"] == ["--name", "--home", "--store", "--data-dir", "--download", "--verify-images"]
     assert options["Machine"] == [
         "--workers",
         "--address",

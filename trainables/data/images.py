@@ -194,7 +194,12 @@ class ImageFiles:
             for images in answers:
                 if isinstance(images, Refusal):
                     # A new exception: through its traceback, one that this frame holds would keep the workers alive.
-                    raise Refusal(images.field, images.value, images.words, images.hint)
+                    raise Refusal(
+                        images.field,
+                        images.value,
+                        images.words,
+                        f"{images.hint}. The 'study run' command with --verify-images names all such files at once",
+                    )
                 pixels = images.to(self.device, non_blocking=True)
                 yield (pixels.float() - self._mean) / self._std, remaining_labels[: len(pixels)]
                 remaining_labels = remaining_labels[len(pixels) :]

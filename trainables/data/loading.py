@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from study.errors import Refusal
-from trainables.data.datasets import facts
+from trainables.data.datasets import changes, facts
 from trainables.data.facts import Data, Wanted
 from trainables.ranks import ALONE, Ranks
 from trainables.recipe import Epoch, Origin
@@ -29,7 +29,12 @@ def load(origin: Origin, epoch: Epoch, root: Path | None, workers: int = 1, rank
     if fingerprint != origin.fingerprint:
         hint = "The data, or the libraries that decode them, differ from those of the plan"
         field = f"fingerprint of {origin.dataset}"
-        raise Refusal(field, fingerprint, f"must be {origin.fingerprint}, as in the plan", hint)
+        raise Refusal(
+            field,
+            fingerprint,
+            f"must be {origin.fingerprint}, as in the plan",
+            ": ".join(filter(None, (hint, changes(origin.dataset, origin.fingerprint)))),
+        )
     wanted = Wanted(
         imbalance=origin.imbalance,
         split_seed=origin.split_seed,

@@ -22,12 +22,12 @@ def cache(tmp_path, monkeypatch):
 
 
 def write(folder, train=TRAIN, test=TEST):
-    """Write a folder of images that are not decoded here."""
+    """Write a folder of images of one pixel, as text."""
     for part, classes in (("train", train), ("test", test)):
         for name, count in classes.items():
             (folder / part / name).mkdir(parents=True)
             for k in range(count):
-                (folder / part / name / f"{k}.jpg").write_text(f"{part} {name} {k}")
+                (folder / part / name / f"{k}.jpg").write_text(f"P2 1 1 255 0 # {part} {name} {k}")
     return folder
 
 

@@ -328,7 +328,7 @@ def test_a_file_that_is_no_image_is_named_and_a_good_one_in_its_place_is_read(wo
         for batches in (data.batches(np.arange(10), EPOCH, np.random.default_rng()), data.fit_batches()):
             line = complaint(batches)
             assert line.startswith(f"image '{bad}' cannot be decoded (")
-            assert line.endswith("). Replace it by a file that Pillow reads")
+            assert ". Replace it by a file that Pillow reads. The " in line
             assert "\n" not in line
     bad.write_bytes(good)
     assert drawn(data)[0].shape == (10, 3, SIDE, SIDE)
