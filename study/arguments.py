@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from study.errors import Refusal, StudyError, one_line
+from study.errors import Refusal, StudyError, one_line, show_tracebacks
 from study.machine import GPU_STEPS
 from study.space import Option
 
@@ -184,6 +184,17 @@ def services(function: Function) -> Function:
         "--storage", group=RECORDS, metavar="URL", help="Optuna's database. [default: sqlite:///HOME/optuna.db]"
     )
     return tracking(storage(function))
+
+
+def tracebacks(function: Function) -> Function:
+    """Declare whether errors of the user's code are shown with their traceback."""
+
+    def enable(_context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            show_tracebacks()
+
+    words = "Also write the traceback of an error, to stderr."
+    return option("--traceback", is_flag=True, expose_value=False, callback=enable, help=words)(function)
 
 
 def tracking(function: Function) -> Function:

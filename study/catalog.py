@@ -100,8 +100,7 @@ def call(function: SpaceFunction, reference: str, request: Request) -> Space:
     except StudyError:
         raise
     except (Exception, SystemExit) as error:
-        file = getattr(getattr(function, "__code__", None), "co_filename", "")
-        words = f"the function of space {reference!r} raised {modules.said(error, file)}"
+        words = f"the function of space {reference!r} raised {modules.said(error)}"
         raise Refusal("space", reference, words) from error
     if not isinstance(space, Space):
         words = f"the function of space {reference!r} must return a Space, but returned {type(space).__name__}"

@@ -20,7 +20,7 @@ import click
 
 from study import arguments
 from study.arguments import HOW_MUCH, MACHINE, WHAT, WHERE, OneOf, Whole, option
-from study.errors import Away, Refusal, StudyError, one_line
+from study.errors import Away, Refusal, StudyError, note, one_line
 from study.machine import PRECISIONS
 from study.report.formats import FORMATS
 
@@ -154,6 +154,7 @@ def show(space: str) -> None:
 @arguments.services
 @option("--retrain", is_flag=True, help="Start the run of this --name anew, if the sources have changed.")
 @option("--dry-run", is_flag=True, help="Print the trials and their cost; train and write nothing.")
+@arguments.tracebacks
 @option("--json", "as_json", is_flag=True, help="Print the report, or with --dry-run the plan, as one JSON object.")
 def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: bool, **choices: Any) -> None:
     """Train one or more SPACEs, planned together: equal prefixes are trained once.
@@ -185,6 +186,7 @@ def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: boo
 @arguments.services
 @option("--retry-failed", is_flag=True, help="Train the replicates again whose training raised an exception.")
 @option("--retrain", is_flag=True, help="Start the run anew, if the sources have changed; the old records stay.")
+@arguments.tracebacks
 @option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def resume(run: str, as_json: bool, **choices: Any) -> None:
     """Continue a RUN after an interruption.
@@ -263,15 +265,25 @@ def status(run: str | None, home: str, store: str | None, as_json: bool) -> None
         click.echo(_json(plain[0] if run is not None else plain))
         return
     for each in statuses:
-        _print_status(each, [(*name, failure.reason) for name, failure in records.failures(opened, each.run).items()])
+        plan = next(plan for plan in plans if plan.run == each.run)
+        _print_status(each, [(*name, failure.reason) for name, failure in records.given_up(opened, plan).items()])
     for reason in records.damaged_plans(opened) if run is None else ():
         click.echo(f"damaged: {reason}")
     click.echo(f"store: {len(sizes)} states, {_size(sum(sizes.values()))}")
     if statuses:
-        last = statuses[-1]
-        verb = "report" if last.outcome == "complete" and not last.behind else "resume"
-        verb = "stop" if last.outcome == "running" else verb
-        _next(f"study {verb} {last.run}{chosen.options()}")
+        _next(*_commands(statuses[-1], chosen.options()))
+
+
+def _commands(status: Status, places: str) -> list[str]:
+    """Return what to do next with a run."""
+    report = f"study report {status.run}{places}"
+    if status.outcome == "running":
+        return [f"study stop {status.run}{places}"]
+    if status.outcome == "complete" and not status.behind:
+        return [report]
+    if status.failed and not status.waiting:  # a plain resume would train nothing
+        return [f"study resume {status.run} --retry-failed{places}", report]
+    return [f"study resume {status.run}{places}"]
 
 
 def _print_status(status: Status, failures: Sequence[tuple[str, int, str]]) -> None:
@@ -296,24 +308,30 @@ def _print_status(status: Status, failures: Sequence[tuple[str, int, str]]) -> N
     type=OneOf(FORMATS),
     help="html is one page that contains the figures; csv has one line per value.",
 )
+@arguments.tracebacks
 @option("--figures", metavar="DIR", help="Folder for the figures: a PNG of each, and its data as CSV.")
 def report(run: str, home: str, store: str | None, form: str, figures: str | None) -> None:
     """Print a RUN's tables; only the store is read.
 
-    RUN may also be the name of one space of a run. A value that is not trained yet is shown as –.
+    RUN may also be the name of one space of a run. A value that is not trained yet is shown as –. The exit code is 1 if
+    the space's view or a figure raises; the platform's own table then replaces the view.
     """
     from study.api import calls
 
-    loaded = calls.load(run, home=home, store=store)
+    compiled = calls.load(run, home=home, store=store).compiled()
     if figures is not None:
         folder = Path(figures).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, content in loaded.figures().items():
+            for name, content in compiled.figures().items():
                 (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         except OSError as error:
             raise Refusal("--figures", figures, "must be a writable folder", hint=one_line(error)) from error
-    _show(loaded.report(form).rstrip("\n"))
+    _show(compiled.render(form).rstrip("\n"))
+    for problem in compiled.problems:
+        click.echo(f"error: {problem}", err=True)
+    if compiled.problems:
+        sys.exit(1)
 
 
 @cli.command()
@@ -364,11 +382,13 @@ def _end(run: Run) -> None:
     from study.execution.driver import EXIT_CODES
 
     outcome, places = run.outcome, run.command_options
-    if outcome == "complete" and run.status().behind:
+    status = run.status()
+    if outcome == "complete" and status.behind:
         outcome = "behind"
-    verbs = {"complete": f"report {run.name} --format markdown", "failed": f"status {run.name}"}
-    first = f"study {verbs.get(outcome, f'resume {run.name}')}{places}"
-    _next(first, f"study ui{places} (compare in MLflow)", "study list")
+    first = [f"study report {run.name} --format markdown{places}"]
+    if outcome != "complete":
+        first = _commands(status, places)
+    _next(*first, f"study ui{places} (compare in MLflow)", "study list")
     sys.exit(EXIT_CODES[outcome])
 
 
@@ -399,9 +419,11 @@ def main() -> None:
     try:
         code = cli(prog_name="study", standalone_mode=False) or 0
     except (OSError, Away) as error:  # a disk that is full or a store that does not answer: no fault of the program
+        note(error)
         click.echo(f"error: {one_line(error)}. Saved states stay, and 'study resume' continues the run", err=True)
         code = 1
     except StudyError as error:
+        note(error)
         click.echo(f"error: {error}", err=True)
         code = 2
     except click.exceptions.NoArgsIsHelpError as error:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from study.masking import without_password
+
+_TRACEBACKS = logging.getLogger("study.tracebacks")  # of errors that are shown as one line; silent by default
 
 
 class StudyError(Exception):
@@ -51,6 +55,19 @@ class Damaged(StudyError):
 
 class Away(StudyError):
     """A store or a service that cannot be used now: full, unplugged or unreachable. Trying again may help."""
+
+
+def show_tracebacks() -> None:
+    """Let `note` write tracebacks to stderr from now on (``--traceback``)."""
+    if not _TRACEBACKS.handlers:
+        _TRACEBACKS.addHandler(logging.StreamHandler())
+    _TRACEBACKS.setLevel(logging.DEBUG)
+    _TRACEBACKS.propagate = False
+
+
+def note(error: BaseException) -> None:
+    """Write the traceback of an error that is shown as one line, if the user wants tracebacks."""
+    _TRACEBACKS.debug("traceback of the error below:", exc_info=error)
 
 
 def one_line(error: BaseException, named: bool = False, whole: bool = False) -> str:

@@ -17,6 +17,7 @@ from study.errors import Refusal, StudyError, one_line
 
 BY_PATH = "study_file_"  # the modules of files that are no part of a package begin with this
 BY_TEXT = "study_text_"  # and so do those of sources that a plan holds
+_OURS = Path(__file__).parent  # the folder of this package
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _shipped: set[str] = set()  # the modules that workers need, by their names
 _paths: dict[str, Path] = {}  # of the modules of files, as the user named them
@@ -115,10 +116,18 @@ def to_ship(folder: Path) -> list[str]:
     return sorted(map(str, paths))
 
 
-def said(error: BaseException, file: str) -> str:
-    """Return an error in words, with the last line of the user's file in its traceback."""
+def said(error: BaseException, file: str = "") -> str:
+    """Return an error in words, with the last line of the user's file in its traceback.
+
+    Args:
+        error: the exception.
+        file: the user's file; "" for the first file in the traceback that is not of this package.
+    """
     words = one_line(error, named=True, whole=True)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = (frame.filename for frame in frames if not Path(frame.filename).is_relative_to(_OURS))
+    file = file or next(theirs, "")
+    lines = [frame.lineno for frame in frames if frame.filename == file]
     has_line = isinstance(error, SyntaxError)  # in its own text
     return words if has_line or not lines else f"{words} ({Path(file).name}, line {lines[-1]})"
 

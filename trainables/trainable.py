@@ -123,7 +123,7 @@ class StageTrainable(Trainable):
         while self.position < len(self.stage.keys):
             started = time.monotonic()
             epoch = Epoch.from_json(self.stage.epochs[self.position])
-            self.measures.append(self.team.train(epoch))
+            self.measures.append(self._train_epoch(epoch))
             self.position += 1
             now = time.monotonic()
             self.wall_seconds.append(round(now - started, 4))
@@ -132,6 +132,19 @@ class StageTrainable(Trainable):
                 self._save()
             if ended or not self.training or now - began > SLICE_SECONDS:
                 return
+
+    def _train_epoch(self, epoch: Epoch) -> dict[str, Any]:
+        """Train an epoch. A loss that is not finite is reported with the number of the epoch and its learning rate."""
+        from trainables.loop import Diverged
+
+        assert self.team is not None
+        try:
+            return self.team.train(epoch)
+        except Diverged as error:
+            index = self.stage.start + self.position
+            # The loop, whose code the names of states contain, says "the test loss is nan", with the epoch or without.
+            loss = str(error).partition(" in epoch ")[0].removeprefix("the ").replace(" is ", " ")
+            raise Diverged(f"diverged in epoch {index} ({loss} at lr {epoch.lr:g})") from error
 
     def _save(self) -> None:
         from safetensors.torch import save as save_tensors
@@ -239,12 +252,18 @@ def _allocation_message(text: str) -> str:
     return f"the GPU has too little memory: {reason}{free_memory}. {remedy}"
 
 
+def _says_diverged(error: Exception) -> bool:
+    from trainables.loop import Diverged
+
+    return isinstance(error, Diverged)
+
+
 def _failure(error: Exception) -> dict[str, Any]:
     """Return the fields of a `Failure`; training is not at fault for a full disk, lost files or lack of memory."""
     memory = _memory_message(error)
     external = isinstance(error, (OSError, ImportError, MemoryError, StudyError)) or bool(memory)
     return {
-        "reason": memory or one_line(error, named=True) + modules.line_of(error),
+        "reason": memory or one_line(error, named=not _says_diverged(error)) + modules.line_of(error),
         "traceback": traceback.format_exc(),
         "for_good": not external,
         "damaged": error.key if isinstance(error, Damaged) else "",

@@ -80,7 +80,7 @@ class Run:
         return f"<study.Run {self.name}{only}: {self.status().outcome}>"
 
     def _repr_html_(self) -> str:
-        return self._report().html_fragment()
+        return self.compiled().html_fragment()
 
     @property
     def home(self) -> Path:
@@ -124,7 +124,7 @@ class Run:
     def failures(self) -> dict[tuple[str, int], str]:
         """Return why replicates failed, by the trial's name and the replicate's number."""
         names = set(self.trials)
-        failures = records.failures(self._store, self.name).items()
+        failures = records.given_up(self._store, self._plan()).items()
         return {replicate: failure.reason for replicate, failure in failures if replicate[0] in names}
 
     def stop(self, now: bool = False) -> str:
@@ -141,11 +141,17 @@ class Run:
 
     def report(self, format: str = "table") -> str:  # noqa: A002
         """Return the report: ``table``, ``markdown``, ``csv`` (one line per value), ``json`` or ``html`` (a page)."""
-        return self._report().render(format)
+        return self.compiled().render(format)
 
     def figures(self) -> dict[str, bytes | str]:
         """Return the report's figures by file name: a PNG of each, and its data as CSV."""
-        return self._report().figures()
+        return self.compiled().figures()
+
+    def compiled(self) -> Report:
+        """Return the report as an object: one reading of the store, for several formats and its `problems`."""
+        from study.report.report import Report
+
+        return Report.of(self._store, self._plan(), self._space)
 
     def frame(self) -> pd.DataFrame:
         """Return a frame with one row per replicate, complete or not.
@@ -179,7 +185,8 @@ class Run:
                 row |= {"state": end, "status": status}
                 axes = trial.trial.axes.items()
                 rows.append({**row, **{f"axes.{name}" if name in row else name: value for name, value in axes}})
-                parameters.append(_plain(work.parameters(trial.trial.config, number, plan.machine)))
+                shown_parameters = {} if trial.refused else work.parameters(trial.trial.config, number, plan.machine)
+                parameters.append(_plain(shown_parameters))
                 last = result.headers[number]["measures"][-1] if complete else {}
                 measures.append(shown.values(work, last, last=True))
         taken = {name for row in rows for name in row}
@@ -329,7 +336,7 @@ class Run:
         """
         import pandas as pd
 
-        searches = self._report().searches
+        searches = self.compiled().searches
         if not searches:
             words = f"run {self.name!r} has no open search. 'run.report()' shows its tables"
             raise Refusal("run", self.name, words)
@@ -419,11 +426,6 @@ class Run:
             modules.hold(space.code)
         function, _ = catalog.find(space.file)
         return catalog.call(function, space.file, plan.request)
-
-    def _report(self) -> Report:
-        from study.report.report import Report
-
-        return Report.of(self._store, self._plan(), self._space)
 
     def _results(self, plan: Plan) -> Iterator[tuple[PlannedSpace, Result]]:
         from study.report.results import Results

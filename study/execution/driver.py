@@ -70,6 +70,8 @@ def start(
             if stopped:
                 ledger.look_again()
             _mend(ledger, projection)
+            for line in drive.failures():
+                progress.say(line)
             status = _MLFLOW_STATUS[outcome]
             projection.finish(status, lambda: Report.of(store, draft.plan).files(), drive.points.champions())
             progress.close()
@@ -169,8 +171,19 @@ class _Drive:
             yield drain.requested
 
     def is_complete(self) -> bool:
-        """Return whether every replicate has its last state, and no search is unfinished."""
-        return self._ledger.complete() == len(self._draft.recipes) and self.points.settled()
+        """Return whether every replicate has its last state, except failed points, and every search its champion."""
+        return not self._ledger.lacking() and self.points.are_complete()
+
+    def failures(self) -> list[str]:
+        """Return lines about the replicates that failed in training, and about the points of searches that failed."""
+        names = [name for name in self._ledger.given_up if not self._draft.plan.is_point(self._draft.trial(name))]
+        if not names:
+            return self.points.failures()
+        failed = "1 replicate has failed" if len(names) == 1 else f"{len(names)} replicates have failed"
+        retry = (
+            f"'study resume {self._draft.plan.run} --retry-failed' trains what failed again; a plain resume does not"
+        )
+        return [*self.points.failures(), f"{failed}. {retry}"]
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
         """Return stages of the next points of open searches."""

@@ -49,8 +49,8 @@ class Ledger:
 
     @property
     def given_up(self) -> Mapping[Replicate, GivenUp]:
-        """The replicates whose training raised, with their records."""
-        return self._given_up
+        """The replicates whose training raised, and those of refused points, with their records."""
+        return {**records.refused(self._draft.plan), **self._given_up}
 
     def has_ended(self, trial: PlannedTrial) -> bool:
         """Return whether every replicate of a trial has its last state."""
@@ -58,12 +58,18 @@ class Ledger:
 
     def in_progress(self, trial: PlannedTrial) -> bool:
         """Return whether a trial has not ended, but still can: no replicate was given up."""
-        failed = any((trial.name, number) in self._given_up for number in trial.by_replicate)
+        failed = bool(trial.refused) or any((trial.name, n) in self._given_up for n in trial.by_replicate)
         return not failed and not self.has_ended(trial)
 
     def complete(self) -> int:
         """Return the number of replicates that have ended."""
         return sum(recipe.keys[-1] in self._stored for recipe in self._draft.recipes.values())
+
+    def lacking(self) -> list[Replicate]:
+        """Return the replicates that have not ended, except points of searches that failed: these are results."""
+        recipes, is_point = self._draft.recipes, self._draft.plan.is_point
+        names = [name for name in recipes if recipes[name].keys[-1] not in self._stored]
+        return [name for name in names if name not in self._given_up or not is_point(self._draft.trial(name))]
 
     def done(self, replicates: Iterable[Replicate] | None = None) -> int:
         """Return the number of states of these replicates, or of all replicates, that need no training."""

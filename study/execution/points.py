@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from study.errors import Away, Damaged, one_line
@@ -19,6 +19,7 @@ from study.store.states import Store
 
 IDLE_SECONDS = 1.0  # how long to wait for a suggestion while nothing is trained
 JUDGED_AT_LEAST = 5  # points that must be judged before a point can be stopped early
+REFUSED_IN_A_ROW = 10  # points: then a search stops, because its domain hardly has a valid point
 
 
 class Points:
@@ -44,6 +45,7 @@ class Points:
         self._objectives: dict[tuple[str, ...], list[float]] = {}  # by a trial's ends, for which they never change
         self._answers: queue.SimpleQueue[tuple[PlannedSpace, dict[str, Any]]] = queue.SimpleQueue()
         self._requested: set[str] = set()  # searches that wait for a suggestion
+        self._refused: dict[str, int] = {}  # by search: points that were refused in a row in this start
         self._halted = False
 
     def halt(self) -> None:
@@ -53,6 +55,24 @@ class Points:
     def settled(self) -> bool:
         """Return whether no search will plan another trial."""
         return all(self._is_settled(space) for space in self._searches())
+
+    def are_complete(self) -> bool:
+        """Return whether every search is settled and has a champion."""
+        crowned = {trial.space for trial in self._draft.plan.trials if trial.champion_of}
+        return self.settled() and all(space.name in crowned for space in self._searches())
+
+    def failures(self) -> list[str]:
+        """Return a line for each search with failed points: how many failed, and which."""
+        lines = []
+        for space in self._searches():
+            points = self._draft.plan.points(space)
+            failed = {name for name, _ in self._ledger.given_up}
+            labels = [point.label for point in points if point.name in failed]
+            if labels:
+                line = f"{len(labels)} of {len(points)} points of {space.name} failed: {', '.join(labels)}"
+                remedy = "" if len(labels) < len(points) else ". Without a point that has ended, there is no champion"
+                lines.append(line + remedy)
+        return lines
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
         """Return stages of further points or champions; an empty list if there are none yet; None if none will come."""
@@ -67,16 +87,17 @@ class Points:
             return None
 
     def _more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
-        if self._halted or self.settled():
+        if self._halted or not any(map(self._goes_on, self._searches())):
             return None
         self._projection.check_suggestions()
-        for space in self._searches():
+        for space in filter(self._goes_on, self._searches()):
             points = self._draft.plan.points(space)
             for point in points:
                 if point.rung and all(self._rung_key(point, number) in self._ledger for number in point.by_replicate):
                     return self._judge(space, point)
             if len(points) < _total(space):
-                if space.name not in self._requested and sum(map(self._ledger.in_progress, points)) < workers:
+                idle_workers = workers - sum(map(self._ledger.in_progress, points))
+                if idle_workers > 0 and space.name not in self._requested and not self._is_stopped(space):
                     self._ask(space, point_label(len(points)))
             elif not any(map(self._ledger.in_progress, points)):
                 for best in self._uncrowned(space):
@@ -87,7 +108,17 @@ class Points:
         except queue.Empty:
             return []
         self._requested.discard(space.name)
-        return self._begin(self._draft.add_point(space, values))
+        point = self._draft.add_point(space, values)
+        self._refused[space.name] = self._refused.get(space.name, 0) + 1 if point.refused else 0
+        stages = self._begin(point)
+        if point.refused:
+            self._say(f"failed: {point.name} ({_words(values)}): {point.refused}")
+            if self._is_stopped(space):
+                self._say(
+                    f"search {space.name} stops, because {REFUSED_IN_A_ROW} points in a row were refused. Mend its "
+                    f"domain or point in {space.file}; 'study resume {self._draft.plan.run}' goes on with new points"
+                )
+        return stages
 
     def champions(self) -> dict[str, list[PlannedTrial]]:
         """Return the champions that have ended, the best first, by the name of their search."""
@@ -100,6 +131,17 @@ class Points:
 
     def _searches(self) -> list[PlannedSpace]:
         return [space for space in self._draft.plan.spaces if space.search is not None]
+
+    def _is_stopped(self, space: PlannedSpace) -> bool:
+        """Return whether so many points were refused in a row that the search asks for no more in this start."""
+        missing = len(self._draft.plan.points(space)) < _total(space)
+        return missing and self._refused.get(space.name, 0) >= REFUSED_IN_A_ROW
+
+    def _goes_on(self, space: PlannedSpace) -> bool:
+        """Return whether a search may plan another trial, or let a point that is being trained continue."""
+        if self._is_stopped(space):
+            return any(map(self._ledger.in_progress, self._draft.plan.points(space)))
+        return not self._is_settled(space)
 
     def _is_settled(self, space: PlannedSpace) -> bool:
         points = self._draft.plan.points(space)
@@ -117,6 +159,10 @@ class Points:
         """Store the plan with a new trial. Return its stages, which begin where the store or a planned stage ends."""
         self._ledger.save_plan()
         replicates = [(trial.name, number) for number in trial.by_replicate]
+        if trial.refused:
+            for replicate in replicates:
+                self._projection.failed(replicate, Failure(trial.refused, for_good=True))
+            return []
         for replicate, given_up in self._ledger.doomed(replicates).items():
             self._projection.failed(replicate, Failure(given_up.reason, for_good=True))
         for replicate in replicates:
@@ -136,7 +182,8 @@ class Points:
         """
         value = self._at_rung(space, point)
         assert value is not None
-        judged_points = (other for other in self._draft.plan.points(space) if not other.rung)
+        points = self._draft.plan.points(space)
+        judged_points = (other for other in points if not other.rung and not other.refused)
         judged = [earlier for other in judged_points if (earlier := self._at_rung(space, other)) is not None]
         stop = len(judged) >= JUDGED_AT_LEAST and value < statistics.median(judged)
         return self._begin(self._draft.judge(point, stop))
@@ -167,6 +214,12 @@ class Points:
             if point.ends not in self._objectives:
                 self._objectives[point.ends] = objectives(self._draft.plan, point, self._store.header)
         return [(point, self._objectives[point.ends]) for point in points]
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )
 
 
 def _total(space: PlannedSpace) -> int:

@@ -104,7 +104,8 @@ class Projection:
         )
 
     def retry(self, replicate: Replicate) -> None:
-        """Add a new Optuna trial for a failed replicate that is tried again."""
+        """Add a new Optuna trial for a failed replicate that is tried again. Reopen a finished search in MLflow."""
+        self._mlflow.put(self._reopen)
         trial = self._draft.trial(replicate)
         if not trial.champion_of:
             self._optuna.put(lambda: self._search.retry(trial))
@@ -187,6 +188,10 @@ class Projection:
             words = "must be a tracking store or server that MLflow can use"
             raise Refusal("--tracking-uri", without_password(uri), words, hint=f"Reason: {one_line(error)}") from error
         self._tracker = tracker
+
+    def _reopen(self) -> None:
+        if self._tracker.is_closed():
+            self._tracker.begin()
 
     def _project(self, trial: PlannedTrial, number: int, key: str) -> None:
         if not self._tracker.is_complete(trial, number):

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from study.errors import Refusal
+from study import modules
+from study.errors import Away, Damaged, Refusal, note
 from study.planning import tree
-from study.planning.stored import Plan, PlannedSpace, PlannedTrial
-from study.space import Json, Resolved, Space, Trial, Work
+from study.planning.stored import Plan, PlannedSpace, PlannedTrial, check_storable
+from study.space import Json, OpenSearch, Resolved, Space, Trial, Work
 
 Replicate = tuple[str, int]  # a trial's name in its plan, and the replicate's number
 
@@ -54,6 +55,11 @@ class Draft:
             words = f"trial {trial.name!r} is planned twice"
             raise Refusal("trial", trial.name, words, hint="Give each trial of a space a different label")
         count = len(trial.ends) if replicates is None else replicates
+        if trial.refused:
+            trial = replace(trial, ends=("",) * count)
+            self._trials[trial.name] = trial
+            self.plan = replace(self.plan, trials=(*self.plan.trials, trial))
+            return trial
         numbers = range(trial.first_replicate, trial.first_replicate + count)
         recipes = {number: self.work.resolve(trial.trial.config, number, self.plan.machine) for number in numbers}
         if trial.stopped:
@@ -84,17 +90,34 @@ class Draft:
         return sum(len(self._through[key]) == count for key, count in counts.items())
 
     def add_point(self, space: PlannedSpace, values: Mapping[str, Any]) -> PlannedTrial:
-        """Plan the next point of an open search."""
+        """Plan the next point of an open search.
+
+        If the point's configuration is refused, or the space's `point` raises, the point is planned as `refused`, so
+        that it counts and a resumed search does not repeat it.
+        """
+        label = point_label(len(self.plan.points(space)))
+        try:
+            return self.append(self._point(space, label, values), self.plan.replicates)
+        except (Away, Damaged):  # no fault of the point
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a user's function: its error is the point's result
+            note(error)
+            reason = str(error) if isinstance(error, Refusal) else f"the point raised {modules.said(error)}"
+        trial = Trial(label, "", {}, dict(values), called=label)
+        refused = replace(planned_trial(space.name, trial, space.objectives[0]), refused=reason)
+        return self.append(refused, self.plan.replicates)
+
+    def _point(self, space: PlannedSpace, label: str, values: Mapping[str, Any]) -> PlannedTrial:
+        """Return a point as planned. Raise what the space's function and the work raise."""
         search = self.spaces[space.name].search
         assert search is not None
-        label = point_label(len(self.plan.points(space)))
-        trial = replace(search.point(values), row=label, called=label)
-        point = planned_trial(space.name, trial, space.objectives[0])
+        point = planned_trial(space.name, point_trial(search, label, values), space.objectives[0])
+        check_storable("point", label, f"point {label}", point)
         if self.plan.request.early_stop:
             recipe = self.work.resolve(point.trial.config, 0, self.plan.machine)
             rung = recipe.joints[-1] + self.plan.request.early_stop
             point = replace(point, rung=rung if rung < len(recipe.epochs) else 0)
-        return self.append(point, self.plan.replicates)
+        return point
 
     def judge(self, point: PlannedTrial, stop: bool) -> PlannedTrial:
         """Let a point that has reached its rung continue, or end there."""
@@ -178,6 +201,14 @@ def cut(recipe: Resolved, epochs: int) -> Resolved:
 def point_label(number: int) -> str:
     """Return the label of an open search's point."""
     return f"#{number}"
+
+
+def point_trial(search: OpenSearch, label: str, values: Mapping[str, Any]) -> Trial:
+    """Return the trial that a search's `point` makes of values, under the point's label. Raise what `point` raises."""
+    trial: object = search.point(dict(values))
+    if not isinstance(trial, Trial):
+        raise TypeError(f"point must return a Trial, but returned {type(trial).__name__}")
+    return replace(trial, row=label, called=label, axes={**values, **trial.axes})
 
 
 def planned_trial(space: str, trial: Trial, objective: str) -> PlannedTrial:

@@ -13,11 +13,11 @@ from importlib import metadata
 from pathlib import Path
 
 from study import catalog, modules
-from study.errors import Refusal
+from study.errors import Refusal, StudyError
 from study.machine import Machine
-from study.planning.draft import FRESH, Draft, planned_trial
+from study.planning.draft import FRESH, Draft, planned_trial, point_trial
 from study.planning.stored import LIBRARIES, Plan, PlannedSearch, PlannedSpace, Resources
-from study.space import Option, Request, Space, Value
+from study.space import Choice, Domain, Option, Request, Space, Value
 
 ALL = "all"  # every installed space that lists its trials
 
@@ -164,6 +164,7 @@ def draft(called: Called, replicates: int | None, machine: Machine, resources: R
     request, spaces = called.request, [space for _, _, space in called.spaces]
     for space in spaces:
         _check_early_stop(space, request, machine)
+        _try_point(space)
     replicates = _replicates(replicates, spaces)
     work = spaces[0].work
     plan = Plan(
@@ -226,6 +227,25 @@ def _check_early_stop(space: Space, request: Request, machine: Machine) -> None:
         if request.early_stop > room:
             hint = "Later, every point has ended"
             raise Refusal("--early-stop", request.early_stop, f"must be at most {room}", hint)
+
+
+def _try_point(space: Space) -> None:
+    """Check that an open search's `point` does not raise at either end of the domain. It may refuse values."""
+    for end in (0, -1) if space.search is not None else ():
+        values = {name: _ends(domain)[end] for name, domain in space.domain.items()}
+        try:
+            assert space.search is not None
+            point_trial(space.search, "", values)
+        except StudyError:
+            continue  # a search goes on after a point that is refused
+        except (Exception, SystemExit) as error:
+            words = f"the function point of space {space.name!r} raised {modules.said(error)}"
+            tried = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise Refusal("space", space.name, words, hint=f"It was tried with {tried}") from error
+
+
+def _ends(domain: Domain) -> Sequence[str | float]:
+    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
 
 
 def _replicates(number: int | None, spaces: Sequence[Space]) -> int:

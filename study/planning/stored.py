@@ -32,6 +32,8 @@ class PlannedTrial:
         rung: the epochs after which the trial is judged, and perhaps stopped; 0 if it is never judged, or was judged.
         stopped: whether the trial was stopped at its rung, so that its work ends there.
         seeds: the seeds of each replicate, by name, in words; empty in plans of versions that did not store them.
+        refused: why a point of an open search has no work, or "" if it has: its configuration was refused, or the
+            space's `point` raised. Its configuration is then empty, and so is the name of each replicate's last state.
     """
 
     space: str
@@ -43,6 +45,7 @@ class PlannedTrial:
     rung: int = 0
     stopped: bool = False
     seeds: tuple[Mapping[str, str], ...] = ()
+    refused: str = ""
 
     @property
     def label(self) -> str:
@@ -177,6 +180,10 @@ class Plan:
         """Return a space's trials in order, without champions: its cells, or the points that its search has found."""
         return [trial for trial in self.trials if trial.space == space.name and not trial.champion_of]
 
+    def is_point(self, trial: PlannedTrial) -> bool:
+        """Return whether a trial is a point of an open search: that it fails is then a result of the search."""
+        return not trial.champion_of and self.space(trial.space).search is not None
+
     def space(self, name: str) -> PlannedSpace:
         """Return the space of this name."""
         return next(space for space in self.spaces if space.name == name)
@@ -203,15 +210,26 @@ class Plan:
 
     def check(self) -> None:
         """Check that the plan can be read again: spaces may hold values that a plan cannot, such as None or objects."""
-        try:
-            Plan.from_json(json.loads(json.dumps(self.to_json())))
-        except (TypeError, ValueError) as error:
-            reason = one_line(error, whole=True)
-            raise Refusal("space", self.study, f"the plan of {self.study} cannot be stored: {reason}") from error
+        check_storable("space", self.study, f"the plan of {self.study}", self)
 
     def named(self, run: str) -> Plan:
         """Return the same plan under a name."""
         return replace(self, run=run)
+
+
+def check_storable(field: str, value: object, subject: str, record: Plan | PlannedTrial) -> None:
+    """Check that a plan, or a trial of one, can be read again after it was stored.
+
+    Args:
+        field, value: what a refusal names.
+        subject: the record in words.
+        record: the plan or the trial.
+    """
+    try:
+        decoded(type(record), json.loads(json.dumps(asdict(record))))
+    except (TypeError, ValueError) as error:
+        reason = one_line(error, whole=True)
+        raise Refusal(field, value, f"{subject} cannot be stored: {reason}") from error
 
 
 def digest(value: object) -> str:

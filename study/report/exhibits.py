@@ -15,6 +15,7 @@ from typing import Any
 from study.report.statistics import mean, std
 from study.space import Printed
 
+REASON_WIDTH = 60  # the most characters of the reason for a failure in an entry; a notice has the whole reason
 NOTHING = "–"  # a missing value; never a guess, never NaN
 
 # Matplotlib's settings for pictures that are read at the width of a column.
@@ -58,6 +59,7 @@ class Cell:
         decimals: the number of decimals.
         axes: the axes of its trial, for CSV.
         statistic: shown in place of values; its difference from a printed figure is not given.
+        failures: why each failed replicate failed; shown where no replicate has a value.
     """
 
     values: Mapping[int, float] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Cell:
     decimals: int = 1
     axes: Mapping[str, str | int | float] = field(default_factory=dict)
     statistic: Statistic | None = None
+    failures: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         finite = {number: float(value) for number, value in self.values.items() if math.isfinite(value)}
@@ -89,7 +92,7 @@ class Cell:
         if self.statistic is not None:
             return f"{self.statistic.value:.{self.decimals}f}"
         if self.mean is None:
-            return NOTHING
+            return textwrap.shorten(next(iter(self.failures.values()), NOTHING), REASON_WIDTH, placeholder=" …")
         spread = "" if self.std is None else f" ± {self.std:.{self.decimals}f}"
         return f"{self.mean:.{self.decimals}f}{spread}"
 

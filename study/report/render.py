@@ -124,11 +124,12 @@ def table_csv(tables: Sequence[tuple[str, Table]], source: Source) -> str:
                 cell = entry if isinstance(entry, Cell) else Cell()
                 names = [space, table.title, row_name, name, *(cell.axes.get(axis, "") for axis in axes)]
                 printed = [cell.printed.value, cell.printed.provenance, cell.printed.of] if cell.printed else [""] * 3
+                lines += [[*names, number, cell.n, "", reason, *printed] for number, reason in cell.failures.items()]
                 if cell.values:
                     lines += [[*names, number, cell.n, value, "", *printed] for number, value in cell.values.items()]
                 elif cell.statistic is not None:
                     lines.append([*names, "", cell.n, cell.statistic.value, "", *printed])
-                elif cell.printed or isinstance(entry, str):
+                elif (cell.printed and not cell.failures) or isinstance(entry, str):
                     lines.append([*names, "", "", "", entry if isinstance(entry, str) else "", *printed])
     return _csv(head, lines)
 
@@ -163,6 +164,7 @@ def _cell_json(cell: str | Cell | None, name: str) -> str | Mapping[str, Any] | 
         **({"mean": cell.mean, "std": cell.std} if statistic is None else {"statistic": statistic.value}),
         "n": cell.n,
         **({"values": dict(cell.values)} if statistic is None else {}),
+        **({"failed": dict(cell.failures)} if cell.failures else {}),
         **({name: printed.value, "provenance": printed.provenance, f"{name}_of": printed.of} if printed else {}),
     }
 

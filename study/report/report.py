@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from study import catalog, modules
-from study.errors import Damaged, Refusal
+from study.errors import Damaged, Refusal, note
 from study.planning import replication
+from study.planning.draft import Replicate
 from study.planning.stored import Plan, PlannedSpace
 from study.report import grids, html, render, spread
 from study.report.exhibits import Figure, Table
@@ -20,7 +22,10 @@ from study.report.searched import Searched
 from study.report.statistics import mean, std
 from study.search.objectives import objectives
 from study.space import Json
+from study.store import records
 from study.store.states import Store
+
+FAILED_SHOWN = 10  # the most failed replicates that a notice names
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,23 @@ class Report:
         header: reads a state's header; None if it is not in the store.
         space: only this space of the run.
         payload: reads a state's tensors; None if they are not there.
+        failures: why replicates failed, by the trial's name and the replicate's number.
+
+    Attributes:
+        problems: the errors of the spaces' views and figures, in one line each.
     """
 
-    def __init__(self, plan: Plan, header: Header, space: str | None = None, payload: Payload = no_payload) -> None:
-        self.plan = plan
-        self._results = [Results(plan, each, header, payload) for each in plan.spaces if space in (None, each.name)]
+    def __init__(
+        self,
+        plan: Plan,
+        header: Header,
+        space: str | None = None,
+        payload: Payload = no_payload,
+        failures: Mapping[Replicate, str] = MappingProxyType({}),
+    ) -> None:
+        self.plan, self.problems = plan, list[str]()
+        spaces = [each for each in plan.spaces if space in (None, each.name)]
+        self._results = [Results(plan, each, header, payload, failures) for each in spaces]
 
     @classmethod
     def of(cls, store: Store, plan: Plan, space: str | None = None) -> Report:
@@ -87,7 +104,8 @@ class Report:
             except absent:
                 return None
 
-        return cls(plan, header, space, payload)
+        failures = {name: failure.reason for name, failure in records.given_up(store, plan).items()}
+        return cls(plan, header, space, payload, failures)
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -101,11 +119,13 @@ class Report:
         return {results.space.name: _searched(self.plan, results) for results in open_ones}
 
     def _section(self, space: PlannedSpace, results: Results) -> Section:
-        notices = replication.lines((result.planned for result in results), searched=space.search is not None)
+        trials = (result.planned for result in results if not result.planned.refused)
+        notices = replication.lines(trials, searched=space.search is not None)
         if space.search is not None:
-            return Section(space, results, notices, self.searches[space.name].exhibits())
+            champions = [result for result in results if result.planned.champion_of]
+            return Section(space, results, [*notices, *_failed(champions)], self.searches[space.name].exhibits())
         notices += _notices(results)
-        exhibits = _view(results, notices)
+        exhibits = self._view(results, notices)
         tables = [each for each in exhibits if isinstance(each, Table)]
         more: list[Table | Figure | None]
         if results.crossed:
@@ -119,6 +139,21 @@ class Report:
         behind = 1 + max((number for number, each in enumerate(exhibits) if isinstance(each, Table)), default=-1)
         exhibits[behind:behind] = [each for each in more if each is not None]
         return Section(space, results, notices, exhibits)
+
+    def _view(self, results: Results, notices: list[str]) -> list[Table | Figure]:
+        """Return the exhibits of the view in the space's file, or the default ones if it has none.
+
+        The default also replaces, with a notice, a view that cannot be imported or raises.
+        """
+        space = results.space
+        try:
+            shown = (space.file and not space.code and _shown(results)) or grids.default(results)
+        except Refusal as refusal:
+            note(refusal)
+            self.problems.append(str(refusal))
+            notices.append(f"The view of {space.file} failed, so this is the default table ({refusal}).")
+            shown = grids.default(results)
+        return list(shown)
 
     def render(self, form: str) -> str:
         """Return the report in one of `FORMATS`."""
@@ -171,7 +206,8 @@ class Report:
                 if isinstance(each, Table):
                     lines.append(render.markdown(each, section.space.source, section.space.title))
                 else:
-                    link = [f"![{each.title}]({section.file(each)}.png)", ""] if pictures else []
+                    name = f"{section.file(each)}.png"
+                    link = [f"![{each.title}]({name})", ""] if pictures and name in self.pictures else []
                     lines += [f"### {each.title}", "", *link, each.caption, ""]
         return "\n".join([*lines, "---", "", *(f"{line}  " for line in self._made_by())]) + "\n"
 
@@ -209,8 +245,17 @@ class Report:
 
     @cached_property
     def pictures(self) -> dict[str, bytes]:
-        """The figures as PNG, by the names of their files."""
-        return {f"{section.file(figure)}.png": figure.png() for section in self.sections for figure in section.figures}
+        """The figures as PNG, by the names of their files, without those that raise."""
+        pictures = {}
+        for section in self.sections:
+            for figure in section.figures:
+                try:
+                    pictures[f"{section.file(figure)}.png"] = figure.png()
+                except Exception as error:  # noqa: BLE001  the space's function: the rest of the report stays
+                    note(error)
+                    self.problems.append(f"figure {section.file(figure)} raised {modules.said(error)}")
+                    section.notices.append(f"Figure {section.file(figure)} could not be drawn ({self.problems[-1]}).")
+        return pictures
 
     def figures(self) -> dict[str, bytes | str]:
         """Return the pictures, and beside each its data as CSV, by the names of their files."""
@@ -245,27 +290,24 @@ class Report:
         ]
 
 
-def _view(results: Results, notices: list[str]) -> list[Table | Figure]:
-    """Return the exhibits of the view in the space's file, or the default ones if it has none.
+def _shown(results: Results) -> Sequence[Table | Figure] | None:
+    """Return the exhibits of the view in the space's file; None if it has none.
 
-    The default also replaces, with a notice, a view that cannot be imported or raises.
+    Raises:
+        Refusal: if the view cannot be imported, raises, or returns something else.
     """
-    space = results.space
-    try:
-        shown = (space.file and not space.code and _shown(results)) or grids.default(results)
-    except Refusal as refusal:
-        notices.append(f"The view of {space.file} failed, so this is the default table ({refusal}).")
-        shown = grids.default(results)
-    return [each for each in shown if each is not None]
-
-
-def _shown(results: Results) -> Sequence[Table | Figure | None] | None:
     view, path = catalog.view(results.space.file)
+    if view is None:
+        return None
     try:
-        return None if view is None else list(view(results))
-    except Exception as error:
+        exhibits = [each for each in view(results) if each is not None]
+        for each in exhibits:
+            if not isinstance(each, Table | Figure):
+                raise TypeError(f"a view must return tables and figures, but returned {type(each).__name__}")
+    except (Exception, SystemExit) as error:
         words = f"the view of {results.space.name!r} raised {modules.said(error, str(path))}"
         raise Refusal("view", results.space.name, words) from error
+    return exhibits
 
 
 def _notices(results: Results) -> list[str]:
@@ -281,15 +323,27 @@ def _notices(results: Results) -> list[str]:
         label = f" Evidence: {space.evidence}." if space.evidence else ""
         named = "; ".join(column for column in results.columns if column in other)
         notices.append(f"Not the {space.source.name}'s data or protocol: {named}.{label}")
+    notices += _failed(results)
     wanted = sum(len(result.planned.ends) for result in results)
     complete = sum(len(result.headers) for result in results)
-    if complete < wanted:
+    if complete + sum(len(result.failures) for result in results) < wanted:
         notices.append(f"Incomplete: {complete} of {wanted} replicates have ended.")
     rows = dict.fromkeys(row for contrast in space.contrasts for row in (contrast.better, contrast.worse))
     unknown = [row for row in rows if row not in results.rows]
     if unknown and results.rows and not results.crossed:
         notices.append(f"Not tested: hypotheses that name rows which this run does not have: {'; '.join(unknown)}.")
     return notices
+
+
+def _failed(results: Iterable[Result]) -> list[str]:
+    """Return a notice on failed replicates with their reasons, the first ones whole; no notice without any."""
+    trials = list(results)
+    reasons = [f"{r.trial.label} r{number} {reason}" for r in trials for number, reason in r.failures.items()]
+    if not reasons:
+        return []
+    more = f"; and {len(reasons) - FAILED_SHOWN} more" if len(reasons) > FAILED_SHOWN else ""
+    wanted = sum(len(result.planned.ends) for result in trials)
+    return [f"Failed: {len(reasons)} of {wanted} replicates. {'; '.join(reasons[:FAILED_SHOWN])}{more}."]
 
 
 def _row(space: PlannedSpace, result: Result) -> dict[str, Any]:
@@ -315,6 +369,7 @@ def _row(space: PlannedSpace, result: Result) -> dict[str, Any]:
         f"{name}_of": printed.of if printed else "",
         "provenance": printed.provenance if printed else "",
         "best_epoch_mean": mean(list(best.values())),
+        **({"failed": dict(result.failures)} if result.failures else {}),
         **{split: value for split, value in splits.items() if value is not None},
     }
 

@@ -21,11 +21,13 @@ plan raises a `KeyError`. The report itself adds the hypotheses, the evidence an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from study.planning.draft import Replicate
 from study.planning.replication import Crossing
 from study.planning.stored import Plan, PlannedSpace, PlannedTrial
 from study.report import statistics
@@ -50,13 +52,19 @@ class Result:
     Args:
         planned: the trial in its plan.
         headers: the header of the last state of each complete replicate.
+        failures: why each failed replicate failed.
         tensors: (a state's key) → its ``observed.*`` tensors by name; empty if they are gone.
     """
 
     def __init__(
-        self, planned: PlannedTrial, headers: dict[int, Json], tensors: Callable[[str], dict[str, NDArray[Any]]]
+        self,
+        planned: PlannedTrial,
+        headers: dict[int, Json],
+        tensors: Callable[[str], dict[str, NDArray[Any]]],
+        failures: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self.planned, self.headers, self._tensors = planned, headers, tensors
+        self.failures = failures
 
     @property
     def trial(self) -> Trial:
@@ -114,9 +122,13 @@ class Result:
         return {number: tensors[name] for number, tensors in observations.items() if name in tensors}
 
     def cell(self, measure: str = "") -> Cell:
-        """Return a measure after the last epoch as a table's cell; the trial's measure has the printed figure."""
-        printed = self.printed if measure in ("", self.trial.measure) else None
-        return Cell(self.last(measure), printed, axes=self.trial.axes)
+        """Return a measure after the last epoch as a table's cell.
+
+        The trial's measure also has the printed figure, and the reasons why replicates failed.
+        """
+        if measure not in ("", self.trial.measure):
+            return Cell(self.last(measure), axes=self.trial.axes)
+        return Cell(self.last(measure), self.printed, axes=self.trial.axes, failures=self.failures)
 
 
 class Results:
@@ -127,21 +139,33 @@ class Results:
         space: one of its spaces.
         header: reads a state's header; None if the state is not in the store.
         payload: reads a state's tensors; None if they are not in the store.
+        failures: why replicates failed, by the trial's name and the replicate's number.
 
     Attributes:
         rows, columns: the names of the table's rows and columns, in order.
     """
 
-    def __init__(self, plan: Plan, space: PlannedSpace, header: Header, payload: Payload = no_payload) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        space: PlannedSpace,
+        header: Header,
+        payload: Payload = no_payload,
+        failures: Mapping[Replicate, str] = MappingProxyType({}),
+    ) -> None:
         self.plan, self.space, self._payload = plan, space, payload
         self._observed: dict[str, dict[str, NDArray[Any]]] = {}
         self._results: dict[tuple[str, str], Result] = {}
         for trial in plan.trials:
             if trial.space == space.name:
-                headers = {
-                    number: last for number, end in trial.by_replicate.items() if (last := header(end)) is not None
+                ends = {} if trial.refused else trial.by_replicate
+                headers = {number: last for number, end in ends.items() if (last := header(end)) is not None}
+                reasons = {
+                    number: failures[trial.name, number]
+                    for number in trial.by_replicate
+                    if (trial.name, number) in failures and number not in headers
                 }
-                self._results[trial.trial.row, trial.trial.column] = Result(trial, headers, self._tensors)
+                self._results[trial.trial.row, trial.trial.column] = Result(trial, headers, self._tensors, reasons)
         self.rows = list(dict.fromkeys(row for row, _ in self._results))
         self.columns = list(dict.fromkeys(column for _, column in self._results))
 

@@ -129,6 +129,17 @@ class GivenUp:
     stage: str
 
 
+def given_up(store: Store, plan: Plan) -> dict[Replicate, GivenUp]:
+    """Return the replicates that failed: those of refused points, and those that were given up in training."""
+    return {**refused(plan), **failures(store, plan.run)}
+
+
+def refused(plan: Plan) -> dict[Replicate, GivenUp]:
+    """Return the replicates of a plan's refused points."""
+    points = [trial for trial in plan.trials if trial.refused]
+    return {(p.name, number): GivenUp(p.name, number, p.refused, "", "") for p in points for number in p.by_replicate}
+
+
 def failures(store: Store, run: str) -> dict[Replicate, GivenUp]:
     """Return the replicates that were given up because training raised."""
     with suppress(Damaged, ValueError):  # then they are tried again

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from study.planning.stored import Plan, PlannedSpace
-from study.store.records import failures, is_forgotten
+from study.store.records import given_up, is_forgotten
 from study.store.starts import starts
 from study.store.states import Store
 
@@ -43,7 +43,8 @@ class Status:
         """
         replicates = {(trial.name, n): end for trial in plan.trials for n, end in trial.by_replicate.items()}
         complete = {replicate for replicate, end in replicates.items() if end in stored}
-        failed = failures(store, plan.run).keys() - complete
+        failed = given_up(store, plan).keys() - complete
+        points = {trial.name for trial in plan.trials if plan.is_point(trial)}
         history = [start for start in starts(store, plan.run) if start.generation == plan.generation]
         live = bool(history) and history[-1].alive()
         # The replicates that an open search has yet to plan are waiting, too.
@@ -59,7 +60,7 @@ class Status:
             outcome = "interrupted"
         else:
             outcome = history[-1].outcome
-        if not unfinished and not failed:
+        if not unfinished and all(name in points for name, _ in failed):  # failed points are results of a search
             outcome = "complete"
         elif outcome == "complete":  # states were lost, or the plan has grown
             outcome = "interrupted"

@@ -263,6 +263,8 @@ class Tracker:
         parameters: dict[str, Any] = {"space": trial.space, "trial": trial.label, "replicate": number}
         if trial.champion_of:
             parameters["champion_of"] = trial.champion_of
+        if trial.refused:  # it has no configuration
+            return texts(parameters | {**trial.trial.axes})
         return texts(parameters | {**self._work.parameters(trial.trial.config, number, self._plan.machine)})
 
     def fail(self, trial: PlannedTrial, number: int, reason: str) -> None:

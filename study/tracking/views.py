@@ -32,7 +32,7 @@ def tags(plan: Plan, work: Work) -> dict[str, str]:
     """
     view_tags = {}
     for space in plan.spaces:
-        points = plan.points(space)
+        points = [point for point in plan.points(space) if not point.refused]
         parameters = [
             {"trial": trial.label, **work.parameters(trial.trial.config, 0, plan.machine)} for trial in points
         ]

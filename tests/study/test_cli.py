@@ -257,12 +257,12 @@ def test_a_failed_replicate_is_reported_and_the_rest_goes_on(
     study("run", str(space), "--seeds", "1", "--name", "mine", code=1)
     status = parsed(study("status", "mine", "--json"))
     assert (status["complete"], status["failed"]) == (1, 1)
-    assert "Diverged" in study("status", "mine").stdout
+    assert "diverged in epoch" in study("status", "mine").stdout
     storage = f"sqlite:///{tmp_path / 'home' / 'optuna.db'}"
     (summary,) = optuna.get_all_study_summaries(storage)
     failed = optuna.load_study(study_name=summary.study_name, storage=storage).trials[1]
     assert failed.state.name == "FAIL"
-    assert "Diverged" in failed.user_attrs["failed_because"]
+    assert "diverged in epoch" in failed.user_attrs["failed_because"]
 
     study("resume", "mine", code=1)  # what raised is not tried again by itself
     assert parsed(study("status", "mine", "--json"))["epochs_trained_now"] == 0

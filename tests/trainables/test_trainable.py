@@ -99,7 +99,7 @@ def test_what_training_raises_is_reported_in_one_line_with_its_traceback(job: Jo
     wild = {**stage.epochs[0], "lr": 1e30}
     result = finish(actor(job, replace(stage, epochs=(wild, *stage.epochs[1:]))))
     failure = Failure(**result["failure"])
-    assert failure.reason.startswith("Diverged: the ")
+    assert failure.reason.startswith("diverged in epoch ")
     assert "Traceback" in failure.traceback
     assert (failure.for_good, failure.damaged) == (True, "")
     assert Store(job.store).keys() == set()

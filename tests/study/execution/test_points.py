@@ -1,17 +1,18 @@
 """The next points of an open search, with a work and a projection of the test."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from helpers import planned_run, planned_space, work_of
 
-from study.errors import Away, Damaged
+from study.errors import Away, Damaged, Refusal
 from study.execution import points
 from study.execution.ledger import Ledger
 from study.execution.points import Points
 from study.planning.draft import Draft
-from study.planning.stored import PlannedSearch
+from study.planning.stored import Plan, PlannedSearch
 from study.planning.tree import Failure
 from study.space import Integer, OpenSearch, Request, Resolved, Space, Trial
 
@@ -26,6 +27,10 @@ def resolve(config, number, _machine):
 
 
 def point(values):
+    if values["x"] >= 100:
+        raise Refusal("x", values["x"], "must be below 100")
+    if values["x"] == 99:
+        raise ZeroDivisionError("ours")
     return Trial("row", "digits", dict(values), dict(values))
 
 
@@ -230,6 +235,42 @@ def test_a_search_that_grows_has_another_champion_only_if_another_is_best():
     grown.drive()
     assert list(grown.trials) == ["#0", "#1", "champion #1", "#2", "#3", "champion #2"]
     assert [trial.label for trial in grown.points.champions()["mini"]] == ["champion #2"]
+
+
+def test_a_point_that_is_refused_fails_counts_and_the_search_goes_on(capsys):
+    search = Searching(suggestions=(160, 0, 99, 2))
+    search.drive()
+    assert list(search.trials) == ["#0", "#1", "#2", "#3", "champion #3"]
+    assert (search.trials["#0"].refused, search.trials["#0"].ends) == ("x must be below 100 (got 160)", ("",))
+    assert search.trials["#2"].refused.startswith("the point raised ZeroDivisionError: ours (test_points.py, line ")
+    assert ("mini/#0", 0, "x must be below 100 (got 160)") in search.projection.shown
+    assert search.points.are_complete()
+    assert not search.ledger.lacking()
+    assert search.points.failures() == ["2 of 4 points of mini failed: #0, #2"]
+    assert "failed: mini/#0 (x 160): x must be below 100 (got 160)" in capsys.readouterr().out
+
+    again = Searching(suggestions=())  # a search that is resumed neither repeats nor is stopped by them
+    again.hold(search.store.keys)
+    for trial in Plan.from_json(json.loads(json.dumps(search.draft.plan.to_json()))).trials:
+        again.draft.append(trial)
+    assert again.trials == search.trials
+    assert again.points.are_complete()
+
+
+def test_ten_points_that_are_refused_in_a_row_stop_the_search_with_the_reason(capsys):
+    search = Searching(suggestions=(1, *range(100, 130)), trials=30)
+    search.drive()
+    assert list(search.trials) == [f"#{n}" for n in range(11)]
+    assert not search.points.are_complete()
+    assert "search mini stops, because 10 points in a row were refused" in capsys.readouterr().out
+
+
+def test_a_search_without_a_point_that_ended_is_not_complete():
+    search = Searching(suggestions=(100, 101, 102, 103))
+    search.drive()
+    assert search.points.settled()
+    assert not search.points.are_complete()
+    assert search.points.failures()[0].endswith("Without a point that has ended, there is no champion")
 
 
 # Early stopping: at a rung, one epoch after the switch

@@ -107,7 +107,7 @@ def test_the_history_is_the_best_so_far():
 
 
 def test_importances_are_shares_and_a_dimension_that_matters_has_most():
-    report = searched([(50.0 + 10 * (n % 2),) for n in range(2)] + [(40.0 + 5 * n,) for n in range(2, 8)])
+    report = searched([(50.0 + 10 * (n % 2),) for n in range(2)] + [(40.0 + 5 * n,) for n in range(2, 10)], trials=10)
     (record,) = json.loads(report.json())["searches"]
     assert set(record["importances"]) == {"q", "S"}
     assert sum(record["importances"].values()) == pytest.approx(1.0)
@@ -117,6 +117,30 @@ def test_importances_are_shares_and_a_dimension_that_matters_has_most():
     states = {p.ends[0]: measured(val={"top1": 50 + 10 * p.trial.axes["q"] + 0.01 * p.trial.axes["S"]}) for p in points}
     shares = Report(replace(plan(points), spaces=(search_space(),)), states.get).searches["find"].importances
     assert shares["q"] > 0.9
+
+
+def test_importance_needs_ten_distinct_points_and_repeated_points_are_counted_once():
+    values = [(50.0 + n,) for n in range(9)]
+    assert "Importance needs at least 10 distinct points (9 of 9 are distinct)." in searched(values).markdown()
+    points = [replace(point(n, q=0.1 * (n % 4)), ends=(f"end {n % 4}",)) for n in range(10)]
+    states = {p.ends[0]: measured(val={"top1": 50 + 10 * p.trial.axes["q"]}) for p in points}
+    report = Report(replace(plan(points), spaces=(search_space(),)), states.get)
+    assert "Importance needs at least 10 distinct points (4 of 10 are distinct)." in report.markdown()
+    assert "The best 10 of 10 complete points, 4 of which are distinct (of 8 in all)" in report.markdown()
+    assert json.loads(report.json())["searches"][0]["importances"] == {}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_failed_point_is_reported_with_its_values_and_its_reason(form):
+    refused = replace(point(1, S=8), ends=("",), refused="S must be at most 5 (got 8)")
+    points = [point(0), refused, point(2)]
+    states = {p.ends[0]: measured(val={"top1": 50.0}) for p in (points[0], points[2])}
+    failures = {("find/#1", 0): refused.refused}
+    report = Report(replace(plan(points), spaces=(search_space(),)), states.get, failures=failures)
+    assert "S must be at most 5 (got 8)" in report.render(form)
+    (record,) = json.loads(report.json())["searches"]
+    assert record["failed"] == [{"trial": "#1", "q": 0.0, "S": 8, "reasons": {"0": "S must be at most 5 (got 8)"}}]
+    assert "The best 2 of 2 complete points (of 8 in all, 1 failed)" in report.markdown()
 
 
 @pytest.mark.parametrize("values", [[], [(50.0,)], [(50.0,), (50.0,)], [None, None]])
