@@ -10,10 +10,12 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,6 +29,9 @@ from study.report.formats import FORMATS
 if TYPE_CHECKING:
     from study.api.results import Run
     from study.store.status import Status
+
+
+INTERRUPTED = 130  # the exit code
 
 
 @click.group(cls=arguments.Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -153,7 +158,11 @@ def show(space: str) -> None:
 @arguments.gpu_steps("auto")
 @arguments.services
 @option("--retrain", is_flag=True, help="Start the run of this --name anew, if the sources have changed.")
-@option("--dry-run", is_flag=True, help="Print the trials and their cost; train and write nothing.")
+@option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the trials, their cost and what would stop the run (exit code 2); train, write and download nothing.",
+)
 @arguments.tracebacks
 @option("--json", "as_json", is_flag=True, help="Print the report, or with --dry-run the plan, as one JSON object.")
 def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: bool, **choices: Any) -> None:
@@ -174,7 +183,9 @@ def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: boo
         for name, reason in planned.left_out.items():
             click.echo(f"left out: {name}: {reason}", err=True)
         click.echo(_json(planned.to_json()) if as_json else str(planned))
-        return
+        for reason in planned.obstacles:
+            click.echo(f"would be refused: {reason}", err=True)
+        sys.exit(2 if planned.obstacles else 0)
     _end(calls.run(*spaces, options=options, trained=lambda run: _print_report(run, as_json), **choices))
 
 
@@ -415,12 +426,18 @@ def _size(count: int) -> str:
 
 def main() -> None:
     """Run the command `study`: a user's mistake is one line and exit code 2."""
+    from study import streams
+
+    streams.prepare()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # 'nohup study …' ignores SIGHUP, and so it stays
+            signal.signal(number, _interrupt)
     code = 0
     try:
         code = cli(prog_name="study", standalone_mode=False) or 0
     except (OSError, Away) as error:  # a disk that is full or a store that does not answer: no fault of the program
         note(error)
-        click.echo(f"error: {one_line(error)}. Saved states stay, and 'study resume' continues the run", err=True)
+        click.echo(f"error: {_with_notes(one_line(error), error)}", err=True)
         code = 1
     except StudyError as error:
         note(error)
@@ -438,11 +455,27 @@ def main() -> None:
         end = "" if message.endswith("?") else "."
         click.echo(f"error: {message[:1].lower()}{message[1:]}{end} '{path} --help' shows the usage", err=True)
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("error: stopped at once. 'study resume' continues the run", err=True)
-        code = 130
+    except (KeyboardInterrupt, click.Abort) as error:
+        noted = error.__cause__ or error  # click raises Abort from KeyboardInterrupt
+        click.echo(f"error: {_with_notes('stopped at once', noted, 'Nothing was stored')}", err=True)
+        code = INTERRUPTED
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
-    sys.stdout.flush()
-    sys.stderr.flush()
+    reason = streams.error_of_stdout()
+    if reason:
+        click.echo(f"error: stdout cannot be written: {reason}", err=True)
+        code = code or 1
     os._exit(code)  # all files are closed, and torch, Ray and MLflow would take 3 s to delete their objects
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """End as at Ctrl-C. A terminal that closes sends several SIGHUP: the others must not disturb the end."""
+    if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _with_notes(message: str, error: BaseException, otherwise: str = "") -> str:
+    """Return a message and what `launch` has noted about going on."""
+    notes = getattr(error, "__notes__", None) or filter(None, [otherwise])
+    return ". ".join((message, *notes))

@@ -64,6 +64,17 @@ class Home:
                 raise
             raise _refused(str(self.path), error) from error
 
+    def check_writable(self) -> None:
+        """Check that the folder can be made and written, as far as its permissions say; nothing is written.
+
+        Raises:
+            Refusal: if it cannot.
+        """
+        existing = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        if not os.access(existing, os.W_OK | os.X_OK):
+            reason = f"{existing} cannot be written"
+            raise Refusal("--home", str(self.path), "must be a writable folder", hint=reason)
+
     def _make_folder(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         probe = self.path / f".probe-{os.getpid()}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from study.errors import Damaged, Refusal
+from study.errors import Away, Damaged, Refusal, StudyError, one_line
 from study.execution.address import check_address
 from study.execution.progress import Progress
 from study.home import Home
@@ -112,6 +113,99 @@ class Listener:
     trained: Callable[[Where], None]
 
 
+@dataclass(frozen=True)
+class Intent:
+    """A run as it is about to start: its plan beside the one that is stored, and where everything is.
+
+    Attributes:
+        drafted: the plan, with what is kept of the stored one.
+        before: the stored plan, if there is one.
+        damage: why the stored plan cannot be read, if it is damaged; it is made again.
+        store: the store, if it has been made.
+        home: where the run's files are.
+        chosen: the URLs of MLflow and Optuna; "" for the home's databases.
+        checks: what must hold on this machine and its servers before the run may start; each raises if it does not.
+    """
+
+    drafted: Draft
+    before: Plan | None
+    damage: Damaged | None
+    store: Store | None
+    home: Home
+    chosen: tuple[str, str]
+    checks: tuple[Callable[[], object], ...]
+
+    def obstacles(self) -> list[str]:
+        """Return why the run could not start now. Nothing is written."""
+        reasons = []
+        for check in self.checks:
+            try:
+                check()
+            except (StudyError, OSError) as error:
+                reasons.append(one_line(error))
+        return reasons
+
+
+def intend(
+    wish: Wish, home: Home, services: Given, download: bool, verify: bool, retrain: bool, dry: bool = False
+) -> Intent:
+    """Plan a run beside what is stored under its name, and list what must be checked before it starts.
+
+    Args:
+        wish: the user's choices.
+        home: where the run's files are.
+        services: the URLs of its records.
+        download: fetch data sets that are missing, as one of the checks.
+        verify: read all data completely, as one of the checks, to find damaged files.
+        retrain: start a stored run anew, because the sources have changed.
+        dry: let the checks download nothing: with `download`, data sets are then not checked.
+    """
+    drafted = wish.draft()
+    resources, run = drafted.plan.resources, drafted.plan.run
+    store = home.store_if_any()
+    before, damage = _stored(store, run)
+    if retrain and before is None and damage is None:
+        words = f"--retrain needs a stored run, and there is no run {run!r} yet. Leave it out"
+        raise Refusal("--retrain", run, words)
+    chosen = home.chosen(*services) if before is None else recorded(before, *services)
+    home = home if before is None else home_of(before, home, chosen)
+    configs, work, data_dir = drafted.configs, drafted.work, Path(resources.data_dir)
+    if verify and work.verify is None:
+        words = f"--verify-images must be left out: the data of {drafted.plan.study} are no images"
+        raise Refusal("--verify-images", "--verify-images", words)
+
+    def check_data() -> None:
+        if not (download and dry):
+            work.prepare(configs, data_dir, download)
+            if verify and work.verify is not None:
+                work.verify(configs, data_dir)
+
+    checks = (
+        lambda: refuse_second(store, run) if store is not None else None,
+        home.check_writable,
+        lambda: home.check_services(*chosen),
+        lambda: check_address(resources.address),
+        lambda: _check_machine(resources),
+        check_data,  # the last one, because it may download
+    )
+    if before is None:
+        kept = [without_password(url) for url in chosen]
+        drafted.plan = replace(drafted.plan, tracking_uri=kept[0], storage=kept[1])
+    else:
+        drafted = taken_up(before, drafted, retrain)
+    drafted.plan.check()
+    return Intent(drafted, before, damage, store, home, chosen, checks)
+
+
+def _check_machine(resources: Resources) -> None:
+    if resources.address:
+        return
+    if resources.gpus and not has_gpu():
+        raise Refusal("--gpus-per-trial", resources.gpus, "must be 0", hint="This machine has no NVIDIA GPU")
+    if resources.cpus > (os.cpu_count() or 1):
+        raise Refusal("--cpus-per-trial", resources.cpus, f"must be at most {os.cpu_count()}, the CPUs of this machine")
+
+
 def run(
     wish: Wish, home: Home, services: Given, listener: Listener, download: bool, verify: bool, retrain: bool
 ) -> Where:
@@ -126,42 +220,15 @@ def run(
         verify: read all data completely, to find damaged files.
         retrain: start a stored run anew, because the sources have changed.
     """
-    drafted = wish.draft()
-    note_left_out(drafted, listener.progress)
+    intent = intend(wish, home, services, download, verify, retrain)
+    note_left_out(intent.drafted, listener.progress)
+    for check in intent.checks:
+        check()
+    if intent.damage is not None:
+        listener.progress.say(f"damaged: {intent.damage}; the plan is made again")
+    drafted, home = intent.drafted, intent.home
     resources = drafted.plan.resources
-    store = home.store_if_any()
-    before, damage = _stored(store, drafted.plan.run)
-    if store is not None:
-        refuse_second(store, drafted.plan.run)  # at once, and not after a download; the start's claim decides
-    if retrain and before is None and damage is None:
-        raise Refusal(
-            "--retrain",
-            drafted.plan.run,
-            f"--retrain needs a stored run, and there is no run {drafted.plan.run!r} yet. Leave it out",
-        )
-    chosen = home.chosen(*services) if before is None else recorded(before, *services)
-    home = home if before is None else home_of(before, home, chosen)
-    home.check_services(*chosen)
-    check_address(resources.address)
-    if resources.gpus and not resources.address and not has_gpu():
-        raise Refusal("--gpus-per-trial", resources.gpus, "must be 0", hint="This machine has no NVIDIA GPU")
-    if not resources.address and resources.cpus > (os.cpu_count() or 1):
-        raise Refusal("--cpus-per-trial", resources.cpus, f"must be at most {os.cpu_count()}, the CPUs of this machine")
-    if verify and drafted.work.verify is None:
-        words = f"--verify-images must be left out: the data of {drafted.plan.study} are no images"
-        raise Refusal("--verify-images", "--verify-images", words)
-    drafted.work.prepare(drafted.configs, Path(resources.data_dir), download)
-    if verify and drafted.work.verify is not None:
-        drafted.work.verify(drafted.configs, Path(resources.data_dir))
-    if damage is not None:
-        listener.progress.say(f"damaged: {damage}; the plan is made again")
-    if before is None:
-        kept = [without_password(url) for url in chosen]
-        drafted.plan = replace(drafted.plan, tracking_uri=kept[0], storage=kept[1])
-    else:
-        drafted = taken_up(before, drafted, retrain)
-    drafted.plan.check()
-    return _start(drafted, before, home.make(store), home, chosen, resources, listener)
+    return _start(drafted, intent.before, home.make(intent.store), home, intent.chosen, resources, listener)
 
 
 def resume(
@@ -268,17 +335,35 @@ def _start(
     listener.progress.note(f"run {where.run}")
     drafted.plan = replace(drafted.plan, home=str(home.path))  # it may have been moved
     services = Services(home.tracking_uri(chosen[0]), home.artifacts, home.storage(chosen[1]))
-    outcome = driver.start(
-        drafted,
-        before,
-        store,
-        services,
-        resources,
-        lambda: listener.trained(where),
-        listener.progress,
-        retry_failed,
-    )
+    try:
+        outcome = driver.start(
+            drafted,
+            before,
+            store,
+            services,
+            resources,
+            lambda: listener.trained(where),
+            listener.progress,
+            retry_failed,
+            home.options(),
+        )
+    except StudyError as error:
+        if isinstance(error, Away):
+            error.add_note(_advice(where, before))
+        raise
+    except BaseException as error:
+        error.add_note(_advice(where, before))
+        raise
     return replace(where, outcome=outcome)
+
+
+def _advice(where: Where, before: Plan | None) -> str:
+    """Return what a start that did not reach its end leaves, and how to go on."""
+    with suppress(StudyError, OSError):  # the store cannot be read: what was known at the start counts
+        before = records.load_plan(where.store, where.run)
+    if before is None:
+        return "Nothing was stored"
+    return f"Saved states stay, and 'study resume {where.run}{where.home.options()}' continues the run"
 
 
 def note_left_out(drafted: Draft, progress: Progress) -> None:

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from study.errors import Damaged
 from study.home import Home
-from study.launch import Wish
+from study.launch import Given, Wish, intend
 from study.planning import replication, tree
 from study.planning.draft import Draft, Replicate
-from study.planning.growth import taken_up
 from study.space import Resolved
-from study.store import records
 from study.store.states import Store
 
 if TYPE_CHECKING:
@@ -39,6 +37,7 @@ class Plan:
         epochs_needed: epochs if shared prefixes are trained once.
         epochs_to_train: epochs of `epochs_needed` whose states are not stored yet.
         left_out: the spaces that `all` leaves out, with the reasons.
+        obstacles: why the run would be refused now: what this machine, its servers or its data lack.
     """
 
     run: str
@@ -48,23 +47,22 @@ class Plan:
     epochs_needed: int
     epochs_to_train: int
     left_out: Mapping[str, str]
+    obstacles: tuple[str, ...]
     _draft: Draft
     _store: Store | None
     _stored: frozenset[str]
 
     @classmethod
-    def of(cls, wish: Wish, home: Home, retrain: bool) -> Plan:
-        """Plan a run; a store is read if there is one.
+    def of(cls, wish: Wish, home: Home, services: Given, download: bool, verify: bool, retrain: bool) -> Plan:
+        """Plan a run; a store is read if there is one. The arguments are those of `study.launch.run`.
 
         Raises:
-            Refusal: as the run, except for what this machine, its servers or its data lack.
+            Refusal: as the run, except for what this machine, its servers or its data lack: these are obstacles.
         """
-        draft, store, stored = wish.draft(), home.store_if_any(), frozenset[str]()
+        intent = intend(wish, home, services, download, verify, retrain, dry=True)
+        draft, store, stored = intent.drafted, intent.store, frozenset[str]()
         if store is not None:
             stored = frozenset(store.keys())
-            before = records.load_plan(store, draft.plan.run)
-            if before is not None:
-                draft = taken_up(before, draft, retrain)
         recipes = list(draft.recipes.values())
         return cls(
             run=draft.plan.run,
@@ -74,6 +72,7 @@ class Plan:
             epochs_needed=draft.plan.epochs_needed,
             epochs_to_train=len(tree.missing(recipes, stored)),
             left_out=draft.left_out,
+            obstacles=tuple(intent.obstacles()),
             _draft=draft,
             _store=store,
             _stored=stored,
@@ -158,6 +157,7 @@ class Plan:
             "ranks": plan.machine.ranks,
             "precision": self._precisions(),
             "left_out": dict(self.left_out),
+            "obstacles": list(self.obstacles),
         }
 
     def __str__(self) -> str:

@@ -96,6 +96,8 @@ def call_study(*arguments: str, home: Path, code: int = 0) -> Result:
 
     if arguments[:1] == ("run",) and not {"--workers", "--dry-run"} & set(arguments):
         arguments += ("--workers", "1")
+    if arguments[:1] == ("run",) and "--dry-run" in arguments:
+        arguments += ("--download",)  # with it, missing data are no obstacle, and a dry run downloads nothing
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it in the process that sets a URI

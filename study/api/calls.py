@@ -137,16 +137,23 @@ def plan(
     *spaces: SpaceLike | Sequence[SpaceLike],
     home: str | os.PathLike[str] | None = None,
     store: str | os.PathLike[str] | None = None,
+    tracking_uri: str | None = None,
+    storage: str | None = None,
+    download: bool = False,
+    verify_images: bool = False,
     retrain: bool = False,
     options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Plan:
-    """Return the plan and cost of `run` with the same arguments; nothing is trained or written.
+    """Return the plan and cost of `run` with the same arguments; nothing is trained, written or downloaded.
+
+    If the run could not start now (a server does not answer, or data are missing), `Plan.obstacles` says why. With
+    `download`, missing data are no obstacle.
 
         print(study.plan("table9", paper=True, seeds=1))
 
     Args:
-        spaces, home, store, retrain, options: see `run`.
+        spaces, home, store, tracking_uri, storage, download, verify_images, retrain, options: see `run`.
         more: the other arguments of `run` that say what is trained and where, and options of the spaces.
 
     Raises:
@@ -154,11 +161,16 @@ def plan(
     """
     chosen_home = home_at(home, store)
     chosen = {key: more.pop(key) for key in _WISHES if key in more}
-    for key in ("tracking_uri", "storage", "download", "verify_images", "progress", "trained"):  # they change no plan
+    for key in ("progress", "trained"):  # they change no plan
         more.pop(key, None)
+    choices.check_text("--tracking-uri", tracking_uri)
+    choices.check_text("--storage", storage)
+    choices.check_flag("--download", download)
+    choices.check_flag("--verify-images", verify_images)
+    choices.check_flag("--retrain", retrain)
     wish = _wish(spaces, chosen_home, options=choices.merged(options, more), **chosen)
     with _misspelt(more):
-        return Plan.of(wish, chosen_home, retrain)
+        return Plan.of(wish, chosen_home, (tracking_uri, storage), download, verify_images, retrain)
 
 
 def resume(

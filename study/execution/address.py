@@ -48,7 +48,7 @@ def _check_auto(option: str) -> None:
         return
     folder = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR")) or "/tmp"  # noqa: S108
     try:
-        last = (Path(folder) / "ray" / "ray_current_cluster").read_text().strip()
+        last = (Path(folder) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         last = ""
     if last and _ADDRESS.fullmatch(last):

@@ -60,7 +60,12 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
         with TemporaryDirectory(prefix="study-") as folder:
             py_modules = modules.to_ship(Path(folder))
             options |= {"runtime_env": {"py_modules": py_modules}} if py_modules else {}
-            ray.init(address=resources.address or "local", **options)
+            # Ray's processes inherit this: they outlive a terminal that closes, so that the driver can drain.
+            signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+            try:
+                ray.init(address=resources.address or "local", **options)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, signals)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not resources.address:
             raise

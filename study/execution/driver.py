@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 from study.errors import Damaged, Refusal, StudyError
 from study.execution.ledger import Ledger
+from study.execution.outlook import Outlook
 from study.execution.points import Points
 from study.execution.progress import Progress
 from study.execution.projection import Projection, Services
@@ -15,7 +16,6 @@ from study.planning.draft import Draft, Replicate
 from study.planning.stored import Plan, Resources
 from study.planning.tree import Failure, Stage
 from study.report.report import Report
-from study.space import Json
 from study.store import records
 from study.store.starts import Start, Superseded
 from study.store.states import Store
@@ -33,6 +33,7 @@ def start(
     answer: Callable[[], None],
     progress: Progress,
     retry_failed: bool = False,
+    options: str = "",
 ) -> str:
     """Train the missing states of a run and update its records; return the outcome, a key of `EXIT_CODES`.
 
@@ -45,6 +46,7 @@ def start(
         answer: called when training has ended, so that the user need not wait for MLflow's records.
         progress: the user's view.
         retry_failed: train the replicates again whose training raised an exception.
+        options: of the command line, which name the home in the commands that messages suggest.
 
     Raises:
         Refusal: if another driver trains the run, a service cannot be used, or no stage fits on the machines. Nothing
@@ -64,6 +66,7 @@ def start(
                 projection.retry(replicate)
         projection.reconcile(ledger)
         drive = _Drive(draft, store, projection, progress, begun, ledger)
+        drive.resume = f"study resume {draft.plan.run}{options}"
         with drive.train(resources) as stopped:  # the records are ended while Ray ends
             begun.check()
             outcome = "complete" if drive.is_complete() else "interrupted" if stopped else "failed"
@@ -75,10 +78,14 @@ def start(
             status = _MLFLOW_STATUS[outcome]
             projection.finish(status, lambda: Report.of(store, draft.plan).files(), drive.points.champions())
             progress.close()
-            answer()
+            try:
+                answer()
+            except Exception:  # of the caller, as in printing the report: training has ended, and the records are whole
+                begun.record.behind = projection.close()
+                raise
         behind = begun.record.behind = projection.close()
         if behind:
-            progress.say(f"{behind}. 'study resume {draft.plan.run}' brings the records up to date")
+            progress.say(f"{behind}. 'study resume {draft.plan.run}{options}' brings the records up to date")
         return outcome
     except Superseded:  # it was said; only the driver that holds the run writes its records
         if projection is not None:
@@ -143,13 +150,14 @@ class _Drive:
     ) -> None:
         self._draft, self._store, self._projection, self._progress = draft, store, projection, progress
         self._begun, self._ledger = begun, ledger
+        self.resume = f"study resume {draft.plan.run}"  # the command that continues the run
         self._needs_ray = True
         self._active: dict[str, list[Replicate]] = {}  # by the stage that is being trained: replicates that need it
-        self._ends = {recipe.keys[-1] for recipe in draft.recipes.values()}
         self._stages = ledger.plan(draft.recipes)
         self.points = Points(draft, store, projection, ledger, progress.say)
-        epochs = sum(len(stage.keys) for stage in self._stages)
-        progress.begin(epochs, (ledger.complete(), len(draft.recipes)))
+        self._outlook = Outlook(draft, store, ledger, self.points)
+        self._outlook.plan(self._stages)
+        progress.begin(self._outlook.counts)
 
     @contextmanager
     def train(self, resources: Resources) -> Iterator[bool]:
@@ -187,11 +195,11 @@ class _Drive:
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
         """Return stages of the next points of open searches."""
-        planned = len(self._draft.recipes)
+        plan = self._draft.plan
         stages = self.points.more(workers, idle)
-        if len(self._draft.recipes) > planned:
-            self._ends = {recipe.keys[-1] for recipe in self._draft.recipes.values()}
-            self._progress.expect(sum(len(stage.keys) for stage in stages or ()), len(self._draft.recipes))
+        if self._draft.plan is not plan:
+            self._outlook.plan(stages or ())
+        self._progress.update()
         return stages
 
     def trained(self, stage: Stage, epochs: int) -> None:
@@ -200,7 +208,8 @@ class _Drive:
         if stage.key not in self._active:
             self._active[stage.key] = self._ledger.needing(stage)
             self._count_active()
-        self._progress.train(epochs)
+        self._outlook.train(stage, epochs)
+        self._progress.update()
 
     def _count_active(self) -> None:
         self._begun.record.training = len({name for names in self._active.values() for name in names})
@@ -211,22 +220,15 @@ class _Drive:
         self._projection.state(key)
         if self._active.pop(key, None):
             self._count_active()
-        if key in self._ends:
-            with suppress(FileNotFoundError, StudyError):  # the store is away; only the user's view needs this
-                self._end(key, self._store.header(key)["measures"][-1])
-
-    def _end(self, key: str, measures: Json) -> None:
-        for replicate in self._draft.through(key):
-            trial = self._draft.trial(replicate)
-            if trial.by_replicate[replicate[1]] == key:
-                self._progress.end(
-                    measures[trial.trial.measure], trial.label if len(self._draft.plan.spaces) == 1 else ""
-                )
+        if any(self._draft.recipes[name].keys[-1] == key for name in self._draft.through(key)):
+            self._outlook.refresh()
+            self._progress.update()
 
     def failed(self, stage: Stage, failure: Failure) -> None:
         """Give up every replicate that needs the stage, and print one line."""
         self._active.pop(stage.key, None)
         hit = self._ledger.fail(stage, failure)
+        self._outlook.refresh()
         self._count_active()
         if failure.damaged:
             with suppress(StudyError):  # then the next start does it
@@ -242,7 +244,5 @@ class _Drive:
         if not self._needs_ray:
             return
         self._begun.end("interrupted", self._ledger.done())
-        self._progress.say(
-            f"Ray has ended. Saved states stay, and 'study resume {self._draft.plan.run}' continues the run"
-        )
+        self._progress.say(f"Ray has ended. Saved states stay, and '{self.resume}' continues the run")
         os._exit(EXIT_CODES["interrupted"])

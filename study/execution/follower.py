@@ -46,6 +46,7 @@ class Follower:
         self.rejected = ""  # the reason why the service did not take a record, or ""
         self._error: BaseException | None = None
         self._abandoned = False
+        self._last: Task | None = None  # when it was abandoned
         self._tried, self._closing, self._deadline = threading.Event(), threading.Event(), 0.0
         self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=service, daemon=True)
@@ -78,14 +79,23 @@ class Follower:
         self.check()
         return self.away or self.rejected
 
-    def abandon(self) -> None:
-        """End without the tasks that are left, because the start has failed."""
-        self._abandoned = True
+    def abandon(self, last: Task | None = None) -> None:
+        """End without the tasks that are left, because the start has failed.
+
+        Args:
+            last: a task that is still tried once, unless the service is unavailable or a task has failed.
+        """
+        self._last, self._abandoned = last, True
         self._closing.set()
         self._queue.put(None)
         self._thread.join(ABANDON_SECONDS)
 
     def _work(self) -> None:
+        self._work_through()
+        if self._abandoned and self._last is not None and self._tried.is_set() and not (self.away or self._error):
+            self._done(self._last)
+
+    def _work_through(self) -> None:
         while (task := self._queue.get()) is not None and not self._abandoned:
             delay = RETRY_SECONDS
             while not self._done(task):

@@ -47,6 +47,10 @@ class Ledger:
         """Return whether a state is stored."""
         return key in self._stored
 
+    def is_planned(self, key: str) -> bool:
+        """Return whether a stage that ends in this state is planned and neither trained nor given up."""
+        return key in self._planned
+
     @property
     def given_up(self) -> Mapping[Replicate, GivenUp]:
         """The replicates whose training raised, and those of refused points, with their records."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from study.errors import Away, Damaged, one_line
@@ -73,6 +74,17 @@ class Points:
                 remedy = "" if len(labels) < len(points) else ". Without a point that has ended, there is no champion"
                 lines.append(line + remedy)
         return lines
+
+    def unplanned(self) -> list[tuple[PlannedSpace, int, int]]:
+        """Return each search with the points and the champions that it is expected to plan yet."""
+        expected = []
+        for space in self._searches():
+            points = max(0, _total(space) - len(self._draft.plan.points(space)))
+            champions = 0
+            with suppress(Away, Damaged, FileNotFoundError):  # the store is away: expect what is planned
+                champions = 0 if self._is_settled(space) else len(self._uncrowned(space)) if self._values(space) else 1
+            expected.append((space, 0, 0) if self._halted else (space, points, champions))
+        return expected
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
         """Return stages of further points or champions; an empty list if there are none yet; None if none will come."""

@@ -9,6 +9,9 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,17 +21,44 @@ LINE_SECONDS = 10.0  # between two plain lines
 REWRITE_SECONDS = 0.5  # between two versions of a notebook's line
 
 
+@dataclass
+class Counts:
+    """What is done of what is expected.
+
+    Attributes:
+        trained: epochs that this start has trained.
+        epochs: `trained`, and the epochs that are still expected.
+        complete, replicates: replicates that have ended, and all that are expected.
+        points: the open searches' points that have ended, and all that are expected.
+        best: the best value so far of the study's first objective, and its trial's label.
+    """
+
+    trained: int = 0
+    epochs: int = 0
+    complete: int = 0
+    replicates: int = 0
+    points: tuple[int, int] = (0, 0)
+    best: tuple[float, str] | None = None
+
+    def __str__(self) -> str:
+        words = [f"{self.trained}/{self.epochs} epochs"]
+        if self.points[1]:
+            words.append(f"{self.points[0]}/{self.points[1]} points")
+        words.append(f"{self.complete}/{self.replicates} replicates")
+        if self.best is not None:
+            words.append(f"best so far {self.best[0]:.1f} ({self.best[1]})")
+        return ", ".join(words)
+
+
 class Progress:
-    """Epochs, replicates, the best trial so far and the time left.
+    """Shows counts and the time left.
 
     Args:
         shown: whether to show them; if not, only problems are printed.
     """
 
     def __init__(self, shown: bool = True) -> None:
-        self.epochs, self.trained = 0, 0
-        self.complete, self.replicates = 0, 0
-        self.best: tuple[float, str] | None = None
+        self._counts = Counts()
         self._shown = shown
         self._line = time.monotonic()
         self._began: tuple[float, int] | None = None  # when the first epochs came, and how many
@@ -38,46 +68,30 @@ class Progress:
             warnings.filterwarnings("ignore", message="IProgress not found")
             logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
 
-    def begin(self, epochs: int, replicates: tuple[int, int]) -> None:
-        """Begin to show progress.
-
-        Args:
-            epochs: to be trained.
-            replicates: complete, of how many.
-        """
-        self.epochs, (self.complete, self.replicates) = epochs, replicates
-        if not self._shown or not (epochs or self.complete < self.replicates):
+    def begin(self, counts: Counts) -> None:
+        """Begin to show counts, which may change; `update` shows them again."""
+        self._counts = counts
+        if not self._shown or not (counts.epochs or counts.complete < counts.replicates):
             return
         if in_notebook():
             from IPython.display import Pretty, display
 
             self._cell = display(Pretty("starting Ray"), display_id=True)
         elif sys.stderr.isatty():
-            self._bar = _bar()
-            self._task = self._bar.add_task("starting Ray", total=epochs)
+            self._bar = _bar(self._now)
+            self._task = self._bar.add_task("", total=counts.epochs)
             self._bar.start()
 
-    def expect(self, epochs: int, replicates: int) -> None:
-        """Add epochs to the number to train, and set the number of the run's replicates."""
-        self.epochs, self.replicates = self.epochs + epochs, replicates
+    def update(self) -> None:
+        """Show the counts, unless plain lines or a notebook showed them just now."""
+        counts = self._counts
+        if counts.trained and self._began is None:
+            self._began = (time.monotonic(), counts.trained)
         if self._bar is not None:
-            self._bar.update(self._task, total=self.epochs)
-
-    def train(self, epochs: int) -> None:
-        """Count epochs that have been trained."""
-        self.trained += epochs
-        self._began = self._began or (time.monotonic(), self.trained)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.trained, description=self._words())
+            self._bar.update(self._task, completed=counts.trained, total=counts.epochs)
         elif self._shown and time.monotonic() - self._line > (REWRITE_SECONDS if self._cell else LINE_SECONDS):
             self._line = time.monotonic()
-            self._rewrite(self._left())
-
-    def end(self, value: float, label: str) -> None:
-        """Count a complete replicate. Its value is compared with the best one only if there is a label."""
-        self.complete += 1
-        if label and (self.best is None or value > self.best[0]):
-            self.best = (value, label)
+            self._rewrite(self._now())
 
     def note(self, line: str) -> None:
         """Print a line, unless progress is hidden."""
@@ -86,23 +100,24 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        if self._bar is not None:
-            self._bar.console.print(line, highlight=False, markup=False)
-        else:
-            print(line, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal has gone, and training must not end for it
+            if self._bar is not None:
+                self._bar.console.print(line, highlight=False, markup=False)
+            else:
+                print(line, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
     def close(self) -> None:
         """Show the last count, and restore the terminal."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.trained, description=self._words())
-            self._bar.stop()
+            self._bar.update(self._task, completed=self._counts.trained, total=self._counts.epochs)
+            with suppress(OSError):  # the terminal has gone
+                self._bar.stop()
             self._bar = None
         elif self._cell is not None:
-            self._rewrite("")
+            self._rewrite(str(self._counts))
             self._cell = None
 
-    def _rewrite(self, left: str) -> None:
-        line = f"{self.trained}/{self.epochs} epochs, {self._words()}{left}"
+    def _rewrite(self, line: str) -> None:
         if self._cell is None:
             self.say(line)
         else:
@@ -110,16 +125,15 @@ class Progress:
 
             self._cell.update(Pretty(line))
 
-    def _words(self) -> str:
-        words = f"{self.complete}/{self.replicates} replicates"
-        return words if self.best is None else f"{words}, best so far {self.best[0]:.1f} ({self.best[1]})"
-
-    def _left(self) -> str:
-        began, first = self._began or (time.monotonic(), 0)
-        if self.trained == first:
-            return ""
-        seconds = (time.monotonic() - began) / (self.trained - first) * (self.epochs - self.trained)
-        return ", about " + (f"{seconds:.0f} s left" if seconds < 120 else f"{seconds / 60:.0f} min left")
+    def _now(self) -> str:
+        """Return the counts with the time left. The bar asks for them again and again, also while a search waits."""
+        counts, (began, first) = self._counts, self._began or (0.0, 0)
+        if self._bar is not None and not counts.trained and not counts.complete:
+            return f"{counts}, starting"
+        if counts.trained == first or counts.trained >= counts.epochs:
+            return str(counts)
+        seconds = (time.monotonic() - began) / (counts.trained - first) * (counts.epochs - counts.trained)
+        return f"{counts}, about " + (f"{seconds:.0f} s left" if seconds < 120 else f"{seconds / 60:.0f} min left")
 
 
 def in_notebook() -> bool:
@@ -129,15 +143,14 @@ def in_notebook() -> bool:
     return hasattr(shell, "kernel")
 
 
-def _bar() -> Bar:
+def _bar(line: Callable[[], str]) -> Bar:
+    """Return a bar with a line beside it, which is made again at each of the bar's refreshes."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task
+    from rich.text import Text
 
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-        console=Console(stderr=True),
-    )
+    class Line(ProgressColumn):
+        def render(self, task: Task) -> Text:  # noqa: ARG002
+            return Text(line())
+
+    return Progress(BarColumn(), Line(), console=Console(stderr=True))

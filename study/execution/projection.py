@@ -149,8 +149,8 @@ class Projection:
         self._mlflow.put(lambda: self._finish(status, files, champions))
 
     def abandon(self) -> None:
-        """End the threads without recording what is left, because the start has failed."""
-        self._mlflow.abandon()
+        """End the threads without recording what is left, because the start has failed. Only close MLflow's runs."""
+        self._mlflow.abandon(lambda: self._finish("KILLED", dict, {}))
         self._optuna.abandon()
 
     def close(self) -> str:

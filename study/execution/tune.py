@@ -249,15 +249,24 @@ def _room(machine: Mapping[str, float], bundle: Mapping[str, float]) -> int:
 
 @contextmanager
 def interruptible(drain: Drain, say: Callable[[str], None]) -> Iterator[None]:
-    """Request a drain on the first SIGINT or SIGTERM within the context, and raise KeyboardInterrupt on the second."""
+    """Request a drain on the first SIGINT, SIGTERM or SIGHUP within the context.
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
+    A further SIGINT or SIGTERM raises KeyboardInterrupt. A further SIGHUP does nothing, because a terminal that closes
+    may send several. A SIGHUP that is ignored (``nohup``) stays ignored.
+    """
+
+    def handle(number: int, _frame: FrameType | None) -> None:
         if drain.requested:
-            raise KeyboardInterrupt
+            if number != signal.SIGHUP:
+                raise KeyboardInterrupt
+            return
         drain.requested = True
         say("stopping: workers finish their epoch and save. Press Ctrl-C again to stop at once")
 
-    earlier_handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    earlier_handlers = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

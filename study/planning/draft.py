@@ -171,7 +171,8 @@ class Draft:
             ends, seeds = tuple(recipe.keys[-1] for recipe in recipes), tuple(recipe.seeds for recipe in recipes)
             stub = Trial(row="", column="", config=search.base, axes={})
             planned = planned_trial(space.name, stub, space.objectives[0])
-            return replace(planned, ends=ends, seeds=seeds, champion_of=champion_of, first_replicate=first)
+            planned = replace(planned, ends=ends, seeds=seeds, champion_of=champion_of, first_replicate=first)
+            return replace(planned, epochs=len(recipes[0].epochs))
 
         return [stand_in(0, self.plan.replicates, ""), stand_in(FRESH, search.fresh, "#0")]
 

@@ -294,9 +294,11 @@ def commit() -> str:
     here = Path(__file__).parents[1]
     try:
         commit, dirty = (
-            subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, timeout=5, check=True).stdout
+            subprocess.run(
+                ["git", *command], cwd=here, capture_output=True, encoding="utf-8", timeout=5, check=True
+            ).stdout
             for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", ".."))
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return ""
     return commit.strip() + ("+" if dirty.strip() else "")

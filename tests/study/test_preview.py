@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from helpers import Study, parsed
 
 from study import catalog
+from study.cli import cli
 from study.machine import has_bf16
 
 
@@ -138,4 +141,27 @@ def test_a_search_is_planned_without_training(study: Study, tmp_path: Path) -> N
         "sampler_search: 50 points (0 planned) over first_q: -2 to 2 in steps of 0.5; switch_q: -2 to 2; S: 0 to 49\n"
         in words
     )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_would_stop_the_run_and_writes_nothing(
+    tmp_path: Path, refusing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    arguments = ["--data", "cifar10", "--tracking-uri", f"http://{refusing}", "--cpus-per-trial", "1000"]
+    arguments += ["--address", refusing, "--dry-run"]
+    done = CliRunner().invoke(cli, ["run", "table9", *arguments])
+    assert done.exit_code == 2
+    assert "epochs" in done.stdout
+    server, address, data = done.stderr.splitlines()
+    assert server.startswith(f"would be refused: --tracking-uri: 'http://{refusing}' does not answer")
+    assert address.startswith("would be refused: --address must belong to a Ray cluster that answers")
+    assert data.startswith("would be refused: cifar10 is missing or damaged in ")
+    done = CliRunner().invoke(cli, ["run", "table9", *arguments[:-3], "--json", "--dry-run"])
+    assert [each.partition(" ")[0] for each in json.loads(done.stdout)["obstacles"]] == [
+        "--tracking-uri:",
+        "--cpus-per-trial",
+        "cifar10",
+    ]
     assert list(tmp_path.iterdir()) == []

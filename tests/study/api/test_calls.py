@@ -160,7 +160,7 @@ def test_the_progress_is_plain_lines_or_none(
 def test_keywords_are_the_options_of_the_command_line(
     study: Study, keywords: dict[str, Any], arguments: list[str]
 ) -> None:
-    planned = calls.plan("table9", **keywords)
+    planned = calls.plan("table9", download=True, **keywords)
     assert planned.to_json() == parsed(study("run", "table9", *arguments, "--dry-run", "--json"))
     assert str(planned) + "\n" == study("run", "table9", *arguments, "--dry-run").stdout
     assert repr(planned) == str(planned)

@@ -10,6 +10,7 @@ from helpers import planned_run, planned_space, work_of
 from study.errors import Away, Damaged, Refusal
 from study.execution import points
 from study.execution.ledger import Ledger
+from study.execution.outlook import Outlook
 from study.execution.points import Points
 from study.planning.draft import Draft
 from study.planning.stored import Plan, PlannedSearch
@@ -366,3 +367,40 @@ def test_a_store_that_cannot_be_read_ends_the_suggestions_and_not_the_run(monkey
         search.hold([end for trial in search.draft.plan.trials for end in trial.ends])
     assert "no more points are started, because the store cannot be used: " in capsys.readouterr().out
     assert search.points.more(1, idle=True) is None
+
+
+def test_the_outlook_counts_what_is_still_to_be_asked_and_compares_points_only():
+    search = Searching()
+    outlook = Outlook(search.draft, search.store, search.ledger, search.points)
+    outlook.refresh()
+    assert str(outlook.counts) == "0/36 epochs, 0/4 points, 0/6 replicates"  # 4 points, and a champion's 2 replicates
+    shown = []
+    while (stages := search.points.more(1, idle=True)) is not None:
+        outlook.plan(stages)
+        for stage in stages:
+            outlook.train(stage, len(stage.keys))
+            search.train([stage])
+            outlook.refresh()
+        shown.append(str(outlook.counts))
+    assert shown == [
+        "6/36 epochs, 1/4 points, 1/6 replicates, best so far 78.0 (#0)",
+        "10/32 epochs, 2/4 points, 2/6 replicates, best so far 79.0 (#1)",
+        "14/31 epochs, 3/4 points, 3/6 replicates, best so far 80.0 (#2)",
+        "18/30 epochs, 4/4 points, 4/6 replicates, best so far 80.0 (#2)",
+        "30/30 epochs, 4/4 points, 6/6 replicates, best so far 80.0 (#2)",
+    ]
+    again = Outlook(search.draft, search.store, search.ledger, search.points)  # as a resume does
+    again.refresh()
+    assert str(again.counts) == "0/0 epochs, 4/4 points, 6/6 replicates, best so far 80.0 (#2)"
+
+
+def test_the_outlook_expects_nothing_of_a_search_that_was_halted_nor_of_stages_that_failed():
+    search = Searching()
+    outlook = Outlook(search.draft, search.store, search.ledger, search.points)
+    stages = search.points.more(1, idle=True)
+    outlook.plan(stages)
+    outlook.train(stages[0], 1)
+    search.ledger.fail(stages[0], Failure("Diverged: NaN"))
+    search.points.halt()
+    outlook.refresh()
+    assert str(outlook.counts) == "1/1 epochs, 0/1 points, 0/1 replicates"
