@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from study.errors import Damaged, Refusal
-from study.execution.address import check_address
+from study.execution.address import check_cluster
 from study.execution.progress import Progress
 from study.home import Home
 from study.machine import Machine, gpus_have_bf16, has_bf16, has_gpu
@@ -139,7 +139,7 @@ def run(wish: Wish, home: Home, services: Given, listener: Listener, download: b
     chosen = home.chosen(*services) if before is None else recorded(before, *services)
     home = home if before is None else home_of(before, home, chosen)
     home.check_services(*chosen)
-    check_address(resources.address)
+    check_cluster(resources.address)
     if resources.gpus and not resources.address and not has_gpu():
         raise Refusal("--gpus-per-trial", resources.gpus, "must be 0", hint="This machine has no NVIDIA GPU")
     if not resources.address and resources.cpus > (os.cpu_count() or 1):
@@ -184,7 +184,7 @@ def resume(
     resources = replace(plan.resources, **changes)
     _check_gpu_steps(resources.gpu_steps, plan.machine)
     home = home_of(plan, home, chosen)
-    check_address(resources.address)
+    check_cluster(resources.address)
     drafted = taken_up(plan, drawn_again(plan), retrain)
     home.check_services(*chosen, may_be_away=True)
     return _start(drafted, plan, home.make(store), home, chosen, resources, listener, retry_failed)
