@@ -290,7 +290,9 @@ def execute(
     if trainable.__module__.startswith(modules.BY_PATH):  # workers cannot import it
         ray.cloudpickle.register_pickle_by_value(sys.modules[trainable.__module__])
     searcher = StageSearcher(stages, workers, drain, events)
-    with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(sys.stderr):
+    node = ray._private.worker._global_node  # None for ray://
+    ray_folder = None if node is None else node.get_session_dir_path()  # it is removed even after a `kill -9`
+    with tempfile.TemporaryDirectory(prefix="study-", dir=ray_folder) as scratch, redirect_stdout(sys.stderr):
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, job=job), bundles),
             tune_config=tune.TuneConfig(
