@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from study.errors import Away, Damaged, Refusal, StudyError, one_line
-from study.execution.address import check_address
+from study.execution.address import check_cluster
 from study.execution.progress import Progress
 from study.home import Home
 from study.machine import Machine, gpus_have_bf16, has_bf16, has_gpu
@@ -184,7 +184,7 @@ def intend(
         lambda: refuse_second(store, run) if store is not None else None,
         home.check_writable,
         lambda: home.check_services(*chosen),
-        lambda: check_address(resources.address),
+        lambda: check_cluster(resources.address),
         lambda: _check_machine(resources),
         check_data,  # the last one, because it may download
     )
@@ -259,7 +259,7 @@ def resume(
     resources = replace(plan.resources, **changes)
     _check_gpu_steps(resources.gpu_steps, plan.machine)
     home = home_of(plan, home, chosen)
-    check_address(resources.address)
+    check_cluster(resources.address)
     drafted = taken_up(plan, drawn_again(plan), retrain)
     home.check_services(*chosen, may_be_away=True)
     return _start(drafted, plan, home.make(store), home, chosen, resources, listener, retry_failed)

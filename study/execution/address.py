@@ -1,9 +1,10 @@
-"""The check of a Ray cluster's address. It runs before anything else, and does not import Ray."""
+"""The check of a Ray cluster's address. It runs before anything is stored, and does not import Ray here."""
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,12 +14,58 @@ from study.services import SECONDS, ask_port, within
 
 _ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", re.ASCII)
 
+RAY_SECONDS = 15.0  # for another process to import Ray and connect; Ray itself tries for 80 s
+_CONNECT = """
+import sys
+import ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR", configure_logging=False)
+except Exception as error:
+    sys.exit(str(error).strip().partition("\\n")[0] or type(error).__name__)
+"""
 
-def check_address(address: str, option: str = "--address") -> None:
-    """Check that the address of a Ray cluster is well-formed and answers.
+
+def check_cluster(address: str) -> None:
+    """Check that a driver on this machine can use the Ray cluster at an address.
+
+    Another process connects to it, because Ray repeats its messages and may end the process that it fails in.
 
     Raises:
-        Refusal: if it is malformed or does not answer.
+        Refusal: if the address is malformed, if nothing answers, if no Ray answers or if it refuses this user's token.
+    """
+    check_address(address)
+    ray = sys.modules.get("ray")
+    if address in ("", "local") or (ray is not None and ray.is_initialized()):
+        return
+    environment = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ
+    command = [sys.executable, "-c", _CONNECT, address]
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=RAY_SECONDS, check=False
+        )
+        code, output = done.returncode, done.stderr
+    except subprocess.TimeoutExpired as expired:
+        code, output = 1, expired.stderr or b""
+    if not code:
+        return
+    lines = output.decode(errors="replace").splitlines()
+    if any("Unauthenticated" in line or "uthentication token" in line for line in lines):
+        hint = "Give its token in RAY_AUTH_TOKEN or in the file ~/.ray/auth_token, and set RAY_AUTH_MODE=token"
+        raise Refusal("--address", address, "must be a Ray cluster that accepts your token", hint=hint)
+    messages = [line for line in lines if line and not line.startswith(("[", " ", "Traceback"))]
+    reason = (
+        f"Reason: {messages[-1]}"
+        if messages
+        else "Something accepts connections there, but it does not answer as Ray does"
+    )
+    raise Refusal("--address", address, f"must be a Ray cluster that answers within {RAY_SECONDS:g} s", hint=reason)
+
+
+def check_address(address: str, option: str = "--address") -> None:
+    """Check that the address of a Ray cluster is well-formed, and that something listens there.
+
+    Raises:
+        Refusal: if it is malformed or nothing listens.
     """
     if address in ("", "local"):
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")  # a snapshot takes 24 kB a stage, and nothing reads it
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the first Ctrl-C drains; see `interruptible`
 
 import psutil
@@ -30,6 +32,7 @@ from study.planning.stored import Resources
 
 WATCH_SECONDS = 2.0
 ANSWER_SECONDS = 60.0  # for the call to Ray under way when it is to shut down
+DRIVER_FILE = "study-driver"  # in the folder of a Ray that a driver started: its process and when that began
 PATIENCE = 45  # intervals of WATCH_SECONDS without an answer before Ray counts as dead
 
 
@@ -55,6 +58,7 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
     logging.getLogger("ray").setLevel(logging.ERROR)  # otherwise it logs its token at every start
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if not resources.address:
+        remove_sessions_of_dead_drivers(Path(ray._common.utils.get_default_ray_temp_dir()))
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
     try:
         with TemporaryDirectory(prefix="study-") as folder:
@@ -71,6 +75,10 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
             raise
         words = "must be the address of a running Ray cluster"
         raise Refusal("--address", resources.address, words, hint=f"Reason: {one_line(error)}") from error
+    session = None if resources.address else Path(ray._private.worker._global_node.get_session_dir_path())
+    if session is not None:
+        driver = psutil.Process()
+        (session / DRIVER_FILE).write_text(f"{driver.pid} {driver.create_time()}")
     ended = threading.Event()
     node = ray.get_runtime_context().get_node_id()
     arguments = (node, _ray_processes(), ended, lost)
@@ -82,7 +90,37 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
         ended.set()
         watcher.join()  # a call to Ray while it shuts down makes Ray end this process
         ray.shutdown()
+        if session is not None:
+            shutil.rmtree(session, ignore_errors=True)
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set a handler of its own
+
+
+def remove_sessions_of_dead_drivers(folder: Path) -> None:
+    """Remove what a Ray on this machine leaves after the `kill -9` of the driver that started it.
+
+    Only folders with this user's `DRIVER_FILE` are removed, and only once neither the driver nor its Ray is alive.
+    """
+    for note in folder.glob(f"session_*/{DRIVER_FILE}"):
+        try:
+            pid, began = note.read_text().split()
+            is_ours = note.stat().st_uid == os.getuid()
+            if is_ours and not _is_same_process(int(pid), float(began)) and not _is_in_use(note.parent):
+                shutil.rmtree(note.parent, ignore_errors=True)
+        except (OSError, ValueError):  # another start removes it, or its driver is just writing the file
+            continue
+
+
+def _is_same_process(pid: int, began: float) -> bool:
+    try:
+        return bool(abs(psutil.Process(pid).create_time() - began) < 1.0)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_in_use(session: Path) -> bool:
+    """Return whether a process of Ray still names the folder in its command line."""
+    lines = (process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"]))
+    return any(session.name in word for line in lines for word in line)
 
 
 def _ray_processes() -> list[psutil.Process]:

@@ -174,7 +174,7 @@ class _Drive:
             self._projection.check()  # Optuna and MLflow were opened while Ray started
             plan = self._draft.plan
             job = Job(plan.run, self._store.url, resources, plan.machine.ranks)
-            tune.execute(self._stages, job, self._draft.work.trainable(), drain, self)
+            tune.execute(self._stages, job, self._draft.work.trainable(), drain, self, self._progress.say)
             self._needs_ray = False
             yield drain.requested
 

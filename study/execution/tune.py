@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 import study.execution.cluster  # noqa: F401  # isort: skip  # before Ray, whose environment it sets
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from study import modules
@@ -26,6 +29,9 @@ from study.execution.job import Job
 from study.planning.tree import Failure, Stage, descendants
 
 LOST_ATTEMPTS = 3
+GPU_PARTS = 10_000  # Ray's smallest part of a GPU is one of so many
+WAIT_SECONDS = 10.0  # without a running stage before the user reads what the first one waits for
+WAIT_AGAIN_SECONDS = 60.0
 LOST_HINT = "It may have run out of memory: resume the run with fewer --workers, or search the system log for the cause"
 
 
@@ -191,7 +197,65 @@ class _StopEach(tune.Stopper):
         return False
 
 
-def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, events: Events) -> None:
+class _Gate(FIFOScheduler):
+    """Keeps stages that have no process yet from starting after a drain, and says what they wait for.
+
+    Tune asks it several times a second.
+    """
+
+    def __init__(self, drain: Drain, bundle: Mapping[str, float], ranks: int, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._drain, self._bundle, self._ranks, self._say = drain, bundle, ranks, say
+        self._next_look = time.monotonic() + WAIT_SECONDS
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Stop the pending stages once a drain is requested; otherwise choose as Tune does."""
+        pending = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        if self._drain.requested:
+            for trial in pending:
+                trial.init_local_path()  # otherwise Tune could not make its result
+                tune_controller.stop_trial(trial)
+            return None
+        now = time.monotonic()
+        if not pending or len(pending) < len(tune_controller.get_live_trials()):
+            self._next_look = now + WAIT_SECONDS
+        elif now > self._next_look:
+            self._next_look = now + WAIT_AGAIN_SECONDS
+            if not _is_placed():
+                self._say(waiting(self._bundle, self._ranks, ray.available_resources(), ray.cluster_resources()))
+        return super().choose_trial_to_run(tune_controller)
+
+    def __deepcopy__(self, _memo: object) -> _Gate:
+        """Return itself; see `StageSearcher.__deepcopy__`."""
+        return self
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Return an empty object; see `StageSearcher.__reduce__`."""
+        return object, ()
+
+
+def _is_placed() -> bool:
+    """Return whether a stage of this driver has its resources, so that only its process is being started."""
+    job = ray.get_runtime_context().get_job_id()  # an identifier of a placement group ends in its job's
+    groups = ray.util.placement_group_table()
+    return any(name.endswith(job) and group["state"] == "CREATED" for name, group in groups.items())
+
+
+def waiting(bundle: Mapping[str, float], ranks: int, free: Mapping[str, float], total: Mapping[str, float]) -> str:
+    """Return a line about the resources that a stage wants and those that are free."""
+    parts = [f"{need * ranks:g} {kind}{'' if need * ranks == 1 else 's'}" for kind, need in bundle.items()]
+    counts = [f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in bundle]
+    return f"waiting for Ray: a trial wants {' and '.join(parts)}, and {' and '.join(counts)} are free"
+
+
+def execute(
+    stages: Sequence[Stage],
+    job: Job,
+    trainable: type,
+    drain: Drain,
+    events: Events,
+    say: Callable[[str], None] = lambda _line: None,
+) -> None:
     """Train stages until no stage is left that can be trained, or a drain is requested. Ray must be connected.
 
     Args:
@@ -200,6 +264,7 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
         trainable: a Ray Trainable class that takes a `Job`.
         drain: requested from outside, for instance by a signal.
         events: the receiver of events.
+        say: prints a line, if no stage can start because others use the machines.
 
     Raises:
         Refusal: if not even one stage fits on the machines.
@@ -215,7 +280,7 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
     bundle = {kind: need / job.ranks for kind, need in needs.items() if need}
     bundles = tune.PlacementGroupFactory([bundle] * job.ranks)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it warns about logs and snapshots that are not kept
-    stages_that_fit = sum(_room(machine, bundle) for machine in machines) // job.ranks
+    stages_that_fit = sum(room(machine, bundle) for machine in machines) // job.ranks
     if not stages_that_fit:
         hint = "Choose another number of ranks, or fewer CPUs or GPUs per trial"
         raise Refusal("--ranks-per-trial", job.ranks, "must be so small that a trial fits on the machines", hint=hint)
@@ -225,10 +290,17 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
     if trainable.__module__.startswith(modules.BY_PATH):  # workers cannot import it
         ray.cloudpickle.register_pickle_by_value(sys.modules[trainable.__module__])
     searcher = StageSearcher(stages, workers, drain, events)
-    with tempfile.TemporaryDirectory(prefix="study-") as scratch, redirect_stdout(sys.stderr):
+    node = ray._private.worker._global_node  # None for ray://
+    ray_folder = None if node is None else node.get_session_dir_path()  # it is removed even after a `kill -9`
+    with tempfile.TemporaryDirectory(prefix="study-", dir=ray_folder) as scratch, redirect_stdout(sys.stderr):
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, job=job), bundles),
-            tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_Gate(drain, bundle, job.ranks, say),
+                num_samples=-1,
+                reuse_actors=True,
+            ),
             run_config=tune.RunConfig(
                 name="stages",
                 storage_path=scratch,
@@ -242,9 +314,16 @@ def execute(stages: Sequence[Stage], job: Job, trainable: type, drain: Drain, ev
         tuner.fit()
 
 
-def _room(machine: Mapping[str, float], bundle: Mapping[str, float]) -> int:
-    """Return the number of bundles that a machine has room for."""
-    return min(int(machine.get(kind, 0) / need + 1e-6) for kind, need in bundle.items())
+def room(machine: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    """Return the number of bundles that a machine has room for.
+
+    A bundle has at most one GPU, and a fraction lies on one GPU: three GPUs have room for three bundles of 0.7.
+    """
+    bundles = [int(machine.get("CPU", 0) / bundle["CPU"] + 1e-6)] if "CPU" in bundle else []
+    if "GPU" in bundle:
+        parts = max(1, int(bundle["GPU"] * GPU_PARTS + 1e-6))  # Ray rounds down: six times 0.16667 fit
+        bundles.append(int(machine.get("GPU", 0)) * (GPU_PARTS // parts))
+    return min(bundles)
 
 
 @contextmanager

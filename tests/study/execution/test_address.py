@@ -1,7 +1,10 @@
 """The check of a Ray cluster's address."""
 
+import os
+import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +14,8 @@ from helpers import quick
 
 from study import services
 from study.errors import Refusal
-from study.execution.address import check_address
+from study.execution import address as addresses
+from study.execution.address import check_address, check_cluster
 
 
 @pytest.fixture
@@ -112,3 +116,36 @@ def test_a_name_that_is_not_looked_up_in_time_is_away(monkeypatch):
     with quick(0.6), pytest.raises(Refusal, match="no answer"):
         check_address("ray.invalid:6379")
     end.set()
+
+
+def test_what_listens_but_is_no_ray_is_refused_within_seconds_and_without_ray_s_lines(listening, monkeypatch, capfd):
+    monkeypatch.setattr(addresses, "RAY_SECONDS", 4.0)
+    with quick(7), pytest.raises(Refusal) as refused:
+        check_cluster(listening)
+    assert str(refused.value) == (
+        f"--address must be a Ray cluster that answers within 4 s (got {listening!r}). "
+        "Something accepts connections there, but it does not answer as Ray does"
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_ray_that_refuses_the_token_is_refused_and_taken_once_the_token_is_right(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 40)
+    environment = os.environ | {"RAY_AUTH_TOKEN": "b" * 40}
+    code = "import ray, time; ray.init(num_cpus=1, include_dashboard=False, object_store_memory=100 << 20); "
+    code += "print('address', ray.get_runtime_context().gcs_address, flush=True); time.sleep(120)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as head:
+        try:
+            address = head.stdout.readline().split()[1]
+            with pytest.raises(
+                Refusal, match=re.escape(f"must be a Ray cluster that accepts your token (got '{address}')")
+            ):
+                check_cluster(address)
+            monkeypatch.setenv("RAY_AUTH_TOKEN", "b" * 40)
+            check_cluster(address)
+        finally:
+            head.terminate()

@@ -1,10 +1,12 @@
 """The connection to Ray: a dead Ray is noticed, a slow one is not lost, and workers get the user's modules."""
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from itertools import count
+from pathlib import Path
 
 import psutil
 import pytest
@@ -90,3 +92,52 @@ def test_workers_find_a_file_of_the_user_s_where_ray_has_brought_it(tmp_path):
     command = [sys.executable, "-c", BROUGHT, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "here False\n"), done.stderr
+
+
+KILLED = """
+import os, signal
+import ray
+from study.execution import cluster
+from study.planning.stored import Resources
+with cluster.connected(Resources()):
+    print(ray._private.worker._global_node.get_session_dir_path(), flush=True)
+    if {killed}:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [True, False])
+def test_no_driver_leaves_a_folder_of_ray(killed):
+    command = [sys.executable, "-c", KILLED.format(killed=killed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    session = Path(done.stdout.strip())
+    assert session.name.startswith("session_"), done.stderr
+    if killed:
+        deadline = time.monotonic() + 30
+        while session.exists() and time.monotonic() < deadline:  # its Ray ends a moment later
+            cluster.remove_sessions_of_dead_drivers(session.parent)
+            time.sleep(0.5)
+    assert not session.exists()
+
+
+def test_only_folders_of_dead_drivers_of_ours_are_removed(tmp_path):
+    here = psutil.Process()
+    notes = {
+        "session_dead": f"{here.pid} {here.create_time() - 60}",
+        "session_living": f"{here.pid} {here.create_time()}",
+        "session_torn": "",
+        "other_dead": f"{here.pid} 1.0",
+        "session_used": f"{here.pid} 1.0",
+    }
+    for name, text in notes.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / cluster.DRIVER_FILE).write_text(text)
+    (tmp_path / "session_foreign").mkdir()
+    raylet = subprocess.Popen(["sh", "-c", "sleep 60; :", "raylet", str(tmp_path / "session_used" / "sockets")])
+    try:
+        cluster.remove_sessions_of_dead_drivers(tmp_path)
+    finally:
+        raylet.kill()
+        raylet.wait()
+    assert sorted(os.listdir(tmp_path)) == sorted([*notes.keys() - {"session_dead"}, "session_foreign"])

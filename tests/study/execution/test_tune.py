@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 from helpers import Recorder, stage
 from ray import cloudpickle
 from ray.tune import Trainable
@@ -15,7 +16,7 @@ from ray.tune import Trainable
 from study.errors import Refusal
 from study.execution import tune
 from study.execution.job import Job
-from study.execution.tune import LOST_ATTEMPTS, LOST_HINT, Drain, interruptible
+from study.execution.tune import LOST_ATTEMPTS, LOST_HINT, Drain, interruptible, room, waiting
 from study.planning.stored import Resources
 from study.planning.tree import Failure
 
@@ -204,3 +205,84 @@ def test_stages_that_come_later_are_trained_on_a_real_ray_as_well(train):
 def test_the_workers_are_never_more_than_fit(train):
     events, _ = train(stage("a"), workers=1000, cpus=os.cpu_count() or 1)
     assert {workers for workers, _ in events.asked} == {1}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "need", "fit"),
+    [
+        (8, 0.15, 48),
+        (2, 0.4, 4),
+        (3, 0.7, 3),
+        (1, 1 / 3, 3),
+        (2, 0.166667, 12),
+        (1, 0.142857, 7),
+        (2, 0.1, 20),
+        (3, 1, 3),
+    ],
+)
+def test_a_fraction_of_a_gpu_lies_on_one_gpu(gpus, need, fit):
+    """The numbers are those of placement groups that a Ray with so many GPUs made."""
+    assert room({"CPU": 100.0, "GPU": gpus}, {"CPU": 1.0, "GPU": need}) == fit
+    assert room({"CPU": 2.0, "GPU": gpus}, {"CPU": 1.0, "GPU": need}) == min(2, fit)
+    assert room({"CPU": 100.0}, {"CPU": 1.0, "GPU": need}) == 0
+
+
+@pytest.fixture
+def taken(one_ray):
+    """A function that takes all CPUs of the Ray, as another user of a cluster does, and one that frees them."""
+    from ray.util import placement_group, remove_placement_group
+
+    groups = []
+
+    def take():
+        groups.append(placement_group([{"CPU": ray.cluster_resources()["CPU"]}]))
+        assert groups[0].wait(10)
+
+    def free():
+        while groups:
+            remove_placement_group(groups.pop())
+
+    yield take, free
+    free()
+
+
+def test_a_stage_that_waits_for_room_says_so_and_does_not_begin_after_a_drain(taken, tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(tune, "WAIT_AGAIN_SECONDS", 1.0)
+    monkeypatch.setattr(tune, "_is_placed", lambda: False)  # the other user's driver is this process
+    take, free = taken
+    take()
+    said, events, drain = [], Recorder(), Drain()
+
+    def say(line):
+        said.append(line)
+        if len(said) == 2:
+            drain.requested = True
+            free()
+
+    job = Job("r", str(tmp_path / "log"), Resources(workers=1, cpus=0.5))
+    tune.execute([stage("a")], job, Scripted, drain, events, say)
+    cpus = f"{ray.cluster_resources()['CPU']:g}"
+    assert said == [f"waiting for Ray: a trial wants 0.5 CPUs, and 0 of {cpus} CPUs are free"] * 2
+    assert not (tmp_path / "log").exists()
+    assert (events.states, events.failures) == ([], [])
+
+
+def test_a_stage_whose_process_is_being_started_does_not_begin_after_a_drain(one_ray, tmp_path):
+    drain, events = Drain(), Recorder(later=[[stage("a")]])
+    hand_out = events.more
+
+    def more(workers, idle):
+        drain.requested = True  # between `suggest` and the first `step`
+        return hand_out(workers, idle)
+
+    events.more = more
+    job = Job("r", str(tmp_path / "log"), Resources(workers=1, cpus=0.5))
+    tune.execute([], job, Scripted, drain, events)
+    assert not (tmp_path / "log").exists()
+    assert (events.states, events.failures) == ([], [])
+
+
+def test_what_a_trial_waits_for_names_all_its_ranks():
+    line = waiting({"CPU": 1.0, "GPU": 1.0}, 2, {"CPU": 3.0}, {"CPU": 8.0, "GPU": 4.0})
+    assert line == "waiting for Ray: a trial wants 2 CPUs and 2 GPUs, and 3 of 8 CPUs and 0 of 4 GPUs are free"
