@@ -1,5 +1,6 @@
 """The connection to Ray: a dead Ray is noticed, a slow one is not lost, and workers get the user's modules."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -90,3 +91,23 @@ def test_workers_find_a_file_of_the_user_s_where_ray_has_brought_it(tmp_path):
     command = [sys.executable, "-c", BROUGHT, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "here False\n"), done.stderr
+
+
+def test_a_variable_that_tune_refuses_is_taken_away():
+    program = "import os, study.execution.cluster; print('TUNE_RESULT_DIR' in os.environ)"
+    environment = os.environ | {"TUNE_RESULT_DIR": "/results"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_temporary_folder_too_deep_for_ray_is_refused_by_its_variable(tmp_path):
+    program = (
+        "from study.execution.cluster import connected\nfrom study.planning.stored import Resources\n"
+        "from study.errors import Refusal\n"
+        "try:\n    with connected(Resources()): pass\nexcept Refusal as error: print(error)"
+    )
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | {"TMPDIR": str(deep)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("TMPDIR must be a folder with a short path")
