@@ -424,6 +424,14 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
+def _require_folder() -> None:
+    """Check that the current folder exists: Python, Ray and MLflow make paths absolute with it."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise StudyError("the current folder no longer exists. Change to another folder") from error
+
+
 def main() -> None:
     """Run the command `study`: a user's mistake is one line and exit code 2."""
     from study import streams
@@ -434,6 +442,7 @@ def main() -> None:
             signal.signal(number, _interrupt)
     code = 0
     try:
+        _require_folder()
         code = cli(prog_name="study", standalone_mode=False) or 0
     except (OSError, Away) as error:  # a disk that is full or a store that does not answer: no fault of the program
         note(error)

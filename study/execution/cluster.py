@@ -22,6 +22,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")  # a snapshot takes 24 kB a stage, and nothing reads it
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the first Ctrl-C drains; see `interruptible`
+os.environ.pop("TUNE_RESULT_DIR", None)  # Tune reads neither of these two, but raises if one is set
+os.environ.pop("RAY_AIR_LOCAL_CACHE_DIR", None)
 
 import psutil
 import ray
@@ -49,7 +51,7 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
             itself would end this process some seconds later, without a helpful message.
 
     Raises:
-        Refusal: if there is no such cluster.
+        Refusal: if there is no such cluster, or the folder for temporary files has a path too long for Ray.
     """
     if ray.is_initialized():
         yield
@@ -75,6 +77,12 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
             raise
         words = "must be the address of a running Ray cluster"
         raise Refusal("--address", resources.address, words, hint=f"Reason: {one_line(error)}") from error
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+        words = "must be a folder with a short path, because Ray makes sockets in it (at most 107 characters in all)"
+        raise Refusal(variable, os.environ.get(variable), words) from error
     session = None if resources.address else Path(ray._private.worker._global_node.get_session_dir_path())
     if session is not None:
         driver = psutil.Process()

@@ -421,7 +421,12 @@ def _create_whole(uri: str) -> None:
     if uri.startswith("sqlite:///") and not path.exists():
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
-        temporary.replace(path)
+        try:
+            os.link(temporary, path)  # unlike a rename, it never replaces the database that another run has created
+        except OSError:  # there is one, or the file system has no hard links
+            if not path.exists():
+                temporary.replace(path)
+        temporary.unlink(missing_ok=True)
 
 
 class _Claimed:

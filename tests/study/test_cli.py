@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -368,3 +369,12 @@ def test_a_run_that_a_driver_trains_is_not_trained_by_a_second_one(finished: Fin
     finally:
         start.end("complete", 0)
     study("resume", "busy")
+
+
+def test_a_current_folder_that_was_removed_is_said_in_one_line(tmp_path: Path) -> None:
+    program = "import os, sys; os.rmdir(os.getcwd()); sys.argv[1:] = ['list']; from study.cli import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the current folder no longer exists. Change to another folder\n"

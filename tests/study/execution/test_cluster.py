@@ -141,3 +141,23 @@ def test_only_folders_of_dead_drivers_of_ours_are_removed(tmp_path):
         raylet.kill()
         raylet.wait()
     assert sorted(os.listdir(tmp_path)) == sorted([*notes.keys() - {"session_dead"}, "session_foreign"])
+
+
+def test_a_variable_that_tune_refuses_is_taken_away():
+    program = "import os, study.execution.cluster; print('TUNE_RESULT_DIR' in os.environ)"
+    environment = os.environ | {"TUNE_RESULT_DIR": "/results"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_temporary_folder_too_deep_for_ray_is_refused_by_its_variable(tmp_path):
+    program = (
+        "from study.execution.cluster import connected\nfrom study.planning.stored import Resources\n"
+        "from study.errors import Refusal\n"
+        "try:\n    with connected(Resources()): pass\nexcept Refusal as error: print(error)"
+    )
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | {"TMPDIR": str(deep)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("TMPDIR must be a folder with a short path")

@@ -479,3 +479,17 @@ def test_a_deleted_experiment_is_refused(run):
     run.client.delete_experiment(run.client.get_experiment_by_name(run.plan.run).experiment_id)
     with pytest.raises(Refusal, match=f"{run.plan.run}.*mlflow experiments restore.*--name"):
         run.driver()
+
+
+def test_two_runs_that_create_the_database_of_a_home_at_the_same_time_share_one(tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+    def create(temporary):
+        MlflowClient(uri).create_experiment("the other run's")  # it is faster
+        return MlflowClient(temporary)
+
+    monkeypatch.setattr(runs, "MlflowClient", create)
+    runs._create_whole(uri)
+    mine = MlflowClient(f"sqlite:///{tmp_path}/./mlflow.db")  # another engine than the one that has the file open
+    assert mine.get_experiment_by_name("the other run's") is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
