@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from contextlib import suppress
@@ -71,9 +72,10 @@ class Home:
             Refusal: if it cannot.
         """
         existing = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        if not existing.is_dir():
+            raise _refused(str(self.path), NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
         if not os.access(existing, os.W_OK | os.X_OK):
-            reason = f"{existing} cannot be written"
-            raise Refusal("--home", str(self.path), "must be a writable folder", hint=reason)
+            raise _refused(str(self.path), PermissionError(errno.EACCES, f"{existing} cannot be written"))
 
     def _make_folder(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)

@@ -191,7 +191,7 @@ def test_the_help_of_run_has_its_options_in_groups(
         "--gpu-steps",
     ]
     assert options["Records"] == ["--tracking-uri", "--storage"]
-    assert options["Other"] == ["--retrain", "--dry-run", "--json", "--help"]
+    assert options["Other"] == ["--retrain", "--dry-run", "--traceback", "--json", "--help"]
 
 
 def test_options_of_one_group_have_no_heading_of_their_own() -> None:
