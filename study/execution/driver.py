@@ -87,13 +87,11 @@ def start(
         if behind:
             progress.say(f"{behind}. 'study resume {draft.plan.run}{options}' brings the records up to date")
         return outcome
-    except Superseded:  # it was said; only the driver that holds the run writes its records
+    except BaseException as error:
         if projection is not None:
             projection.abandon()
-        return "interrupted"
-    except BaseException:
-        if projection is not None:
-            projection.abandon()
+        if begun.superseded and isinstance(error, (Superseded, KeyboardInterrupt)):  # it was said, and by a signal, too
+            return "interrupted"
         raise
     finally:  # only now may another driver come: until here this one writes records
         begun.end(outcome, 0 if ledger is None else ledger.done())

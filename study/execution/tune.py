@@ -20,6 +20,7 @@ import study.execution.cluster  # noqa: F401  # isort: skip  # before Ray, whose
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -197,6 +198,13 @@ class _StopEach(tune.Stopper):
         return False
 
 
+class _Silent(TrialProgressCallback):
+    """Prints nothing; Tune's own callback prints a line for each stage that ends before its first report."""
+
+    def on_trial_complete(self, *_arguments: object, **_named: object) -> None:
+        """Print nothing."""
+
+
 class _Gate(FIFOScheduler):
     """Keeps stages that have no process yet from starting after a drain, and says what they wait for.
 
@@ -305,6 +313,7 @@ def execute(
                 name="stages",
                 storage_path=scratch,
                 verbose=0,
+                callbacks=[_Silent()],
                 progress_reporter=tune.CLIReporter(),  # silent; Tune's own choice would clear the outputs of a notebook
                 stop=_StopEach(drain),
                 failure_config=tune.FailureConfig(max_failures=0),

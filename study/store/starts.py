@@ -134,6 +134,11 @@ class Start:
         self.record.epochs_done = epochs_done
         self._settle_previous(epochs_done_before)
 
+    @property
+    def superseded(self) -> bool:
+        """Whether another driver has claimed the run, as far as this one knows."""
+        return self._superseded
+
     def check(self) -> None:
         """Check that this driver still holds the run. The store is read only if the last heartbeat is too old.
 

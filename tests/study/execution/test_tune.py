@@ -268,7 +268,7 @@ def test_a_stage_that_waits_for_room_says_so_and_does_not_begin_after_a_drain(ta
     assert (events.states, events.failures) == ([], [])
 
 
-def test_a_stage_whose_process_is_being_started_does_not_begin_after_a_drain(one_ray, tmp_path):
+def test_a_stage_whose_process_is_being_started_does_not_begin_after_a_drain(one_ray, tmp_path, capfd):
     drain, events = Drain(), Recorder(later=[[stage("a")]])
     hand_out = events.more
 
@@ -279,6 +279,7 @@ def test_a_stage_whose_process_is_being_started_does_not_begin_after_a_drain(one
     events.more = more
     job = Job("r", str(tmp_path / "log"), Resources(workers=1, cpus=0.5))
     tune.execute([], job, Scripted, drain, events)
+    assert "Last result" not in "".join(capfd.readouterr())  # a line of Tune
     assert not (tmp_path / "log").exists()
     assert (events.states, events.failures) == ([], [])
 
