@@ -225,6 +225,18 @@ def kills(result: Json) -> Iterator[Row]:
     )
 
 
+def stops(result: Json) -> Iterator[Row]:
+    rounds = result["rounds"]
+    equal = sum(each["equal"] for each in rounds)
+    inside = sum(each["stopped_in_mlflow"] for each in rounds)
+    yield (
+        "drivers stopped by SIGSTOP, taken over by `study resume` and woken up later, tables and searches: report, "
+        "MLflow and Optuna against an undisturbed run",
+        f"all equal, {'met' if equal == len(rounds) else '**missed**'}",
+        f"{equal} of {len(rounds)} equal; {inside} were stopped inside a call to MLflow; n = {len(rounds)}",
+    )
+
+
 def outage(result: Json) -> Iterator[Row]:
     lost, doubled = result["lost"], result["doubled"]
     yield (
@@ -255,6 +267,7 @@ SECTIONS: tuple[Callable[[Json], Iterator[Row]], ...] = (
     cost_table9,
     trainable_forms,
     kills,
+    stops,
     outage,
     everything,
 )
