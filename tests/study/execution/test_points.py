@@ -286,7 +286,9 @@ def test_ten_points_that_are_refused_in_a_row_stop_the_search_with_the_reason(ca
     search.drive()
     assert list(search.trials) == [f"#{n}" for n in range(11)]
     assert not search.points.are_complete()
-    assert "search mini stops, because 10 points in a row were refused" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "search mini stops, because 10 points in a row were refused. Mend point in " in shown
+    assert "'study resume mine' goes on with new points; another domain needs another --name" in shown
 
 
 def test_a_search_without_a_point_that_ended_is_not_complete():
