@@ -195,7 +195,7 @@ def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: boo
 @arguments.machines
 @arguments.gpu_steps("as the run began")
 @arguments.services
-@option("--retry-failed", is_flag=True, help="Train the replicates again whose training raised an exception.")
+@option("--retry-failed", is_flag=True, help="Train failed replicates again, also those of refused points.")
 @option("--retrain", is_flag=True, help="Start the run anew, if the sources have changed; the old records stay.")
 @arguments.tracebacks
 @option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")

@@ -186,9 +186,7 @@ class _Drive:
         if not names:
             return self.points.failures()
         failed = "1 replicate has failed" if len(names) == 1 else f"{len(names)} replicates have failed"
-        retry = (
-            f"'study resume {self._draft.plan.run} --retry-failed' trains what failed again; a plain resume does not"
-        )
+        retry = f"'{self.resume} --retry-failed' trains what failed again; a plain resume does not"
         return [*self.points.failures(), f"{failed}. {retry}"]
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:

@@ -145,12 +145,15 @@ class Ledger:
         return affected
 
     def try_again(self) -> list[Replicate]:
-        """Forget the replicates that were given up. Return them."""
+        """Forget the replicates that were given up, also of points that are no longer refused. Return them."""
         given_up = list(self._given_up)
         if given_up:
             self._given_up = {}
             self._save_failures()
-        return given_up
+        valid = self._draft.retry_refused()
+        if valid:
+            self.save_plan()
+        return [*given_up, *valid]
 
     def save_plan(self) -> None:
         """Write the plan, which has grown."""

@@ -55,7 +55,8 @@ class Outlook:
         for space, missing_points, missing_champions in self._points.unplanned():
             point, champion = self._bases[space.name]
             planned = plan.points(space)
-            expected += missing_points * self._epochs_of_a_point(planned, point)
+            valid = [each for each in planned if not each.refused]  # refused points have no epochs
+            expected += missing_points * self._epochs_of_a_point(valid, point)
             expected += missing_champions * len(champion.ends) * champion.epochs
             replicates += missing_points * plan.replicates + missing_champions * len(champion.ends)
             points += missing_points

@@ -127,8 +127,9 @@ class Points:
             self._say(f"failed: {point.name} ({_words(values)}): {point.refused}")
             if self._is_stopped(space):
                 self._say(
-                    f"search {space.name} stops, because {REFUSED_IN_A_ROW} points in a row were refused. Mend its "
-                    f"domain or point in {space.file}; 'study resume {self._draft.plan.run}' goes on with new points"
+                    f"search {space.name} stops, because {REFUSED_IN_A_ROW} points in a row were refused. Mend point "
+                    f"in {space.file}, and 'study resume {self._draft.plan.run}' goes on with new points; another "
+                    "domain needs another --name"
                 )
         return stages
 

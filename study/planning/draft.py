@@ -95,7 +95,21 @@ class Draft:
         If the point's configuration is refused, or the space's `point` raises, the point is planned as `refused`, so
         that it counts and a resumed search does not repeat it.
         """
-        label = point_label(len(self.plan.points(space)))
+        return self._add_point(space, point_label(len(self.plan.points(space))), values)
+
+    def retry_refused(self) -> list[Replicate]:
+        """Plan refused points again, because the user may have mended the space. Return the valid ones' replicates."""
+        names = [trial.name for trial in self.plan.trials]
+        valid = []
+        for refused in [trial for trial in self.plan.trials if trial.refused]:
+            del self._trials[refused.name]
+            space = self.plan.space(refused.space)
+            point = self._add_point(space, refused.label, {name: refused.trial.axes[name] for name in space.domain})
+            valid += [] if point.refused else [(point.name, number) for number in point.by_replicate]
+        self.plan = replace(self.plan, trials=tuple(self._trials[name] for name in names))
+        return valid
+
+    def _add_point(self, space: PlannedSpace, label: str, values: Mapping[str, Any]) -> PlannedTrial:
         try:
             return self.append(self._point(space, label, values), self.plan.replicates)
         except (Away, Damaged):  # no fault of the point

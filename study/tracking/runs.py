@@ -166,10 +166,13 @@ class Tracker:
         self._client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
         self._client.log_dict(run_id, plan.to_json(), "plan.json")
 
-    def _describe(self, run_id: str, parameters: Mapping[str, Any]) -> None:
-        """Write a run's parameters. If a killed driver left a run without them, the next driver writes them."""
+    def _describe(self, run_id: str, parameters: Mapping[str, Any], whole: bool = True) -> None:
+        """Write a run's parameters. If a killed driver left a run without them, the next driver writes them.
+
+        Without `whole`, more of them will be written later.
+        """
         params = [Param(name, text) for name, text in texts(parameters).items()]
-        self._client.log_batch(run_id, params=params, tags=[RunTag(DESCRIBED, "true")])
+        self._client.log_batch(run_id, params=params, tags=[RunTag(DESCRIBED, "true")] if whole else [])
 
     def is_closed(self) -> bool:
         """Return whether the parent run was finished with the current plan, so that nothing is left to show."""
@@ -249,10 +252,13 @@ class Tracker:
 
     def _take_up(self, trial: PlannedTrial, number: int) -> _Child:
         """Return a replicate's run with its parameters written. Create the run if there is none."""
-        child = self._children.get((trial.name, number)) or self._create(trial, number)
+        known = self._children.get((trial.name, number))
+        child = known or self._create(trial, number)
         if not child.described:
-            self._describe(child.run_id, self._parameters(trial, number))
-            child.described, child.epochs = True, 0  # no epoch is written before the parameters
+            written = {} if known is None else self._client.get_run(child.run_id).data.params  # these cannot change
+            parameters = {name: each for name, each in self._parameters(trial, number).items() if name not in written}
+            self._describe(child.run_id, parameters, whole=not trial.refused)
+            child.described, child.epochs = not trial.refused, 0  # no epoch is written before the parameters
         if child.epochs is None:
             history = self._client.get_metric_history(child.run_id, self._work.curves[0])
             child.epochs = max((metric.step for metric in history), default=-1) + 1

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -255,22 +256,48 @@ def test_a_failed_replicate_is_reported_and_the_rest_goes_on(
     space = Path(small_space())
     text = space.read_text().replace("small(config, first, switch)", "small(config, first, switch, lr=LR[switch])")
     space.write_text(text + '\n\nLR = {"IB": 0.1, "CR": 1e30}\n')
-    study("run", str(space), "--seeds", "1", "--name", "mine", code=1)
+    done = study("run", str(space), "--seeds", "1", "--name", "mine", code=1)
+    reason = r"diverged in epoch \d \(training loss (nan|inf) at lr 1e\+30\)"
+    assert re.search(rf"^ +IB⇒CR +{reason}", done.stdout, re.MULTILINE)
     status = parsed(study("status", "mine", "--json"))
     assert (status["complete"], status["failed"]) == (1, 1)
-    assert "diverged in epoch" in study("status", "mine").stdout
+    shown = study("status", "mine")
+    assert re.search(reason, shown.stdout)
+    next_step = "Next: study resume mine --retry-failed"  # a plain resume would train nothing
+    assert next_step in done.stderr
+    assert next_step in shown.stderr
     storage = f"sqlite:///{tmp_path / 'home' / 'optuna.db'}"
     (summary,) = optuna.get_all_study_summaries(storage)
     failed = optuna.load_study(study_name=summary.study_name, storage=storage).trials[1]
     assert failed.state.name == "FAIL"
     assert "diverged in epoch" in failed.user_attrs["failed_because"]
 
-    study("resume", "mine", code=1)  # what raised is not tried again by itself
+    resumed = study("resume", "mine", code=1)  # what raised is not tried again by itself
+    assert next_step in resumed.stderr
     assert parsed(study("status", "mine", "--json"))["epochs_trained_now"] == 0
     study("resume", "mine", "--retry-failed", code=1)
     trials = optuna.load_study(study_name=summary.study_name, storage=storage).trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "FAIL"]
     assert trials[2].user_attrs["retry_of"] == 1
+
+
+def test_a_report_that_raises_after_training_leaves_whole_records(
+    study: Study, small_space: Callable[..., str], one_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    from study import cli
+
+    def raise_error(*_arguments: object) -> None:
+        raise UnicodeEncodeError("latin-1", "⇒", 0, 1, "ordinal not in range(256)")
+
+    monkeypatch.setattr(cli, "_print_report", raise_error)
+    with pytest.raises(UnicodeEncodeError):
+        study("run", small_space(cells=(("IB", "CR"),)), "--seeds", "1", "--name", "mine")
+    assert parsed(study("status", "mine", "--json")).items() >= {"outcome": "complete", "behind": ""}.items()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'home/mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2
 
 
 def test_a_plan_that_is_damaged_is_made_anew(finished: Finished, tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from helpers import call_study, write_space
+from helpers import call_study, nine, plan, write_space
 
+from study.store import records
+from study.store.records import GivenUp
+from study.store.states import Store
 from study.streams import readable
 
 STUDY = f"{sys.executable} -m study"
@@ -51,14 +54,14 @@ def test_a_character_that_a_stream_cannot_show_is_replaced_by_a_readable_one(cha
     assert readable(character) == shown
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"PYTHONIOENCODING": "ascii"},
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"PYTHONIOENCODING": "latin-1"},
-    ],
-)
+LOCALES = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    {"PYTHONIOENCODING": "latin-1"},
+]
+
+
+@pytest.mark.parametrize("environment", LOCALES)
 def test_every_locale_shows_lists_pages_and_plans(environment: dict[str, str], tmp_path: Path) -> None:
     plan = shell(f"{STUDY} run table9 --seeds 1 --dry-run --home {tmp_path}", **environment)
     assert plan.returncode == 0, plan.stderr
@@ -67,6 +70,23 @@ def test_every_locale_shows_lists_pages_and_plans(environment: dict[str, str], t
     assert b"1 " + times + b" 100 epochs" in plan.stdout
     assert b"tables:" in shell(f"{STUDY} list -v", **environment).stdout
     assert b"IB->CR" in shell(f"{STUDY} show table9", **environment).stdout
+
+
+@pytest.mark.parametrize("environment", LOCALES)
+def test_every_locale_shows_reports_failures_and_refusals(environment: dict[str, str], tmp_path: Path) -> None:
+    store, trials = Store(str(tmp_path / "store")), nine(replicates=1)
+    records.save_plan(store, plan(trials))
+    failed = GivenUp(trials[1].name, 0, "diverged (loss ≥ 10²⁰ at τ = 1)", "", "stage")
+    records.save_failures(store, "r-0", {(failed.trial, 0): failed})
+    status = shell(f"{STUDY} status r-0 --home {tmp_path}", **environment)
+    assert (status.returncode, b"table9/IB->CB (digits) r0: diverged (loss >= 10" in status.stdout) == (0, True)
+    assert b"tau = 1" in status.stdout
+    assert b"Next: study resume r-0" in status.stderr
+    for form in ("table", "csv"):
+        report = shell(f"{STUDY} report r-0 --format {form} --home {tmp_path}", **environment)
+        assert (report.returncode, b"IB->CB" in report.stdout) == (0, True), report.stderr
+    refused = shell(f"{STUDY} resume é⇒ --home {tmp_path}", **environment)
+    assert (refused.returncode, refused.stderr[:20]) == (2, b"error: unknown run '")
 
 
 @pytest.mark.parametrize(

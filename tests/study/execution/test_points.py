@@ -258,12 +258,37 @@ def test_a_point_that_is_refused_fails_counts_and_the_search_goes_on(capsys):
     assert again.points.are_complete()
 
 
+def test_points_whose_space_was_mended_are_tried_again_on_request_in_their_places():
+    search = Searching(suggestions=(160, 1, 99, 170))
+    search.drive()
+    before, space = search.trials, search.draft.spaces["mini"]
+    mended = replace(space.search, point=lambda values: point({"x": values["x"] % 70 if values["x"] < 170 else 170}))
+    search.draft.spaces["mini"] = replace(space, search=mended)
+    assert search.ledger.try_again() == [("mini/#0", 0), ("mini/#2", 0)]
+    assert list(search.trials) == list(before)
+    ends = [search.trials[label].ends for label in ("#0", "#1", "#2", "#3")]
+    assert ends == [("r0/6 20",), ("r0/6 1",), ("r0/6 29",), ("",)]
+    assert search.trials["#3"].refused == "x must be below 100 (got 170)"
+    assert search.draft.plan.epochs_needed == SWITCH + 3 * (EPOCHS - SWITCH) + 2 * EPOCHS  # of points, of a champion
+    assert search.store.records[-1][0] == "runs/mine/plan.json"
+
+
+def test_the_outlook_counts_no_epochs_of_refused_points():
+    search = Searching(suggestions=(100, 1, 2, 3))
+    outlook = Outlook(search.draft, search.store, search.ledger, search.points)
+    assert search.points.more(1, idle=True) == []
+    outlook.plan(())
+    assert str(outlook.counts) == "0/30 epochs, 0/4 points, 0/5 replicates"  # 3 points, and a champion's 2 replicates
+
+
 def test_ten_points_that_are_refused_in_a_row_stop_the_search_with_the_reason(capsys):
     search = Searching(suggestions=(1, *range(100, 130)), trials=30)
     search.drive()
     assert list(search.trials) == [f"#{n}" for n in range(11)]
     assert not search.points.are_complete()
-    assert "search mini stops, because 10 points in a row were refused" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "search mini stops, because 10 points in a row were refused. Mend point in " in shown
+    assert "'study resume mine' goes on with new points; another domain needs another --name" in shown
 
 
 def test_a_search_without_a_point_that_ended_is_not_complete():

@@ -228,6 +228,15 @@ def test_a_plan_of_before_replicates_said_their_seeds_says_none(plan):
     assert Plan.from_json(plain) == replace(plan, trials=trials)
 
 
+@few
+@given(plan=plans())
+def test_a_plan_of_before_points_could_be_refused_has_none(plan):
+    plain = json.loads(json.dumps(plan.to_json()))
+    for trial in plain["trials"]:
+        del trial["refused"]
+    assert Plan.from_json(plain) == plan
+
+
 @pytest.mark.parametrize("other", [0, 1, 2, 5, "4", None])
 def test_another_format_is_refused(other):
     with pytest.raises(Refusal, match=f"unknown plan format {other!r}: this version reads formats 3 and 4. Use"):

@@ -5,10 +5,10 @@ import re
 from dataclasses import replace
 
 import pytest
-from helpers import all_of, cell, crossed, header, nine, report_of, size_of, table_of, top1
+from helpers import all_of, cell, crossed, header, nine, plan, report_of, size_of, table_of, top1
 from scipy.stats import ttest_rel
 
-from study.report.report import FORMATS
+from study.report.report import FORMATS, Report
 from study.report.spread import not_independent
 from study.space import Contrast
 
@@ -94,6 +94,31 @@ def test_other_data_than_the_paper_s_and_what_is_missing_are_said_at_the_top(for
     same = nine(dataset="cifar10", paper=82.9, paper_of="cifar10")
     assert "Not the paper" not in report_of(same).render(form)
     assert "Incomplete" not in report_of(same).render(form)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_failed_replicates_have_their_reason_in_place_of_a_value(form):
+    trials, reason = nine(), "diverged in epoch 3 (training loss nan at lr 1e+06)"
+    states = all_of(trials)
+    states = {end: state for end, state in states.items() if end not in (*trials[0].ends, trials[1].ends[2])}
+    failures = {(trials[0].name, n): reason for n in range(3)} | {(trials[1].name, 2): reason}
+    text = Report(plan(trials), states.get, failures=failures).render(form)
+    if form == "json":
+        first, second, third, *_ = json.loads(text)["rows"]
+        assert (first["n"], first["failed"]) == (0, dict.fromkeys("012", reason))
+        assert (second["n"], second["failed"]) == (2, {"2": reason})
+        assert "failed" not in third
+        assert json.loads(text)["tables"][0]["rows"][0][1]["failed"] == dict.fromkeys("012", reason)
+    elif form == "csv":
+        lines = [line for line in csv.DictReader(io.StringIO(text)) if line["text"] == reason]
+        assert [(line["row"], line["replicate"], line["value"]) for line in lines] == [
+            *(("IB⇒IB", str(n), "") for n in range(3)),
+            ("IB⇒CB", "2", ""),
+        ]
+    else:
+        assert text.count(reason) == 4 + 1, "each in a notice, and one in the cell that has no value"
+        assert "Failed: 4 of 27 replicates." in text
+        assert "Incomplete" not in text
 
 
 def test_a_hypothesis_about_a_row_that_is_not_there_is_said_and_does_not_vanish():

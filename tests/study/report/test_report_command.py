@@ -1,5 +1,7 @@
 """Reports from a store, and `study report`."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -53,6 +55,57 @@ def test_figures_are_written_where_one_asks_for_them(home, tmp_path):
     (tmp_path / "file").touch()
     refused = call_study("report", "r-0", "--figures", str(tmp_path / "file"), home=home, code=2)
     assert "must be a writable folder" in str(refused.exception)
+
+
+VIEW = """
+from search_spaces.table9 import space
+from study.report.exhibits import Figure
+
+
+def view(results):
+    {body}
+"""
+
+
+@pytest.fixture
+def viewed(home, tmp_path):
+    """Return a function that writes the view of the run `r-0` and returns the command that reports it."""
+
+    def write(body):
+        (tmp_path / "mine.py").write_text(VIEW.format(body=body))
+        store = Store(str(home / "store"))
+        stored = records.load_plan(store, "r-0")
+        space = replace(stored.spaces[1], file=str(tmp_path / "mine.py"))
+        records.save_plan(store, replace(stored, spaces=(space,)))
+        return [sys.executable, "-m", "study", "report", "r-0", "--home", str(home)]
+
+    return write
+
+
+def ended(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--traceback"]])
+def test_a_view_that_raises_gives_exit_code_1_after_the_platform_s_own_table(viewed, options):
+    command = viewed("return results.rows[99]")
+    code, shown, errors = ended([*command, *options])
+    assert code == 1
+    assert "IB⇒CR" in shown
+    assert "The view of " in shown
+    line = "error: the view of 'table9' raised IndexError: list index out of range (mine.py, line 7)"
+    assert errors.splitlines()[-1] == line
+    assert ("Traceback" in errors, 'mine.py", line 7, in view' in errors) == (bool(options), bool(options))
+
+
+def test_a_figure_that_raises_gives_exit_code_1_after_the_rest_of_the_report(viewed, tmp_path):
+    command = viewed("return [Figure('wrong', 'A title', 'A caption.', lambda canvas: 1 / 0, ['x'], [[1]])]")
+    code, shown, errors = ended([*command, "--figures", str(tmp_path / "figures")])
+    words = "figure table9-wrong raised ZeroDivisionError: division by zero (mine.py, line 7)"
+    assert (code, errors) == (1, f"error: {words}\n")
+    assert f"Figure table9-wrong could not be drawn ({words})." in " ".join(shown.split())
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["table9-wrong.csv"]
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -108,6 +108,23 @@ def test_what_was_given_up_is_failed_until_it_is_there(store):
     assert status(store, A0, A1, B0, B1) == ("complete", 4, 0, 0, 0)
 
 
+def test_failed_points_are_results_of_a_search_and_a_failed_champion_is_not(store):
+    listed = run_of_two("mine")
+    points = (listed.trials[0], replace(listed.trials[1], ends=("", ""), refused="S must be at most 5"))
+    champion = replace(listed.trials[0], champion_of="a (digits)", first_replicate=1000, ends=("c0",))
+    champion = replace(champion, trial=replace(champion.trial, called="champion a"))
+    space = replace(listed.spaces[0], search=PlannedSearch(2, 0, 1, (), ()))
+    searched = replace(listed, spaces=(space,), trials=(*points, champion))
+    started(store, outcome="complete")
+    found = Status.of(store, searched, dict.fromkeys((A0, A1, "c0"), 1))
+    assert (found.outcome, found.complete, found.failed, found.waiting) == ("complete", 3, 2, 0)
+
+    name = champion.name
+    records.save_failures(store, "mine", {(name, 1000): GivenUp(name, 1000, "diverged", "", "stage")})
+    found = Status.of(store, searched, dict.fromkeys((A0, A1), 1))
+    assert (found.outcome == "complete", found.complete, found.failed, found.waiting) == (False, 2, 3, 0)
+
+
 def test_epochs_are_summed_over_starts(store):
     for epochs in (5, 3):
         started(store, epochs_trained=epochs, host=platform.node())

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import asked, call_study, draft, parsed
 from PIL import Image
 
 from study.errors import Refusal
+from study.store import records
+from study.store.states import Store
 from trainables.data import datasets, decoding, inspection
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
@@ -177,3 +180,61 @@ def test_a_folder_that_changed_since_this_process_planned_is_refused_once(folder
     words = f"data set 'folder:{folder}' has changed while the run was planned (removed: train/a/0.jpg)"
     assert line == f"{words}. Give the same command again"
     datasets.prepare(f"folder:{folder}", Path(), download=False)
+
+
+# The command line
+
+
+@pytest.fixture
+def home(folder, tmp_path):
+    """Return a home with the run `mine` of Table 9 on the folder, planned and not yet trained."""
+    datasets._folder.cache_clear()
+    plan = draft("table9", replicates=1, request=asked(data=(f"folder:{folder}",))).plan.named("mine")
+    records.save_plan(Store(str(tmp_path / "home/store")), plan)
+    return tmp_path / "home"
+
+
+def refused(home, *arguments):
+    """Return the one line in which a command of a new process refuses its arguments."""
+    datasets._folder.cache_clear()
+    message = str(call_study(*arguments, home=home, code=2).exception)
+    assert "\n" not in message
+    return message
+
+
+def test_every_command_that_would_train_names_the_files_that_have_changed_since_the_plan(folder, home):
+    (folder / "train/a/0.jpg").unlink()
+    shutil.copy(folder / "train/a/1.jpg", folder / "train/a/2.jpg")
+    shutil.copy(folder / "train/a/1.jpg", folder / "test/b/9.jpg")
+    words = (
+        f"these sources have changed since run 'mine' was planned: folder:{folder} (removed: train/a/0.jpg; changed: "
+        "train/a/2.jpg; added: test/b/9.jpg). Restore the files that the run was planned with, or train the run anew "
+        "with --retrain"
+    )
+    run = ("run", "table9", "--data", f"folder:{folder}", "--seeds", "1", "--name", "mine")
+    for arguments in (("resume", "mine"), run, (*run, "--dry-run")):
+        assert refused(home, *arguments) == words
+    assert [path.name for path in home.rglob("*.json")] == ["plan.json"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "reason"),
+    [
+        (lambda path: path.write_text("text"), (), "train/a/3.jpg (not an image that Pillow reads)"),
+        (truncate, ("--verify-images",), "train/a/3.jpg (image file is truncated ("),
+    ],
+)
+def test_bad_files_are_refused_before_anything_is_stored(damage, options, reason, folder, tmp_path):
+    damage(folder / "train/a/3.jpg")
+    line = refused(tmp_path / "home", "run", "table9", "--data", f"folder:{folder}", "--seeds", "1", *options)
+    assert line.startswith(f"1 image of '{folder}' cannot be read: {reason}")
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_run_whose_folder_is_gone_is_still_shown_and_reported(folder, home):
+    shutil.move(folder, folder.with_name("away"))
+    datasets._folder.cache_clear()
+    assert parsed(call_study("status", "mine", "--json", home=home))["waiting"] == 9
+    assert f"folder:{folder}" in call_study("report", "mine", home=home).stdout
+    assert "table9" in call_study("list", home=home).stdout
+    assert refused(home, "resume", "mine").startswith(f"train/ of '{folder}' cannot be read")
