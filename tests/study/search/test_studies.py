@@ -263,7 +263,7 @@ def test_a_driver_that_lost_the_run_adds_and_tells_nothing(storage):
     def claim():
         raise Superseded("another driver")
 
-    late = Search(plan(*CELLS[:2]), open_storage(storage), claim)
+    late = Search(plan(*CELLS[:2]), storage, claim)
     with pytest.raises(Superseded):
         late.take_up()
     with pytest.raises(Superseded):
