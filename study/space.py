@@ -69,6 +69,10 @@ class Choice:
     values: tuple[str, ...]
     kind: Literal["Choice"] = field(default="Choice", repr=False, kw_only=True)
 
+    def __post_init__(self) -> None:
+        if not all(isinstance(value, str) for value in self.values):
+            raise Refusal("values of a Choice", self.values, "must be texts", hint="Optuna takes 1 for True")
+
     def __str__(self) -> str:
         """Return the values in words, such as ``IB, CB or CR``."""
         *others, last = self.values or ("",)

@@ -24,7 +24,7 @@ FLOORS = (
     ("masking", "decoding", "machine", "streams"),
     ("errors",),
     ("space", "modules"),
-    ("catalog", "services"),
+    ("catalog", "services", "databases"),
     ("planning",),
     ("store",),
     ("search", "tracking"),

@@ -161,6 +161,7 @@ class _Drive:
     def train(self, resources: Resources) -> Iterator[bool]:
         """Let Ray Tune execute the stages, if there are any; yield whether it was stopped, and then end Ray."""
         if not self._stages and self.points.settled():
+            self._projection.check()  # a refusal comes before the report
             yield False
             return
         from study.execution import cluster, tune

@@ -19,6 +19,7 @@ from optuna.distributions import (
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from study.databases import create_whole
 from study.errors import Away, Refusal, one_line
 from study.masking import without_password
 from study.planning.stored import Plan, PlannedSpace, PlannedTrial, digest
@@ -29,16 +30,28 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     """Return the Optuna storage of a URL. It is always explicit, so that two studies never share a default one.
 
     Raises:
-        Refusal: if the URL is malformed or its database cannot be opened.
+        Refusal: if the URL is malformed, or its database cannot be opened or is of another version of Optuna.
     """
     import sqlalchemy.exc
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
+        create_whole(url, _create)
         return optuna.storages.get_storage(url)
-    except (sqlalchemy.exc.ArgumentError, ImportError, LookupError, ValueError, RuntimeError) as error:
+    except RuntimeError as error:  # Optuna's own check of its tables
+        shown = without_password(url)
+        words = f"{shown} was written by another version of Optuna than {optuna.__version__}, the one installed here"
+        hint = f"If that was an older one, give 'optuna storage upgrade --storage {shown}'; else install that version"
+        raise Refusal("--storage", shown, words, hint=hint) from error
+    except (sqlalchemy.exc.ArgumentError, ImportError, LookupError, ValueError) as error:
         words = "must be an Optuna storage URL such as sqlite:///optuna.db"
         raise Refusal("--storage", without_password(url), words, hint=f"Reason: {one_line(error)}") from error
+
+
+def _create(url: str) -> None:
+    storage = optuna.storages.RDBStorage(url)
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def study_name(plan: Plan, space: PlannedSpace) -> str:

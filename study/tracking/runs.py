@@ -29,12 +29,15 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from study.databases import create_whole
 from study.errors import Refusal
+from study.masking import without_password
 from study.planning.draft import Draft
 from study.planning.stored import Plan, PlannedTrial
 from study.space import Json, Work
 from study.tracking import views
 from study.tracking.models import Models
+from study.tracking.moving import follow_home
 from study.tracking.shown import metrics, provenance, texts
 
 BATCH = 990  # metrics for each call; MLflow accepts 1,000 entities, some of which are tags
@@ -55,7 +58,7 @@ _AWAY = {
 }
 _DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 # The packages of the clients of databases and artifact stores that MLflow uses.
-_CLIENTS = {"requests", "urllib3", "sqlalchemy", "botocore", "boto3", "google", "azure", "databricks"}
+_CLIENTS = {"requests", "urllib3", "sqlalchemy", "sqlite3", "botocore", "boto3", "google", "azure", "databricks"}
 
 
 class Tracker:
@@ -68,7 +71,7 @@ class Tracker:
         claim: raises `Superseded` if another driver has claimed the run; called before each call to MLflow.
 
     Raises:
-        Refusal: if the experiment of this name was deleted.
+        Refusal: if the experiment of this name was deleted, or another version of MLflow wrote the database.
         MlflowException: if the store cannot be used.
     """
 
@@ -76,9 +79,10 @@ class Tracker:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self._draft, plan = draft, draft.plan
-        _create_whole(uri)
+        client = _open(uri)
         use_tracking_uri(uri)  # MLflow's registry reads the model of a version from this one
-        self._client: MlflowClient = _Claimed(MlflowClient(uri), claim)
+        follow_home(uri, artifacts)
+        self._client: MlflowClient = _Claimed(client, claim)
         self._created = int(datetime.fromisoformat(plan.created).timestamp() * 1000)
         self._experiment = self._find_experiment(None if uri.startswith(("http", "databricks")) else artifacts)
         self._models = Models(self._client, self._experiment)
@@ -418,21 +422,22 @@ def _replicate(run: Run) -> tuple[str, int]:
     return run.data.tags["study.trial"], int(run.data.tags["study.replicate"])
 
 
-def _create_whole(uri: str) -> None:
-    """Create a new SQLite database under a temporary name and move it into place.
+def _open(uri: str) -> MlflowClient:
+    """Return a client of a tracking store; a new SQLite database is created.
 
-    MLflow cannot use a database whose creation was interrupted.
+    Raises:
+        Refusal: if another version of MLflow wrote the database.
     """
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
-        try:
-            os.link(temporary, path)  # unlike a rename, it never replaces the database that another run has created
-        except OSError:  # there is one, or the file system has no hard links
-            if not path.exists():
-                temporary.replace(path)
-        temporary.unlink(missing_ok=True)
+    try:
+        create_whole(uri, lambda temporary: MlflowClient(temporary).search_experiments(max_results=1))
+        return MlflowClient(uri)
+    except MlflowException as error:
+        if "mlflow db upgrade" not in str(error):
+            raise
+        shown = without_password(uri)
+        words = f"{shown} was written by another version of MLflow than {mlflow.__version__}, the one installed here"
+        hint = f"If that was an older one, back it up and give 'mlflow db upgrade {shown}'; else install that version"
+        raise Refusal("--tracking-uri", shown, words, hint=hint) from error
 
 
 class _Claimed:

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,25 @@ def test_a_run_is_reported_recorded_and_not_trained_twice(finished: Finished, mo
     assert parsed(again)["rows"] == report["rows"]
     assert parsed(study("status", "mine", "--json"))["epochs_trained_now"] == 0
     _check_mlflow(folder / "home", report)
+
+
+def test_records_that_cannot_be_used_are_refused_before_the_report_though_nothing_is_left_to_train(
+    finished: Finished, tmp_path: Path
+) -> None:
+    _, folder, _ = finished
+    shutil.copytree(folder / "home", tmp_path / "home")
+    with closing(sqlite3.connect(tmp_path / "home/optuna.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
+    refused = call_study("resume", "mine", home=tmp_path / "home", code=2)
+    assert "was written by another version of Optuna" in str(refused.exception)
+    assert refused.stdout == ""
+
+    shutil.copy(folder / "home/optuna.db", tmp_path / "home")
+    with closing(sqlite3.connect(tmp_path / "home/mlflow.db")) as connection, connection:
+        connection.execute("UPDATE experiments SET lifecycle_stage = 'deleted' WHERE name = 'mine'")
+    refused = call_study("resume", "mine", home=tmp_path / "home", code=2)
+    assert "the MLflow experiment 'mine' was deleted" in str(refused.exception)
+    assert refused.stdout == ""
 
 
 def _check_mlflow(home: Path, report: dict) -> None:

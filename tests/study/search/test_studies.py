@@ -1,4 +1,6 @@
 import math
+import sqlite3
+from contextlib import closing
 
 import optuna
 import pytest
@@ -6,6 +8,7 @@ from helpers import Killed, killed, opened, optuna_trials, planned, planned_run,
 from optuna.trial import TrialState
 
 from study.errors import Refusal
+from study.search import studies
 from study.search.studies import TWIN_OF, Search, _without_twins, open_storage, study_name
 from study.space import Choice, Integer, Real
 from study.store.starts import Superseded
@@ -211,6 +214,33 @@ def test_a_malformed_url_is_refused_in_one_line_without_its_password(url):
     assert "secret" not in message
 
 
+def test_a_database_of_another_version_of_optuna_is_refused_by_name(tmp_path, storage):
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
+    with pytest.raises(Refusal) as refused:
+        open_storage(url)
+    assert str(refused.value) == (
+        f"{url} was written by another version of Optuna than {optuna.__version__}, the one installed here. If that "
+        f"was an older one, give 'optuna storage upgrade --storage {url}'; else install that version"
+    )
+
+
+def test_two_runs_that_create_the_database_of_a_home_at_the_same_time_share_one(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+
+    create = studies._create
+
+    def late(temporary):
+        optuna.create_study(study_name="the other run's", storage=url)
+        create(temporary)
+
+    monkeypatch.setattr(studies, "_create", late)
+    storage = open_storage(url)
+    assert [study.study_name for study in storage.get_all_studies()] == ["the other run's"]
+    assert [path.name for path in tmp_path.iterdir()] == ["optuna.db"]
+
+
 def test_a_trial_that_a_late_driver_added_twice_fails_and_changes_no_suggestion(storage):
     search = opened(plan(*CELLS), storage)
     (first, *_) = optuna_trials(storage, search)
@@ -233,7 +263,7 @@ def test_a_driver_that_lost_the_run_adds_and_tells_nothing(storage):
     def claim():
         raise Superseded("another driver")
 
-    late = Search(plan(*CELLS[:2]), open_storage(storage), claim)
+    late = Search(plan(*CELLS[:2]), storage, claim)
     with pytest.raises(Superseded):
         late.take_up()
     with pytest.raises(Superseded):

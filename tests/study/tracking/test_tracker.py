@@ -1,14 +1,16 @@
 """MLflow follows a replicate's states, on a real database, with a plan and a work of the test."""
 
 import json
+import sqlite3
 import ssl
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import mlflow
 import pytest
-from helpers import TRACKED, TRACKED_EPOCHS, Killed, tracked_header
+from helpers import TRACKED, TRACKED_EPOCHS, Killed, Tracked, tracked_header
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import verify_rest_response
@@ -484,12 +486,26 @@ def test_a_deleted_experiment_is_refused(run):
 def test_two_runs_that_create_the_database_of_a_home_at_the_same_time_share_one(tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
 
-    def create(temporary):
-        MlflowClient(uri).create_experiment("the other run's")  # it is faster
-        return MlflowClient(temporary)
+    def client(opened):
+        if opened != uri:
+            MlflowClient(uri).create_experiment("the other run's")  # it is faster
+        return MlflowClient(opened)
 
-    monkeypatch.setattr(runs, "MlflowClient", create)
-    runs._create_whole(uri)
+    monkeypatch.setattr(runs, "MlflowClient", client)
+    assert runs._open(uri).get_experiment_by_name("the other run's") is not None
     mine = MlflowClient(f"sqlite:///{tmp_path}/./mlflow.db")  # another engine than the one that has the file open
     assert mine.get_experiment_by_name("the other run's") is not None
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_database_of_another_version_of_mlflow_is_refused_by_name(tmp_path):
+    run = Tracked(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    run.uri = f"sqlite:///{tmp_path}/./mlflow.db"  # another engine than the one that has the file open
+    with pytest.raises(Refusal) as refused:
+        run.driver()
+    assert str(refused.value) == (
+        f"{run.uri} was written by another version of MLflow than {mlflow.__version__}, the one installed here. If "
+        f"that was an older one, back it up and give 'mlflow db upgrade {run.uri}'; else install that version"
+    )
