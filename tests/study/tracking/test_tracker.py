@@ -1,6 +1,7 @@
 """MLflow follows a replicate's states, on a real database, with a plan and a work of the test."""
 
 import json
+import sqlite3
 import ssl
 from dataclasses import replace
 from itertools import count
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from helpers import TRACKED, TRACKED_EPOCHS, Killed, tracked_header
+from helpers import TRACKED, TRACKED_EPOCHS, Killed, Tracked, tracked_header
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import verify_rest_response
@@ -493,3 +494,14 @@ def test_two_runs_that_create_the_database_of_a_home_at_the_same_time_share_one(
     mine = MlflowClient(f"sqlite:///{tmp_path}/./mlflow.db")  # another engine than the one that has the file open
     assert mine.get_experiment_by_name("the other run's") is not None
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_an_error_of_the_database_is_raised_and_not_printed(tmp_path, capfd):
+    run = Tracked(tmp_path)
+    run.project(1)
+    with sqlite3.connect(next(tmp_path.glob("*.db"))) as database:
+        database.execute("DROP TABLE latest_metrics")
+    capfd.readouterr()  # of the client that made the database
+    with pytest.raises(MlflowException, match="no such table"):
+        run.project(2)
+    assert capfd.readouterr().err == ""
