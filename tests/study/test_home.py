@@ -1,10 +1,10 @@
 """Where everything lies: what is refused, and what is left behind."""
 
 import os
-import subprocess
-import sys
 import shlex
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
