@@ -15,6 +15,7 @@ Importing this package imports nothing heavy: each name is imported when it is f
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from study.api.results import Comparison, Run
     from study.errors import Refusal
     from study.preview import Plan
+
+if os.path.expanduser("~") == "~":
+    os.environ["HOME"] = "/"  # as Docker does: MLflow cannot be imported without a home directory
 
 __all__ = ["Comparison", "Plan", "Refusal", "Run", "load", "plan", "resume", "run", "runs"]
 

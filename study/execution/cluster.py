@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import threading
@@ -27,6 +28,7 @@ os.environ.pop("RAY_AIR_LOCAL_CACHE_DIR", None)
 
 import psutil
 import ray
+from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
 
 from study import modules
 from study.errors import Refusal, one_line
@@ -56,6 +58,31 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
     if ray.is_initialized():
         yield
         return
+    with _token(resources), _started(resources, lost):
+        yield
+
+
+@contextmanager
+def _token(resources: Resources) -> Iterator[None]:
+    """Give a new Ray on this machine a token, unless the user gives one.
+
+    Ray would write a token of its own to ``~/.ray``, but a user of a container may have no home directory.
+    """
+    if resources.address or os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        yield
+        return
+    loader = AuthenticationTokenLoader.instance()
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
+    loader.reset_cache()
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_TOKEN"]
+        loader.reset_cache()
+
+
+@contextmanager
+def _started(resources: Resources, lost: Callable[[], None]) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     logging.getLogger("ray").setLevel(logging.ERROR)  # otherwise it logs its token at every start
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}

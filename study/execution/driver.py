@@ -237,9 +237,10 @@ class _Drive:
             self.points.halt()
 
     def _lost_ray(self) -> None:
-        """Print that Ray has died, before Ray ends this process, too."""
+        """Print that Ray has died and close MLflow's runs, before Ray ends this process, too."""
         if not self._needs_ray:
             return
-        self._begun.end("interrupted", self._ledger.done())
         self._progress.say(f"Ray has ended. Saved states stay, and '{self.resume}' continues the run")
+        self._projection.abandon()
+        self._begun.end("interrupted", self._ledger.done())  # another driver may come only when the records are closed
         os._exit(EXIT_CODES["interrupted"])

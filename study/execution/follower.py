@@ -114,7 +114,7 @@ class Follower:
         try:
             task()
         except BaseException as error:  # noqa: BLE001  `check` or `close` raises it again in the driver's thread
-            reason = one_line(error.__cause__ or error)  # a wrapper's message does not name the reason
+            reason = one_line(_first_cause(error))
             reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
             if self._is_rejection(error):
                 if not self.rejected:
@@ -133,3 +133,10 @@ class Follower:
             self.away = ""
             self._say(f"{self._service} is available again and catches up")
         return True
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return the error that others wrap: their messages do not name the reason."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

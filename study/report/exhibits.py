@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -147,6 +148,7 @@ class Figure:
 
     def png(self) -> bytes:
         """Return the picture as PNG, with 200 pixels per inch and letters of 8 points."""
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if its cache cannot be written to HOME
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Canvas

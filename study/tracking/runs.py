@@ -76,8 +76,8 @@ class Tracker:
     """
 
     def __init__(self, draft: Draft, uri: str, artifacts: Path, claim: Callable[[], None] = lambda: None) -> None:
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
+        for name in ("mlflow", "alembic", "sqlalchemy.pool"):  # they log errors, with tracebacks, that they also raise
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._draft, plan = draft, draft.plan
         client = _open(uri)
         use_tracking_uri(uri)  # MLflow's registry reads the model of a version from this one

@@ -3,6 +3,8 @@
 import os
 import shlex
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -189,3 +191,17 @@ def test_a_store_that_was_opened_for_reading_is_refused_where_it_cannot_be_writt
     monkeypatch.setattr("os.access", lambda _path, mode: not mode & 2)
     with pytest.raises(Refusal, match=r"--store must be a directory or URL that can be written \(got .*\)\. Reason: "):
         store.require_writable()
+
+
+HOMELESS = """
+import os
+del os.environ["HOME"]
+os.getuid = lambda: 2**31 - 2  # without an entry in passwd
+import study.tracking.runs
+print(os.path.expanduser("~"))
+"""
+
+
+def test_a_user_without_home_and_entry_in_passwd_can_use_mlflow() -> None:
+    done = subprocess.run([sys.executable, "-c", HOMELESS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "/\n"), done.stderr

@@ -161,3 +161,26 @@ def test_a_temporary_folder_too_deep_for_ray_is_refused_by_its_variable(tmp_path
     environment = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | {"TMPDIR": str(deep)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("TMPDIR must be a folder with a short path")
+
+
+HOMELESS = """
+import os
+
+import ray
+
+from study.execution import cluster
+from study.planning.stored import Resources
+
+for _ in range(2):
+    with cluster.connected(Resources()):
+        print(ray.get(ray.remote(lambda: "trained").remote()))
+    print(os.environ.get("RAY_AUTH_TOKEN"))
+"""
+
+
+def test_ray_starts_without_a_home_directory():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+    environment["HOME"] = "/proc/nowhere"  # not even root can make it
+    command = [sys.executable, "-c", HOMELESS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "trained\nNone\n" * 2, "")

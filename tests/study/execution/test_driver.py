@@ -7,8 +7,11 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -196,3 +199,55 @@ def test_a_store_on_s3_does_all_the_same(
     assert (state["outcome"], state["epochs_trained"]) == ("complete", state["epochs_needed"])
     for path in (path for path in home.rglob("*") if path.is_file()):
         assert b"hunter2" not in path.read_bytes(), path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 60 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_in_a_few_lines_and_resume_goes_on_when_there_is_room(
+    space: str, expected: object, small_disk: Path, command: Study
+) -> None:
+    home, ballast = small_disk / "home", small_disk / "ballast"
+    process = begin(space, home)
+    wait_for(home, 1)
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 12))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    lines = [line for line in output.splitlines() if "epochs, " not in line]  # without those of progress
+    lines = lines[: next(at for at, line in enumerate(lines) if line.startswith("Table 9"))]
+    assert "MLflow is unavailable (database or disk is full): training continues" in lines
+    assert sum(line.startswith("failed: ") for line in lines) <= 8, "one line a stage"
+    assert len(lines) <= 8 + 4, output
+
+    ballast.unlink()
+    command("resume", kills.RUN, home=home)
+    assert kills.everything(home) == expected
+
+
+def test_the_death_of_ray_closes_mlflow_s_runs(space: str, home: Path) -> None:
+    process = begin(space, home)
+    wait_for(home, 10)
+    with sqlite3.connect(home / "mlflow.db") as database:
+        assert database.execute("SELECT 1 FROM runs WHERE status = 'RUNNING'").fetchall()
+    raylet = kills._find(process, "raylet")
+    assert raylet is not None
+    os.kill(raylet, signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Ray has ended. Saved states stay, and 'study resume" in output
+    with sqlite3.connect(home / "mlflow.db") as database:
+        assert {status for (status,) in database.execute("SELECT status FROM runs")} <= {"KILLED", "FINISHED"}
+    assert kills.starts(home)[-1]["outcome"] == "interrupted"

@@ -166,7 +166,9 @@ def away(*_arguments, **_options):
 
 
 def locked(*_arguments, **_options):
-    cause = sqlalchemy.exc.OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+    reason = sqlite3.OperationalError("database is locked")
+    cause = sqlalchemy.exc.OperationalError("SELECT 1", {}, reason)
+    cause.__cause__ = reason
     raise optuna.exceptions.StorageInternalError("no data of ours") from cause
 
 
@@ -275,10 +277,9 @@ def test_an_outage_of_optuna_is_one_warning_and_the_next_start_catches_up(run, m
         for key in run.train():
             projection.state(key)
         behind = close(projection, "FINISHED", nothing)
-        assert behind == "Optuna is not up to date ((sqlite3.OperationalError) database is locked)"
+        assert behind == "Optuna is not up to date (database is locked)"
     assert run.said == [
-        "Optuna is unavailable ((sqlite3.OperationalError) database is locked): "
-        "planned trials are trained, and searches wait for suggestions"
+        "Optuna is unavailable (database is locked): planned trials are trained, and searches wait for suggestions"
     ]
     assert run.mlflow() == run.all_shown()
 

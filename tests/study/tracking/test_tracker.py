@@ -509,3 +509,14 @@ def test_a_database_of_another_version_of_mlflow_is_refused_by_name(tmp_path):
         f"{run.uri} was written by another version of MLflow than {mlflow.__version__}, the one installed here. If "
         f"that was an older one, back it up and give 'mlflow db upgrade {run.uri}'; else install that version"
     )
+
+
+def test_an_error_of_the_database_is_raised_and_not_printed(tmp_path, capfd):
+    run = Tracked(tmp_path)
+    run.project(1)
+    with sqlite3.connect(next(tmp_path.glob("*.db"))) as database:
+        database.execute("DROP TABLE latest_metrics")
+    capfd.readouterr()  # of the client that made the database
+    with pytest.raises(MlflowException, match="no such table"):
+        run.project(2)
+    assert capfd.readouterr().err == ""
