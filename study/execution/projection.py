@@ -172,7 +172,8 @@ class Projection:
 
     def _open_tracker(self, uri: str, artifacts: Path) -> None:
         from study.services import reachable
-        from study.tracking.runs import Tracker, is_denied  # imported in this thread: the import takes seconds
+        from study.tracking.answers import is_denied  # imported in this thread: the imports take seconds
+        from study.tracking.runs import Tracker
 
         is_first, self._has_reached_mlflow = not self._has_reached_mlflow, True
         reason = reachable(uri)  # this takes seconds, where MLflow would try for a minute
@@ -231,12 +232,12 @@ class Projection:
 def _is_mlflow_outage(error: BaseException) -> bool:
     if isinstance(error, (OSError, Away)):
         return True
-    from study.tracking.runs import is_outage
+    from study.tracking.answers import is_outage
 
     return is_outage(error)
 
 
 def _is_mlflow_rejection(error: BaseException) -> bool:
-    from study.tracking.runs import is_rejection
+    from study.tracking.answers import is_rejection
 
     return is_rejection(error)

@@ -7,10 +7,8 @@ way at a first start, after a crash and after an outage.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -36,29 +34,13 @@ from study.planning.draft import Draft
 from study.planning.stored import Plan, PlannedTrial
 from study.space import Json, Work
 from study.tracking import views
+from study.tracking.answers import is_too_large
 from study.tracking.models import Models
 from study.tracking.moving import follow_home
 from study.tracking.shown import metrics, provenance, texts
 
 BATCH = 990  # metrics for each call; MLflow accepts 1,000 entities, some of which are tags
 DESCRIBED, FAILED_BECAUSE, FINISHED = "study.described", "study.failed_because", "study.finished"
-# Error codes of answers that may be others later. INTERNAL_ERROR is also the code of lost connections, of answers that
-# are not JSON, and of every HTTP status that MLflow does not know; ENDPOINT_NOT_FOUND is a 404 of a proxy.
-_AWAY = {
-    "INTERNAL_ERROR",
-    "TEMPORARILY_UNAVAILABLE",
-    "REQUEST_LIMIT_EXCEEDED",
-    "DEADLINE_EXCEEDED",
-    "RESOURCE_EXHAUSTED",
-    "RESOURCE_CONFLICT",
-    "ABORTED",
-    "ALREADY_EXISTS",  # a 409 of a proxy
-    "CANCELLED",
-    "ENDPOINT_NOT_FOUND",
-}
-_DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
-# The packages of the clients of databases and artifact stores that MLflow uses.
-_CLIENTS = {"requests", "urllib3", "sqlalchemy", "sqlite3", "botocore", "boto3", "google", "azure", "databricks"}
 
 
 class Tracker:
@@ -246,7 +228,7 @@ class Tracker:
             try:
                 self._client.log_batch(run_id, metrics=batch, tags=last_tags)
             except MlflowException as error:
-                if not _is_too_large(error) or end <= written + 1:
+                if not is_too_large(error) or end <= written + 1:
                     raise
                 self._batch = len(batch) // 2
                 continue
@@ -452,38 +434,6 @@ class _Claimed:
             return getattr(self._client, name)(*arguments, **named)
 
         return call
-
-
-def is_outage(error: BaseException) -> bool:
-    """Return whether an MLflow call failed for a reason that may be gone later.
-
-    The server, its proxy, its database or its artifact store is unavailable, answers with a page instead of JSON, or
-    denies access: MLflow reads tokens and passwords anew for each call.
-    """
-    if isinstance(error, MlflowException):
-        return error.error_code in _AWAY | _DENIED and not _is_too_large(error)
-    return type(error).__module__.partition(".")[0] in _CLIENTS or isinstance(error, json.JSONDecodeError)
-
-
-def is_denied(error: BaseException) -> bool:
-    """Return whether MLflow denies access, or its certificate is not trusted: a mistake, if it happens at the start."""
-    if isinstance(error, MlflowException) and error.error_code in _DENIED:
-        return True
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, ssl.SSLError) or "CERTIFICATE_VERIFY_FAILED" in str(chain):
-            return True
-        chain = chain.__cause__ or chain.__context__
-    return False
-
-
-def is_rejection(error: BaseException) -> bool:
-    """Return whether MLflow will not take what was sent, however often it is sent."""
-    return isinstance(error, MlflowException) and not is_outage(error)
-
-
-def _is_too_large(error: MlflowException) -> bool:
-    return "error code 413" in str(error)
 
 
 def use_tracking_uri(uri: str) -> None:
