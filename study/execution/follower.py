@@ -13,7 +13,7 @@ Task = Callable[[], None]
 
 RETRY_SECONDS = 1.0  # until the first new try; doubled by each further one
 LONGEST_RETRY_SECONDS = 30.0
-ABANDON_SECONDS = 2.0  # for the task under way
+ABANDON_SECONDS = 10.0  # for the task under way, such as a model's, and the last one
 _LONGEST_REASON = 300  # characters; a proxy may answer with a page
 
 

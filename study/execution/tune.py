@@ -302,7 +302,7 @@ def execute(
     ray_folder = None if node is None else node.get_session_dir_path()  # it is removed even after a `kill -9`
     with tempfile.TemporaryDirectory(prefix="study-", dir=ray_folder) as scratch, redirect_stdout(sys.stderr):
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(trainable, job=job), bundles),
+            tune.with_resources(_with_job(trainable, job), bundles),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=_Gate(drain, bundle, job.ranks, say),
@@ -321,6 +321,21 @@ def execute(
             ),
         )
         tuner.fit()
+
+
+def _with_job(trainable: type, job: Job) -> type:
+    """Return a trainable whose class holds the job.
+
+    `tune.with_parameters` would put the job into Ray's object store. When Ray's processes end, as when a machine goes
+    down, Ray ends a driver that has objects there at once, before it can close its records.
+    """
+
+    class WithJob(trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            super().setup(config, job)
+
+    WithJob.__name__ = trainable.__name__  # Ray shows it as the name of the process
+    return WithJob
 
 
 def room(machine: Mapping[str, float], bundle: Mapping[str, float]) -> int:

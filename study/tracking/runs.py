@@ -313,8 +313,13 @@ class Tracker:
         experiment = self._client.get_experiment_by_name(plan.run)
         if experiment is None:
             location = (artifacts / plan.run).absolute().as_uri() if artifacts else None
-            tags["mlflow.note.content"] = self._note()
-            return str(self._client.create_experiment(plan.run, artifact_location=location, tags=tags))
+            noted = {**tags, "mlflow.note.content": self._note()}
+            try:
+                return str(self._client.create_experiment(plan.run, artifact_location=location, tags=noted))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            experiment = self._client.get_experiment_by_name(plan.run)  # a driver that lost the run created it late
         if experiment.lifecycle_stage == "deleted":
             restore = f"mlflow experiments restore -x {experiment.experiment_id}"
             raise Refusal(

@@ -99,7 +99,7 @@ def test_a_server_gets_everything_and_is_not_needed_to_resume(
     process.wait(30)
     again = study("resume", "mine", code=3)  # the plan knows the server, and does without it
     assert "MLflow is not up to date (" in again.stderr
-    assert "'study resume mine' brings the records up to date" in again.stderr
+    assert "'study resume mine --home" in again.stderr
     assert "IB⇒CR" in again.stdout
 
 

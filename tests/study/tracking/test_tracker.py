@@ -432,6 +432,18 @@ def test_a_deleted_experiment_is_refused(run):
         run.driver()
 
 
+def test_two_drivers_that_create_the_experiment_at_the_same_time_share_one(run, monkeypatch):
+    create = MlflowClient.create_experiment
+
+    def create_twice(client, *arguments, **named):
+        create(client, *arguments, **named)  # the other driver's call, under way when it was stopped
+        return create(client, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", create_twice)
+    run.driver()
+    assert [each.name for each in run.client.search_experiments()].count(run.plan.run) == 1
+
+
 def test_two_runs_that_create_the_database_of_a_home_at_the_same_time_share_one(tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
 
