@@ -50,12 +50,13 @@ def start(
 
     Raises:
         Refusal: if another driver trains the run, a service cannot be used, or no stage fits on the machines. Nothing
-            is trained then.
+            is trained then, and the stored plan and starts are as before.
     """
     begun = Start(store, draft.plan.run, draft.plan.generation, progress.say)
-    ledger, outcome, projection = None, "interrupted", None
+    ledger, outcome, projection, is_stored = None, "interrupted", None, False
     try:
         _store_plan(draft, before, store)
+        is_stored = True
         ledger = _ledger(draft, begun, progress.say)
         begun.begin(ledger.done(), ledger.done(_known(draft, before)))
         if ledger.missing():
@@ -92,9 +93,16 @@ def start(
             projection.abandon()
         if begun.superseded and isinstance(error, (Superseded, KeyboardInterrupt)):  # it was said, and by a signal, too
             return "interrupted"
+        if isinstance(error, Refusal) and not begun.record.epochs_trained:
+            outcome = "refused"
+            if is_stored:
+                _restore_plan(draft.plan.run, before, store)
         raise
     finally:  # only now may another driver come: until here this one writes records
-        begun.end(outcome, 0 if ledger is None else ledger.done())
+        if outcome == "refused":
+            begun.withdraw()
+        else:
+            begun.end(outcome, 0 if ledger is None else ledger.done())
         progress.close()
 
 
@@ -120,6 +128,15 @@ def _store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
         records.save_failures(store, plan.run, {})
     records.remember(store, plan.run)
     records.save_plan(store, plan)
+
+
+def _restore_plan(run: str, before: Plan | None, store: Store) -> None:
+    """Undo `_store_plan` after a refusal."""
+    with suppress(StudyError):  # the store is away, and the refusal is what the user must read
+        if before is None:
+            records.delete_plan(store, run)
+        else:
+            records.save_plan(store, before)
 
 
 def _known(draft: Draft, before: Plan | None) -> list[Replicate]:

@@ -43,6 +43,11 @@ def save_plan(store: Store, plan: Plan) -> None:
     store.write_record(f"runs/{plan.run}/plan.json", plan.to_json())
 
 
+def delete_plan(store: Store, run: str) -> None:
+    """Delete a plan of which nothing was trained."""
+    store.delete_record(f"runs/{run}/plan.json")
+
+
 def all_plans(store: Store) -> list[Plan]:
     """Return the plans of all runs, the newest last, except those that are damaged or that another version wrote."""
     plans = []

@@ -173,6 +173,13 @@ class Start:
             self._guarded(self._write)
             self._guarded(self._settle_late_heartbeat)
 
+    def withdraw(self) -> None:
+        """Delete the record, because the start was refused before it trained anything."""
+        self._ended.set()
+        self._thread.join()
+        if not self._superseded:
+            self._guarded(lambda: self.store.delete_record(_path(self._run, self.record.number)))
+
     def _settle_late_heartbeat(self) -> None:
         """Settle the previous start again if its driver, which was only stopped, wrote its record once more."""
         last = self._previous

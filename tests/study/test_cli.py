@@ -158,19 +158,39 @@ def test_records_that_cannot_be_used_are_refused_before_the_report_though_nothin
     finished: Finished, tmp_path: Path
 ) -> None:
     _, folder, _ = finished
-    shutil.copytree(folder / "home", tmp_path / "home")
-    with closing(sqlite3.connect(tmp_path / "home/optuna.db")) as connection, connection:
+    home = tmp_path / "home"
+    shutil.copytree(folder / "home", home)
+    before = _run_records(home)
+    with closing(sqlite3.connect(home / "optuna.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
-    refused = call_study("resume", "mine", home=tmp_path / "home", code=2)
+    refused = call_study("resume", "mine", home=home, code=2)
     assert "was written by another version of Optuna" in str(refused.exception)
     assert refused.stdout == ""
 
-    shutil.copy(folder / "home/optuna.db", tmp_path / "home")
-    with closing(sqlite3.connect(tmp_path / "home/mlflow.db")) as connection, connection:
+    shutil.copy(folder / "home/optuna.db", home)
+    with closing(sqlite3.connect(home / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE experiments SET lifecycle_stage = 'deleted' WHERE name = 'mine'")
-    refused = call_study("resume", "mine", home=tmp_path / "home", code=2)
+    refused = call_study("resume", "mine", home=home, code=2)
     assert "the MLflow experiment 'mine' was deleted" in str(refused.exception)
     assert refused.stdout == ""
+    assert _run_records(home) == before, "the run is complete as before, with the plan and the starts that it had"
+
+
+def _run_records(home: Path) -> dict[str, bytes]:
+    folder = home / "store/runs/mine"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_first_start_that_is_refused_leaves_no_run(finished: Finished, tmp_path: Path) -> None:
+    _, folder, space = finished
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(folder / "home/mlflow.db", home)
+    with closing(sqlite3.connect(home / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE experiments SET lifecycle_stage = 'deleted' WHERE name = 'mine'")
+    refused = call_study("run", space, "--name", "mine", home=home, code=2)
+    assert "the MLflow experiment 'mine' was deleted" in str(refused.exception)
+    assert _run_records(home) == {}
 
 
 def _check_mlflow(home: Path, report: dict) -> None:
