@@ -37,6 +37,9 @@ def install(command: click.Command, shell: str, user: Path) -> list[Path]:
     Raises:
         Refusal: if a file cannot be written.
     """
+    if user == Path("/"):  # of a user without one; see `study/__init__.py`
+        words = f"the completion for {shell} cannot be installed: there is no HOME. '--print' prints the script"
+        raise Refusal("HOME", os.environ.get("HOME"), words)
     try:
         if shell == "fish":
             folder = Path(os.environ.get("XDG_CONFIG_HOME") or user / ".config") / "fish" / "completions"

@@ -372,7 +372,7 @@ class Run:
             raise Refusal(
                 "space", names, f"run {self.name!r} has a study for each of {names}. Choose with run.space(name)"
             )
-        return studies.load(plan, spaces[0], self._services(plan)[1])
+        return studies.load(plan, spaces[0], self._services(plan)[1], self.command_options)
 
     @property
     def mlflow_experiment(self) -> Experiment:
@@ -387,13 +387,14 @@ class Run:
         import mlflow  # isort: skip
 
         uri = self._services(self._plan())[0]
+        hint = f"'study resume {self.name}{self.command_options}' records the run again"
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-            words = f"{uri} does not exist. 'study resume {self.name}' records the run again"
+            words = f"{uri} does not exist. {hint}"
             raise Refusal("--tracking-uri", uri, words)
         study.tracking.runs.use_tracking_uri(uri)
         experiment = mlflow.MlflowClient(uri).get_experiment_by_name(self.name)
         if experiment is None:
-            words = f"MLflow has no experiment {self.name!r} yet. 'study resume {self.name}' records it"
+            words = f"MLflow has no experiment {self.name!r} yet. {hint}"
             raise Refusal("run", self.name, words)
         return experiment
 

@@ -54,6 +54,7 @@ def start(
     """
     begun = Start(store, draft.plan.run, draft.plan.generation, progress.say)
     ledger, outcome, projection, is_stored = None, "interrupted", None, False
+    resume = f"study resume {draft.plan.run}{options}"
     try:
         _store_plan(draft, before, store)
         is_stored = True
@@ -66,8 +67,7 @@ def start(
             for replicate in ledger.try_again():
                 projection.retry(replicate)
         projection.reconcile(ledger)
-        drive = _Drive(draft, store, projection, progress, begun, ledger)
-        drive.resume = f"study resume {draft.plan.run}{options}"
+        drive = _Drive(draft, projection, progress, begun, ledger, resume)
         with drive.train(resources) as stopped:  # the records are ended while Ray ends
             begun.check()
             outcome = "complete" if drive.is_complete() else "interrupted" if stopped else "failed"
@@ -86,7 +86,7 @@ def start(
                 raise
         behind = begun.record.behind = projection.close()
         if behind:
-            progress.say(f"{behind}. 'study resume {draft.plan.run}{options}' brings the records up to date")
+            progress.say(f"{behind}. '{resume}' brings the records up to date")
         return outcome
     except BaseException as error:
         if projection is not None:
@@ -161,16 +161,15 @@ class _Drive:
     """Training by Ray; its events go to the start's record, the projection and the user's view."""
 
     def __init__(
-        self, draft: Draft, store: Store, projection: Projection, progress: Progress, begun: Start, ledger: Ledger
+        self, draft: Draft, projection: Projection, progress: Progress, begun: Start, ledger: Ledger, resume: str
     ) -> None:
-        self._draft, self._store, self._projection, self._progress = draft, store, projection, progress
-        self._begun, self._ledger = begun, ledger
-        self.resume = f"study resume {draft.plan.run}"  # the command that continues the run
+        self._draft, self._store, self._projection, self._progress = draft, begun.store, projection, progress
+        self._begun, self._ledger, self._resume = begun, ledger, resume
         self._needs_ray = True
         self._active: dict[str, list[Replicate]] = {}  # by the stage that is being trained: replicates that need it
         self._stages = ledger.plan(draft.recipes)
-        self.points = Points(draft, store, projection, ledger, progress.say)
-        self._outlook = Outlook(draft, store, ledger, self.points)
+        self.points = Points(draft, begun.store, projection, ledger, progress.say, resume)
+        self._outlook = Outlook(draft, begun.store, ledger, self.points)
         self._outlook.plan(self._stages)
         progress.begin(self._outlook.counts)
 
@@ -204,7 +203,7 @@ class _Drive:
         if not names:
             return self.points.failures()
         failed = "1 replicate has failed" if len(names) == 1 else f"{len(names)} replicates have failed"
-        retry = f"'{self.resume} --retry-failed' trains what failed again; a plain resume does not"
+        retry = f"'{self._resume} --retry-failed' trains what failed again; a plain resume does not"
         return [*self.points.failures(), f"{failed}. {retry}"]
 
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
@@ -257,7 +256,7 @@ class _Drive:
         """Print that Ray has died and close MLflow's runs, before Ray ends this process, too."""
         if not self._needs_ray:
             return
-        self._progress.say(f"Ray has ended. Saved states stay, and '{self.resume}' continues the run")
+        self._progress.say(f"Ray has ended. Saved states stay, and '{self._resume}' continues the run")
         self._projection.abandon()
         self._begun.end("interrupted", self._ledger.done())  # another driver may come only when the records are closed
         os._exit(EXIT_CODES["interrupted"])

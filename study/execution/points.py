@@ -36,13 +36,20 @@ class Points:
         projection: asks Optuna.
         ledger: the account of what is stored, planned and given up.
         say: prints a line to the user.
+        resume: the command that continues the run.
     """
 
     def __init__(
-        self, draft: Draft, store: Store, projection: Projection, ledger: Ledger, say: Callable[[str], None]
+        self,
+        draft: Draft,
+        store: Store,
+        projection: Projection,
+        ledger: Ledger,
+        say: Callable[[str], None],
+        resume: str,
     ) -> None:
         self._draft, self._store, self._projection, self._ledger = draft, store, projection, ledger
-        self._say = say
+        self._say, self._resume = say, resume
         self._objectives: dict[tuple[str, ...], list[float]] = {}  # by a trial's ends, for which they never change
         self._answers: queue.SimpleQueue[tuple[PlannedSpace, dict[str, Any]]] = queue.SimpleQueue()
         self._requested: set[str] = set()  # searches that wait for a suggestion
@@ -128,7 +135,7 @@ class Points:
             if self._is_stopped(space):
                 self._say(
                     f"search {space.name} stops, because {REFUSED_IN_A_ROW} points in a row were refused. Mend point "
-                    f"in {space.file}, and 'study resume {self._draft.plan.run}' goes on with new points; another "
+                    f"in {space.file}, and '{self._resume}' goes on with new points; another "
                     "domain needs another --name"
                 )
         return stages

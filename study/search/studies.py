@@ -61,19 +61,25 @@ def study_name(plan: Plan, space: PlannedSpace) -> str:
     return f"{plan.run}/{space.name}-{digest([space.name, space.objectives, domain])}{generation}"
 
 
-def load(plan: Plan, space: PlannedSpace, url: str) -> optuna.Study:
+def load(plan: Plan, space: PlannedSpace, url: str, options: str = "") -> optuna.Study:
     """Return a space's study as it is stored; nothing is written.
+
+    Args:
+        plan, space: the run and its search.
+        url: the URL of the storage.
+        options: of the command line, which name the home in the commands that messages suggest.
 
     Raises:
         Refusal: if the storage has no such study.
     """
     name, shown = study_name(plan, space), without_password(url)
+    hint = f"'study resume {plan.run}{options}' records the run again"
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
-        raise Refusal("--storage", shown, f"{shown} does not exist. 'study resume {plan.run}' records the run again")
+        raise Refusal("--storage", shown, f"{shown} does not exist. {hint}")
     try:
         return optuna.load_study(study_name=name, storage=open_storage(url))
     except KeyError as error:
-        words = f"{shown} has no study of run {plan.run!r}. 'study resume {plan.run}' records the run again"
+        words = f"{shown} has no study of run {plan.run!r}. {hint}"
         raise Refusal("--storage", shown, words) from error
 
 

@@ -159,6 +159,11 @@ def test_the_command_refuses_in_one_line_with_exit_code_2(
     assert "\n" not in message
 
 
+def test_a_user_without_a_home_is_told_so() -> None:
+    with pytest.raises(Refusal, match="there is no HOME. '--print' prints the script"):
+        completion.install(cli, "bash", Path("/"))
+
+
 def refusal(shell: str, user: Path) -> str:
     """Return the reason in the message of an installation that is refused."""
     with pytest.raises(Refusal) as refused:

@@ -93,7 +93,7 @@ class Searching:
         self.store = Store(lambda x: 80.0 - abs(x - 2))
         self.projection, self.trained = Projection(suggestions, late), []
         self.ledger = Ledger(self.draft, self.store, (), {})
-        self.points = Points(self.draft, self.store, self.projection, self.ledger, print)
+        self.points = Points(self.draft, self.store, self.projection, self.ledger, print, "study resume mine --home h")
 
     def hold(self, keys):
         """Put states into the store."""
@@ -288,7 +288,7 @@ def test_ten_points_that_are_refused_in_a_row_stop_the_search_with_the_reason(ca
     assert not search.points.are_complete()
     shown = capsys.readouterr().out
     assert "search mini stops, because 10 points in a row were refused. Mend point in " in shown
-    assert "'study resume mine' goes on with new points; another domain needs another --name" in shown
+    assert "'study resume mine --home h' goes on with new points; another domain needs another --name" in shown
 
 
 def test_a_search_without_a_point_that_ended_is_not_complete():
