@@ -61,9 +61,10 @@ class Outlook:
             replicates += missing_points * plan.replicates + missing_champions * len(champion.ends)
             points += missing_points
             planned_points += len(planned)
-            ended_points += sum(map(self._ledger.has_ended, planned))
+            ended_points += sum(not self._ledger.in_progress(each) for each in planned)
         counts.points = (ended_points, planned_points + points)
         counts.complete, counts.replicates = self._ledger.complete(), len(self._draft.recipes) + replicates
+        counts.failed = len(self._ledger.given_up.keys() | self._ledger.lost.keys())
         counts.epochs = counts.trained + sum(self._left.values()) + round(expected)
         if len(plan.spaces) == 1:  # values of different spaces are not compared
             with suppress(FileNotFoundError, StudyError):  # the store is away; only the user's view needs this

@@ -29,7 +29,8 @@ class Counts:
         trained: epochs that this start has trained.
         epochs: `trained`, and the epochs that are still expected.
         complete, replicates: replicates that have ended, and all that are expected.
-        points: the open searches' points that have ended, and all that are expected.
+        failed: replicates that failed.
+        points: the open searches' points that have ended or failed, and all that are expected.
         best: the best value so far of the study's first objective, and its trial's label.
     """
 
@@ -37,6 +38,7 @@ class Counts:
     epochs: int = 0
     complete: int = 0
     replicates: int = 0
+    failed: int = 0
     points: tuple[int, int] = (0, 0)
     best: tuple[float, str] | None = None
 
@@ -45,6 +47,8 @@ class Counts:
         if self.points[1]:
             words.append(f"{self.points[0]}/{self.points[1]} points")
         words.append(f"{self.complete}/{self.replicates} replicates")
+        if self.failed:
+            words.append(f"{self.failed} failed")
         if self.best is not None:
             words.append(f"best so far {self.best[0]:.1f} ({self.best[1]})")
         return ", ".join(words)

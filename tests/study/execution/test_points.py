@@ -278,7 +278,8 @@ def test_the_outlook_counts_no_epochs_of_refused_points():
     outlook = Outlook(search.draft, search.store, search.ledger, search.points)
     assert search.points.more(1, idle=True) == []
     outlook.plan(())
-    assert str(outlook.counts) == "0/30 epochs, 0/4 points, 0/5 replicates"  # 3 points, and a champion's 2 replicates
+    # Three points to come, and a champion's two replicates.
+    assert str(outlook.counts) == "0/30 epochs, 1/4 points, 0/5 replicates, 1 failed"
 
 
 def test_ten_points_that_are_refused_in_a_row_stop_the_search_with_the_reason(capsys):
@@ -428,4 +429,4 @@ def test_the_outlook_expects_nothing_of_a_search_that_was_halted_nor_of_stages_t
     search.ledger.fail(stages[0], Failure("Diverged: NaN"))
     search.points.halt()
     outlook.refresh()
-    assert str(outlook.counts) == "1/1 epochs, 0/1 points, 0/1 replicates"
+    assert str(outlook.counts) == "1/1 epochs, 0/1 points, 0/1 replicates, 1 failed"
