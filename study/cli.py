@@ -11,8 +11,10 @@ import math
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -354,6 +356,8 @@ def ui(home: str, store: str | None, tracking_uri: str | None, host: str, port: 
     """Serve MLflow's UI for this home, by default on this machine only; Ctrl-C ends it."""
     from study import services
     from study.api.calls import home_at
+    from study.store.starts import is_trained
+    from study.tracking.moving import follow_home
     from study.tracking.ui import serve
 
     if not 1 <= port <= 65535:
@@ -366,6 +370,10 @@ def ui(home: str, store: str | None, tracking_uri: str | None, host: str, port: 
     services.check_tracking("--tracking-uri", uri, chosen.path)
     if uri.startswith("databricks"):
         raise Refusal("--tracking-uri", uri, f"--tracking-uri {uri!r} has a UI of its own: open it in Databricks")
+    opened = chosen.store_if_any()
+    if opened is None or not is_trained(opened):  # a driver may see the home under another path
+        with suppress(sqlite3.Error):  # locked, or of another version: MLflow says so
+            follow_home(uri, chosen.artifacts)
     sys.exit(serve(uri, chosen.artifacts, host, port))
 
 
@@ -466,7 +474,8 @@ def main() -> None:
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort) as error:
         noted = error.__cause__ or error  # click raises Abort from KeyboardInterrupt
-        click.echo(f"error: {_with_notes('stopped at once', noted, 'Nothing was stored')}", err=True)
+        otherwise = "Nothing was stored" if sys.argv[1:2] == ["run"] else ""
+        click.echo(f"error: {_with_notes('stopped at once', noted, otherwise)}", err=True)
         code = INTERRUPTED
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def create_whole(url: str, create: Callable[[str], object]) -> None:
     path = Path(parsed.database or "")
     if not parsed.database or path.exists() or not path.parent.is_dir():
         return
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         create(parsed.set(database=str(temporary)).render_as_string(hide_password=False))
         try:

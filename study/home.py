@@ -35,7 +35,7 @@ class Home:
             if self.path.exists() and not self.path.is_dir():
                 raise ValueError("it is a file")
         except (OSError, ValueError, RuntimeError) as error:  # an unknown user in ~USER is a RuntimeError
-            raise _refused(path, error) from error
+            raise _refused("--home", path, error) from error
         if set("?%{}") & set(str(self.path)):  # they mean something else in the URLs of databases
             raise Refusal("--home", path, "must be a folder whose path has no ?, %, { or }")
         self.store_url = store or str(self.path / "store")
@@ -63,19 +63,29 @@ class Home:
                     folder.rmdir()
             if isinstance(error, Refusal):
                 raise
-            raise _refused(str(self.path), error) from error
+            raise _refused("--home", str(self.path), error) from error
 
     def check_writable(self) -> None:
-        """Check that the folder can be made and written, as far as its permissions say; nothing is written.
+        """Check that the folders of home and store can be made and written, as far as their permissions say.
+
+        Nothing is written, so a store on a server is not checked.
 
         Raises:
-            Refusal: if it cannot.
+            Refusal: if they cannot.
         """
-        existing = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
-        if not existing.is_dir():
-            raise _refused(str(self.path), NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise _refused(str(self.path), PermissionError(errno.EACCES, f"{existing} cannot be written"))
+        folders = {"--home": str(self.path)}
+        if "://" not in self.store_url:
+            folders["--store"] = self.store_url
+        for option, name in folders.items():
+            try:
+                path = Path(name).expanduser().absolute()
+                existing = next(folder for folder in (path, *path.parents) if folder.exists())
+                if not existing.is_dir():
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                if not os.access(existing, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, f"{existing} cannot be written")
+            except (OSError, RuntimeError) as error:  # a user who does not exist is a RuntimeError
+                raise _refused(option, name, error) from error
 
     def _make_folder(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -178,6 +188,6 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _refused(path: str, error: Exception) -> Refusal:
+def _refused(option: str, path: str, error: Exception) -> Refusal:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return Refusal("--home", path, "must be a writable folder", hint=reason[:1].upper() + reason[1:])
+    return Refusal(option, path, "must be a writable folder", hint=reason[:1].upper() + reason[1:])

@@ -74,11 +74,12 @@ def error_of_stdout() -> str:
 
 def readable(character: str) -> str:
     """Return a character in ASCII: é is e, ² is 2, ⇒ is ->, τ is tau; a question mark if it has no such form."""
-    plain = READABLE.get(character) or unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    name = unicodedata.name(character, "")
+    normal = unicodedata.normalize("NFKD", character)
+    plain = READABLE.get(character) or normal.encode("ascii", "ignore").decode()
     if plain or unicodedata.combining(character):
         return plain
-    return name.rpartition(" ")[2].lower() if name.startswith(("GREEK", "MICRO")) else "?"
+    name = unicodedata.name(normal[0], "")
+    return name.rpartition(" ")[2].lower() if name.startswith("GREEK") else "?"
 
 
 def _lasting(stream: TextIO | None, number: int) -> TextIO:

@@ -38,7 +38,7 @@ def check_cluster(address: str) -> None:
     if address in ("", "local") or (ray is not None and ray.is_initialized()):
         return
     environment = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ
-    command = [sys.executable, "-c", _CONNECT, address]
+    command = [sys.executable, "-P", "-c", _CONNECT, address]
     try:
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=RAY_SECONDS, check=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import secrets
 import shutil
 import signal
@@ -113,7 +114,7 @@ def _started(resources: Resources, lost: Callable[[], None]) -> Iterator[None]:
     session = None if resources.address else Path(ray._private.worker._global_node.get_session_dir_path())
     if session is not None:
         driver = psutil.Process()
-        (session / DRIVER_FILE).write_text(f"{driver.pid} {driver.create_time()}")
+        (session / DRIVER_FILE).write_text(f"{driver.pid} {driver.create_time()} {platform.node()}")
     ended = threading.Event()
     node = ray.get_runtime_context().get_node_id()
     arguments = (node, _ray_processes(), ended, lost)
@@ -133,12 +134,13 @@ def _started(resources: Resources, lost: Callable[[], None]) -> Iterator[None]:
 def remove_sessions_of_dead_drivers(folder: Path) -> None:
     """Remove what a Ray on this machine leaves after the `kill -9` of the driver that started it.
 
-    Only folders with this user's `DRIVER_FILE` are removed, and only once neither the driver nor its Ray is alive.
+    Only folders with a `DRIVER_FILE` of this user on this machine are removed, and only once neither the driver nor its
+    Ray is alive.
     """
     for note in folder.glob(f"session_*/{DRIVER_FILE}"):
         try:
-            pid, began = note.read_text().split()
-            is_ours = note.stat().st_uid == os.getuid()
+            pid, began, host = note.read_text().split()
+            is_ours = note.stat().st_uid == os.getuid() and host == platform.node()  # the folder may be shared
             if is_ours and not _is_same_process(int(pid), float(began)) and not _is_in_use(note.parent):
                 shutil.rmtree(note.parent, ignore_errors=True)
         except (OSError, ValueError):  # another start removes it, or its driver is just writing the file

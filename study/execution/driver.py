@@ -50,14 +50,14 @@ def start(
 
     Raises:
         Refusal: if another driver trains the run, a service cannot be used, or no stage fits on the machines. Nothing
-            is trained then, and the stored plan and starts are as before.
+            is trained then, and of a first start no plan stays.
     """
     begun = Start(store, draft.plan.run, draft.plan.generation, progress.say)
-    ledger, outcome, projection, is_stored = None, "interrupted", None, False
+    ledger, outcome, projection, is_new = None, "interrupted", None, False
     resume = f"study resume {draft.plan.run}{options}"
     try:
         _store_plan(draft, before, store)
-        is_stored = True
+        is_new = before is None
         ledger = _ledger(draft, begun, progress.say)
         begun.begin(ledger.done(), ledger.done(_known(draft, before)))
         if ledger.missing():
@@ -69,6 +69,7 @@ def start(
         projection.reconcile(ledger)
         drive = _Drive(draft, projection, progress, begun, ledger, resume)
         with drive.train(resources) as stopped:  # the records are ended while Ray ends
+            is_new = False
             begun.check()
             outcome = "complete" if drive.is_complete() else "interrupted" if stopped else "failed"
             if stopped:
@@ -93,16 +94,13 @@ def start(
             projection.abandon()
         if begun.superseded and isinstance(error, (Superseded, KeyboardInterrupt)):  # it was said, and by a signal, too
             return "interrupted"
-        if isinstance(error, Refusal) and not begun.record.epochs_trained:
-            outcome = "refused"
-            if is_stored:
-                _restore_plan(draft.plan.run, before, store)
+        if is_new and isinstance(error, Refusal) and not begun.record.epochs_trained:
+            with suppress(StudyError):  # the store is away, and the refusal is what the user must read
+                begun.check()
+                records.delete_plan(store, draft.plan.run)
         raise
     finally:  # only now may another driver come: until here this one writes records
-        if outcome == "refused":
-            begun.withdraw()
-        else:
-            begun.end(outcome, 0 if ledger is None else ledger.done())
+        begun.end(outcome, 0 if ledger is None else ledger.done())
         progress.close()
 
 
@@ -128,15 +126,6 @@ def _store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
         records.save_failures(store, plan.run, {})
     records.remember(store, plan.run)
     records.save_plan(store, plan)
-
-
-def _restore_plan(run: str, before: Plan | None, store: Store) -> None:
-    """Undo `_store_plan` after a refusal."""
-    with suppress(StudyError):  # the store is away, and the refusal is what the user must read
-        if before is None:
-            records.delete_plan(store, run)
-        else:
-            records.save_plan(store, before)
 
 
 def _known(draft: Draft, before: Plan | None) -> list[Replicate]:

@@ -78,8 +78,11 @@ class Points:
             labels = [point.label for point in points if point.name in failed]
             if labels:
                 line = f"{len(labels)} of {len(points)} points of {space.name} failed: {', '.join(labels)}"
-                remedy = "" if len(labels) < len(points) else ". Without a point that has ended, there is no champion"
-                lines.append(line + remedy)
+                retry = f"'{self._resume} --retry-failed' tries them again"
+                hint = (
+                    "" if len(labels) < len(points) else f". Without a point that ends, there is no champion. {retry}"
+                )
+                lines.append(line + hint)
         return lines
 
     def unplanned(self) -> list[tuple[PlannedSpace, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from study.tracking.runs import Tracker
 
 PATIENCE_SECONDS = 20.0  # how long a start waits at its end for an unavailable service
+REFRESH_SECONDS = 30.0  # between two listings of MLflow's runs because of rejected records
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Projection:
         from study.search import studies
 
         self._draft, self._store, self._claim = draft, store, claim
-        self._has_reached_mlflow = False
+        self._has_tried_mlflow, self._next_refresh = False, 0.0
         self._search: Search
         self._tracker: Tracker
         self._optuna = Follower(
@@ -132,6 +134,7 @@ class Projection:
         self._mlflow.put(self._refresh)
 
     def _refresh(self) -> None:
+        self._mlflow.rejected = ""  # everything is shown again
         if not self._tracker.is_closed():
             self._tracker.refresh()
             self._tracker.refresh_models()
@@ -175,7 +178,7 @@ class Projection:
         from study.tracking.answers import is_denied  # imported in this thread: the imports take seconds
         from study.tracking.runs import Tracker
 
-        is_first, self._has_reached_mlflow = not self._has_reached_mlflow, True
+        is_first, self._has_tried_mlflow = not self._has_tried_mlflow, True
         reason = reachable(uri)  # this takes seconds, where MLflow would try for a minute
         if reason:
             raise Away(reason)
@@ -203,13 +206,17 @@ class Projection:
                 )
 
     def _refreshed_if_rejected(self, write: Callable[[], None]) -> None:
-        """Write; if MLflow rejects it, read which runs there are and write again: the user may have deleted a run."""
+        """Write; if MLflow rejects it, read which runs there are and write again: the user may have deleted a run.
+
+        Reading hundreds of runs takes seconds, so it is not repeated soon. The end of the start mends what is left out.
+        """
         try:
             write()
         except Exception as error:
-            if not _is_mlflow_rejection(error):
+            if not _is_mlflow_rejection(error) or time.monotonic() < self._next_refresh:
                 raise
             self._tracker.refresh()
+            self._next_refresh = time.monotonic() + REFRESH_SECONDS
             write()
 
     def _tell(self, trial: PlannedTrial) -> None:

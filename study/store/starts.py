@@ -147,7 +147,10 @@ class Start:
             Away: if the heartbeat is too old, and the store cannot be reached.
         """
         if _clock() - self._confirmed > LEASE_SECONDS and not self._ended.is_set():
-            self._renew()
+            try:
+                self._renew()
+            except Away as error:  # shown as the reason why MLflow or Optuna is not written
+                raise Away(f"the store cannot be used: {one_line(error)}") from None
         if self._superseded:
             raise Superseded(f"run {self._run!r} is being trained by another driver")
 
@@ -167,18 +170,12 @@ class Start:
         self._ended.set()
         self._thread.join()
         record = self.record
-        record.epochs_trained = max(record.epochs_trained, epochs_done - record.epochs_done)
-        record.ended, record.outcome, record.training = now(), outcome, 0
-        if not self._superseded:
-            self._guarded(self._write)
-            self._guarded(self._settle_late_heartbeat)
-
-    def withdraw(self) -> None:
-        """Delete the record, because the start was refused before it trained anything."""
-        self._ended.set()
-        self._thread.join()
-        if not self._superseded:
-            self._guarded(lambda: self.store.delete_record(_path(self._run, self.record.number)))
+        with self._renewal:  # a thread that writes records may just be renewing this one
+            record.epochs_trained = max(record.epochs_trained, epochs_done - record.epochs_done)
+            record.ended, record.outcome, record.training = now(), outcome, 0
+            if not self._superseded:
+                self._guarded(self._write)
+                self._guarded(self._settle_late_heartbeat)
 
     def _settle_late_heartbeat(self) -> None:
         """Settle the previous start again if its driver, which was only stopped, wrote its record once more."""
@@ -257,6 +254,12 @@ def starts(store: Store, run: str) -> list[StartRecord]:
     folder = f"runs/{run}/starts"
     records = (_read(store, f"{folder}/{name}") for name in store.records(folder))
     return [record for record in records if record is not None]
+
+
+def is_trained(store: Store) -> bool:
+    """Return whether the driver of any run is alive."""
+    last = (starts(store, run)[-1:] for run in store.records("runs"))
+    return any(start.alive() for records in last for start in records)
 
 
 def request_stop(store: Store, run: str, at_once: bool) -> StartRecord:

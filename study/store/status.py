@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from study.planning.stored import Plan, PlannedSpace
@@ -48,7 +48,9 @@ class Status:
         history = [start for start in starts(store, plan.run) if start.generation == plan.generation]
         live = bool(history) and history[-1].alive()
         # The replicates that an open search has yet to plan are waiting, too.
-        unplanned = sum(_count_unplanned(plan, space) for space in plan.spaces)
+        names = {name for name, _ in failed}
+        unplanned = sum(_count_unplanned(plan, space, names) for space in plan.spaces)
+        crowned = all(space.search is None or _is_crowned(plan, space) for space in plan.spaces)
         unfinished = len(replicates) + unplanned - len(complete) - len(failed)
         running = min(unfinished, history[-1].training) if live else 0
         behind = history[-1].behind if history and not live else ""
@@ -60,7 +62,7 @@ class Status:
             outcome = "interrupted"
         else:
             outcome = history[-1].outcome
-        if not unfinished and all(name in points for name, _ in failed):  # failed points are results of a search
+        if not unfinished and crowned and names <= points:  # failed points are results of a search
             outcome = "complete"
         elif outcome == "complete":  # states were lost, or the plan has grown
             outcome = "interrupted"
@@ -80,10 +82,19 @@ class Status:
         )
 
 
-def _count_unplanned(plan: Plan, space: PlannedSpace) -> int:
-    """Return how many replicates an open search has yet to plan, including its first champion's."""
+def _count_unplanned(plan: Plan, space: PlannedSpace, failed: Collection[str]) -> int:
+    """Return how many replicates an open search has yet to plan, including its first champion's.
+
+    A search has no champion if all of its points are in `failed`.
+    """
     if space.search is None:
         return 0
-    points = max(0, space.search.trials - len(plan.points(space))) * plan.replicates
-    crowned = any(trial.champion_of for trial in plan.trials if trial.space == space.name)
-    return points + (0 if crowned else space.search.fresh)
+    planned = plan.points(space)
+    missing = max(0, space.search.trials - len(planned))
+    has_champion_to_come = missing or any(point.name not in failed for point in planned)
+    champion = space.search.fresh if has_champion_to_come and not _is_crowned(plan, space) else 0
+    return missing * plan.replicates + champion
+
+
+def _is_crowned(plan: Plan, space: PlannedSpace) -> bool:
+    return any(trial.champion_of for trial in plan.trials if trial.space == space.name)

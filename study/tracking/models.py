@@ -92,6 +92,13 @@ class Models:
             if rank == 0:
                 self._client.set_registered_model_alias(name, CHAMPION, version.version)
 
+    def delete(self, run: str) -> None:
+        """Delete the model of a run, if it has one."""
+        self._models = None  # another driver may have added it
+        model = self._all().pop(run, None)
+        if model is not None:
+            self._client.delete_logged_model(model.id)
+
     def refresh(self) -> None:
         """Read which models there are, and delete twins; see `Tracker.refresh`."""
         self._models = None

@@ -103,6 +103,7 @@ class Tracker:
             elif kind == "run":
                 parents.append(run)
         for twin in (*parents[1:], *(twin for runs in children.values() for twin in runs[1:])):
+            self._models.delete(twin.info.run_id)
             self._client.delete_run(twin.info.run_id)
         self._parent = parents[0] if parents else None
         self._children = {name: _Child.of(runs[0]) for name, runs in children.items()}

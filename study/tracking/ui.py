@@ -17,7 +17,6 @@ import click
 
 from study.errors import Refusal
 from study.tracking import views
-from study.tracking.moving import follow_home
 
 JSON = {"Content-Type": "application/json"}
 STDERR = 2  # the server's log goes there, because stdout holds the links
@@ -36,7 +35,6 @@ def serve(uri: str, artifacts: Path, host: str, port: int) -> int:
         click.echo(uri)
         return 0
     _check_port(host, port)
-    follow_home(uri, artifacts)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     click.echo(address)
     click.echo("MLflow starts in about 15 s. Press Ctrl-C to stop it", err=True)

@@ -160,7 +160,7 @@ def test_the_command_refuses_in_one_line_with_exit_code_2(
 
 
 def test_a_user_without_a_home_is_told_so() -> None:
-    with pytest.raises(Refusal, match="there is no HOME. '--print' prints the script"):
+    with pytest.raises(Refusal, match=r"there is no HOME\. '--print' prints the script"):
         completion.install(cli, "bash", Path("/"))
 
 

@@ -193,6 +193,14 @@ def test_a_store_that_was_opened_for_reading_is_refused_where_it_cannot_be_writt
         store.require_writable()
 
 
+@pytest.mark.parametrize("store", ["/dev/null/store", "~no-such-user/store"])
+def test_a_dry_run_refuses_a_store_whose_folder_cannot_be_made(store, tmp_path):
+    Home(str(tmp_path), str(tmp_path / "elsewhere/store")).check_writable()
+    with pytest.raises(Refusal, match="--store must be a writable folder"):
+        Home(str(tmp_path), store).check_writable()
+    assert everything(tmp_path) == []
+
+
 HOMELESS = """
 import os
 del os.environ["HOME"]

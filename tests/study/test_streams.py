@@ -48,7 +48,17 @@ def begin(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     ("character", "shown"),
-    [("⇒", "->"), ("×", "x"), ("−", "-"), ("±", "+-"), ("…", "..."), ("é", "e"), ("²", "2"), ("τ", "tau"), ("数", "?")],
+    [
+        ("⇒", "->"),
+        ("×", "x"),
+        ("−", "-"),
+        ("±", "+-"),
+        ("…", "..."),
+        ("é", "e"),
+        ("µ", "mu"),
+        ("ά", "alpha"),
+        ("数", "?"),
+    ],
 )
 def test_a_character_that_a_stream_cannot_show_is_replaced_by_a_readable_one(character: str, shown: str) -> None:
     assert readable(character) == shown

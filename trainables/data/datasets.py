@@ -115,8 +115,11 @@ def verify(name: str, root: Path, pixels: bool = True) -> None:
     dataset = facts(name)
     if isinstance(dataset, Files):
         listing = dataset.listing(root)
-        base = Path(name.removeprefix(_FOLDER)) if name.startswith(_FOLDER) else root
-        inspection.check(base, np.concatenate((listing.train, listing.test)), pixels)
+        paths = np.concatenate((listing.train, listing.test))
+        if name.startswith(_FOLDER):
+            inspection.check(Path(name.removeprefix(_FOLDER)), paths, pixels)
+        else:
+            inspection.check(root, paths, pixels, name)
 
 
 def changes(name: str, planned: str) -> str:

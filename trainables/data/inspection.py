@@ -1,4 +1,4 @@
-"""The check of a data set's image files before anything is trained, and the files in which two states differ. Pure.
+"""The check of a data set's image files before anything is trained, and the files in which two states differ.
 
 The results are cached in ``longtail-study/images`` below the user's cache folder (``XDG_CACHE_HOME``, by default
 ``~/.cache``). A result is valid while its file keeps its size and time. A record of all files is also kept by the
@@ -50,13 +50,14 @@ class Record:
         return at, self.paths[at] == paths
 
 
-def check(base: Path, paths: NDArray[np.bytes_], pixels: bool = False) -> Record:
+def check(base: Path, paths: NDArray[np.bytes_], pixels: bool = False, name: str = "") -> Record:
     """Check that files can be decoded, and return their record. Only files without a cached result are read.
 
     Args:
         base: the folder of the data set; a message names files relative to it.
         paths: the files, as absolute paths.
         pixels: decode all pixels; else only the headers.
+        name: the name of the data set, if its folder has several.
 
     Raises:
         Refusal: if files cannot be decoded. The message names the first.
@@ -65,7 +66,8 @@ def check(base: Path, paths: NDArray[np.bytes_], pixels: bool = False) -> Record
     paths = np.unique(paths)
     problems: dict[bytes, str] = {}
     stamps = np.asarray([_stamp(path, problems) for path in paths.tolist()], dtype=np.int64).reshape(-1, 2)
-    cached = _load(_file(base))
+    file = _file(base / name)
+    cached = _load(file)
     at, known = cached.find(paths)
     digests, decoded = np.zeros(len(paths), dtype=np.int64), np.zeros(len(paths), dtype=bool)
     known[known] = (cached.stamps[at[known]] == stamps[known]).all(axis=1)
@@ -83,7 +85,7 @@ def check(base: Path, paths: NDArray[np.bytes_], pixels: bool = False) -> Record
             readable[position] = False
     record = Record(paths[readable], stamps[readable], digests[readable], decoded[readable])
     if len(unknown) or not np.array_equal(record.paths, cached.paths):
-        _save(_file(base), record)
+        _save(file, record)
     if problems:
         raise _refusal(base, "image", problems)
     return record

@@ -160,6 +160,20 @@ def test_a_record_that_is_rejected_is_left_out_and_the_next_start_writes_it(
     assert records(run) == undisturbed(run, tmp_path)
 
 
+def test_records_that_were_rejected_for_a_while_are_whole_at_the_end(run: Run, proxy: Proxy, tmp_path: Path) -> None:
+    projection = run.driver()
+    projection.check()
+    proxy.answer = "400"
+    for key in run.train():
+        projection.state(key)
+    wait_until(lambda: run.said)
+    proxy.answer = ""
+    projection.refresh()
+    projection.reconcile(run.ledger())
+    assert close(projection, "FINISHED", lambda: {"report.md": "| IB⇒CR |"}) == ""
+    assert records(run) == undisturbed(run, tmp_path)
+
+
 @pytest.mark.parametrize("answer", ["401", "403"])
 def test_a_token_that_is_wrong_at_the_start_is_refused(run: Run, proxy: Proxy, answer: str) -> None:
     proxy.answer, proxy.path = answer, "/experiments/"

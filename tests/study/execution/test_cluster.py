@@ -1,6 +1,7 @@
 """The connection to Ray: a dead Ray is noticed, a slow one is not lost, and workers get the user's modules."""
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -124,11 +125,12 @@ def test_no_driver_leaves_a_folder_of_ray(killed):
 def test_only_folders_of_dead_drivers_of_ours_are_removed(tmp_path):
     here = psutil.Process()
     notes = {
-        "session_dead": f"{here.pid} {here.create_time() - 60}",
-        "session_living": f"{here.pid} {here.create_time()}",
+        "session_dead": f"{here.pid} {here.create_time() - 60} {platform.node()}",
+        "session_living": f"{here.pid} {here.create_time()} {platform.node()}",
+        "session_elsewhere": f"{here.pid} 1.0 other-{platform.node()}",
         "session_torn": "",
-        "other_dead": f"{here.pid} 1.0",
-        "session_used": f"{here.pid} 1.0",
+        "other_dead": f"{here.pid} 1.0 {platform.node()}",
+        "session_used": f"{here.pid} 1.0 {platform.node()}",
     }
     for name, text in notes.items():
         (tmp_path / name).mkdir()

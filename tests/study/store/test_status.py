@@ -125,6 +125,15 @@ def test_failed_points_are_results_of_a_search_and_a_failed_champion_is_not(stor
     assert (found.outcome == "complete", found.complete, found.failed, found.waiting) == (False, 2, 3, 0)
 
 
+def test_a_search_whose_points_have_all_failed_waits_for_no_champion_and_is_not_complete(store):
+    listed = run_of_two("mine")
+    point = replace(listed.trials[0], ends=("", ""), refused="S must be at most 5")
+    space = replace(listed.spaces[0], search=PlannedSearch(1, 0, 3, (), ()))
+    started(store, outcome="failed")
+    found = Status.of(store, replace(listed, spaces=(space,), trials=(point,)), {})
+    assert (found.outcome, found.failed, found.waiting) == ("failed", 2, 0)
+
+
 def test_epochs_are_summed_over_starts(store):
     for epochs in (5, 3):
         started(store, epochs_trained=epochs, host=platform.node())

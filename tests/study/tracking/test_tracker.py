@@ -349,10 +349,13 @@ def test_a_run_that_was_added_twice_is_deleted_and_the_one_that_is_further_stays
         twin_of(run, run.only())
     tracker = run.project(TRACKED_EPOCHS)
     complete = run.only().info.run_id
-    twin_of(run, run.only(), **{"study.epochs": "2"})
+    twin = twin_of(run, run.only(), **{"study.epochs": "2"})
+    run.client.create_logged_model(twin.info.experiment_id, name="model", source_run_id=twin.info.run_id)
     twin_of(run, run.only("run"))
     tracker.refresh() if first else run.driver()
     assert run.only().info.run_id == complete
+    models = run.client.search_logged_models([twin.info.experiment_id])
+    assert [model.source_run_id for model in models] == [complete]
     assert run.only().data.tags["mlflow.parentRunId"] == run.only("run").info.run_id
     assert run.histories() == reference.histories()
 

@@ -109,6 +109,11 @@ def test_a_file_is_decoded_once_until_its_size_or_time_changes(pixels, folder, m
     inspection.check(folder, paths, pixels)
     inspection.check(folder, paths)
     assert decoded == []
+    others = paths[:2]
+    inspection.check(folder, others, pixels, "another data set of this folder")
+    inspection.check(folder, paths, pixels)
+    assert decoded == others.tolist()
+    decoded.clear()
     os.utime(folder / "train/a/0.jpg", (1, 1))
     inspection.check(folder, paths, pixels)
     assert decoded == [os.fsencode(folder / "train/a/0.jpg")]
