@@ -116,7 +116,7 @@ def disturb(
     If the driver ended before it could be stopped, this is done again.
     """
     while (first := start_and_stop(arguments, home, driver, draw.uniform(0, 0.8 * seconds), within_mlflow)) is None:
-        shutil.rmtree(home)
+        shutil.rmtree(home, ignore_errors=True)  # its workers may just be ending
     at = time.monotonic()
     time.sleep(STALE_SECONDS + 1)
     second = study("resume", kills.RUN, home=home, driver=driver)
