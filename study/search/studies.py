@@ -183,6 +183,10 @@ class Search:
         if name not in self._trials:
             study = self._studies[space.name]
             history, _ = _without_twins(study.get_trials(deepcopy=False))
+            late = [trial for trial in history if trial.user_attrs.get("trial") == label]
+            if late:  # a driver that had lost the run added it meanwhile
+                self._trials[name] = late[0]
+                return dict(late[0].params)
             copy = optuna.create_study(directions=study.directions, sampler=_sampler(space.search.seed, len(history)))
             copy.add_trials([trial for trial in history if trial.params])
             suggested = copy.ask(_distributions(space)).params

@@ -70,6 +70,10 @@ def test_the_same_label_is_the_same_point_whoever_asks(storage):
     first = search.ask(SPACE, "#0")
     assert search.ask(SPACE, "#0") == first
     assert opened(open_plan(), storage).ask(SPACE, "#0") == first
+    late = opened(open_plan(), storage)
+    second = search.ask(SPACE, "#1")  # added after the other driver had read which trials there are
+    assert late.ask(SPACE, "#1") == second
+    assert len(optuna_trials(storage, search)) == 2
     (trial,) = optuna_trials(storage, search)
     assert (trial.params, trial.state, trial.user_attrs) == (first, TrialState.RUNNING, {"trial": "#0", **first})
 
