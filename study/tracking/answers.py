@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 
+import study.tracking.environment  # noqa: F401  # isort: skip  # before MLflow
 from mlflow.exceptions import MlflowException
 
 # Error codes of answers that may be others later. INTERNAL_ERROR is also the code of lost connections, of answers that

@@ -1,7 +1,10 @@
 """MLflow follows a replicate's states, on a real database, with a plan and a work of the test."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
@@ -484,3 +487,22 @@ def test_an_error_of_the_database_is_raised_and_not_printed(tmp_path, capfd):
     with pytest.raises(MlflowException, match="no such table"):
         run.project(2)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("module", [path.stem for path in Path(runs.__file__).parent.glob("[a-z]*.py")])
+def test_no_module_imports_mlflow_before_its_telemetry_is_off(module):
+    code = f"""
+import os, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "mlflow":
+            print(os.environ.get("MLFLOW_DISABLE_TELEMETRY"))
+            raise SystemExit
+
+sys.meta_path.insert(0, Finder())
+import study.tracking.{module}
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout in ("", "true\n")  # empty: it does not import MLflow
