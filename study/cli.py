@@ -407,6 +407,8 @@ def _end(run: Run) -> None:
     first = [f"study report {run.name} --format markdown{places}"]
     if outcome != "complete":
         first = _commands(status, places)
+    if status.outcome == "running":  # another driver has taken it over
+        first = [f"study status {run.name}{places}"]
     _next(*first, f"study ui{places} (compare in MLflow)", "study list")
     sys.exit(EXIT_CODES[outcome])
 

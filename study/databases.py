@@ -28,6 +28,7 @@ def create_whole(url: str, create: Callable[[str], object]) -> None:
         return
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
     try:
+        temporary.touch()  # MLflow would try for minutes where no file can be made
         create(parsed.set(database=str(temporary)).render_as_string(hide_password=False))
         try:
             os.link(temporary, path)  # unlike a rename, it never replaces the database that another run has created

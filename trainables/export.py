@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
 import mlflow.pytorch
@@ -18,6 +17,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Tensor
 
+from study import scratch
 from trainables.classifier import Classifier, classifier
 from trainables.config import Config
 from trainables.data.datasets import facts
@@ -57,8 +57,8 @@ class _Template:
         shape = (declared.channels, declared.side, declared.side)
         example = np.zeros((2, *shape), dtype=np.float32)
         network = build(backbone, head, declared.channels, declared.classes, torch.Generator())
-        with TemporaryDirectory(prefix="study-") as folder, warnings.catch_warnings():
-            path = Path(folder, "model")
+        with scratch.folder() as folder, warnings.catch_warnings():
+            path = folder / "model"
             warnings.simplefilter("ignore")  # warnings of torch.export and MLflow about their internals
             mlflow.pytorch.save_model(
                 Classifier(network, declared.mean, declared.std).eval(),

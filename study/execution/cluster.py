@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import secrets
 import shutil
 import signal
@@ -12,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 # Set before Ray is imported. Under `uv run`, Ray's hook would keep trials from starting.
@@ -31,13 +29,12 @@ import psutil
 import ray
 from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
 
-from study import modules
+from study import modules, scratch
 from study.errors import Refusal, one_line
 from study.planning.stored import Resources
 
 WATCH_SECONDS = 2.0
 ANSWER_SECONDS = 60.0  # for the call to Ray under way when it is to shut down
-DRIVER_FILE = "study-driver"  # in the folder of a Ray that a driver started: its process and when that began
 PATIENCE = 45  # intervals of WATCH_SECONDS without an answer before Ray counts as dead
 
 
@@ -85,14 +82,15 @@ def _token(resources: Resources) -> Iterator[None]:
 @contextmanager
 def _started(resources: Resources, lost: Callable[[], None]) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    scratch.remove_of_dead_processes()
     logging.getLogger("ray").setLevel(logging.ERROR)  # otherwise it logs its token at every start
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if not resources.address:
-        remove_sessions_of_dead_drivers(Path(ray._common.utils.get_default_ray_temp_dir()))
+        scratch.remove_of_dead_processes(Path(ray._common.utils.get_default_ray_temp_dir()), "session_*")
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
     try:
-        with TemporaryDirectory(prefix="study-") as folder:
-            py_modules = modules.to_ship(Path(folder))
+        with scratch.folder() as folder:
+            py_modules = modules.to_ship(folder)
             options |= {"runtime_env": {"py_modules": py_modules}} if py_modules else {}
             # Ray's processes inherit this: they outlive a terminal that closes, so that the driver can drain.
             signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -113,8 +111,7 @@ def _started(resources: Resources, lost: Callable[[], None]) -> Iterator[None]:
         raise Refusal(variable, os.environ.get(variable), words) from error
     session = None if resources.address else Path(ray._private.worker._global_node.get_session_dir_path())
     if session is not None:
-        driver = psutil.Process()
-        (session / DRIVER_FILE).write_text(f"{driver.pid} {driver.create_time()} {platform.node()}")
+        scratch.mark(session)
     ended = threading.Event()
     node = ray.get_runtime_context().get_node_id()
     arguments = (node, _ray_processes(), ended, lost)
@@ -129,35 +126,6 @@ def _started(resources: Resources, lost: Callable[[], None]) -> Iterator[None]:
         if session is not None:
             shutil.rmtree(session, ignore_errors=True)
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set a handler of its own
-
-
-def remove_sessions_of_dead_drivers(folder: Path) -> None:
-    """Remove what a Ray on this machine leaves after the `kill -9` of the driver that started it.
-
-    Only folders with a `DRIVER_FILE` of this user on this machine are removed, and only once neither the driver nor its
-    Ray is alive.
-    """
-    for note in folder.glob(f"session_*/{DRIVER_FILE}"):
-        try:
-            pid, began, host = note.read_text().split()
-            is_ours = note.stat().st_uid == os.getuid() and host == platform.node()  # the folder may be shared
-            if is_ours and not _is_same_process(int(pid), float(began)) and not _is_in_use(note.parent):
-                shutil.rmtree(note.parent, ignore_errors=True)
-        except (OSError, ValueError):  # another start removes it, or its driver is just writing the file
-            continue
-
-
-def _is_same_process(pid: int, began: float) -> bool:
-    try:
-        return bool(abs(psutil.Process(pid).create_time() - began) < 1.0)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _is_in_use(session: Path) -> bool:
-    """Return whether a process of Ray still names the folder in its command line."""
-    lines = (process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"]))
-    return any(session.name in word for line in lines for word in line)
 
 
 def _ray_processes() -> list[psutil.Process]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import shlex
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from study.decoding import decoded
@@ -113,7 +115,7 @@ class Start:
             host=platform.node(),
             pid=os.getpid(),
             token=secrets.token_hex(8),
-            behind="the last start was killed before MLflow and Optuna had all records",
+            behind="the last start ended before MLflow and Optuna had all records",
         )
         self._ended, self._warned, self._superseded = threading.Event(), False, False
         self._renewal = threading.Lock()
@@ -293,7 +295,7 @@ def refuse_second(store: Store, run: str) -> StartRecord | None:
     last = records[-1]
     if last.alive():
         driver = f"process {last.pid} on {last.host} (since {last.started[:19]})"
-        hint = f"Wait for it, or stop it with 'study stop {run}'"
+        hint = f"Wait for it, or stop it with 'study stop {run}{_option(store)}'"
         raise Refusal("run", run, f"run {run!r} is being trained by {driver}", hint)
     return last
 
@@ -319,6 +321,11 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _option(store: Store) -> str:
+    """Return the option that names a store, for the commands that a message suggests."""
+    return "" if Path(store.url) == Path("studies/store").absolute() else f" --store {shlex.quote(store.shown)}"
 
 
 def _path(run: str, number: int) -> str:

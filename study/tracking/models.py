@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import study.tracking.environment  # noqa: F401  # isort: skip  # before MLflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+
+from study import scratch
 
 CHAMPION = "champion"  # the alias of a registered model
 
@@ -58,9 +59,9 @@ class Models:
             self._models = models
         if not model.ready:
             identity = {"model_uuid": model.id, "model_id": model.id, "run_id": run}
-            with TemporaryDirectory(prefix="study-") as folder:
-                save(Path(folder), Model(artifact_path=model.location, **identity))
-                self._client.log_model_artifacts(model.id, folder)
+            with scratch.folder() as folder:
+                save(folder, Model(artifact_path=model.location, **identity))
+                self._client.log_model_artifacts(model.id, str(folder))
             outputs = None if is_new else self._client.get_run(run).outputs
             if not outputs or not outputs.model_outputs:
                 self._client.log_outputs(run, [LoggedModelOutput(model.id, step)])

@@ -22,6 +22,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from study import scratch
 from study.databases import create_whole
 from study.errors import Refusal
 from study.masking import without_password
@@ -279,10 +280,8 @@ class Tracker:
             if isinstance(content, str):
                 self._client.log_text(run_id, content, name)
             else:
-                import tempfile
-
-                with tempfile.TemporaryDirectory() as folder:
-                    path = Path(folder, name)
+                with scratch.folder() as folder:
+                    path = folder / name
                     path.write_bytes(content)
                     self._client.log_artifact(run_id, str(path))
         self._log_plan()

@@ -425,7 +425,7 @@ def test_a_run_that_a_driver_trains_is_not_trained_by_a_second_one(finished: Fin
             ["clean", "busy", "--forget"],
         ):
             message = str(study(*arguments, code=2).exception)
-            assert "'study stop busy'" in message
+            assert f"'study stop busy --store {folder / 'home/store'}'" in message
             assert "\n" not in message
     finally:
         start.end("complete", 0)

@@ -1,7 +1,6 @@
 """The connection to Ray: a dead Ray is noticed, a slow one is not lost, and workers get the user's modules."""
 
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from study import scratch
 from study.execution import cluster
 
 
@@ -69,7 +69,7 @@ from pathlib import Path
 
 import ray
 
-from study import modules
+from study import scratch, modules
 from study.execution import cluster
 from study.planning.stored import Resources
 
@@ -117,32 +117,9 @@ def test_no_driver_leaves_a_folder_of_ray(killed):
     if killed:
         deadline = time.monotonic() + 30
         while session.exists() and time.monotonic() < deadline:  # its Ray ends a moment later
-            cluster.remove_sessions_of_dead_drivers(session.parent)
+            scratch.remove_of_dead_processes(session.parent, "session_*")
             time.sleep(0.5)
     assert not session.exists()
-
-
-def test_only_folders_of_dead_drivers_of_ours_are_removed(tmp_path):
-    here = psutil.Process()
-    notes = {
-        "session_dead": f"{here.pid} {here.create_time() - 60} {platform.node()}",
-        "session_living": f"{here.pid} {here.create_time()} {platform.node()}",
-        "session_elsewhere": f"{here.pid} 1.0 other-{platform.node()}",
-        "session_torn": "",
-        "other_dead": f"{here.pid} 1.0 {platform.node()}",
-        "session_used": f"{here.pid} 1.0 {platform.node()}",
-    }
-    for name, text in notes.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / cluster.DRIVER_FILE).write_text(text)
-    (tmp_path / "session_foreign").mkdir()
-    raylet = subprocess.Popen(["sh", "-c", "sleep 60; :", "raylet", str(tmp_path / "session_used" / "sockets")])
-    try:
-        cluster.remove_sessions_of_dead_drivers(tmp_path)
-    finally:
-        raylet.kill()
-        raylet.wait()
-    assert sorted(os.listdir(tmp_path)) == sorted([*notes.keys() - {"session_dead"}, "session_foreign"])
 
 
 def test_a_variable_that_tune_refuses_is_taken_away():

@@ -113,7 +113,8 @@ def test_a_killed_start_keeps_its_count_where_the_store_shows_less(store, driver
 
 def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_is_killed(store, driver):
     first = driver()
-    message = rf"run 'mine' is being trained by process {first.pid} on {platform.node()} .*'study stop mine'$"
+    process = f"process {first.pid} on {platform.node()}"
+    message = rf"run 'mine' is being trained by {process} .*'study stop mine --store {store.url}'$"
     for _ in range(2):
         with pytest.raises(Refusal, match=message):
             begin(store)

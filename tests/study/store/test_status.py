@@ -183,8 +183,8 @@ def test_a_run_whose_states_were_let_go_of_is_forgotten_until_it_is_planned_agai
     [
         ({"outcome": "complete", "behind": ""}, ""),
         ({"outcome": "complete", "behind": "MLflow is behind (refused)"}, "MLflow is behind (refused)"),
-        ({"outcome": "running", "seen": "2020-01-01T00:00:00+00:00"}, "was killed before MLflow"),
-        ({"outcome": "complete"}, "was killed before MLflow"),  # Ctrl-C while it waited for MLflow
+        ({"outcome": "running", "seen": "2020-01-01T00:00:00+00:00"}, "ended before MLflow"),
+        ({"outcome": "complete"}, "ended before MLflow"),  # Ctrl-C while it waited for MLflow
         ({"outcome": "running"}, ""),  # it is at work
     ],
 )
