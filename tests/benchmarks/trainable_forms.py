@@ -13,7 +13,9 @@ from typing import Any
 
 from measuring import alternate, arguments, at_least_one, spread, write
 
-from study.execution import cluster, tune
+from study.execution import cluster, tune  # isort: skip  # before Ray, whose environment they set
+from ray.tune.trainable import wrap_function
+
 from study.execution.job import Job
 from study.planning.stored import Resources
 from study.planning.tree import Failure, Stage
@@ -33,9 +35,16 @@ class Form(tune.tune.Trainable):
         return {"position": 1, "saved": self.key, "done": True}
 
 
-def function(config: dict[str, Any], job: Job) -> None:
+def function(config: dict[str, Any]) -> None:
     """The same as a function."""
     tune.tune.report({"position": 1, "saved": config["stage"].key, "done": True})
+
+
+class FunctionForm(wrap_function(function)):  # type: ignore[misc]
+    """Tune's own class around the function."""
+
+    def setup(self, config: dict[str, Any], job: Job) -> None:
+        super().setup(config)
 
 
 class Silent:
@@ -64,7 +73,7 @@ def main() -> None:
     parser = arguments(__doc__, "trainable_forms", repeats=5)
     parser.add_argument("--stages", type=at_least_one, default=100)
     asked = parser.parse_args()
-    forms = {"class": lambda: seconds(Form, asked.stages), "function": lambda: seconds(function, asked.stages)}
+    forms = {"class": lambda: seconds(Form, asked.stages), "function": lambda: seconds(FunctionForm, asked.stages)}
     with cluster.connected(Resources()):
         measured = alternate(forms, asked.repeats + 1)
     result = {

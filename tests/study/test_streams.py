@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def ended(home: Path) -> tuple[str, set[str]]:
     with closing(sqlite3.connect(home / "mlflow.db")) as database:
         tables = database.execute("select name from sqlite_master where name = 'runs'").fetchall()  # made by MLflow
         return status["outcome"], {each for (each,) in database.execute("select status from runs")} if tables else set()
+
+
+@pytest.fixture(autouse=True)
+def _hangups() -> Iterator[None]:
+    """Let the commands take SIGHUP, though the suite may be run by ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
