@@ -2,22 +2,19 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import mlflow
 import pytest
-from helpers import TRACKED, TRACKED_EPOCHS, Killed, Tracked, tracked_header
+from helpers import TRACKED, TRACKED_EPOCHS, Killed, tracked_header
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from study.errors import Refusal
-from study.store.starts import Superseded
 from study.tracking import runs
 from study.tracking.answers import is_outage
 
@@ -339,44 +336,6 @@ def test_a_point_that_is_stopped_early_ends_there_with_all_that_is_written_at_th
     assert len(run.models()) == 1
 
 
-def twin_of(run, original, **tags):
-    """Add a run with the tags of another, as a driver does whose call was completed too late."""
-    kept = {name: value for name, value in original.data.tags.items() if name.startswith(("study.", "mlflow.p"))}
-    return run.client.create_run(original.info.experiment_id, tags={**kept, **tags}, run_name=original.info.run_name)
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_a_run_that_was_added_twice_is_deleted_and_the_one_that_is_further_stays(run, reference, first):
-    run.project(2)
-    if first:
-        twin_of(run, run.only())
-    tracker = run.project(TRACKED_EPOCHS)
-    complete = run.only().info.run_id
-    twin = twin_of(run, run.only(), **{"study.epochs": "2"})
-    run.client.create_logged_model(twin.info.experiment_id, name="model", source_run_id=twin.info.run_id)
-    twin_of(run, run.only("run"))
-    tracker.refresh() if first else run.driver()
-    assert run.only().info.run_id == complete
-    models = run.client.search_logged_models([twin.info.experiment_id])
-    assert [model.source_run_id for model in models] == [complete]
-    assert run.only().data.tags["mlflow.parentRunId"] == run.only("run").info.run_id
-    assert run.histories() == reference.histories()
-
-
-def test_a_late_end_of_another_driver_is_mended(run, reference):
-    tracker = run.project(TRACKED_EPOCHS)
-    tracker.finish("FINISHED", {})
-    for each in (run.only(), run.only("run")):
-        run.client.set_terminated(each.info.run_id, "KILLED")
-    tracker.refresh()
-    tracker.project(TRACKED[0], 0, tracked_header(TRACKED_EPOCHS, TRACKED[0].by_replicate[0]), lambda: b"payload 5")
-    tracker.finish("FINISHED", {})
-    assert [each.info.status for each in (run.only(), run.only("run"))] == ["FINISHED"] * 2
-    assert run.only().info.end_time == reference.only().info.end_time
-    assert run.histories() == reference.histories()
-    assert run.models() == [b"payload 5"]
-
-
 @pytest.mark.parametrize("kind", ["replicate", "run"])
 def test_a_run_that_the_user_has_deleted_is_made_again(run, reference, kind):
     tracker = run.project(2)
@@ -385,14 +344,6 @@ def test_a_run_that_the_user_has_deleted_is_made_again(run, reference, kind):
     tracker.project(TRACKED[0], 0, tracked_header(TRACKED_EPOCHS, TRACKED[0].by_replicate[0]), lambda: b"payload 5")
     assert run.only().data.tags["mlflow.parentRunId"] == run.only("run").info.run_id
     assert run.histories() == reference.histories()
-
-
-def test_a_model_that_was_added_twice_is_deleted(run):
-    tracker = run.project(TRACKED_EPOCHS)
-    child = run.only()
-    run.client.create_logged_model(child.info.experiment_id, name="model", source_run_id=child.info.run_id)
-    tracker.refresh_models()
-    assert run.models() == [b"payload 5"]
 
 
 def test_a_proxy_that_takes_only_small_requests_gets_small_ones(run, reference, monkeypatch):
@@ -410,83 +361,11 @@ def test_a_proxy_that_takes_only_small_requests_gets_small_ones(run, reference, 
     assert run.histories() == reference.histories()
 
 
-def test_no_call_is_made_once_the_run_is_lost(run):
-    lost = []
-
-    def claim():
-        if lost:
-            raise Superseded("another driver")
-
-    tracker = run.driver(claim)
-    tracker.project(TRACKED[0], 0, tracked_header(2, TRACKED[0].by_replicate[0]), lambda: b"")
-    lost.append(True)
-    for write in (
-        lambda: tracker.project(TRACKED[0], 0, tracked_header(3, TRACKED[0].by_replicate[0]), lambda: b""),
-        lambda: tracker.fail(TRACKED[0], 0, "lost"),
-        lambda: tracker.finish("KILLED", {}),
-    ):
-        with pytest.raises(Superseded):
-            write()
-    assert [step for step, *_ in run.histories()["lr"]] == [0, 1]
-    assert run.only().info.status == run.only("run").info.status == "RUNNING"
-
-
 def test_a_deleted_experiment_is_refused(run):
     run.driver()
     run.client.delete_experiment(run.client.get_experiment_by_name(run.plan.run).experiment_id)
     with pytest.raises(Refusal, match=f"{run.plan.run}.*mlflow experiments restore.*--name"):
         run.driver()
-
-
-def test_two_drivers_that_create_the_experiment_at_the_same_time_share_one(run, monkeypatch):
-    create = MlflowClient.create_experiment
-
-    def create_twice(client, *arguments, **named):
-        create(client, *arguments, **named)  # the other driver's call, under way when it was stopped
-        return create(client, *arguments, **named)
-
-    monkeypatch.setattr(MlflowClient, "create_experiment", create_twice)
-    run.driver()
-    assert [each.name for each in run.client.search_experiments()].count(run.plan.run) == 1
-
-
-def test_two_runs_that_create_the_database_of_a_home_at_the_same_time_share_one(tmp_path, monkeypatch):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-    def client(opened):
-        if opened != uri:
-            MlflowClient(uri).create_experiment("the other run's")  # it is faster
-        return MlflowClient(opened)
-
-    monkeypatch.setattr(runs, "MlflowClient", client)
-    assert runs._open(uri).get_experiment_by_name("the other run's") is not None
-    mine = MlflowClient(f"sqlite:///{tmp_path}/./mlflow.db")  # another engine than the one that has the file open
-    assert mine.get_experiment_by_name("the other run's") is not None
-    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
-
-
-def test_a_database_of_another_version_of_mlflow_is_refused_by_name(tmp_path):
-    run = Tracked(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    run.uri = f"sqlite:///{tmp_path}/./mlflow.db"  # another engine than the one that has the file open
-    with pytest.raises(Refusal) as refused:
-        run.driver()
-    assert str(refused.value) == (
-        f"{run.uri} was written by another version of MLflow than {mlflow.__version__}, the one installed here. If "
-        f"that was an older one, back it up and give 'mlflow db upgrade {run.uri}'; else install that version"
-    )
-
-
-def test_an_error_of_the_database_is_raised_and_not_printed(tmp_path, capfd):
-    run = Tracked(tmp_path)
-    run.project(1)
-    with sqlite3.connect(next(tmp_path.glob("*.db"))) as database:
-        database.execute("DROP TABLE latest_metrics")
-    capfd.readouterr()  # of the client that made the database
-    with pytest.raises(MlflowException, match="no such table"):
-        run.project(2)
-    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("module", [path.stem for path in Path(runs.__file__).parent.glob("[a-z]*.py")])
