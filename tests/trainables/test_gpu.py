@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from helpers import EPOCH, SHORT, digits, learner, train
 from test_every_method import SETTINGS
+from test_trainable import REQUESTED
 
 from study.execution.job import Job
 from study.machine import Machine
@@ -223,7 +224,7 @@ def test_too_little_memory_is_said_in_a_line_and_not_for_good(tmp_path):
     assert result["done"]
     failure = result["failure"]
     assert not failure["for_good"]
-    assert failure["reason"].startswith("the GPU has too little memory: 1048576.00 GiB were asked for")
+    assert failure["reason"].startswith(REQUESTED.format("1048576.00 GiB"))
     assert "--gpus-per-trial" in failure["reason"]
 
 

@@ -234,6 +234,7 @@ OUT_OF_MEMORY = (
     " Process 17 has 77.90 GiB memory in use. Of the allocated memory 76.00 GiB is allocated by PyTorch, and 1.20 GiB "
     "is reserved by PyTorch but unallocated."
 )
+REQUESTED = "the GPU has too little memory: {} were requested"
 REMEDY = ". Use fewer trials per GPU (a larger --gpus-per-trial) or a smaller batch"
 
 
@@ -242,7 +243,7 @@ REMEDY = ". Use fewer trials per GPU (a larger --gpus-per-trial) or a smaller ba
     [
         (
             torch.OutOfMemoryError(OUT_OF_MEMORY),
-            f"the GPU has too little memory: 2.50 GiB were requested, 1.19 GiB of 79.11 GiB were free{REMEDY}",
+            f"{REQUESTED.format('2.50 GiB')}, 1.19 GiB of 79.11 GiB were free{REMEDY}",
         ),
         (
             torch.AcceleratorError(
