@@ -136,17 +136,45 @@ def _steps(result: Json, network: str, ours: str, ratios: Json, which: str) -> I
 
 def step_gpu(result: Json) -> Iterator[Row]:
     yield from step(result)
-    for kind, numbers in result.get("together_ms", {}).items():
+    compiled = {k: times for k, times in result.get("compiled_ms", {}).items() if isinstance(times, dict)}
+    shared = {**result.get("together_ms", {}), "bf16, compiled": compiled}
+    for kind, numbers in shared.items():
         for way in ("threads", "in turn"):
             text = "; ".join(f"{k}: {between(times[way])} ms" for k, times in (numbers or {}).items())
             if text:
                 what = f"a step of one of several ResNet-32 on one GPU, {kind}, recorded, in one process, {way}"
                 yield what, "", f"{text}, n = {result['n']}"
+    yield from step_mps(result)
+
+
+def step_mps(result: Json) -> Iterator[Row]:
     for mode, numbers in result.get("processes_ms", {}).items():
         if isinstance(numbers, dict):
             text = "; ".join(f"{k}: {number(times['ms'])} ms" for k, times in numbers.items())
+            how = f"{result['processes_ms']['precision']}, {mode}"
             served = "with" if result["processes_ms"]["mps"] else "without"
-            yield f"the same, {result['processes_ms']['precision']}, {mode}, in processes {served} MPS", "", text
+            yield (
+                f"a step of one of several ResNet-32 on one GPU, {how}, in processes {served} MPS",
+                "",
+                f"{text}, n = 1",
+            )
+
+
+def kernels(result: Json) -> Iterator[Row]:
+    unit = "kernels" if result["device"] == "cuda" else "operators"
+    for name in ("ours", "compiled"):
+        if found := result.get(name):
+            kinds = "; ".join(
+                f"{kind}: {number(row['count'])}, {number(row['ms'])} ms"
+                for kind, row in found["kinds"].items()
+                if row["ms"] >= 0.01 * found["busy_ms"]
+            )
+            yield (
+                f"{unit} of a training step, batch 64, ResNet-32, CIFAR, {result['device'].upper()}, bf16, {name}",
+                "",
+                f"{number(found['kernels'])} in {number(found['busy_ms'])} of {number(found['wall_ms'])} ms: {kinds}; "
+                f"n = {result['n']}",
+            )
 
 
 def scale(result: Json) -> Iterator[Row]:
@@ -262,6 +290,8 @@ SECTIONS: tuple[Callable[[Json], Iterator[Row]], ...] = (
     epoch,
     step,
     step_gpu,
+    step_mps,
+    kernels,
     scale,
     tracking,
     cost_table9,
