@@ -1,4 +1,4 @@
-"""Everything that a GPU is wanted for, in one call with a budget of seconds: figures, tests, and real runs.
+"""Tests, times of steps and real runs on a GPU, in one call with a budget of seconds.
 
     python tests/benchmarks/gpu.py --budget 450 [--out FOLDER] [--home FOLDER] [--data-dir FOLDER] [--mps] [PART ...]
 

@@ -4,8 +4,9 @@
 
 PyTorch's profiler reads the kernels of so many epochs of the project's loop, whose step was recorded before. The
 figures are per step. ``busy_ms`` is the sum of the kernels' times. ``wall_ms`` is the time of a step without the
-profiler. A pattern in a kernel's name tells its kind. ``--compile`` measures the compiled network, too. On a CPU, there
-are operators instead of kernels and nothing is recorded: use it to try the script.
+profiler. A pattern in a kernel's name tells its kind; a fused kernel counts as the first kind in its name.
+``--compile`` measures the compiled network, too. On a CPU, there are operators instead of kernels and nothing is
+recorded: use it to try the script.
 """
 
 from __future__ import annotations
@@ -48,25 +49,27 @@ def kernels(student: Student, steps: int, repeats: int, device: str) -> dict[str
         return sum(timed(student, device, **OURS["bf16"]) for _ in range(repeats))
 
     epochs()  # records
-    wall, steps = epochs(), repeats * steps
+    wall, total = epochs(), repeats * steps
     activity = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
-    with profile(activities=[activity], acc_events=True) as seen:
+    with profile(activities=[activity], acc_events=True) as seen:  # acc_events: without it, it warns
         epochs()
     found: dict[str, dict[str, float]] = {}
     names: dict[str, dict[str, float]] = {}
     for event in seen.key_averages():
+        if device == "cuda" and event.device_type.name != "CUDA":
+            continue  # a launch, on the host
         microseconds = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
-        for table, key in ((found, kind_of(event.key)), (names, event.key[:160])):
+        for table, key in ((found, kind_of(event.key)), (names, event.key)):
             row = table.setdefault(key, {"count": 0.0, "ms": 0.0})
-            row["count"] += event.count / steps
-            row["ms"] += microseconds / 1000 / steps
+            row["count"] += event.count / total
+            row["ms"] += microseconds / 1000 / total
 
     def longest(table: dict[str, dict[str, float]], most: int | None = None) -> dict[str, dict[str, float]]:
         rows = sorted(table.items(), key=lambda item: -item[1]["ms"])[:most]
-        return {name: {column: shortened(value) for column, value in row.items()} for name, row in rows}
+        return {name[:160]: {column: shortened(value) for column, value in row.items()} for name, row in rows}
 
     return {
-        "wall_ms": shortened(1000 * wall / steps),
+        "wall_ms": shortened(1000 * wall / total),
         "busy_ms": shortened(sum(row["ms"] for row in found.values())),
         "kernels": shortened(sum(row["count"] for row in found.values())),
         "kinds": longest(found),

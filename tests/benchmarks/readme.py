@@ -134,27 +134,52 @@ def _steps(result: Json, network: str, ours: str, ratios: Json, which: str) -> I
         )
 
 
+AT_ONCE = "wall time by the steps of all networks, 1 to 8 ResNet-32 on one GPU"
+
+
 def step_gpu(result: Json) -> Iterator[Row]:
     yield from step(result)
     compiled = {k: times for k, times in result.get("compiled_ms", {}).items() if isinstance(times, dict)}
     shared = {**result.get("together_ms", {}), "bf16, compiled": compiled}
     for kind, numbers in shared.items():
         for way in ("threads", "in turn"):
-            text = "; ".join(f"{k}: {between(times[way])} ms" for k, times in (numbers or {}).items())
+            text = "; ".join(f"{k}: {between(times[way])} ms" for k, times in numbers.items())
             if text:
-                what = f"a step of one of several ResNet-32 on one GPU, {kind}, recorded, in one process, {way}"
+                what = f"{AT_ONCE}, {kind}, recorded, in one process, {way}"
                 yield what, "", f"{text}, n = {result['n']}"
-    yield from step_mps(result)
+    yield from _processes(result)
+    yield from _against_memory(result)
 
 
 def step_mps(result: Json) -> Iterator[Row]:
+    yield from _processes(result)
+
+
+def _against_memory(result: Json) -> Iterator[Row]:
+    """Yield how far a step is from the memory traffic of its activations, alone and with others."""
+    if result["device"] != "cuda" or "ResNet-32, CIFAR" not in result["networks"]:
+        return
+    times, floor = result["networks"]["ResNet-32, CIFAR"], result["floors_ms"]["bf16"]["memory"]
+    alone, what = times["ms"][times["ours"]]["median"], "against the memory traffic of its activations in bf16"
+    for name, ms, most in (
+        ("a training step, batch 64, ResNet-32, CIFAR, CUDA, ours by default,", alone, 4),
+        ("the same, 8 networks in one process, in turn,", result["together_ms"]["bf16"]["8"]["in turn"]["median"], 2),
+    ):
+        yield (
+            f"{name} {what}",
+            at_most(f"{most} ×", ms <= most * floor),
+            f"{number(ms)} against {number(floor)} ms, {number(ms / floor)} ×, n = {result['n']}",
+        )
+
+
+def _processes(result: Json) -> Iterator[Row]:
     for mode, numbers in result.get("processes_ms", {}).items():
         if isinstance(numbers, dict):
             text = "; ".join(f"{k}: {number(times['ms'])} ms" for k, times in numbers.items())
             how = f"{result['processes_ms']['precision']}, {mode}"
             served = "with" if result["processes_ms"]["mps"] else "without"
             yield (
-                f"a step of one of several ResNet-32 on one GPU, {how}, in processes {served} MPS",
+                f"{AT_ONCE}, {how}, in processes {served} MPS",
                 "",
                 f"{text}, n = 1",
             )
