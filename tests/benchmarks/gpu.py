@@ -11,9 +11,10 @@ PART, all by default, in this order:
     table9    `study run table9 --seeds 1` on digits, four trials a GPU, and its report: table9.json
     kill      a recorded run of table7 on digits, SIGKILL to its driver, `study resume`, and the report
     search    `study run sampler_search --trials 8`, four trials a GPU, and its report: search.json
-    cifar     Table 9 on CIFAR-10-LT, IF 50, by the paper's protocol, one replicate, nine trials a GPU, in bf16: until
-              25 s before its limit, when it is stopped as by Ctrl-C, and its report so far: cifar-table9.json; the next
-              call with the same --home goes on with it
+    cifar     the --spaces (by default table9) on CIFAR-10-LT, IF 50, by the paper's protocol, one replicate, nine
+              trials a GPU, in bf16: until 25 s before its limit, when it is stopped as by Ctrl-C. Its report so far:
+              cifar-table9.json; its figures and its home without weights: cifar-table9.tgz. The next call with the
+              same --home goes on with it
 
 Each part has commands, a log and a limit of its own (--limits step=200,cifar=300), and stops no other. gpu.json,
 written after each part, says how each ended and why one was skipped; the logs are packed at the end. --mps serves
@@ -159,23 +160,33 @@ def search(part: Part) -> None:
 
 
 def cifar(part: Part) -> None:
-    """Table 9 on CIFAR-10-LT, as far as the time goes."""
+    """Tables on CIFAR-10-LT, as far as the time goes."""
     folder = part.call.asked.data_dir
     if folder is None or not Path(folder, CIFAR_FILES).is_dir():
         raise Skipped(f"no {CIFAR_FILES} in --data-dir" if folder else "no --data-dir")
     if part.left() < 2 * STOPS[0][0]:
         raise Skipped(f"{part.left():.0f} s left, and it must have {2 * STOPS[0][0]}; give a larger --budget")
-    home, run = part.call.asked.home or part.home(), "cifar-table9"
+    home, run = part.call.asked.home or part.home(), f"cifar-{'-'.join(part.call.asked.spaces)}"
     words = ["--data", "cifar10", "--imbalance", "50", "--data-dir", folder, "--seeds", "1", "--name", run]
-    space = ["table9", "--paper", "--precision", "bf16"] if part.cuda else [part.tiny()]
+    space = [*part.call.asked.spaces, "--paper", "--precision", "bf16"] if part.cuda else [part.tiny()]
     process = part.start(
         [sys.executable, "-m", "study", "run", *space, *words, "--home", home, *part.share("0.11", "recorded")]
     )
     code = stopped(process, part)
     part.figures |= {"exit_code_of_the_run": code, **part.status(run, home)}
     part.study("report", run, "--format", "json", "--home", home, into=f"{run}.json")
+    figures = part.call.scratch / "figures"
+    part.study("report", run, "--figures", str(figures), "--home", home)
+    with tarfile.open(part.call.out / f"{run}.tgz", "w:gz") as packed:
+        packed.add(home, "home", filter=without_weights)
+        packed.add(figures, "figures")
     if code not in (0, 130):
         raise Failed(f"the run ended with exit code {code}")
+
+
+def without_weights(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out a home's states and models: they are large, and its report and MLflow's database do without them."""
+    return None if Path(member.name).name in ("states", "models") else member
 
 
 def stopped(process: subprocess.Popen[bytes], part: Part) -> int:
@@ -292,6 +303,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=None, help="a folder for what is found [default: a new one]")
     parser.add_argument("--home", help="where the run on CIFAR lies, for a later call to go on with it")
     parser.add_argument("--data-dir", help=f"where {CIFAR_FILES} lies")
+    parser.add_argument(
+        "--spaces", type=lambda text: text.split(","), default=["table9"], metavar="NAME,…", help="of the run on CIFAR"
+    )
     parser.add_argument("--mps", action="store_true", help="runs and step_mps under a private MPS daemon")
     parser.add_argument("--compile", action="store_true", help="the compiled step, too")
     parser.add_argument(
