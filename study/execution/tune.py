@@ -9,10 +9,12 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Protocol
 
@@ -357,6 +359,12 @@ def interruptible(drain: Drain, say: Callable[[str], None]) -> Iterator[None]:
     A further SIGINT or SIGTERM raises KeyboardInterrupt. A further SIGHUP does nothing, because a terminal that closes
     may send several. A SIGHUP that is ignored (``nohup``) stays ignored.
     """
+    # A thread prints, since a signal may come while this one prints, and Python refuses a write within a write.
+    lines: SimpleQueue[str | None] = SimpleQueue()
+
+    def print_lines() -> None:
+        for line in iter(lines.get, None):
+            say(line)
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if drain.requested:
@@ -364,14 +372,18 @@ def interruptible(drain: Drain, say: Callable[[str], None]) -> Iterator[None]:
                 raise KeyboardInterrupt
             return
         drain.requested = True
-        say("stopping: workers finish their epoch and save. Press Ctrl-C again to stop at once")
+        lines.put("stopping: workers finish their epoch and save. Press Ctrl-C again to stop at once")
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
+    printer = threading.Thread(target=print_lines, name="print signals", daemon=True)
+    printer.start()
     earlier_handlers = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:
         for number, handler in earlier_handlers.items():
             signal.signal(number, handler)
+        lines.put(None)
+        printer.join()

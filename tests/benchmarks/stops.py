@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import kills
+from measuring import environment
 
 from study.execution.driver import EXIT_CODES
 
@@ -192,13 +193,11 @@ def main() -> None:
                 }
             )
             print(json.dumps(rounds[-1], ensure_ascii=False), flush=True)
+            if asked.out:
+                record = {"command": " ".join(["python", *sys.argv]), "seed": asked.seed, **environment()}
+                asked.out.write_text(json.dumps({**record, "rounds": rounds}, indent=1, ensure_ascii=False) + "\n")
     same = sum(each["equal"] for each in rounds)
     print(f"seed {asked.seed}: {len(rounds)} takeovers, {same} of them equal an undisturbed run")
-    if asked.out:
-        from measuring import environment
-
-        record = {"command": " ".join(["python", *sys.argv]), "seed": asked.seed, **environment()}
-        asked.out.write_text(json.dumps({**record, "rounds": rounds}, indent=1, ensure_ascii=False) + "\n")
     sys.exit(same != len(rounds))
 
 
