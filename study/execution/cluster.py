@@ -30,7 +30,7 @@ import ray
 from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
 
 from study import modules, scratch
-from study.errors import Refusal, one_line
+from study.errors import Away, Refusal, StudyError, one_line
 from study.planning.stored import Resources
 
 WATCH_SECONDS = 2.0
@@ -52,6 +52,7 @@ def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> 
 
     Raises:
         Refusal: if there is no such cluster, or the folder for temporary files has a path too long for Ray.
+        Away: if Ray does not start on this machine.
     """
     if ray.is_initialized():
         yield
@@ -88,27 +89,17 @@ def _started(resources: Resources, lost: Callable[[], None]) -> Iterator[None]:
     if not resources.address:
         scratch.remove_of_dead_processes(Path(ray._common.utils.get_default_ray_temp_dir()), "session_*")
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
-    try:
-        with scratch.folder() as folder:
-            py_modules = modules.to_ship(folder)
-            options |= {"runtime_env": {"py_modules": py_modules}} if py_modules else {}
-            # Ray's processes inherit this: they outlive a terminal that closes, so that the driver can drain.
-            signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-            try:
-                ray.init(address=resources.address or "local", **options)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, signals)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if not resources.address:
-            raise
-        words = "must be the address of a running Ray cluster"
-        raise Refusal("--address", resources.address, words, hint=f"Reason: {one_line(error)}") from error
-    except OSError as error:
-        if "AF_UNIX" not in str(error):
-            raise
-        variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
-        words = "must be a folder with a short path, because Ray makes sockets in it (at most 107 characters in all)"
-        raise Refusal(variable, os.environ.get(variable), words) from error
+    with scratch.folder() as folder:
+        py_modules = modules.to_ship(folder)
+        options |= {"runtime_env": {"py_modules": py_modules}} if py_modules else {}
+        # Ray's processes inherit this: they outlive a terminal that closes, so that the driver can drain.
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            ray.init(address=resources.address or "local", **options)
+        except Exception as error:
+            raise _why_not_started(error, resources.address) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
     session = None if resources.address else Path(ray._private.worker._global_node.get_session_dir_path())
     if session is not None:
         scratch.mark(session)
@@ -126,6 +117,18 @@ def _started(resources: Resources, lost: Callable[[], None]) -> Iterator[None]:
         if session is not None:
             shutil.rmtree(session, ignore_errors=True)
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set a handler of its own
+
+
+def _why_not_started(error: Exception, address: str) -> StudyError:
+    """Return what the user reads if Ray raised an error at its start. The error may be of any type."""
+    if isinstance(error, OSError) and "AF_UNIX" in str(error):
+        variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+        words = "must be a folder with a short path, because Ray makes sockets in it (at most 107 characters in all)"
+        return Refusal(variable, os.environ.get(variable), words)
+    if address and isinstance(error, (ConnectionError, ValueError, RuntimeError)):
+        words = "must be the address of a running Ray cluster"
+        return Refusal("--address", address, words, hint=f"Reason: {one_line(error)}")
+    return Away(f"Ray did not start: {one_line(error).rstrip('.')}. Give the command again")
 
 
 def _ray_processes() -> list[psutil.Process]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from study.errors import Damaged, Refusal, StudyError
+from study.errors import Away, Damaged, Refusal, StudyError
 from study.execution.ledger import Ledger
 from study.execution.outlook import Outlook
 from study.execution.points import Points
@@ -92,7 +92,7 @@ def start(
     except BaseException as error:
         if projection is not None:
             projection.abandon()
-        if begun.superseded and isinstance(error, (Superseded, KeyboardInterrupt)):  # it was said, and by a signal, too
+        if begun.superseded and isinstance(error, (Superseded, KeyboardInterrupt, Away)):  # it was said
             return "interrupted"
         if is_new and isinstance(error, Refusal) and not begun.record.epochs_trained:
             with suppress(StudyError):  # the store is away, and the refusal is what the user must read

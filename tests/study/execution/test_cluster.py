@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 from study import scratch
+from study.errors import Away
 from study.execution import cluster
+from study.planning.stored import Resources
 
 
 @pytest.mark.parametrize("answer", ["dead", "silence"])
@@ -140,6 +142,20 @@ def test_a_temporary_folder_too_deep_for_ray_is_refused_by_its_variable(tmp_path
     environment = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | {"TMPDIR": str(deep)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("TMPDIR must be a folder with a short path")
+
+
+@pytest.mark.parametrize(
+    "error", [Exception("The node timed out during startup. GCS is slow."), RuntimeError("No node")]
+)
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch, error):
+    def init(**_):
+        raise error
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    words = f"^Ray did not start: {str(error).rstrip('.')}. Give the command again$"
+    with pytest.raises(Away, match=words), cluster.connected(Resources()):
+        pass
 
 
 HOMELESS = """
