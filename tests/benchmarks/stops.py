@@ -137,7 +137,7 @@ def disturb(
         "woken_after_seconds": round(woken, 1),
         "second_had_ended": ended_before,
         "second_code": second.returncode,
-        "first": output.strip().splitlines()[-3:],
+        "first": output.replace(str(home), "HOME").strip().splitlines()[-3:],
         "first_code": first.returncode,
     }
 
