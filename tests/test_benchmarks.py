@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,18 @@ TINY = {
 
 def test_the_page_shows_the_results() -> None:
     subprocess.run([sys.executable, BENCHMARKS / "readme.py", "--check"], check=True)
+
+
+def test_the_page_on_gpus_quotes_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import readme
+
+    networks = json.loads((BENCHMARKS / "results" / "step_gpu.json").read_text())["networks"]
+    measured = {readme.between(times) for network in networks.values() for times in network["ms"].values()}
+    _, _, page = (BENCHMARKS.parents[1] / "trainables" / "README.md").read_text(encoding="utf-8").partition("## GPUs")
+    quoted = set(re.findall(r"[\d.]+ \([\d.]+ to [\d.]+\)", page))
+    assert len(quoted) >= 8
+    assert quoted <= measured
 
 
 @pytest.mark.slow

@@ -92,7 +92,8 @@ def start(
     except BaseException as error:
         if projection is not None:
             projection.abandon()
-        if begun.superseded and isinstance(error, (Superseded, KeyboardInterrupt, Away)):  # it was said
+        # That another driver has the run was said; a service that is away no longer matters to this one.
+        if begun.superseded and isinstance(error, (Superseded, KeyboardInterrupt, Away)):
             return "interrupted"
         if is_new and isinstance(error, Refusal) and not begun.record.epochs_trained:
             with suppress(StudyError):  # the store is away, and the refusal is what the user must read

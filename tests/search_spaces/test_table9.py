@@ -1,5 +1,9 @@
 """Table 9: nine combinations, and beside each what adjusting the logits makes of the same network."""
 
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
 from helpers import as_trained, by_place, exhibits, nothing, printed_of, space, tables
 
 from search_spaces.shared.protocol import CIFAR, column_name
@@ -72,3 +76,31 @@ def test_the_paper_s_exceptions_are_exceptions_under_the_short_protocol_too():
     (excepted,) = [each for each in made.contrasts if each.except_in]
     columns = dict.fromkeys(trial.column for trial in made.trials)
     assert [column in excepted.except_in for column in columns] == [True, True, False]
+
+
+def test_the_page_of_the_run_on_cifar_shows_what_its_report_and_mlflow_hold():
+    folder = Path(__file__).parents[2] / "search_spaces" / "results"
+    page, report, metrics = (
+        (folder / f"table9-cifar10{ending}").read_text(encoding="utf-8") for ending in (".md", ".json", "-mlflow.json")
+    )
+    rows = [
+        [cell.strip().replace("\u2212", "-") for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if "⇒" in line and line.startswith("|")
+    ]
+    expected = []
+    for row in json.loads(report)["rows"]:
+        accuracy = json.loads(metrics)["runs"][row["combination"]]["test/top1"]
+        best = max(accuracy)
+        assert (accuracy[-1], best) == (row["mean"], row["best_epoch_mean"])
+        expected.append(
+            [
+                row["combination"],
+                f"{row['mean']:.1f}",
+                f"{mean(accuracy[-10:]):.1f} ± {stdev(accuracy[-10:]):.1f}",
+                f"{best:.1f} (epoch {accuracy.index(best) + 1})",
+                str(row["paper"]),
+                f"{row['mean'] - row['paper']:+.1f}",
+            ]
+        )
+    assert rows == expected
