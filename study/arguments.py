@@ -161,7 +161,8 @@ def machines(function: Function) -> Function:
         "--address",
         group=MACHINE,
         metavar="ADDR",
-        help="Ray cluster: auto, HOST:PORT, or local for this machine. [default: local; for resume, as the run began]",
+        help="Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local for this machine. [default: RAY_ADDRESS, else "
+        "local; for resume, as the run began]",
     )
     return workers(address(function))
 

@@ -140,8 +140,8 @@ def show(space: str) -> None:
     group=MACHINE,
     type=arguments.Number(),
     help="GPUs of a stage: 0 to 1, or a whole number. From 2 on, each GPU has one process, which trains on its share "
-    "of every batch. Stages on one GPU take turns, unless NVIDIA's MPS serves them. [default: 1 if this machine has "
-    "a GPU and a space trains faster on it; else 0, as on clusters]",
+    "of every batch. Stages on one GPU take turns, unless NVIDIA's MPS serves them. [default: 1 if this machine or "
+    "the cluster has a GPU and a space trains faster on it; else 0]",
 )
 @option(
     "--ranks-per-trial",

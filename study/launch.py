@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from study.errors import Away, Damaged, Refusal, StudyError, one_line
-from study.execution.address import check_cluster
+from study.execution.address import Cluster
 from study.execution.progress import Progress
 from study.home import Home
 from study.machine import Machine, gpus_have_bf16, has_bf16, has_gpu
@@ -36,7 +36,7 @@ class Wish:
         request: the choices that the spaces' functions get.
         replicates: the number for each trial; None for the default, see `study.planning.drafting`.
         resources: where the run is executed, and the resources of a stage; `gpus` below replaces its `gpus`.
-        gpus: the GPUs of a stage; None for 1 if this machine has a GPU and a space trains faster on it.
+        gpus: the GPUs of a stage; None for 1 if the machine or the cluster has a GPU and a space trains faster on it.
         ranks: processes that train a replicate together; None for one per GPU.
         name: the name of the run, if the user gave one.
         precision: see `study.machine.Machine`.
@@ -51,14 +51,18 @@ class Wish:
     name: str | None = None
     precision: str = "auto"
 
-    def draft(self) -> Draft:
-        """Plan the run; nothing is read from a store, and nothing is written."""
+    def draft(self, cluster: Cluster) -> Draft:
+        """Plan the run; nothing is read from a store, and nothing is written.
+
+        Args:
+            cluster: the cluster of `resources`. It is asked only if the GPUs of a stage depend on it.
+        """
         if self.name is not None:
             records.check_name(self.name)
         called = call(self.spaces, self.request)
         gpus = self.gpus
         if gpus is None:
-            gpus = float(not self.resources.address and called.wants_gpu and has_gpu())
+            gpus = float(called.wants_gpu and (cluster.resources.get("GPU", 0) >= 1 if cluster.address else has_gpu()))
         elif not 0 <= gpus < math.inf or (gpus > 1 and gpus != int(gpus)):
             raise Refusal("--gpus-per-trial", gpus, "must be between 0 and 1, or a whole number from 2 on")
         ranks = self.ranks or max(1, int(gpus))
@@ -160,7 +164,8 @@ def intend(
         retrain: start a stored run anew, because the sources have changed.
         dry: let the checks download nothing: with `download`, data sets are then not checked.
     """
-    drafted = wish.draft()
+    cluster = Cluster(wish.resources.address)
+    drafted = wish.draft(cluster)
     resources, run = drafted.plan.resources, drafted.plan.run
     store = home.store_if_any()
     before, damage = _stored(store, run)
@@ -184,7 +189,7 @@ def intend(
         lambda: refuse_second(store, run) if store is not None else None,
         home.check_writable,
         lambda: home.check_services(*chosen),
-        lambda: check_cluster(resources.address),
+        cluster.check,
         lambda: _check_machine(resources),
         check_data,  # the last one, because it may download
     )
@@ -259,7 +264,7 @@ def resume(
     resources = replace(plan.resources, **changes)
     _check_gpu_steps(resources.gpu_steps, plan.machine)
     home = home_of(plan, home, chosen)
-    check_cluster(resources.address)
+    Cluster(resources.address).check()
     drafted = taken_up(plan, drawn_again(plan), retrain)
     home.check_services(*chosen, may_be_away=True)
     return _start(drafted, plan, home.make(store), home, chosen, resources, listener, retry_failed)

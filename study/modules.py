@@ -10,6 +10,7 @@ import re
 import sys
 import sysconfig
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 
@@ -94,14 +95,15 @@ def reference_of(kind: type) -> str:
     return f"{_paths.get(name, name)}:{kind.__qualname__}"
 
 
-def to_ship(folder: Path) -> list[str]:
+def to_ship(folder: Path, packages: Collection[str] = ()) -> list[str]:
     """Return the files and packages that workers need, except installed ones: for Ray's runtime environment.
 
     Args:
         folder: the folder for copies of files. They get unique names, because a ``queue.py`` would shadow Python's.
+        packages: packages that workers get even if they are installed here.
     """
     installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
-    paths = set()
+    paths = {Path(each).resolve() for name in packages for each in getattr(sys.modules.get(name), "__path__", ())}
     for name in _shipped:
         if name in _paths:
             copy = folder / _brought(_paths[name])

@@ -53,9 +53,15 @@ def _reasons(urls: Sequence[str]) -> list[str]:
     return within([lambda url=url: _ask(url) for url in urls])  # type: ignore[misc]
 
 
-def within(questions: Sequence[Callable[[], str]]) -> list[str]:
-    """Return the answers of threads that may outlive this call, because the look-up of a host name has no timeout."""
-    answers = [f"no answer within {TOTAL:g} s"] * len(questions)
+def within(questions: Sequence[Callable[[], str]], seconds: float | None = None) -> list[str]:
+    """Return the answers of threads that may outlive this call, because the look-up of a host name has no timeout.
+
+    Args:
+        questions: functions that return an answer; all are called at the same time.
+        seconds: how long to wait for them; by default `TOTAL`.
+    """
+    seconds = TOTAL if seconds is None else seconds
+    answers = [f"no answer within {seconds:g} s"] * len(questions)
 
     def ask(number: int) -> None:
         answers[number] = questions[number]()
@@ -63,7 +69,7 @@ def within(questions: Sequence[Callable[[], str]]) -> list[str]:
     threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(len(questions))]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + TOTAL
+    end = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
     return answers.copy()

@@ -870,12 +870,12 @@ def stage(key, parent="origin", remaining=1, do="nothing"):
 class Recorder:
     """Keeps what it is told; may ask for a drain once something of a stage has been trained.
 
-    Asked for more, it gives what it was given, one list at a time, and then None.
+    Asked for more, it gives what it was given, one list at a time, and then None. It does not see the `unseen` states.
     """
 
-    def __init__(self, drain=None, later=()):
+    def __init__(self, drain=None, later=(), unseen=()):
         self.drain, self.epochs, self.states, self.failures = drain, {}, [], []
-        self.later, self.asked = list(later), []
+        self.later, self.asked, self.unseen = list(later), [], unseen
 
     def more(self, workers, idle):
         self.asked.append((workers, idle))
@@ -887,7 +887,10 @@ class Recorder:
             self.drain.requested = True
 
     def durable(self, key):
+        if key in self.unseen:
+            return False
         self.states.append(key)
+        return True
 
     def failed(self, stage, failure):
         self.failures.append((stage.key, failure))

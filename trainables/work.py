@@ -140,6 +140,6 @@ WORK = Work(
     lists={"test/class_accuracy": "test/class"},
     headline=("test/top1", "test/many", "test/medium", "test/few"),
     group_by="combination",
-    libraries=("torch", "numpy"),
+    libraries=("torch", "torchvision", "numpy"),
     model=model,
 )

@@ -83,10 +83,11 @@ def run(
         tracking_uri: MLflow's server or database; by default MLFLOW_TRACKING_URI, else ``HOME/mlflow.db``.
         storage: Optuna's database; by default ``HOME/optuna.db``.
         workers: the number of stages at the same time; by default as many as fit.
-        address: the address of a Ray cluster (``auto`` or ``HOST:PORT``); by default this machine.
+        address: the address of a Ray cluster (``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``), or ``local`` for this
+            machine; by default RAY_ADDRESS, else ``local``.
         cpus_per_trial: the number of CPUs of a stage.
-        gpus_per_trial: the number of GPUs of a stage, 0 to 1 or a whole number; by default 1 if this machine has a GPU
-            and a space trains faster on it.
+        gpus_per_trial: the number of GPUs of a stage, 0 to 1 or a whole number; by default 1 if this machine or the
+            cluster has a GPU and a space trains faster on it.
         ranks_per_trial: the number of processes that train a replicate together; by default one per GPU.
         precision: auto, fp32, tf32 or bf16.
         gpu_steps: auto, eager or recorded.
@@ -215,7 +216,7 @@ def resume(
     choices.check_flag("--retrain", retrain)
     choices.check_one_of("--gpu-steps", gpu_steps, GPU_STEPS)
     choices.check_at_least("--workers", workers, 1)
-    machines = Machines(workers, address, gpu_steps)
+    machines = Machines(workers, _address(address), gpu_steps)
     listener = _listener(progress, trained)
     services = (tracking_uri, storage)
     return _run(launch.resume(name, home_at(home, store), services, listener, machines, retry_failed, retrain))
@@ -323,7 +324,7 @@ def _wish(
     data = data_dir if data_dir is not None else os.environ.get("STUDY_DATA")
     folder = str(Path(data).expanduser().absolute() if data else home.path / "data")
     resources = Resources(
-        workers or 0, float(cpus_per_trial), address=address or "", data_dir=folder, gpu_steps=gpu_steps
+        workers or 0, float(cpus_per_trial), address=_address(address) or "", data_dir=folder, gpu_steps=gpu_steps
     )
     references = [_reference(space) for space in listed]
     return Wish(
@@ -336,6 +337,12 @@ def _wish(
         name=name,
         precision=precision,
     )
+
+
+def _address(address: str | None) -> str | None:
+    """Return the address of a cluster that the user, or else Ray's variable, names: "" for this machine, or None."""
+    chosen = address or os.environ.get("RAY_ADDRESS") or None
+    return "" if chosen == "local" else chosen
 
 
 def _reference(space: SpaceLike) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,27 +20,56 @@ _ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", re.
 
 RAY_SECONDS = 15.0  # for another process to import Ray and connect; Ray itself tries for 80 s
 _CONNECT = """
+import json
 import sys
 import ray
 try:
     ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    print(json.dumps(ray.cluster_resources()))
 except Exception as error:
     sys.exit(str(error).strip().partition("\\n")[0] or type(error).__name__)
 """
 
 
-def check_cluster(address: str) -> None:
-    """Check that a driver on this machine can use the Ray cluster at an address.
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster at an address, which is asked once what it has.
+
+    Attributes:
+        address: as `study.run` takes it; "" for a new Ray on this machine, of which nothing is asked.
+    """
+
+    address: str
+
+    @cached_property
+    def resources(self) -> Mapping[str, float]:
+        """The resources of all of its nodes by their names, such as CPU and GPU.
+
+        Raises:
+            Refusal: if the address is malformed, if nothing answers, if this machine is no node of the cluster, if no
+                Ray answers or if it refuses this user's token.
+        """
+        check_address(self.address)
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            connected: Mapping[str, float] = ray.cluster_resources()
+            return connected
+        return _resources(self.address) if self.address else {}
+
+    def check(self) -> None:
+        """Check that a driver on this machine can use the cluster. Raise the error of `resources`."""
+        _ = self.resources
+
+
+def _resources(address: str) -> Mapping[str, float]:
+    """Return a cluster's resources.
 
     Another process connects to it, because Ray repeats its messages and may end the process that it fails in.
-
-    Raises:
-        Refusal: if the address is malformed, if nothing answers, if no Ray answers or if it refuses this user's token.
     """
-    check_address(address)
-    ray = sys.modules.get("ray")
-    if address in ("", "local") or (ray is not None and ray.is_initialized()):
-        return
+    if "://" not in address and not has_node():
+        words = f"{address!r} is a cluster without a node on this machine, and only a driver on a node can use it so"
+        hint = "Run the command on one of its nodes, or give ray://HOST:10001, or use 'ray job submit'"
+        raise Refusal("--address", address, f"--address: {words}", hint=hint)
     environment = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ
     command = [sys.executable, "-P", "-c", _CONNECT, address]
     try:
@@ -47,7 +80,8 @@ def check_cluster(address: str) -> None:
     except subprocess.TimeoutExpired as expired:
         code, output = 1, expired.stderr or b""
     if not code:
-        return
+        resources: Mapping[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return resources
     lines = output.decode(errors="replace").splitlines()
     if any("Unauthenticated" in line or "uthentication token" in line for line in lines):
         hint = "Give its token in RAY_AUTH_TOKEN or in the file ~/.ray/auth_token, and set RAY_AUTH_MODE=token"
@@ -67,7 +101,7 @@ def check_address(address: str, option: str = "--address") -> None:
     Raises:
         Refusal: if it is malformed or nothing listens.
     """
-    if address in ("", "local"):
+    if not address:
         return
     if address == "auto":
         _check_auto(option)
@@ -91,7 +125,7 @@ def _check_auto(option: str) -> None:
     if from_environment and from_environment != "auto":
         check_address(from_environment, "RAY_ADDRESS")
         return
-    if any(b"raylet" in line.partition(b"\0")[0].rpartition(b"/")[2] for line in _command_lines()):
+    if has_node():
         return
     folder = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR")) or "/tmp"  # noqa: S108
     try:
@@ -100,9 +134,16 @@ def _check_auto(option: str) -> None:
         last = ""
     if last and _ADDRESS.fullmatch(last):
         check_address(last, f"the last cluster's address ({option} auto)")
-    elif sys.platform == "linux":
+    else:
         words = f"{option} auto finds no Ray cluster on this machine"
         raise Refusal(option, "auto", words, hint="Start one with 'ray start --head', or give HOST:PORT")
+
+
+def has_node() -> bool:
+    """Return whether a node of some Ray cluster runs on this machine."""
+    return sys.platform != "linux" or any(
+        b"raylet" in line.partition(b"\0")[0].rpartition(b"/")[2] for line in _command_lines()
+    )
 
 
 def _command_lines() -> list[bytes]:

@@ -7,8 +7,9 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,25 +40,33 @@ PATIENCE = 45  # intervals of WATCH_SECONDS without an answer before Ray counts 
 
 
 @contextmanager
-def connected(resources: Resources, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
+def connected(
+    resources: Resources, lost: Callable[[], None] = lambda: None, definitions: Sequence[Any] = ()
+) -> Iterator[None]:
     """Connect to Ray within the context: to the cluster that `resources` names, or to a new Ray on this machine.
 
-    If the caller is already connected to Ray, this connection is used. The modules that the user named and that are not
-    installed are sent to the workers in Ray's runtime environment.
+    If the caller is already connected to Ray, this connection is used. Otherwise, the modules that the user named and
+    that are not installed are sent to the workers in Ray's runtime environment. The nodes of a cluster also get the
+    driver's own source of the platform and of `definitions`, so all train with the same source, and need not have it.
 
     Args:
         resources: names the cluster.
         lost: called in a thread when Ray's processes on this machine have died, or Ray has not answered for 90 s. Ray
             itself would end this process some seconds later, without a helpful message.
+        definitions: the class that executes stages, and the functions that nodes call.
 
     Raises:
         Refusal: if there is no such cluster, or the folder for temporary files has a path too long for Ray.
         Away: if Ray does not start on this machine.
     """
+    for definition in definitions:
+        if definition.__module__.startswith(modules.BY_PATH):  # workers cannot import it
+            ray.cloudpickle.register_pickle_by_value(sys.modules[definition.__module__])
     if ray.is_initialized():
         yield
         return
-    with _token(resources), _started(resources, lost):
+    packages = {each.__module__.partition(".")[0] for each in definitions} | {"study"} if resources.address else set()
+    with _token(resources), _started(resources, lost, packages):
         yield
 
 
@@ -81,7 +90,7 @@ def _token(resources: Resources) -> Iterator[None]:
 
 
 @contextmanager
-def _started(resources: Resources, lost: Callable[[], None]) -> Iterator[None]:
+def _started(resources: Resources, lost: Callable[[], None], packages: Collection[str]) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     scratch.remove_of_dead_processes()
     logging.getLogger("ray").setLevel(logging.ERROR)  # otherwise it logs its token at every start
@@ -90,7 +99,7 @@ def _started(resources: Resources, lost: Callable[[], None]) -> Iterator[None]:
         scratch.remove_of_dead_processes(Path(ray._common.utils.get_default_ray_temp_dir()), "session_*")
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
     with scratch.folder() as folder:
-        py_modules = modules.to_ship(folder)
+        py_modules = modules.to_ship(folder, packages)
         options |= {"runtime_env": {"py_modules": py_modules}} if py_modules else {}
         # Ray's processes inherit this: they outlive a terminal that closes, so that the driver can drain.
         signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})

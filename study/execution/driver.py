@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 from study.errors import Away, Damaged, Refusal, StudyError
 from study.execution.ledger import Ledger
@@ -71,9 +73,11 @@ def start(
         with drive.train(resources) as stopped:  # the records are ended while Ray ends
             is_new = False
             begun.check()
+            absent = ledger.look_again() if drive.has_trained else 0
             outcome = "complete" if drive.is_complete() else "interrupted" if stopped else "failed"
-            if stopped:
-                ledger.look_again()
+            if absent:
+                states = "1 state that was saved is" if absent == 1 else f"{absent} states that were saved are"
+                progress.say(f"{states} not in {store.shown}: every machine must reach the same store")
             _mend(ledger, projection)
             for line in drive.failures():
                 progress.say(line)
@@ -155,7 +159,7 @@ class _Drive:
     ) -> None:
         self._draft, self._store, self._projection, self._progress = draft, begun.store, projection, progress
         self._begun, self._ledger, self._resume = begun, ledger, resume
-        self._needs_ray = True
+        self._needs_ray, self.has_trained = True, False
         self._active: dict[str, list[Replicate]] = {}  # by the stage that is being trained: replicates that need it
         self._stages = ledger.plan(draft.recipes)
         self.points = Points(draft, begun.store, projection, ledger, progress.say, resume)
@@ -170,16 +174,26 @@ class _Drive:
             self._projection.check()  # a refusal comes before the report
             yield False
             return
-        from study.execution import cluster, tune
+        from study.execution import cluster, nodes, tune
         from study.execution.job import Job
 
         drain = tune.Drain()
         # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
-        with cluster.connected(resources, self._lost_ray), tune.interruptible(drain, self._progress.say):
+        plan, work = self._draft.plan, self._draft.work
+        job = Job(plan.run, self._store.url, resources, plan.machine.ranks)
+        trainable = work.trainable()
+        with (
+            cluster.connected(resources, self._lost_ray, (trainable, work.prepare)),
+            tune.interruptible(drain, self._progress.say),
+        ):
             self._projection.check()  # Optuna and MLflow were opened while Ray started
-            plan = self._draft.plan
-            job = Job(plan.run, self._store.url, resources, plan.machine.ranks)
-            tune.execute(self._stages, job, self._draft.work.trainable(), drain, self, self._progress.say)
+            left_out: list[str] = []
+            if resources.address or nodes.are_several():
+                prepare = partial(work.prepare, self._draft.configs, Path(resources.data_dir), False)
+                needs = nodes.Needs(job, nodes.versions(("ray", *work.libraries)), prepare)
+                left_out = nodes.unfit(needs, self._store, self._progress.say)
+            self.has_trained = True
+            tune.execute(self._stages, job, trainable, drain, self, self._progress.say, left_out)
             self._needs_ray = False
             yield drain.requested
 
@@ -217,8 +231,11 @@ class _Drive:
     def _count_active(self) -> None:
         self._begun.record.training = len({name for names in self._active.values() for name in names})
 
-    def durable(self, key: str) -> None:
-        """Show a state; if replicates end in it, count them."""
+    def durable(self, key: str) -> bool:
+        """Show a state that the driver sees in the store; if replicates end in it, count them."""
+        with suppress(Away):  # asked again when the training has ended
+            if not self._store.has(key):
+                return False
         self._ledger.save(key)
         self._projection.state(key)
         if self._active.pop(key, None):
@@ -226,6 +243,7 @@ class _Drive:
         if any(self._draft.recipes[name].keys[-1] == key for name in self._draft.through(key)):
             self._outlook.refresh()
             self._progress.update()
+        return True
 
     def failed(self, stage: Stage, failure: Failure) -> None:
         """Give up every replicate that needs the stage, and print one line."""

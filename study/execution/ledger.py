@@ -177,9 +177,13 @@ class Ledger:
             if records.failures(self._store, run) != self._given_up:
                 self._save_failures()
 
-    def look_again(self) -> None:
-        """Read the names of the stored states again, because workers save states while they are stopped."""
-        self._stored = self._store.keys()
+    def look_again(self) -> int:
+        """Read the names of the stored states again, because workers save states while they are stopped.
+
+        Return the number of states that were noted as stored, and are not in the store.
+        """
+        noted, self._stored = self._stored, self._store.keys()
+        return len(noted - self._stored)
 
     def deepest(self, replicate: Replicate) -> str | None:
         """Return the last state of a replicate that is stored; None if there is none."""

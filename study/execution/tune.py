@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -26,16 +26,16 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from study import modules
 from study.errors import Refusal
 from study.execution.job import Job
+from study.execution.nodes import LOST_HINT, reason_of
 from study.planning.tree import Failure, Stage, descendants
 
 LOST_ATTEMPTS = 3
 GPU_PARTS = 10_000  # Ray's smallest part of a GPU is one of so many
 WAIT_SECONDS = 10.0  # without a running stage before the user reads what the first one waits for
 WAIT_AGAIN_SECONDS = 60.0
-LOST_HINT = "It may have run out of memory: resume the run with fewer --workers, or search the system log for the cause"
+NODE_LABEL = "ray.io/node-id"  # which Ray gives to every node
 
 
 class Events(Protocol):
@@ -44,8 +44,8 @@ class Events(Protocol):
     def trained(self, stage: Stage, epochs: int) -> None:
         """Note that a number of further epochs of a stage have been trained."""
 
-    def durable(self, key: str) -> None:
-        """Note that a state is in the store."""
+    def durable(self, key: str) -> bool:
+        """Note that a worker has saved a state; return whether the driver sees it in the store."""
 
     def failed(self, stage: Stage, failure: Failure) -> None:
         """Note that a stage was given up."""
@@ -86,7 +86,8 @@ class StageSearcher(Searcher):
         self._ready: list[tuple[int, int, Stage]] = []
         self._order = itertools.count()
         self._attempts: dict[str, int] = {}
-        self._reasons: dict[str, str] = {}  # by stage: the error when another rank's process was lost
+        self._reasons: dict[str, str] = {}  # by stage: why its last process was lost, in words
+        self._tracebacks: dict[str, str] = {}
         self._saved: dict[str, str] = {}  # by stage: the last state that a lost process saved
         self._running: dict[str, tuple[Stage, int, str]] = {}  # trial → stage, epochs reported, last state saved
         self._workers, self._drain, self._events = workers, drain, events
@@ -121,6 +122,7 @@ class StageSearcher(Searcher):
                 return Searcher.FINISHED if more is None and not self._running else None
         stage = heapq.heappop(self._ready)[2]
         saved = self._saved.get(stage.key, "")
+        self._reasons.pop(stage.key, None)
         self._running[trial_id] = (stage, stage.keys.index(saved) + 1 if saved else 0, saved)
         return {"stage": stage, "saved": saved}
 
@@ -129,12 +131,23 @@ class StageSearcher(Searcher):
         if trial_id in self._running and "position" in result:
             stage, reported, saved = self._running[trial_id]
             if "lost" in result:
-                self._reasons[stage.key] = f" (last error: {result['lost']})"
-            self._running[trial_id] = (stage, result["position"], result["saved"])
+                self._reasons[stage.key] = result["lost"]
+            if result["saved"] and result["saved"] != saved:
+                if self._events.durable(result["saved"]):
+                    saved = result["saved"]
+                else:
+                    host = result.get("hostname", "a node")
+                    self._reasons[stage.key] = f"{host} has saved a state that the driver does not see in the store"
+            self._running[trial_id] = (stage, result["position"], saved)
             if result["position"] > reported:
                 self._events.trained(stage, result["position"] - reported)
-            if result["saved"] and result["saved"] != saved:
-                self._events.durable(result["saved"])
+
+    def lost(self, trial_id: str, reason: str, traceback: str) -> None:
+        """Note why the process of a stage was lost, before its trial is completed."""
+        if trial_id in self._running:
+            key = self._running[trial_id][0].key
+            self._reasons.setdefault(key, reason)  # the process itself may have reported one, which says more
+            self._tracebacks[key] = traceback
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Release the stages that waited for a trained stage. Hand out a lost stage again, or give up a failed one."""
@@ -160,8 +173,8 @@ class StageSearcher(Searcher):
                 self._push(stage)
             else:
                 reason = f"the training process ended unexpectedly {LOST_ATTEMPTS} times"
-                reason += self._reasons.get(stage.key, "")
-                self._give_up(stage, Failure(f"{reason}. {LOST_HINT}"))
+                last = self._reasons.get(stage.key, LOST_HINT)
+                self._give_up(stage, Failure(f"{reason}. {last}", self._tracebacks.get(stage.key, "")))
 
     def _give_up(self, stage: Stage, failure: Failure) -> None:
         for below in [stage, *descendants(stage.key, self._open.values())]:
@@ -213,10 +226,24 @@ class _Gate(FIFOScheduler):
     Tune asks it several times a second.
     """
 
-    def __init__(self, drain: Drain, bundle: Mapping[str, float], ranks: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        searcher: StageSearcher,
+        drain: Drain,
+        bundle: Mapping[str, float],
+        ranks: int,
+        say: Callable[[str], None],
+    ) -> None:
         super().__init__()
-        self._drain, self._bundle, self._ranks, self._say = drain, bundle, ranks, say
+        self._searcher, self._drain, self._bundle, self._ranks, self._say = searcher, drain, bundle, ranks, say
         self._next_look = time.monotonic() + WAIT_SECONDS
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Tell the searcher why a process was lost; Tune tells it only that."""
+        super().on_trial_error(tune_controller, trial)
+        error = trial.get_pickled_error()
+        if error is not None:
+            self._searcher.lost(trial.trial_id, reason_of(error), str(error))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Stop the pending stages once a drain is requested; otherwise choose as Tune does."""
@@ -265,6 +292,7 @@ def execute(
     drain: Drain,
     events: Events,
     say: Callable[[str], None] = lambda _line: None,
+    left_out: Collection[str] = (),
 ) -> None:
     """Train stages until no stage is left that can be trained, or a drain is requested. Ray must be connected.
 
@@ -275,20 +303,23 @@ def execute(
         drain: requested from outside, for instance by a signal.
         events: the receiver of events.
         say: prints a line, if no stage can start because others use the machines.
+        left_out: Ray's identifiers of the nodes that train nothing.
 
     Raises:
         Refusal: if not even one stage fits on the machines.
     """
     resources = job.resources
     needs = {"CPU": resources.cpus, "GPU": resources.gpus}
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    usable = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in left_out]
+    machines = [node["Resources"] for node in usable]
     for kind, option in (("CPU", "--cpus-per-trial"), ("GPU", "--gpus-per-trial")):
         available = [machine.get(kind, 0) for machine in machines]
         most = min(sum(available), job.ranks * max(available))  # a rank runs on one machine
         if needs[kind] > most:
             raise Refusal(option, needs[kind], f"must be at most {most:g}", hint="The machines have no more")
     bundle = {kind: need / job.ranks for kind, need in needs.items() if need}
-    bundles = tune.PlacementGroupFactory([bundle] * job.ranks)
+    chosen = {NODE_LABEL: f"in({','.join(node['NodeID'] for node in usable)})"} if left_out else {}
+    bundles = tune.PlacementGroupFactory([bundle] * job.ranks, bundle_label_selector=[chosen] * job.ranks)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it warns about logs and snapshots that are not kept
     stages_that_fit = sum(room(machine, bundle) for machine in machines) // job.ranks
     if not stages_that_fit:
@@ -296,9 +327,9 @@ def execute(
         raise Refusal("--ranks-per-trial", job.ranks, "must be so small that a trial fits on the machines", hint=hint)
     # Never more than fit: a stage that waits for room would start when a drain frees some.
     workers = min(resources.workers, stages_that_fit) if resources.workers else stages_that_fit
+    if resources.workers > workers:
+        say(f"training {workers} at a time, not {resources.workers} (--workers): the machines have room for no more")
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # otherwise Tune would start the processes one by one
-    if trainable.__module__.startswith(modules.BY_PATH):  # workers cannot import it
-        ray.cloudpickle.register_pickle_by_value(sys.modules[trainable.__module__])
     searcher = StageSearcher(stages, workers, drain, events)
     node = ray._private.worker._global_node  # None for ray://
     ray_folder = None if node is None else node.get_session_dir_path()  # it is removed even after a `kill -9`
@@ -307,7 +338,7 @@ def execute(
             tune.with_resources(_with_job(trainable, job), bundles),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=_Gate(drain, bundle, job.ranks, say),
+                scheduler=_Gate(searcher, drain, bundle, job.ranks, say),
                 num_samples=-1,
                 reuse_actors=True,
             ),

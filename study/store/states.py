@@ -179,6 +179,11 @@ class Store:
         with _absent():
             return _certain(lambda: self._read(_state_path(key)), lambda data: _state(key, data))
 
+    @_reaching
+    def has(self, key: str) -> bool:
+        """Return whether there is a state of this name, whole or damaged."""
+        return self._exists(_state_path(key))
+
     def keys(self) -> set[str]:
         """Return the names of all states."""
         return set(self.sizes())

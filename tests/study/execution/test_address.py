@@ -15,7 +15,7 @@ from helpers import quick
 from study import services
 from study.errors import Refusal
 from study.execution import address as addresses
-from study.execution.address import check_address, check_cluster
+from study.execution.address import Cluster, check_address
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def no_ray(tmp_path, monkeypatch):
     return tmp_path / "ray" / "ray_current_cluster"
 
 
-@pytest.mark.parametrize("address", ["", "local", "{}", "ray://{}"])
+@pytest.mark.parametrize("address", ["", "{}", "ray://{}"])
 def test_the_address_of_a_cluster_that_listens_is_taken(address, listening):
     check_address(address.format(listening))
 
@@ -37,6 +37,7 @@ def test_the_address_of_a_cluster_that_listens_is_taken(address, listening):
     "address",
     [
         "nonsense",
+        "local",
         "host:",
         "host:notaport",
         "host:0",
@@ -121,7 +122,7 @@ def test_a_name_that_is_not_looked_up_in_time_is_away(monkeypatch):
 def test_what_listens_but_is_no_ray_is_refused_within_seconds_and_without_ray_s_lines(listening, monkeypatch, capfd):
     monkeypatch.setattr(addresses, "RAY_SECONDS", 4.0)
     with quick(7), pytest.raises(Refusal) as refused:
-        check_cluster(listening)
+        Cluster(listening).check()
     assert str(refused.value) == (
         f"--address must be a Ray cluster that answers within 4 s (got {listening!r}). "
         "Something accepts connections there, but it does not answer as Ray does"
@@ -144,8 +145,8 @@ def test_a_ray_that_refuses_the_token_is_refused_and_taken_once_the_token_is_rig
             with pytest.raises(
                 Refusal, match=re.escape(f"must be a Ray cluster that accepts your token (got '{address}')")
             ):
-                check_cluster(address)
+                Cluster(address).check()
             monkeypatch.setenv("RAY_AUTH_TOKEN", "b" * 40)
-            check_cluster(address)
+            Cluster(address).check()
         finally:
             head.terminate()

@@ -40,6 +40,31 @@ def complete(searcher, trial, stage, outcome):
         searcher.on_trial_complete(trial, error=True)
 
 
+def test_a_state_that_the_driver_does_not_see_is_not_saved_and_its_stage_is_given_up_in_the_end():
+    first, second = stage("first", remaining=2), stage("second", "first")
+    events = Recorder(unseen=("first",))
+    searcher = StageSearcher([first, second], 1, Drain(), events)
+    for attempt in range(LOST_ATTEMPTS):
+        assert searcher.suggest(f"t{attempt}") == {"stage": first, "saved": ""}
+        searcher.on_trial_complete(f"t{attempt}", {"position": 2, "saved": "first", "done": True, "hostname": "node2"})
+    assert searcher.suggest("after") == StageSearcher.FINISHED
+    reason = "the training process ended unexpectedly 3 times. node2 has saved a state that the driver does not see in"
+    assert events.failures == [("first", Failure(f"{reason} the store"))]
+    assert events.states == []
+
+
+def test_the_reason_why_the_last_process_was_lost_is_told():
+    only = stage("only")
+    events = Recorder()
+    searcher = StageSearcher([only], 1, Drain(), events)
+    for attempt, reason in enumerate(("no torch", "no torch", "no memory")):
+        searcher.suggest(f"t{attempt}")
+        searcher.lost(f"t{attempt}", reason, f"Traceback of {reason}")
+        searcher.on_trial_complete(f"t{attempt}", error=True)
+    words = "the training process ended unexpectedly 3 times. no memory"
+    assert events.failures == [("only", Failure(words, "Traceback of no memory"))]
+
+
 @few
 @given(stages=forests(), workers=st.integers(1, 4), random=st.randoms(use_true_random=False), faults=st.booleans())
 def test_in_any_order_of_completions_each_stage_is_handed_out_when_it_is_ready(stages, workers, random, faults):

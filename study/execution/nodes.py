@@ -1,0 +1,290 @@
+"""The nodes of a Ray cluster. Each is asked before training whether it can train the stages of a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from study.errors import Away, Damaged, Refusal, StudyError, one_line
+from study.execution.job import Job
+from study.services import within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from study.store.states import Store
+
+LOST_HINT = "It may have run out of memory: use fewer --workers, or search the system log for the cause"
+ANSWER_SECONDS = 20.0  # for a process on a node to start, with the code that the driver sends, and to answer
+PROBE_SECONDS = 3.0  # for the questions to a node
+GPU_SECONDS = 10.0  # with GPUs: after a boot, the driver of eight of them takes several seconds
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_PROCESS = re.compile(r"\bpid[:=] ?(\d+)")
+_ADDRESS = re.compile(r"\bip[:=] ?([\w.:]+)")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a node must have to train the stages of a run.
+
+    Attributes:
+        job: the settings of its workers: the store, the data folder, the GPUs of a stage.
+        versions: the version of each distribution that must be the same on all nodes.
+        prepare: raises `Refusal` if data are missing.
+    """
+
+    job: Job
+    versions: Mapping[str, str]
+    prepare: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node and what it answered.
+
+    Attributes:
+        id: Ray's identifier.
+        host: the name of the machine.
+        address: its address.
+        resources: the resources that it declares to Ray.
+        problems: by topic, why it cannot train the run.
+        seconds: its clock minus the driver's, to within the time of the answer.
+        memory, disk: the free bytes of its memory and of its folder for temporary files; 0 if it did not answer.
+    """
+
+    id: str
+    host: str
+    address: str
+    resources: Mapping[str, float]
+    problems: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    memory: int = 0
+    disk: int = 0
+
+    def __str__(self) -> str:
+        """Return its name and address."""
+        return f"{self.host} ({self.address})"
+
+
+def ask(needs: Needs, store: Store) -> list[Node]:
+    """Return the nodes that are alive, with their answers. All are asked at the same time. Ray must be connected."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeManagerHostname"])
+    with _token(store) as token:
+        probe = ray.remote(num_cpus=0, max_retries=0)(_answer)
+        asked = time.time()
+        pending = {}
+        for node in alive:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            gpus = node["Resources"].get("GPU", 0)
+            pending[probe.options(scheduling_strategy=here).remote(needs, token, node["NodeID"], gpus)] = node
+        ready, late = ray.wait(list(pending), num_returns=len(pending), timeout=ANSWER_SECONDS)
+        received = time.time()
+        nodes = [_node(pending[answer], partial(ray.get, answer), asked, received) for answer in ready]
+        for answer in late:
+            ray.cancel(answer, force=True)
+            nodes.append(_node(pending[answer], None, asked, received))
+        return [_seen(node, store, token) for node in sorted(nodes, key=lambda node: (node.host, node.id))]
+
+
+def are_several() -> bool:
+    """Return whether the Ray that is connected has more than one node."""
+    return sum(bool(node["Alive"]) for node in _ray_nodes()) > 1
+
+
+def unfit(needs: Needs, store: Store, say: Callable[[str], None]) -> list[str]:
+    """Return the identifiers of the nodes that cannot train a run, and print why. Ray must be connected.
+
+    Raises:
+        Refusal: if no node can.
+    """
+    nodes = ask(needs, store)
+    reasons = {node: "; ".join(node.problems.values()) for node in nodes if node.problems}
+    if len(reasons) == len(nodes):
+        shown = "; ".join(f"{node}: {reason}" for node, reason in reasons.items())
+        address = needs.job.resources.address
+        raise Refusal("--address", address, "must be a cluster with a node that can train the run", hint=shown)
+    for node, reason in reasons.items():
+        say(f"left out: node {node}: {reason}")
+    return [node.id for node in reasons]
+
+
+def _node(described: Mapping[str, Any], answer: Callable[[], dict[str, Any]] | None, asked: float, now: float) -> Node:
+    names = (described["NodeID"], described["NodeManagerHostname"], described["NodeManagerAddress"])
+    resources = described["Resources"]
+    if answer is None:
+        return Node(*names, resources, {"answer": f"it does not answer within {ANSWER_SECONDS:g} s"})
+    try:
+        given = answer()
+    except Exception as error:  # noqa: BLE001  whatever the node's process raised is its answer
+        return Node(*names, resources, {"answer": reason_of(error)})
+    clock = given.pop("clock")
+    skew = clock - now if clock > now else min(0.0, clock - asked)
+    return Node(*names, resources, seconds=skew, **given)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a process of Ray was lost, in one line: the cause at the end of Ray's text, and where it happened."""
+    cause = getattr(error, "cause", None)
+    text = _COLOUR.sub("", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(cause, BaseException):
+        reason = one_line(cause, named=True)
+    elif "Worker exit detail: " in text:
+        reason = text.partition("Worker exit detail: ")[2].partition(". Some common causes")[0].splitlines()[0]
+        reason = f"{reason.rstrip('.')}. {LOST_HINT}"
+    else:  # after a traceback, the last line names the error
+        reason = one_line(RuntimeError(lines[-1] if any(line.startswith("File ") for line in lines) else lines[0]))
+    process, address = _PROCESS.search(text), _ADDRESS.search(text)
+    if process is None or address is None:
+        return reason
+    host = next((node["NodeManagerHostname"] for node in _ray_nodes() if node["NodeManagerAddress"] == address[1]), "")
+    place = f"on {host or address[1]}, process {process[1]}; logs there: /tmp/ray/session_latest/logs/*-{process[1]}.*"
+    return f"{reason.rstrip('.')} ({place})"
+
+
+def _ray_nodes() -> list[dict[str, Any]]:
+    import ray
+
+    try:
+        nodes: list[dict[str, Any]] = ray.nodes()
+    except Exception:  # noqa: BLE001  Ray has ended
+        return []
+    return nodes
+
+
+@contextmanager
+def _token(store: Store) -> Iterator[str]:
+    """Put a token into the store, and remove it and the nodes' answers at the end."""
+    token = secrets.token_hex(8)
+    store.write_record(_path(token), {"token": token}, durable=False)
+    try:
+        yield token
+    finally:
+        with suppress(StudyError):  # a store that is away keeps them, and `study clean` removes them
+            for name in [name for name in store.records("nodes") if name.startswith(token)]:
+                store.delete_record(f"nodes/{name}")
+
+
+def _path(token: str, node: str = "") -> str:
+    return f"nodes/{token}{'-' if node else ''}{node}.json"
+
+
+def _seen(node: Node, store: Store, token: str) -> Node:
+    """Return the node with a problem if the driver does not see what the node wrote into its store."""
+    if node.problems:
+        return node
+    reason = f"it does not write into the same store: its answer is not in {store.shown}"
+    with suppress(Damaged, Away):
+        if store.read_record(_path(token, node.id)) is not None:
+            return node
+    return replace(node, problems={"store": reason})
+
+
+def _answer(needs: Needs, token: str, node: str, gpus: float) -> dict[str, Any]:
+    """Return what the node of this process has and lacks; executed on each node."""
+    import shutil
+
+    import psutil
+
+    import study.store.states  # noqa: F401  from a network file system, this may take longer than the questions
+
+    topics = {
+        "packages": lambda: _differing(needs.versions),
+        "store": lambda: _store_problem(needs.job, token, node),
+        "data": lambda: _data_problem(needs.prepare),
+        "GPUs": lambda: _gpu_problem(gpus) if needs.job.resources.gpus else "",
+    }
+    reasons = within(list(topics.values()), GPU_SECONDS if needs.job.resources.gpus else PROBE_SECONDS)
+    return {
+        "problems": {topic: reason for topic, reason in zip(topics, reasons, strict=True) if reason},
+        "clock": time.time(),
+        "memory": psutil.virtual_memory().available,
+        "disk": shutil.disk_usage("/tmp").free,  # noqa: S108  where Ray keeps its files
+    }
+
+
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """Return the versions of Python and of installed distributions; "" for one that is not installed."""
+    found = {"python": platform.python_version().rpartition(".")[0]}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def _differing(wanted: Mapping[str, str]) -> str:
+    has = versions([name for name in wanted if name != "python"])
+    lines = [
+        f"it has {name} {has[name]}, and the driver has {version}" if has[name] else f"it has no {name}"
+        for name, version in wanted.items()
+        if has[name] != version
+    ]
+    return "; ".join(lines)
+
+
+def _store_problem(job: Job, token: str, node: str) -> str:
+    from study.store.states import Store
+
+    try:
+        store = Store(job.store, create=False)
+        if store.read_record(_path(token)) is None:
+            return f"it does not see the driver's store: {store.shown} is another folder there"
+        store.write_record(_path(token, node), {"node": node}, durable=False)
+    except StudyError as error:
+        return f"it cannot use the store: {one_line(error)}"
+    return ""
+
+
+def _data_problem(prepare: Callable[[], None] | None) -> str:
+    """Return which data are missing; "" if nothing is missing so far: the check of many files may take minutes."""
+    problems: list[str] = []
+
+    def check() -> None:
+        try:
+            if prepare is not None:
+                prepare()
+        except StudyError as error:
+            problems.append(one_line(error))
+
+    checking = threading.Thread(target=check, daemon=True)
+    checking.start()
+    checking.join(PROBE_SECONDS - 0.5)
+    return problems[0] if problems else ""
+
+
+def _gpu_problem(declared: float) -> str:
+    """Return why the node's GPUs cannot be used. CUDA is asked in another process, since Ray hides GPUs from this one.
+
+    The process also notices a driver that hangs.
+    """
+    environment = {name: value for name, value in os.environ.items() if (name, value) != ("CUDA_VISIBLE_DEVICES", "")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    command = [sys.executable, "-c", "from study.machine import gpus; print(len(gpus()))"]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=GPU_SECONDS - 1, check=True
+        )
+        found = int(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return f"CUDA does not answer there ({one_line(error)})"
+    if found >= declared:
+        return ""
+    return f"it declares {declared:g} GPU{'s' * (declared != 1)} to Ray, and CUDA finds {found}"
