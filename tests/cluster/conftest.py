@@ -1,0 +1,67 @@
+"""A Ray cluster of three machines, with servers on a fourth one; see `cluster.nodes`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from cluster.nodes import Network, Node, Unavailable, network
+from cluster.servers import Servers
+
+
+class Cluster:
+    """A Ray cluster with one CPU on each of its machines, `node1` to `node3`, the first of which is its head.
+
+    Attributes:
+        network: all machines, to which a test may add.
+        servers: S3, PostgreSQL and MLflow.
+        nodes: the machines of the cluster.
+        address: the cluster's HOST:PORT.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.servers = Servers(network.services)
+        variables = self.servers.variables
+        self.nodes = [network.add(f"node{number}", **variables) for number in (1, 2, 3)]
+        self.address = f"{self.nodes[0].address}:6379"
+        self._start(self.nodes[0], "--head", "--port=6379", f"--dashboard-host={self.nodes[0].address}").wait(60)
+        for node, process in [(node, self.join(node)) for node in self.nodes[1:]]:
+            assert process.wait(60) == 0, (node.folder / "ray.log").read_text()
+        self.servers.wait()
+
+    def join(self, node: Node) -> subprocess.Popen[str]:
+        """Let a machine join the cluster: the start of its Ray, to be waited for."""
+        return self._start(node, f"--address={self.address}")
+
+    @staticmethod
+    def _start(node: Node, *options: str) -> subprocess.Popen[str]:
+        size = ["--num-cpus=1", f"--object-store-memory={100 << 20}", "--disable-usage-stats"]
+        command = ["ray", "start", f"--node-ip-address={node.address}", *size, *options]
+        return node.popen(command, node.folder / "ray.log")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The cluster; tests that need it are skipped where it cannot be made."""
+    try:
+        with network(tmp_path_factory.mktemp("cluster")) as made:
+            yield Cluster(made)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def local_report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report of Table 9, trained on this machine without a cluster."""
+    folder = tmp_path_factory.mktemp("local")
+    home = ["--home", str(folder)]
+    study = [sys.executable, "-m", "study"]
+    arguments = ["run", "table9", "--seeds", "1", "--precision", "fp32", *home]  # fp32 is what clusters train in
+    subprocess.run([*study, *arguments], capture_output=True, check=True, timeout=400)
+    report = [*study, "report", "table9", "--format", "json", *home]
+    return subprocess.run(report, capture_output=True, check=True, text=True, timeout=60).stdout
+
+
