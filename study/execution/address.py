@@ -19,6 +19,7 @@ from study.services import SECONDS, ask_port, within
 _ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", re.ASCII)
 
 RAY_SECONDS = 15.0  # for another process to import Ray and connect; Ray itself tries for 80 s
+CLIENT_SECONDS = 45.0  # for ray://, where the head node starts a process for each client
 _CONNECT = """
 import json
 import sys
@@ -72,9 +73,10 @@ def _resources(address: str) -> Mapping[str, float]:
         raise Refusal("--address", address, f"--address: {words}", hint=hint)
     environment = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ
     command = [sys.executable, "-P", "-c", _CONNECT, address]
+    seconds = CLIENT_SECONDS if "://" in address else RAY_SECONDS
     try:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=RAY_SECONDS, check=False
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
         )
         code, output = done.returncode, done.stderr
     except subprocess.TimeoutExpired as expired:
@@ -92,7 +94,7 @@ def _resources(address: str) -> Mapping[str, float]:
         if messages
         else "Something accepts connections there, but it does not answer as Ray does"
     )
-    raise Refusal("--address", address, f"must be a Ray cluster that answers within {RAY_SECONDS:g} s", hint=reason)
+    raise Refusal("--address", address, f"must be a Ray cluster that answers within {seconds:g} s", hint=reason)
 
 
 def check_address(address: str, option: str = "--address") -> None:

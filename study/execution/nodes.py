@@ -114,14 +114,16 @@ def unfit(needs: Needs, store: Store, say: Callable[[str], None]) -> list[str]:
         Refusal: if no node can.
     """
     nodes = ask(needs, store)
-    reasons = {node: "; ".join(node.problems.values()) for node in nodes if node.problems}
-    if len(reasons) == len(nodes):
-        shown = "; ".join(f"{node}: {reason}" for node, reason in reasons.items())
+    bad = [node for node in nodes if node.problems]
+    lines = [f"node {node}: {'; '.join(node.problems.values())}" for node in bad]
+    if len(bad) == len(nodes):
         address = needs.job.resources.address
-        raise Refusal("--address", address, "must be a cluster with a node that can train the run", hint=shown)
-    for node, reason in reasons.items():
-        say(f"left out: node {node}: {reason}")
-    return [node.id for node in reasons]
+        raise Refusal(
+            "--address", address, "must be a cluster with a node that can train the run", hint=". ".join(lines)
+        )
+    for line in lines:
+        say(f"left out: {line}")
+    return [node.id for node in bad]
 
 
 def _node(described: Mapping[str, Any], answer: Callable[[], dict[str, Any]] | None, asked: float, now: float) -> Node:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, Protocol
 
 import study.execution.cluster  # noqa: F401  # isort: skip  # before Ray, whose environment it sets
@@ -26,6 +26,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from study import scratch
 from study.errors import Refusal
 from study.execution.job import Job
 from study.execution.nodes import LOST_HINT, reason_of
@@ -331,29 +332,45 @@ def execute(
         say(f"training {workers} at a time, not {resources.workers} (--workers): the machines have room for no more")
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # otherwise Tune would start the processes one by one
     searcher = StageSearcher(stages, workers, drain, events)
-    node = ray._private.worker._global_node  # None for ray://
-    ray_folder = None if node is None else node.get_session_dir_path()  # it is removed even after a `kill -9`
-    with tempfile.TemporaryDirectory(prefix="study-", dir=ray_folder) as scratch, redirect_stdout(sys.stderr):
-        tuner = tune.Tuner(
-            tune.with_resources(_with_job(trainable, job), bundles),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=_Gate(searcher, drain, bundle, job.ranks, say),
-                num_samples=-1,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="stages",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[_Silent()],
-                progress_reporter=tune.CLIReporter(),  # silent; Tune's own choice would clear the outputs of a notebook
-                stop=_StopEach(drain),
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
+    with _session_folder() as session, redirect_stdout(sys.stderr):
+        # Not a `Tuner`: with ray://, it would move this driver, with its searcher and its events, to the head node.
+        tune.run(
+            _with_job(trainable, job),
+            _remote=False,
+            resources_per_trial=bundles,
+            search_alg=searcher,
+            scheduler=_Gate(searcher, drain, bundle, job.ranks, say),
+            num_samples=-1,
+            reuse_actors=True,
+            name="stages",
+            storage_path=session,
+            verbose=0,
+            callbacks=[_Silent()],
+            progress_reporter=tune.CLIReporter(),  # silent; Tune's own choice would clear the outputs of a notebook
+            stop=_StopEach(drain),
+            max_failures=0,
+            raise_on_failed_trial=False,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         )
-        tuner.fit()
+
+
+@contextmanager
+def _session_folder() -> Iterator[str]:
+    """Yield a folder for Tune's files, in the folder of Ray's session: that one is removed even after a `kill -9`.
+
+    With ray://, there is no session on this machine, and Tune is told of a folder in its place.
+    """
+    worker = ray._private.worker
+    if worker._global_node is not None:
+        with tempfile.TemporaryDirectory(prefix="study-", dir=worker._global_node.get_session_dir_path()) as folder:
+            yield folder
+        return
+    with scratch.folder() as folder:
+        worker._global_node = SimpleNamespace(get_session_dir_path=lambda: str(folder))
+        try:
+            yield str(folder)
+        finally:
+            worker._global_node = None
 
 
 def _with_job(trainable: type, job: Job) -> type:
