@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
-from pathlib import Path
 
 from study.errors import Away, Damaged, Refusal, StudyError
 from study.execution.ledger import Ledger
@@ -189,9 +187,7 @@ class _Drive:
             self._projection.check()  # Optuna and MLflow were opened while Ray started
             left_out: list[str] = []
             if resources.address or nodes.are_several():
-                prepare = partial(work.prepare, self._draft.configs, Path(resources.data_dir), False)
-                needs = nodes.Needs(job, nodes.versions(("ray", *work.libraries)), prepare)
-                left_out = nodes.unfit(needs, self._store, self._progress.say)
+                left_out = nodes.unfit(nodes.Needs.of(job, self._draft), self._store, self._progress.say)
             self.has_trained = True
             tune.execute(self._stages, job, trainable, drain, self, self._progress.say, left_out)
             self._needs_ray = False

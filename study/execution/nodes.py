@@ -15,10 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.errors import Away, Damaged, Refusal, StudyError, one_line
+from study.machine import gpus
 from study.execution.job import Job
+from study.planning.draft import Draft
 from study.services import within
 
 if TYPE_CHECKING:
@@ -50,6 +53,12 @@ class Needs:
     versions: Mapping[str, str]
     prepare: Callable[[], None] | None = None
 
+    @classmethod
+    def of(cls, job: Job, draft: Draft) -> Needs:
+        """Return what a run needs. The versions are those of this machine."""
+        prepare = partial(draft.work.prepare, draft.configs, Path(job.resources.data_dir), False)
+        return cls(job, versions(("ray", *draft.work.libraries)), prepare)
+
 
 @dataclass(frozen=True)
 class Node:
@@ -77,6 +86,16 @@ class Node:
     def __str__(self) -> str:
         """Return its name and address."""
         return f"{self.host} ({self.address})"
+
+
+def here(needs: Needs, store: Store) -> Node:
+    """Return this machine as a node, with its answer. Ray need not be connected."""
+    resources = {"CPU": float(os.cpu_count() or 1), "GPU": float(len(gpus()))}
+    described = {"NodeID": "here", "NodeManagerHostname": platform.node(), "NodeManagerAddress": "this machine"}
+    with _token(store) as token:
+        now = time.time()
+        answer = _answer(needs, token, "here", resources["GPU"])
+        return _node({**described, "Resources": resources}, lambda: answer, now, time.time())
 
 
 def ask(needs: Needs, store: Store) -> list[Node]:
