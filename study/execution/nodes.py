@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.errors import Away, Damaged, Refusal, StudyError, one_line
-from study.machine import gpus
 from study.execution.job import Job
+from study.machine import gpus
 from study.planning.draft import Draft
 from study.services import within
 
