@@ -178,7 +178,7 @@ class _Drive:
         with cluster.connected(resources, self._lost_ray), tune.interruptible(drain, self._progress.say):
             self._projection.check()  # Optuna and MLflow were opened while Ray started
             plan = self._draft.plan
-            job = Job(plan.run, self._store.url, resources, plan.machine.ranks)
+            job = Job(plan.run, self._store.url, resources, plan.machine.ranks, self._store.variables())
             tune.execute(self._stages, job, self._draft.work.trainable(), drain, self, self._progress.say)
             self._needs_ray = False
             yield drain.requested
