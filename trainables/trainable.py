@@ -100,7 +100,7 @@ class StageTrainable(Trainable):
         from trainables.team import Team
 
         origin = Origin.from_json(self.stage.origin)
-        self.store = Store(self.job.store)
+        self.store = Store(self.job.store, wait=True)
         key, begun, payload = "", 0, None
         self.measures: list[dict[str, Any]] = []
         self.wall_seconds: list[float] = []

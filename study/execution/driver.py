@@ -178,7 +178,7 @@ class _Drive:
         drain = tune.Drain()
         # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
         plan, work = self._draft.plan, self._draft.work
-        job = Job(plan.run, self._store.url, resources, plan.machine.ranks)
+        job = Job(plan.run, self._store.url, resources, plan.machine.ranks, self._store.variables())
         trainable = work.trainable()
         with (
             cluster.connected(resources, self._lost_ray, (trainable, work.prepare)),

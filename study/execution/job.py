@@ -18,7 +18,8 @@ stage's last state is always written. A header holds ``key``; ``epochs``, counte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from study.planning.stored import Resources
 
@@ -32,9 +33,12 @@ class Job:
         store: the URL of the states' store.
         resources: the resources of each stage.
         ranks: the number of processes that train a stage together and share its resources.
+        variables: the environment variables with which the driver reaches the store, set in the worker before `setup`.
+            They hold secrets, so they travel inside the trainable: Ray writes a runtime environment to its logs.
     """
 
     run: str
-    store: str
+    store: str = field(repr=False)  # it may hold a password
     resources: Resources
     ranks: int = 1
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import study.execution.cluster  # noqa: F401  # isort: skip  # before Ray, whose environment it sets
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
@@ -31,6 +32,10 @@ from study.errors import Refusal
 from study.execution.job import Job
 from study.execution.nodes import LOST_HINT, reason_of
 from study.planning.tree import Failure, Stage, descendants
+from study.store.s3 import set_variables
+
+# Tune would put these into runtime environments, which Ray's agents write to their logs. `Job` carries them instead.
+class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
 
 LOST_ATTEMPTS = 3
 GPU_PARTS = 10_000  # Ray's smallest part of a GPU is one of so many
@@ -382,6 +387,7 @@ def _with_job(trainable: type, job: Job) -> type:
 
     class WithJob(trainable):
         def setup(self, config: dict[str, Any]) -> None:
+            set_variables(job.variables)
             super().setup(config, job)
 
     WithJob.__name__ = trainable.__name__  # Ray shows it as the name of the process

@@ -4,42 +4,55 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, TypeVar
 
 from pyarrow import fs
 
-ANSWER_SECONDS = 5.0
+from study.store import s3
+
+FIRST_RETRY_SECONDS = 0.25  # doubled by each further one
+LONGEST_RETRY_SECONDS = 15.0
+
+_T = TypeVar("_T")
 
 
-def connect(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL, and the path in it. Raise OSError or ValueError if it cannot be reached."""
-    parts = urlsplit(url)
-    if parts.scheme == "s3":
-        options = parse_qs(parts.query)
-        default = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        endpoint = options.get("endpoint_override", [default])[0]
-        if endpoint:
-            _require_answer(endpoint if "://" in endpoint else f"{options.get('scheme', ['https'])[0]}://{endpoint}")
-        with suppress(ValueError):  # unknown to pyarrow 18; reads a small object with one request instead of three
-            delayed: tuple[Any, str] = fs.FileSystem.from_uri(
-                f"{url}{'&' if parts.query else '?'}allow_delayed_open=true"
-            )
-            return delayed
+def connect(url: str, attempts: int = 3) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it. Raise OSError or ValueError if it cannot be reached.
+
+    Args:
+        url: the URL.
+        attempts: how often the client of S3 sends a request, if it gets no answer within seconds.
+    """
+    if url.startswith("s3://"):
+        return s3.connect(url, attempts)
     connection: tuple[Any, str] = fs.FileSystem.from_uri(url)
     return connection
 
 
-def _require_answer(endpoint: str) -> None:
-    """Check that a server answers within five seconds, or raise OSError. The S3 client would wait for minutes."""
-    parts = urlsplit(endpoint)
-    address = (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
-    with socket.create_connection(address, timeout=ANSWER_SECONDS) as server:
-        server.sendall(b"HEAD / HTTP/1.1\r\nHost: store\r\nConnection: close\r\n\r\n")
-        server.recv(1)
+def patiently(call: Callable[[], _T], seconds: float) -> _T:
+    """Return the result of a call that is repeated, with growing pauses, while it fails with an error that may pass.
+
+    Such an error is that of an S3 server that does not answer or is busy, or of NFS about a file that another machine
+    has just replaced.
+
+    Args:
+        call: what to call; it must be idempotent.
+        seconds: for how long it is tried again.
+    """
+    end, delay = time.monotonic() + seconds, FIRST_RETRY_SECONDS
+    while True:
+        try:
+            return call()
+        except OSError as error:
+            may_pass = s3.may_pass(error) or error.errno == errno.ESTALE
+            if not may_pass or time.monotonic() + delay > end:
+                raise
+        time.sleep(delay)
+        delay = min(2 * delay, LONGEST_RETRY_SECONDS)
 
 
 def check_bucket(base: Any, path: str) -> None:

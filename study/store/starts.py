@@ -105,6 +105,7 @@ class Start:
 
     def __init__(self, store: Store, run: str, generation: int, say: Callable[[str], None]) -> None:
         self.store, self._run, self._say = store, run, say
+        self._pulse = store.impatient()
         self._previous = refuse_second(store, run)
         numbers = (int(name.partition(".")[0]) for name in store.records(f"runs/{run}/starts"))
         self.record = StartRecord(
@@ -121,7 +122,7 @@ class Start:
         self._renewal = threading.Lock()
         self._settle_previous(0)
         self._confirmed = _clock()
-        self._write()
+        self._write(store)
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -176,7 +177,7 @@ class Start:
             record.epochs_trained = max(record.epochs_trained, epochs_done - record.epochs_done)
             record.ended, record.outcome, record.training = now(), outcome, 0
             if not self._superseded:
-                self._guarded(self._write)
+                self._guarded(lambda: self._write(self.store))
                 self._guarded(self._settle_late_heartbeat)
 
     def _settle_late_heartbeat(self) -> None:
@@ -186,9 +187,9 @@ class Start:
             self._previous = _read(self.store, _path(self._run, last.number))
             self._settle_previous(0)
 
-    def _write(self) -> None:
+    def _write(self, store: Store) -> None:
         record = asdict(replace(self.record, seen=now()))
-        self.store.write_record(_path(self._run, self.record.number), record, durable=False)
+        store.write_record(_path(self._run, self.record.number), record, durable=False)
 
     def _beat(self) -> None:
         signals = 0
@@ -206,7 +207,7 @@ class Start:
             began = _clock()
             is_late = began - self._confirmed > LEASE_SECONDS
             if not self._superseded and not self._has_yielded():
-                self._write()
+                self._write(self._pulse)
                 # Until the record was fresh again, another driver could come.
                 if not is_late or not self._has_yielded():
                     self._confirmed = began
@@ -226,14 +227,14 @@ class Start:
     def _rival(self) -> StartRecord | None:
         """Return the record of another driver that has claimed the run since; None if there is none."""
         record = self.record
-        stored, later = (_read(self.store, _path(self._run, number)) for number in (record.number, record.number + 1))
+        stored, later = (_read(self._pulse, _path(self._run, number)) for number in (record.number, record.number + 1))
         return later or (stored if stored is not None and stored.token != record.token else None)
 
     def _signals_wanted(self) -> int:
         """Return how many SIGINT a request to stop calls for: none, one to drain, or two to stop at once."""
         request = None
         with suppress(Damaged, ValueError):  # a damaged request counts as none
-            plain = self.store.read_record(_stop_path(self._run))
+            plain = self._pulse.read_record(_stop_path(self._run))
             request = None if plain is None else decoded(StopRequest, plain)
         if request is None or request.token != self.record.token:
             return 0

@@ -12,6 +12,7 @@ A record is JSON whose first entry, ``sha256``, is the checksum over its path an
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -22,15 +23,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pyarrow import fs
 
 from study.errors import Away, Damaged, Refusal, one_line
 from study.masking import without_password
-from study.store.places import check_bucket, check_folder, connect, sync
+from study.store import s3
+from study.store.places import check_bucket, check_folder, connect, patiently, sync
 
 MAGIC = b"LTSTATE1"
 _PREFIX = len(MAGIC) + 8 + 32
@@ -38,18 +40,22 @@ _FIRST = 1 << 16  # read at once; most headers fit
 _HEX = re.compile(r"[0-9a-f]+")
 _OBJECTS = ("s3", "gcs")  # a put is atomic; Azure's stream begins with an empty blob, so it is moved like a file
 _READERS = 4
+PATIENCE_SECONDS = 120.0  # for which a call is tried again while S3 does not answer
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
 
-def _reaching(method: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Wrap a method so that it raises `Away` if the file system fails. An absent file is no failure."""
+def _reaching(method: Callable[Concatenate[Store, _P], _T]) -> Callable[Concatenate[Store, _P], _T]:
+    """Wrap a method so that it waits while S3 does not answer, and then raises `Away`, as if the file system fails.
+
+    An absent file is no failure.
+    """
 
     @wraps(method)
-    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def guarded(store: Store, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
-            return method(*args, **kwargs)
+            return patiently(lambda: method(store, *args, **kwargs), store.patience)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -83,30 +89,54 @@ class Store:
         url: a path, or a URL that `pyarrow.fs.FileSystem.from_uri` takes, such as ``s3://bucket/folder``.
         create: whether to create the directory and require that it can be written. Otherwise nothing is created, and
             the store need only be readable.
+        wait: whether to wait for an S3 server that does not answer, as every later call does. Otherwise it is refused
+            within five seconds.
 
     Attributes:
         url: the URL as workers need it.
         shown: the URL without passwords, for messages.
+        patience: the seconds for which a call is tried again while S3 does not answer.
 
     Raises:
         Refusal: if the store cannot be reached.
 
     Every method raises `Away` if the file system fails: it is full, unplugged or unreachable.
+
+    On NFS, a file that was closed is on the server, and opening it reads what is there (close-to-open). A file is
+    written, closed and synced before its name appears, and its name is announced only then, so a reader on another
+    machine gets all of it. A client may remember for up to a minute that a name did not exist: a state is therefore
+    looked up only by the process that writes it before others are told of it, and a driver writes into the folder in
+    which it looks for requests and rivals, which makes its client look again.
     """
 
-    def __init__(self, url: str, create: bool = True) -> None:
-        self.url, self.shown = url, without_password(url)
+    def __init__(self, url: str, create: bool = True, wait: bool = False) -> None:
+        self.url, self.shown, self.patience = url, without_password(url), PATIENCE_SECONDS
         with self._refused("written" if create else "read"):
             if "://" not in url:
                 self.url = self.shown = str(Path(url).expanduser().absolute())
-            self._base, self._path = connect(self.url)
-            self._objects = self._base.type_name in _OBJECTS
-            self._local = Path(self._path) if isinstance(self._base, fs.LocalFileSystem) else None
-            if self._objects:
-                check_bucket(self._base, self._path)
-            else:
-                check_folder(self._base, self._path, create)
+            patiently(partial(self._open, create), PATIENCE_SECONDS if wait else 0.0)
         self._fs = fs.SubTreeFileSystem(self._path, self._base)
+
+    def _open(self, create: bool) -> None:
+        """Connect to the file system, and check that the directory or bucket can be used."""
+        self._base, self._path = connect(self.url, attempts=1)
+        self._objects = self._base.type_name in _OBJECTS
+        self._local = Path(self._path) if isinstance(self._base, fs.LocalFileSystem) else None
+        if self._objects:
+            check_bucket(self._base, self._path)
+            self._base, self._path = connect(self.url)
+        else:
+            check_folder(self._base, self._path, create)
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables with which this process reaches the store, secrets included."""
+        return s3.variables() if self.url.startswith("s3://") else {}
+
+    def impatient(self) -> Store:
+        """Return the same store for calls that are repeated anyway, such as heartbeats: they hardly wait for S3."""
+        store = copy.copy(self)
+        store.patience = 1.0
+        return store
 
     def require_writable(self) -> None:
         """Check that a store that was opened for reading can be written."""
@@ -119,9 +149,10 @@ class Store:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:  # a user who does not exist is a RuntimeError
-            reason = one_line(error).replace(self.url, self.shown)
+            reason = s3.explained(one_line(error))
             words = f"must be a directory or URL that can be {done}"
-            raise Refusal("--store", self.shown, words, hint=f"Reason: {reason}") from error
+            hint = f"Reason: {reason.replace(self.url, self.shown)}"
+            raise Refusal("--store", self.shown, words, hint) from error
 
     @_reaching
     def save(self, key: str, header: Mapping[str, Any], payload: bytes) -> bool:
@@ -349,7 +380,7 @@ class Store:
             if not replace:
                 raise
             raise Away(f"{path} cannot be replaced") from None
-        except OSError as error:  # including FileNotFoundError for the folder
+        except FileNotFoundError as error:  # its folder
             raise Away(one_line(error)) from error
 
     def _put(self, path: str, data: bytes) -> None:
