@@ -5,35 +5,29 @@ Heavy imports stay inside each verb, so that `study --help` is quick.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
 import shutil
-import signal
 import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from study import arguments
+from study import arguments, process
 from study.arguments import HOW_MUCH, MACHINE, WHAT, WHERE, OneOf, Whole, option
-from study.errors import Away, Refusal, StudyError, note, one_line
+from study.errors import Refusal, one_line
 from study.machine import PRECISIONS
 from study.report.formats import FORMATS
 
 if TYPE_CHECKING:
     from study.api.results import Run
     from study.store.status import Status
-
-
-INTERRUPTED = 130  # the exit code
 
 
 @click.group(cls=arguments.Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -223,6 +217,30 @@ def stop(run: str, home: str, store: str | None, at_once: bool) -> None:
     click.echo(f"asked {loaded.stop(at_once)} to stop", err=True)
     places = loaded.command_options
     _next(f"study status {loaded.name}{places}", f"study resume {loaded.name}{places}")
+
+
+@cli.command()
+@click.argument("run", shell_complete=arguments.run_names)
+@click.argument("trial", nargs=-1)
+@arguments.places
+@option("-f", "--follow", is_flag=True, help="Print new lines as they come, until the run's process ends.")
+def logs(run: str, trial: Sequence[str], home: str, store: str | None, follow: bool) -> None:
+    """Print what the process that trains a RUN printed; only the store is read.
+
+    The lines of all starts are printed, those of the last start at the end. With a TRIAL, print instead why its
+    replicates failed, with the tracebacks. TRIAL is a part of its name that no other trial has, and perhaps the number
+    of a replicate, such as 'IB⇒CR r1'. The store keeps the last 2000 lines of each start. Times are in UTC.
+    """
+    from study.api import calls
+
+    if follow and trial:
+        raise Refusal("--follow", "--follow", "must be left out with a TRIAL")
+    loaded = calls.load(run, home=home, store=store)
+    try:
+        for line in loaded.follow() if follow else [loaded.logs(" ".join(trial) or None)]:
+            click.echo(line)
+    except KeyboardInterrupt:
+        sys.exit(process.INTERRUPTED)
 
 
 @cli.command()
@@ -434,68 +452,6 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _require_folder() -> None:
-    """Check that the current folder exists: Python, Ray and MLflow make paths absolute with it."""
-    try:
-        os.getcwd()
-    except FileNotFoundError as error:
-        raise StudyError("the current folder no longer exists. Change to another folder") from error
-
-
 def main() -> None:
     """Run the command `study`: a user's mistake is one line and exit code 2."""
-    from study import streams
-
-    streams.prepare()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # 'nohup study …' ignores SIGHUP, and so it stays
-            signal.signal(number, _interrupt)
-    code = 0
-    try:
-        _require_folder()
-        code = cli(prog_name="study", standalone_mode=False) or 0
-    except (OSError, Away) as error:  # a disk that is full or a store that does not answer: no fault of the program
-        note(error)
-        click.echo(f"error: {_with_notes(one_line(error), error)}", err=True)
-        code = 1
-    except StudyError as error:
-        note(error)
-        click.echo(f"error: {error}", err=True)
-        code = 2
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        code = error.exit_code
-    except click.ClickException as error:
-        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "study"
-        message = " ".join(error.format_message().split()).rstrip(".")
-        if isinstance(error, click.NoSuchOption):
-            close = difflib.get_close_matches(error.option_name, error.possibilities or (), 1)
-            message = f"unknown option {error.option_name!r}" + (f". Did you mean {close[0]!r}?" if close else "")
-        end = "" if message.endswith("?") else "."
-        click.echo(f"error: {message[:1].lower()}{message[1:]}{end} '{path} --help' shows the usage", err=True)
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort) as error:
-        noted = error.__cause__ or error  # click raises Abort from KeyboardInterrupt
-        otherwise = "Nothing was stored" if sys.argv[1:2] == ["run"] else ""
-        click.echo(f"error: {_with_notes('stopped at once', noted, otherwise)}", err=True)
-        code = INTERRUPTED
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-    reason = streams.error_of_stdout()
-    if reason:
-        click.echo(f"error: stdout cannot be written: {reason}", err=True)
-        code = code or 1
-    os._exit(code)  # all files are closed, and torch, Ray and MLflow would take 3 s to delete their objects
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """End as at Ctrl-C. A terminal that closes sends several SIGHUP: the others must not disturb the end."""
-    if number == signal.SIGHUP:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-def _with_notes(message: str, error: BaseException, otherwise: str = "") -> str:
-    """Return a message and what `launch` has noted about going on."""
-    notes = getattr(error, "__notes__", None) or filter(None, [otherwise])
-    return ". ".join((message, *notes))
+    process.run(lambda: cli(prog_name="study", standalone_mode=False))

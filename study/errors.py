@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from study.masking import without_password
+from study.masking import masked
 
 _TRACEBACKS = logging.getLogger("study.tracebacks")  # of errors that are shown as one line; silent by default
 
@@ -80,7 +80,7 @@ def one_line(error: BaseException, named: bool = False, whole: bool = False) -> 
     """
     kind, lines = type(error).__name__, str(error).strip().splitlines()
     text = " ".join(lines if whole else lines[:1])
-    shown = " ".join(without_password(word) if "://" in word else word for word in text.split(" "))
+    shown = masked(text)
     if named and not isinstance(error, StudyError):
         return f"{kind}: {shown}" if shown else kind
     return shown or kind

@@ -16,3 +16,8 @@ def without_password(url: str) -> str:
     head, mark, query = url.partition("?")
     query = re.sub(r"(://[^:@/?#&]*):[^&]*@", r"\1:***@", query)
     return head + mark + _SECRET.sub(r"\1***", query)
+
+
+def masked(text: str) -> str:
+    """Return a text without the passwords and keys of the URLs in it."""
+    return re.sub(r"\S+", lambda word: without_password(word[0]) if "://" in word[0] else word[0], text)

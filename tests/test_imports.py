@@ -23,6 +23,7 @@ DOOR = "study"  # the package whose own file has more than a sentence: functions
 FLOORS = (
     ("masking", "decoding", "machine", "streams", "scratch"),
     ("errors",),
+    ("process",),
     ("space", "modules"),
     ("catalog", "services", "databases"),
     ("planning",),

@@ -267,4 +267,5 @@ def _failure(error: Exception) -> dict[str, Any]:
         "traceback": traceback.format_exc(),
         "for_good": not external,
         "damaged": error.key if isinstance(error, Damaged) else "",
+        "host": platform.node(),
     }

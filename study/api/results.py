@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import catalog, modules
+from study.api import logs
 from study.errors import Damaged, Refusal
 from study.home import Home
 from study.launch import home_of, recorded
@@ -138,6 +139,25 @@ class Run:
         """
         driver = starts.request_stop(self._store, self.name, now)
         return f"process {driver.pid} on {driver.host}"
+
+    def logs(self, trial: str | None = None) -> str:
+        """Return the lines that the drivers of the run printed, those of the last start at the end; times are in UTC.
+
+        Args:
+            trial: return instead why replicates of this trial failed, with the tracebacks: a part of its name that no
+                other trial has, and perhaps the number of a replicate: ``IB⇒CR r1``.
+
+        Raises:
+            Refusal: if there is no such trial, or there are several.
+        """
+        plan = self._plan()
+        if trial is None:
+            return "\n".join(logs.lines(self._store, plan.run))
+        return logs.failures(self._store, plan, self._planned(plan), trial)
+
+    def follow(self) -> Iterator[str]:
+        """Yield the lines of `logs`, and further ones as they come, until the process that trains the run ends."""
+        return logs.follow(self._store, self.name)
 
     def report(self, format: str = "table") -> str:  # noqa: A002
         """Return the report: ``table``, ``markdown``, ``csv`` (one line per value), ``json`` or ``html`` (a page)."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from study.errors import Away, Damaged, Refusal, StudyError
+from study.errors import Away, Damaged, Refusal, StudyError, one_line
 from study.execution.ledger import Ledger
 from study.execution.outlook import Outlook
 from study.execution.points import Points
@@ -52,9 +53,10 @@ def start(
         Refusal: if another driver trains the run, a service cannot be used, or no stage fits on the machines. Nothing
             is trained then, and of a first start no plan stays.
     """
-    begun = Start(store, draft.plan.run, draft.plan.generation, progress.say)
+    run, log = draft.plan.run, progress.log
+    begun = Start(store, run, draft.plan.generation, progress.say, lambda number: log.save(store, run, number))
     ledger, outcome, projection, is_new = None, "interrupted", None, False
-    resume = f"study resume {draft.plan.run}{options}"
+    resume = f"study resume {run}{options}"
     try:
         _store_plan(draft, before, store)
         is_new = before is None
@@ -92,6 +94,7 @@ def start(
             progress.say(f"{behind}. '{resume}' brings the records up to date")
         return outcome
     except BaseException as error:
+        log.add(_last_line(error))
         if projection is not None:
             projection.abandon()
         # That another driver has the run was said; a service that is away no longer matters to this one.
@@ -100,11 +103,20 @@ def start(
         if is_new and isinstance(error, Refusal) and not begun.record.epochs_trained:
             with suppress(StudyError):  # the store is away, and the refusal is what the user must read
                 begun.check()
-                records.delete_plan(store, draft.plan.run)
+                records.delete_plan(store, run)
         raise
     finally:  # only now may another driver come: until here this one writes records
         begun.end(outcome, 0 if ledger is None else ledger.done())
         progress.close()
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the last line of the log of a start that does not reach its end: with a traceback if we are at fault."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped at once"
+    if isinstance(error, (StudyError, OSError)):
+        return f"error: {one_line(error)}"
+    return "".join(traceback.format_exception(error)).rstrip()
 
 
 def _mend(ledger: Ledger, projection: Projection) -> None:
@@ -250,6 +262,7 @@ class _Drive:
         if failure.damaged:
             with suppress(StudyError):  # then the next start does it
                 self._store.set_aside(failure.damaged)
+        self._progress.log.fail(hit, failure.reason, failure.traceback, failure.host)
         self._progress.say(f"failed: {', '.join(f'{trial} r{number}' for trial, number in hit)}: {failure.reason}")
         for replicate in hit:
             self._projection.failed(replicate, failure)

@@ -23,6 +23,7 @@ from study.execution.job import Job
 from study.machine import gpus
 from study.planning.draft import Draft
 from study.services import within
+from study.store.s3 import set_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,14 +154,17 @@ def _node(described: Mapping[str, Any], answer: Callable[[], dict[str, Any]] | N
     try:
         given = answer()
     except Exception as error:  # noqa: BLE001  whatever the node's process raised is its answer
-        return Node(*names, resources, {"answer": reason_of(error)})
+        return Node(*names, resources, {"answer": cause_of(error)[0]})
     clock = given.pop("clock")
     skew = clock - now if clock > now else min(0.0, clock - asked)
     return Node(*names, resources, seconds=skew, **given)
 
 
-def reason_of(error: BaseException) -> str:
-    """Return why a process of Ray was lost, in one line: the cause at the end of Ray's text, and where it happened."""
+def cause_of(error: BaseException) -> tuple[str, str]:
+    """Return why a process of Ray was lost, in one line: the cause at the end of Ray's text, with the process.
+
+    Return also the name of its machine, or "".
+    """
     cause = getattr(error, "cause", None)
     text = _COLOUR.sub("", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
@@ -173,10 +177,11 @@ def reason_of(error: BaseException) -> str:
         reason = one_line(RuntimeError(lines[-1] if any(line.startswith("File ") for line in lines) else lines[0]))
     process, address = _PROCESS.search(text), _ADDRESS.search(text)
     if process is None or address is None:
-        return reason
+        return reason, ""
     host = next((node["NodeManagerHostname"] for node in _ray_nodes() if node["NodeManagerAddress"] == address[1]), "")
-    place = f"on {host or address[1]}, process {process[1]}; logs there: /tmp/ray/session_latest/logs/*-{process[1]}.*"
-    return f"{reason.rstrip('.')} ({place})"
+    host = host or address[1]
+    place = f"on {host}, process {process[1]}; logs there: /tmp/ray/session_latest/logs/*-{process[1]}.*"
+    return f"{reason.rstrip('.')} ({place})", host
 
 
 def _ray_nodes() -> list[dict[str, Any]]:
@@ -225,6 +230,7 @@ def _answer(needs: Needs, token: str, node: str, gpus: float) -> dict[str, Any]:
 
     import study.store.states  # noqa: F401  from a network file system, this may take longer than the questions
 
+    set_variables(needs.job.variables)
     topics = {
         "packages": lambda: _differing(needs.versions),
         "store": lambda: _store_problem(needs.job, token, node),

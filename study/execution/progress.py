@@ -14,11 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from study.store.logs import Log
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 LINE_SECONDS = 10.0  # between two plain lines
 REWRITE_SECONDS = 0.5  # between two versions of a notebook's line
+LOG_SECONDS = 60.0  # between two lines of the log
 
 
 @dataclass
@@ -59,12 +62,17 @@ class Progress:
 
     Args:
         shown: whether to show them; if not, only problems are printed.
+
+    Attributes:
+        log: the lines, also those that are not shown, and the counts now and then.
     """
 
     def __init__(self, shown: bool = True) -> None:
         self._counts = Counts()
         self._shown = shown
-        self._line = time.monotonic()
+        self._line = self._logged = time.monotonic()
+        self.log = Log()
+        self._expected = False  # whether there is something to train
         self._began: tuple[float, int] | None = None  # when the first epochs came, and how many
         self._bar: Bar | None = None
         self._cell: Any = None  # IPython's handle of the notebook's line
@@ -75,7 +83,8 @@ class Progress:
     def begin(self, counts: Counts) -> None:
         """Begin to show counts, which may change; `update` shows them again."""
         self._counts = counts
-        if not self._shown or not (counts.epochs or counts.complete < counts.replicates):
+        self._expected = bool(counts.epochs or counts.complete < counts.replicates)
+        if not self._shown or not self._expected:
             return
         if in_notebook():
             from IPython.display import Pretty, display
@@ -96,14 +105,22 @@ class Progress:
         elif self._shown and time.monotonic() - self._line > (REWRITE_SECONDS if self._cell else LINE_SECONDS):
             self._line = time.monotonic()
             self._rewrite(self._now())
+        if time.monotonic() - self._logged > LOG_SECONDS:
+            self._logged = time.monotonic()
+            self.log.add(self._now())
 
     def note(self, line: str) -> None:
         """Print a line, unless progress is hidden."""
+        self.log.add(line)
         if self._shown:
-            self.say(line)
+            self._print(line)
 
     def say(self, line: str) -> None:
         """Print a line."""
+        self.log.add(line)
+        self._print(line)
+
+    def _print(self, line: str) -> None:
         with suppress(OSError):  # the terminal has gone, and training must not end for it
             if self._bar is not None:
                 self._bar.console.print(line, highlight=False, markup=False)
@@ -112,6 +129,9 @@ class Progress:
 
     def close(self) -> None:
         """Show the last count, and restore the terminal."""
+        if self._expected:
+            self.log.add(str(self._counts))
+            self._expected = False
         if self._bar is not None:
             self._bar.update(self._task, completed=self._counts.trained, total=self._counts.epochs)
             with suppress(OSError):  # the terminal has gone
@@ -123,7 +143,7 @@ class Progress:
 
     def _rewrite(self, line: str) -> None:
         if self._cell is None:
-            self.say(line)
+            self._print(line)
         else:
             from IPython.display import Pretty
 

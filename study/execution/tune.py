@@ -30,7 +30,7 @@ from ray.tune.search import Searcher
 from study import scratch
 from study.errors import Refusal
 from study.execution.job import Job
-from study.execution.nodes import LOST_HINT, reason_of
+from study.execution.nodes import LOST_HINT, cause_of
 from study.planning.tree import Failure, Stage, descendants
 from study.store.s3 import set_variables
 
@@ -93,7 +93,7 @@ class StageSearcher(Searcher):
         self._order = itertools.count()
         self._attempts: dict[str, int] = {}
         self._reasons: dict[str, str] = {}  # by stage: why its last process was lost, in words
-        self._tracebacks: dict[str, str] = {}
+        self._losses: dict[str, tuple[str, str]] = {}  # by stage: the last error of Ray, and its machine
         self._saved: dict[str, str] = {}  # by stage: the last state that a lost process saved
         self._running: dict[str, tuple[Stage, int, str]] = {}  # trial → stage, epochs reported, last state saved
         self._workers, self._drain, self._events = workers, drain, events
@@ -148,12 +148,12 @@ class StageSearcher(Searcher):
             if result["position"] > reported:
                 self._events.trained(stage, result["position"] - reported)
 
-    def lost(self, trial_id: str, reason: str, traceback: str) -> None:
-        """Note why the process of a stage was lost, before its trial is completed."""
+    def lost(self, trial_id: str, traceback: str, reason: str, host: str) -> None:
+        """Note why the process of a stage was lost, and on which machine, before its trial is completed."""
         if trial_id in self._running:
             key = self._running[trial_id][0].key
             self._reasons.setdefault(key, reason)  # the process itself may have reported one, which says more
-            self._tracebacks[key] = traceback
+            self._losses[key] = traceback, host
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Release the stages that waited for a trained stage. Hand out a lost stage again, or give up a failed one."""
@@ -180,7 +180,8 @@ class StageSearcher(Searcher):
             else:
                 reason = f"the training process ended unexpectedly {LOST_ATTEMPTS} times"
                 last = self._reasons.get(stage.key, LOST_HINT)
-                self._give_up(stage, Failure(f"{reason}. {last}", self._tracebacks.get(stage.key, "")))
+                traceback, host = self._losses.get(stage.key, ("", ""))
+                self._give_up(stage, Failure(f"{reason}. {last}", traceback, host=host))
 
     def _give_up(self, stage: Stage, failure: Failure) -> None:
         for below in [stage, *descendants(stage.key, self._open.values())]:
@@ -249,7 +250,7 @@ class _Gate(FIFOScheduler):
         super().on_trial_error(tune_controller, trial)
         error = trial.get_pickled_error()
         if error is not None:
-            self._searcher.lost(trial.trial_id, reason_of(error), str(error))
+            self._searcher.lost(trial.trial_id, str(error), *cause_of(error))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Stop the pending stages once a drain is requested; otherwise choose as Tune does."""

@@ -47,12 +47,14 @@ class Failure:
         for_good: whether training itself raised, and would raise again. Otherwise a process, a disk or a machine
             failed, and the next start tries again.
         damaged: the state that could not be read, or "".
+        host: the machine on which it failed, or "".
     """
 
     reason: str
     traceback: str = ""
     for_good: bool = False
     damaged: str = ""
+    host: str = ""
 
 
 def nodes(recipes: Iterable[Resolved]) -> set[str]:

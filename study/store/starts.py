@@ -98,13 +98,21 @@ class Start:
         run: the name of the run.
         generation: the generation of its plan.
         say: a function that shows a line to the user.
+        save_log: stores the log of the start with this number. It is called at each heartbeat and at the end.
 
     Raises:
         Refusal: if another driver is alive.
     """
 
-    def __init__(self, store: Store, run: str, generation: int, say: Callable[[str], None]) -> None:
-        self.store, self._run, self._say = store, run, say
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        generation: int,
+        say: Callable[[str], None],
+        save_log: Callable[[int], None] = lambda _number: None,
+    ) -> None:
+        self.store, self._run, self._say, self._save_log = store, run, say, save_log
         self._pulse = store.impatient()
         self._previous = refuse_second(store, run)
         numbers = (int(name.partition(".")[0]) for name in store.records(f"runs/{run}/starts"))
@@ -177,6 +185,7 @@ class Start:
             record.epochs_trained = max(record.epochs_trained, epochs_done - record.epochs_done)
             record.ended, record.outcome, record.training = now(), outcome, 0
             if not self._superseded:
+                self._guarded(lambda: self._save_log(record.number))
                 self._guarded(lambda: self._write(self.store))
                 self._guarded(self._settle_late_heartbeat)
 
@@ -195,6 +204,8 @@ class Start:
         signals = 0
         while not self._ended.wait(BEAT_SECONDS):
             self._guarded(self._renew)
+            if not self._superseded:
+                self._guarded(lambda: self._save_log(self.record.number))
             wanted = self._guarded(self._signals_wanted) or 0
             for _ in range(wanted - signals):
                 os.kill(os.getpid(), signal.SIGINT)

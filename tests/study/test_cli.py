@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import platform
 import re
 import shutil
 import sqlite3
@@ -305,6 +306,12 @@ def test_a_failed_replicate_is_reported_and_the_rest_goes_on(
     failed = optuna.load_study(study_name=summary.study_name, storage=storage).trials[1]
     assert failed.state.name == "FAIL"
     assert "diverged in epoch" in failed.user_attrs["failed_because"]
+    assert re.search(rf"  failed: small/IB⇒CR \(digits-LT IF 50\) r0: {reason}\n", study("logs", "mine").stdout)
+    heading, *traceback = study("logs", "mine", "IB⇒CR", "r0").stdout.splitlines()
+    assert re.fullmatch(
+        rf".{{19}}  small/IB⇒CR \(digits-LT IF 50\) r0 on {re.escape(platform.node())}: {reason}", heading
+    )
+    assert (traceback[0], "Diverged" in traceback[-1]) == ("Traceback (most recent call last):", True)
 
     resumed = study("resume", "mine", code=1)  # what raised is not tried again by itself
     assert next_step in resumed.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -175,6 +176,9 @@ def test_what_cannot_be_saved_fails_alone_and_resume_finishes_it(
     assert "Traceback" not in failed.stderr
     assert status(command, home)["complete"] == 7
     assert status(command, home)["failed"] == 0, "the training did not fail"
+    shown = command("logs", kills.RUN, "CB⇒CR r1", home=home).stdout  # although it was not given up for good
+    assert f" r1 on {platform.node()}: " in shown
+    assert "Traceback (most recent call last):" in shown
 
     blocked.unlink()
     command("resume", kills.RUN, home=home)

@@ -59,10 +59,10 @@ def test_the_reason_why_the_last_process_was_lost_is_told():
     searcher = StageSearcher([only], 1, Drain(), events)
     for attempt, reason in enumerate(("no torch", "no torch", "no memory")):
         searcher.suggest(f"t{attempt}")
-        searcher.lost(f"t{attempt}", reason, f"Traceback of {reason}")
+        searcher.lost(f"t{attempt}", f"Traceback of {reason}", reason, "node2")
         searcher.on_trial_complete(f"t{attempt}", error=True)
     words = "the training process ended unexpectedly 3 times. no memory"
-    assert events.failures == [("only", Failure(words, "Traceback of no memory"))]
+    assert events.failures == [("only", Failure(words, "Traceback of no memory", host="node2"))]
 
 
 @few
