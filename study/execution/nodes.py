@@ -180,8 +180,8 @@ def cause_of(error: BaseException) -> tuple[str, str]:
         return reason, ""
     host = next((node["NodeManagerHostname"] for node in _ray_nodes() if node["NodeManagerAddress"] == address[1]), "")
     host = host or address[1]
-    place = f"on {host}, process {process[1]}; logs there: /tmp/ray/session_latest/logs/*-{process[1]}.*"
-    return f"{reason.rstrip('.')} ({place})", host
+    process_there = f"on {host}, process {process[1]}; logs there: /tmp/ray/session_latest/logs/*-{process[1]}.*"
+    return f"{reason.rstrip('.')} ({process_there})", host
 
 
 def _ray_nodes() -> list[dict[str, Any]]:
@@ -248,13 +248,13 @@ def _answer(needs: Needs, token: str, node: str, gpus: float) -> dict[str, Any]:
 
 def versions(names: Sequence[str]) -> dict[str, str]:
     """Return the versions of Python and of installed distributions; "" for one that is not installed."""
-    found = {"python": platform.python_version().rpartition(".")[0]}
+    installed = {"python": platform.python_version().rpartition(".")[0]}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = ""
-    return found
+            installed[name] = ""
+    return installed
 
 
 def _differing(wanted: Mapping[str, str]) -> str:
@@ -309,9 +309,9 @@ def _gpu_problem(declared: float) -> str:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=GPU_SECONDS - 1, check=True
         )
-        found = int(done.stdout)
+        count = int(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return f"CUDA does not answer there ({one_line(error)})"
-    if found >= declared:
+    if count >= declared:
         return ""
-    return f"it declares {declared:g} GPU{'s' * (declared != 1)} to Ray, and CUDA finds {found}"
+    return f"it declares {declared:g} GPU{'s' * (declared != 1)} to Ray, and CUDA finds {count}"
