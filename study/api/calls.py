@@ -110,7 +110,7 @@ def run(
     choices.check_flag("--download", download)
     choices.check_flag("--verify-images", verify_images)
     choices.check_flag("--retrain", retrain)
-    wish = _wish(
+    wish = wish_of(
         spaces,
         chosen_home,
         seeds=seeds,
@@ -161,7 +161,7 @@ def plan(
         Refusal: as `run`, except for what this machine, its servers or its data lack.
     """
     chosen_home = home_at(home, store)
-    chosen = {key: more.pop(key) for key in _WISHES if key in more}
+    chosen = {key: more.pop(key) for key in WISHES if key in more}
     for key in ("progress", "trained"):  # they change no plan
         more.pop(key, None)
     choices.check_text("--tracking-uri", tracking_uri)
@@ -169,7 +169,7 @@ def plan(
     choices.check_flag("--download", download)
     choices.check_flag("--verify-images", verify_images)
     choices.check_flag("--retrain", retrain)
-    wish = _wish(spaces, chosen_home, options=choices.merged(options, more), **chosen)
+    wish = wish_of(spaces, chosen_home, options=choices.merged(options, more), **chosen)
     with _misspelt(more):
         return Plan.of(wish, chosen_home, (tracking_uri, storage), download, verify_images, retrain)
 
@@ -216,7 +216,7 @@ def resume(
     choices.check_flag("--retrain", retrain)
     choices.check_one_of("--gpu-steps", gpu_steps, GPU_STEPS)
     choices.check_at_least("--workers", workers, 1)
-    machines = Machines(workers, _address(address), gpu_steps)
+    machines = Machines(workers, address_of(address), gpu_steps)
     listener = _listener(progress, trained)
     services = (tracking_uri, storage)
     return _run(launch.resume(name, home_at(home, store), services, listener, machines, retry_failed, retrain))
@@ -283,7 +283,7 @@ def _run(where: Where) -> Run:
     return Run(where.home, where.store, where.run, outcome=where.outcome)
 
 
-def _wish(
+def wish_of(
     spaces: Sequence[SpaceLike | Sequence[SpaceLike]],
     home: Home,
     *,
@@ -324,7 +324,7 @@ def _wish(
     data = data_dir if data_dir is not None else os.environ.get("STUDY_DATA")
     folder = str(Path(data).expanduser().absolute() if data else home.path / "data")
     resources = Resources(
-        workers or 0, float(cpus_per_trial), address=_address(address) or "", data_dir=folder, gpu_steps=gpu_steps
+        workers or 0, float(cpus_per_trial), address=address_of(address) or "", data_dir=folder, gpu_steps=gpu_steps
     )
     references = [_reference(space) for space in listed]
     return Wish(
@@ -339,7 +339,7 @@ def _wish(
     )
 
 
-def _address(address: str | None) -> str | None:
+def address_of(address: str | None) -> str | None:
     """Return the address of a cluster that the user, or else Ray's variable, names: "" for this machine, or None."""
     chosen = address or os.environ.get("RAY_ADDRESS") or None
     return "" if chosen == "local" else chosen
@@ -353,7 +353,7 @@ def _reference(space: SpaceLike) -> str:
     return os.fspath(space)
 
 
-_WISHES = tuple(_wish.__kwdefaults__ or ())  # the arguments of `run` that change its plan
+WISHES = tuple(wish_of.__kwdefaults__ or ())  # the arguments of `run` that change its plan
 
 
 @contextmanager
