@@ -139,7 +139,14 @@ class Verbs(click.Group):
 
 def places(function: Function) -> Function:
     """Declare where a home and its store are."""
-    store = option("--store", group=WHERE, metavar="URL", help="Folder or URL for states. [default: HOME/store]")
+    store = option(
+        "--store",
+        group=WHERE,
+        metavar="URL",
+        envvar="STUDY_STORE",
+        show_envvar=True,
+        help="Folder or URL for states. [default: HOME/store]",
+    )
     home = option(
         "--home",
         group=WHERE,
@@ -182,7 +189,10 @@ def gpu_steps(default: str) -> Callable[[Function], Function]:
 def services(function: Function) -> Function:
     """Declare where a run's records go."""
     storage = option(
-        "--storage", group=RECORDS, metavar="URL", help="Optuna's database. [default: sqlite:///HOME/optuna.db]"
+        "--storage",
+        group=RECORDS,
+        metavar="URL",
+        help="Optuna's database. [default: STUDY_STORAGE, else HOME/optuna.db]",
     )
     return tracking(storage(function))
 

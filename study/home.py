@@ -139,7 +139,8 @@ class Home:
     @staticmethod
     def chosen(tracking_uri: str | None, storage: str | None) -> tuple[str, str]:
         """Return the URLs of MLflow and Optuna that the user or the environment gives; "" for the home's databases."""
-        return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "", storage or ""
+        environment = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("STUDY_STORAGE")
+        return tracking_uri or environment[0] or "", storage or environment[1] or ""
 
     def tracking_uri(self, chosen: str) -> str:
         """Return MLflow's URL: as chosen, or a database in the home."""
@@ -154,7 +155,7 @@ class Home:
         from study.masking import without_password
 
         home = "" if self.path == Path("studies").resolve() else f" --home {shlex.quote(str(self.path))}"
-        if self.store_url == str(self.path / "store"):
+        if self.store_url in (str(self.path / "store"), os.environ.get("STUDY_STORE")):
             return home
         return f"{home} --store {shlex.quote(without_password(self.store_url))}"
 
@@ -167,18 +168,43 @@ class Home:
         """Check that MLflow and Optuna can be used, before anything is written.
 
         Raises:
-            Refusal: if a URL is malformed or unusable, or if a server does not answer and `may_be_away` is false.
+            Refusal: if a URL is malformed or unusable, if a database refuses its user or password, or if a server does
+                not answer and `may_be_away` is false.
         """
         from study import services
 
         tracking, optuna = self.tracking_uri(tracking_uri), self.storage(storage)
-        environment = tracking_uri and tracking_uri == os.environ.get("MLFLOW_TRACKING_URI")
-        option = "MLFLOW_TRACKING_URI" if environment else "--tracking-uri"
+        option = _named("--tracking-uri", tracking_uri, "MLFLOW_TRACKING_URI")
+        storage_option = _named("--storage", storage, "STUDY_STORAGE")
         services.check_tracking(option, tracking, self.path)
-        services.check_storage("--storage", optuna, self.path)
-        services.check_apart("--storage", optuna, tracking)
+        services.check_storage(storage_option, optuna, self.path)
+        services.check_apart(storage_option, optuna, tracking)
+        named = ((option, tracking), (storage_option, optuna))
         if not may_be_away:
-            services.require((option, tracking), ("--storage", optuna))
+            services.require(*named)
+        services.require_login(*named)
+
+    def shared_databases(self, tracking_uri: str, storage: str) -> list[str]:
+        """Return a line for each SQLite database that is on a network file system, where its locks are not reliable."""
+        from study.mounts import network_file_system
+
+        lines = []
+        for url, advice in (
+            (self.tracking_uri(tracking_uri), "an MLflow server (--tracking-uri http://HOST:5000)"),
+            (self.storage(storage), "PostgreSQL (--storage postgresql://USER@HOST/NAME)"),
+        ):
+            path = url.removeprefix("sqlite:///")
+            kind = network_file_system(path) if path != url else ""
+            if kind:
+                lines.append(
+                    f"warning: {path} is on a network file system ({kind}), where SQLite may fail. Use {advice}"
+                )
+        return lines
+
+
+def _named(option: str, url: str, variable: str) -> str:
+    """Return what a refusal of a URL names: the variable that gave it, or the option."""
+    return variable if url and url == os.environ.get(variable) else option
 
 
 def _is_folder(path: str) -> bool:

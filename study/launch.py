@@ -288,16 +288,15 @@ def recorded(plan: Plan, tracking_uri: str | None = None, storage: str | None = 
     An option changes the URLs. The environment does not, but it may have the password that is not stored.
     """
     urls = []
-    for option, given, kept, environment in (
-        ("--tracking-uri", tracking_uri, plan.tracking_uri, os.environ.get("MLFLOW_TRACKING_URI", "")),
-        ("--storage", storage, plan.storage, ""),
+    for option, given, kept, variable in (
+        ("--tracking-uri", tracking_uri, plan.tracking_uri, "MLFLOW_TRACKING_URI"),
+        ("--storage", storage, plan.storage, "STUDY_STORAGE"),
     ):
-        url = given or kept
+        url, environment = given or kept, os.environ.get(variable, "")
         if "***" in url:
             if without_password(environment) != kept:
-                raise Refusal(
-                    option, kept, f"{option}: the password of {kept!r} is not stored. Give the whole URL again"
-                )
+                hint = f"Give the whole URL again, in {variable} or with {option}"
+                raise Refusal(option, kept, f"{option}: the password of {kept!r} is not stored", hint)
             url = environment
         urls.append(url)
     return urls[0], urls[1]
@@ -338,6 +337,8 @@ def _start(
 
     where = Where(home, store, drafted.plan.run)
     listener.progress.note(f"run {where.run}")
+    for line in home.shared_databases(*chosen):
+        listener.progress.say(line)
     drafted.plan = replace(drafted.plan, home=str(home.path))  # it may have been moved
     services = Services(home.tracking_uri(chosen[0]), home.artifacts, home.storage(chosen[1]))
     try:

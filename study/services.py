@@ -24,6 +24,12 @@ SECONDS = 2.0  # for each step of an answer
 TOTAL = 2.5  # for an answer, with the look-up of its name
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
+_DRIVERS = {"psycopg": '"longtail-study[postgres]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+# In the reasons of databases that refuse a connection now, but may accept it later.
+_MAY_PASS = re.compile(
+    r"starting up|shutting down|recovery|not yet accepting|[Tt]oo many|connection slots|time[d ]*out|within \d|refused"
+    r"|reset|closed|resolve|not known|unreachable|[Cc]an't connect|Lost connection"
+)
 _TRACKING = "must be http://HOST:PORT, databricks, or a database such as sqlite:////folder/mlflow.db"
 _STORAGE = "must be a database such as sqlite:////folder/optuna.db or postgresql://USER@HOST/NAME"
 _LONGEST = 504  # bytes of a file's name: more, and SQLite cannot open its journal
@@ -158,6 +164,38 @@ def ask_port(host: str, port: int) -> str:
         return one_line(error)
 
 
+def require_login(*options: tuple[str, str]) -> None:
+    """Check that no database refuses its user, password or name. One that does not answer now is not refused.
+
+    Args:
+        options: the name and the URL of each option.
+
+    Raises:
+        Refusal: for the first one that is refused, within `TOTAL` seconds.
+    """
+    reasons = within([lambda url=url: _log_in(url) for _, url in options])  # type: ignore[misc]
+    for (option, url), reason in zip(options, reasons, strict=True):
+        if reason and not _MAY_PASS.search(re.sub(r'(user|role|database) "[^"]*"', "", reason)):
+            words = f"{option}: {without_password(url)!r} refuses the connection ({reason})"
+            hint = "Check the user, the password and the database's name; PGPASSWORD or ~/.pgpass may hold the password"
+            raise Refusal(option, without_password(url), words, hint)
+
+
+def _log_in(url: str) -> str:
+    """Return why a connection to a database on a server cannot be made; "" if it can, or if the URL names none."""
+    if urlsplit(url).scheme.partition("+")[0] not in _PORTS:
+        return ""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        create_engine(url, poolclass=NullPool).connect().close()
+    except DBAPIError as error:
+        return one_line(error.orig or error).rpartition("FATAL:")[2].strip()
+    return ""
+
+
 def check_tracking(option: str, uri: str, new_folder: Path | None = None) -> None:
     """Check that MLflow can use a tracking URI, without asking the server or importing MLflow.
 
@@ -238,7 +276,8 @@ def _check_database(option: str, url: str, new_folder: Path | None, words: str) 
         raise refused("its host or port cannot be read") from None
     except ImportError as error:
         shown = without_password(url)
-        missing = f"{option}: the driver of {shown!r} is not installed. It is the Python module {error.name}"
+        package = _DRIVERS.get(str(error.name), error.name)
+        missing = f"{option}: the driver of {shown!r} is not installed. 'pip install {package}' installs it"
         raise Refusal(option, shown, missing) from error
     except SQLAlchemyError as error:
         raise refused(one_line(error)) from error

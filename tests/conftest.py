@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -207,6 +209,47 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield found[1]
         finally:
             server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL on loopback for its user `me`, whose password is `hunter2`."""
+    pytest.importorskip("psycopg")
+    programs = sorted([*Path("/usr/lib/postgresql").glob("*/bin"), *map(Path, os.environ["PATH"].split(":"))])
+    binaries = [folder for folder in programs if (folder / "initdb").exists() and (folder / "postgres").exists()]
+    if not binaries:
+        pytest.skip("PostgreSQL is not installed")
+    with tempfile.TemporaryDirectory() as name:  # root's folders of tests are for root alone
+        folder, data = Path(name), Path(name, "data")
+        user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+        (folder / "password").write_text("hunter2\n")
+        folder.chmod(0o777)
+        make = [binaries[-1] / "initdb", "-D", data, "-U", "me", "-A", "scram-sha-256", "--no-sync"]
+        made = subprocess.run([*make, "--pwfile", folder / "password"], capture_output=True, text=True, **user)
+        assert made.returncode == 0, made.stderr
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        options = ("listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off")
+        serve = [
+            binaries[-1] / "postgres",
+            "-D",
+            data,
+            "-p",
+            str(port),
+            *(word for each in options for word in ("-c", each)),
+        ]
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(serve, stdout=log, stderr=log, **user)
+        try:
+            deadline = time.monotonic() + 60
+            while "ready to accept connections" not in (folder / "log").read_text():
+                assert server.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield f"postgresql://me:hunter2@127.0.0.1:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGQUIT)
             server.wait()
 
 

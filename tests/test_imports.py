@@ -21,7 +21,7 @@ DOOR = "study"  # the package whose own file has more than a sentence: functions
 
 # The floors of `study`, the lowest first: a file may import its own room and what is below.
 FLOORS = (
-    ("masking", "decoding", "machine", "streams", "scratch"),
+    ("masking", "decoding", "machine", "streams", "scratch", "mounts"),
     ("errors",),
     ("process",),
     ("space", "modules"),

@@ -79,9 +79,9 @@ def run(
         early_stop: for an open search: this many epochs after the last epoch in which points branch, the points below
             the median end.
         home: folder for states, MLflow, Optuna and artefacts; by default STUDY_HOME, else ``./studies``.
-        store: folder or URL for states; by default ``HOME/store``.
+        store: folder or URL for states; by default STUDY_STORE, else ``HOME/store``.
         tracking_uri: MLflow's server or database; by default MLFLOW_TRACKING_URI, else ``HOME/mlflow.db``.
-        storage: Optuna's database; by default ``HOME/optuna.db``.
+        storage: Optuna's database; by default STUDY_STORAGE, else ``HOME/optuna.db``.
         workers: the number of stages at the same time; by default as many as fit.
         address: the address of a Ray cluster (``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``), or ``local`` for this
             machine; by default RAY_ADDRESS, else ``local``.
@@ -257,7 +257,7 @@ def home_at(home: str | os.PathLike[str] | None, store: str | os.PathLike[str] |
     """Return the home that the user, or else the environment, names."""
     choices.check_path("--home", home)
     choices.check_path("--store", store)
-    store = None if store is None else os.fspath(store)
+    store = os.environ.get("STUDY_STORE") or None if store is None else os.fspath(store)
     return Home(os.fspath(home) if home is not None else os.environ.get("STUDY_HOME") or HOME, store)
 
 

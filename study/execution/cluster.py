@@ -28,6 +28,7 @@ os.environ.pop("RAY_AIR_LOCAL_CACHE_DIR", None)
 
 import psutil
 import ray
+from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
 
 from study import modules, scratch
@@ -103,11 +104,15 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
         options |= {"runtime_env": {"py_modules": py_modules}} if py_modules else {}
         # Ray's processes inherit this: they outlive a terminal that closes, so that the driver can drain.
         signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        serves_others = ray_constants.ENABLE_RAY_CLUSTER
+        # Ray's default on macOS and Windows: its processes listen on loopback instead of every address.
+        ray_constants.ENABLE_RAY_CLUSTER = serves_others and bool(resources.address)
         try:
             ray.init(address=resources.address or "local", **options)
         except Exception as error:
             raise _why_not_started(error, resources.address) from error
         finally:
+            ray_constants.ENABLE_RAY_CLUSTER = serves_others
             signal.pthread_sigmask(signal.SIG_SETMASK, signals)
     session = None if resources.address else Path(ray._private.worker._global_node.get_session_dir_path())
     if session is not None:

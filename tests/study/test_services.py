@@ -14,7 +14,7 @@ from helpers import quick, refused_option
 from study import services
 from study.errors import Refusal
 from study.masking import without_password
-from study.services import reachable, require
+from study.services import reachable, require, require_login
 
 
 @contextmanager
@@ -197,6 +197,62 @@ def test_a_server_that_does_not_listen_is_refused_in_one_line_without_its_passwo
     assert "refused" in reachable(url.format(refusing)).lower()
     said = refused_option(lambda option, given: require((option, given)), "--tracking", url.format(refusing))
     assert refusing in said
+
+
+def test_a_database_that_lets_the_user_in_is_taken(postgres, monkeypatch, tmp_path):
+    require_login(("--storage", postgres), ("--tracking-uri", "http://host"), ("--tracking-uri", "sqlite:///x.db"))
+    monkeypatch.setenv("PGPASSWORD", "hunter2")
+    require_login(("--storage", postgres.replace(":hunter2", "")))
+    monkeypatch.delenv("PGPASSWORD")
+    address = postgres.rpartition("@")[2].replace("/postgres", "")
+    (tmp_path / "pass").write_text(f"{address}:postgres:me:hunter2\n")
+    (tmp_path / "pass").chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pass"))
+    require_login(("--storage", postgres.replace(":hunter2", "")))
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong", "reason"),
+    [
+        (":hunter2", ":secret", 'password authentication failed for user "me"'),
+        (":hunter2", "", "no password supplied"),
+        ("me:", "you:", 'password authentication failed for user "you"'),
+        ("/postgres", "/starting up", 'database "starting up" does not exist'),
+    ],
+)
+def test_a_database_that_refuses_the_user_is_refused_by_name_and_in_time(postgres, given, wrong, reason, monkeypatch):
+    monkeypatch.setenv("PGPASSFILE", "/dev/null")
+    url = postgres.replace(given, wrong)
+    said = refused_option(lambda option, given_url: require_login((option, given_url)), "--storage", url)
+    assert f"{without_password(url)!r} refuses the connection (" in said
+    assert reason in said
+    assert "PGPASSWORD" in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "the database system is starting up",
+        "the database system is shutting down",
+        "the database system is in recovery mode",
+        "sorry, too many clients already",
+        "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+        "connection failed: server closed the connection unexpectedly",
+        'connection failed: connection to server at "10.0.0.1", port 5432 failed: timeout expired',
+        "(2002, \"Can't connect to MySQL server on 'db' (115)\")",
+        "no answer within 2.5 s",
+    ],
+)
+def test_what_may_pass_is_an_outage_and_no_refusal(monkeypatch, reason):
+    monkeypatch.setattr(services, "_log_in", lambda _: reason)
+    require_login(("--storage", "postgresql://me@host/optuna"))
+
+
+def test_a_database_that_is_away_refuses_nobody(refusing, listening, impatient):
+    for address in (refusing, listening):
+        with quick(2):
+            require_login(("--storage", f"postgresql://me:secret@{address}/optuna"))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:http", "http://127.0.0.1:70000", "http://me:secret/x@host/"])

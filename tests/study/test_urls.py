@@ -33,11 +33,20 @@ def test_what_mlflow_can_use_is_taken(uri, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_driver_that_is_not_installed_is_named():
-    for check, option in ((check_tracking, "--tracking-uri"), (check_storage, "--storage")):
-        said = refused_option(check, option, "postgresql+asyncpg://me:secret@host/x")
-        shown = "postgresql+asyncpg://me:***@host/x"
-        assert said == f"{option}: the driver of {shown!r} is not installed. It is the Python module asyncpg"
+@pytest.mark.parametrize(
+    ("scheme", "module", "command"),
+    [
+        ("postgresql+psycopg", "psycopg", """'pip install "longtail-study[postgres]"'"""),
+        ("postgresql+psycopg2", "psycopg2", "'pip install psycopg2-binary'"),
+        ("mysql", "MySQLdb", "'pip install mysqlclient'"),
+        ("mysql+pymysql", "pymysql", "'pip install pymysql'"),
+    ],
+)
+@pytest.mark.parametrize("check", [check_tracking, check_storage])
+def test_a_driver_that_is_not_installed_is_named_with_the_command(check, scheme, module, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    said = refused_option(check, "--option", f"{scheme}://me:secret@host/x")
+    assert said == f"--option: the driver of '{scheme}://me:***@host/x' is not installed. {command} installs it"
 
 
 @pytest.mark.parametrize("uri", ["", "mlruns", "./mlruns", "/folder/mlruns", "file:///mlruns", "file:mlruns"])

@@ -1,5 +1,6 @@
 """The connection to Ray: a dead Ray is noticed, a slow one is not lost, and workers get the user's modules."""
 
+import ipaddress
 import os
 import subprocess
 import sys
@@ -122,6 +123,30 @@ def test_no_driver_leaves_a_folder_of_ray(killed):
             scratch.remove_of_dead_processes(session.parent, "session_*")
             time.sleep(0.5)
     assert not session.exists()
+
+
+LISTENING = """
+import psutil
+import ray
+from study.execution import cluster
+from study.planning.stored import Resources
+
+with cluster.connected(Resources()):
+    worker = ray.remote(num_cpus=1)(lambda: 1)
+    ray.get(worker.remote())
+    here = psutil.Process()
+    for process in [here, *here.children(recursive=True)]:
+        for each in process.net_connections():
+            if each.status == psutil.CONN_LISTEN:
+                print(each.laddr.ip)
+"""
+
+
+def test_a_ray_of_our_own_listens_on_loopback_alone():
+    done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=120, check=True)
+    addresses = done.stdout.split()
+    assert len(addresses) >= 5
+    assert {ipaddress.ip_address(each.removeprefix("::ffff:")).is_loopback for each in addresses} == {True}, addresses
 
 
 def test_a_variable_that_tune_refuses_is_taken_away():
