@@ -55,8 +55,8 @@ class Servers:
     def wait(self) -> None:
         """Wait until all of them answer."""
         host, address = self.host, self.host.address
-        host.run(sys.executable, "-c", _WAIT, f"http://{address}:9000/bucket", f"{self.tracking}/health", seconds=120)
-        deadline = time.monotonic() + 60
+        host.run(sys.executable, "-c", _WAIT, f"http://{address}:9000/bucket", f"{self.tracking}/health", seconds=300)
+        deadline = time.monotonic() + 120
         while host.run(str(self._programs / "pg_isready"), "-h", address, code=None).returncode:
             assert time.monotonic() < deadline, (host.folder / "postgres.log").read_text()
             time.sleep(0.2)
@@ -88,7 +88,12 @@ class Servers:
     def _start_mlflow(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]
         command += ["--host", self.host.address, "--port", "5000", "--allowed-hosts", f"{self.host.address}:5000"]
-        command += ["--backend-store-uri", "sqlite:////mnt/work/mlflow.db", "--artifacts-destination", "/mnt/work/files"]
+        command += [
+            "--backend-store-uri",
+            "sqlite:////mnt/work/mlflow.db",
+            "--artifacts-destination",
+            "/mnt/work/files",
+        ]
         return self.host.popen(
             command,
             self.host.folder / "mlflow.log",
