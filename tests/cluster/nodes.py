@@ -78,6 +78,7 @@ class Node:
         kept = {str(path) for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix)) if path.is_relative_to("/tmp")}
         boot = {"NAME": name, "FOLDER": str(folder), "SHARED_FOLDER": str(shared), "KEPT": " ".join(sorted(kept))}
         namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        self._started: list[subprocess.Popen[str]] = []
         self._first = subprocess.Popen(
             ["unshare", *namespaces, "sh", "-c", _BOOT],
             env=os.environ | boot,
@@ -89,8 +90,9 @@ class Node:
         assert self._first.stdout is not None
         assert self._first.stderr is not None
         if self._first.stdout.readline() != "ready\n":
+            reason = self._first.stderr.read().strip()
             self.end()
-            raise Unavailable(f"namespaces are not allowed: {self._first.stderr.read().strip()}")
+            raise Unavailable(f"namespaces are not allowed: {reason}")
         (child,) = psutil.Process(self._first.pid).children()
         self._pid = child.pid
         try:
@@ -120,7 +122,7 @@ class Node:
         """Start a command on this machine; its output goes to pipes, or both kinds to the end of a file."""
         enter = ["nsenter", "--mount", "--uts", "--ipc", "--net", "--pid", "--target", str(self._pid)]
         with (log or Path(os.devnull)).open("a") as file:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [*enter, "env", "-C", cwd, *command],
                 env=self.environment | variables,
                 stdin=subprocess.DEVNULL,
@@ -128,9 +130,11 @@ class Node:
                 stderr=file if log else subprocess.PIPE,
                 text=True,
             )
+        self._started.append(process)
+        return process
 
     def run(
-        self, *command: str, code: int | None = 0, seconds: float = 240.0, cwd: str = PRIVATE, **variables: str
+        self, *command: str, code: int | None = 0, seconds: float = 600.0, cwd: str = PRIVATE, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Execute a command on this machine, with the exit code that is expected; None for any."""
         process = self.popen(command, cwd=cwd, **variables)
@@ -163,8 +167,12 @@ class Node:
 
     def end(self) -> None:
         """Kill all that runs on this machine, as when its power fails. It cannot be used any more."""
-        self._first.kill()
-        self._first.wait()
+        for process in [self._first, *self._started]:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
 
 
 def kill(process: subprocess.Popen[str]) -> None:

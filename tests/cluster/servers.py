@@ -55,8 +55,8 @@ class Servers:
     def wait(self) -> None:
         """Wait until all of them answer."""
         host, address = self.host, self.host.address
-        host.run(sys.executable, "-c", _WAIT, f"http://{address}:9000/bucket", f"{self.tracking}/health", seconds=120)
-        deadline = time.monotonic() + 60
+        host.run(sys.executable, "-c", _WAIT, f"http://{address}:9000/bucket", f"{self.tracking}/health", seconds=300)
+        deadline = time.monotonic() + 120
         while host.run(str(self._programs / "pg_isready"), "-h", address, code=None).returncode:
             assert time.monotonic() < deadline, (host.folder / "postgres.log").read_text()
             time.sleep(0.2)
