@@ -24,6 +24,7 @@ import click
 
 from study import arguments
 from study.arguments import HOW_MUCH, MACHINE, WHAT, WHERE, OneOf, Whole, option
+from study.cluster_verbs import cluster
 from study.errors import Away, Refusal, StudyError, note, one_line
 from study.machine import PRECISIONS
 from study.report.formats import FORMATS
@@ -390,6 +391,9 @@ def completion(shell: str, printed: bool) -> None:
     for path in scripts.install(cli, shell, Path.home()):
         click.echo(f"wrote {path}")
     click.echo("completion works in new shells")
+
+
+cli.add_command(cluster)
 
 
 def _print_report(run: Run, as_json: bool) -> None:

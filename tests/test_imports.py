@@ -23,7 +23,7 @@ DOOR = "study"  # the package whose own file has more than a sentence: functions
 FLOORS = (
     ("masking", "decoding", "machine", "streams", "scratch"),
     ("errors",),
-    ("space", "modules"),
+    ("space", "modules", "recipes"),
     ("catalog", "services", "databases"),
     ("planning",),
     ("store",),
@@ -35,6 +35,7 @@ FLOORS = (
     ("preview",),
     ("api",),
     ("arguments",),
+    ("cluster_verbs",),
     ("cli",),
     ("__main__",),
 )
