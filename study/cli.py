@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from study.api.results import Run
     from study.store.status import Status
 
-
 INTERRUPTED = 130  # the exit code
 
 
-@click.group(cls=arguments.Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=arguments.Verbs, commands=[cluster], context_settings=arguments.SETTINGS)
 @click.version_option(package_name="longtail-study", prog_name="study")
 def cli() -> None:
     """Launch, compare and resume studies.
@@ -391,9 +390,6 @@ def completion(shell: str, printed: bool) -> None:
     for path in scripts.install(cli, shell, Path.home()):
         click.echo(f"wrote {path}")
     click.echo("completion works in new shells")
-
-
-cli.add_command(cluster)
 
 
 def _print_report(run: Run, as_json: bool) -> None:
