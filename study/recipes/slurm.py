@@ -11,10 +11,8 @@ from study.recipes.sweep import Sweep, seconds
 from study.recipes.texts import RECORDS, S3, filled, for_shell, secrets
 
 _WORD = re.compile(r"[A-Za-z0-9][\w.,:+-]{0,99}", re.ASCII)
-_REQUEUE = """\
-if [ "$limit_reached" = yes ] && [ "$code" = 130 ]; then # not after 'study stop' or 'scancel'
-  scontrol requeue "$SLURM_JOB_ID"
-fi"""
+_SAY = 'echo "The time limit was reached. Submitted again, the job continues the run" >&2'
+_REQUEUE = 'scontrol requeue "$SLURM_JOB_ID"'
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def written(sweep: Sweep, allocation: Allocation, folder: str, here: str, progra
             drain=allocation.drain,
             folder=shlex.quote(folder),
             programs=shlex.quote(programs),
-            requeue=_REQUEUE if allocation.requeue else "",
+            at_limit=_REQUEUE if allocation.requeue else _SAY,
         ),
         "node.sh": filled("node.sh"),
         "driver.sh": filled("driver.sh", here=shlex.quote(here), command=for_shell(sweep.command())),

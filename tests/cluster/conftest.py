@@ -63,5 +63,3 @@ def local_report(tmp_path_factory: pytest.TempPathFactory) -> str:
     subprocess.run([*study, *arguments], capture_output=True, check=True, timeout=400)
     report = [*study, "report", "table9", "--format", "json", *home]
     return subprocess.run(report, capture_output=True, check=True, text=True, timeout=60).stdout
-
-

@@ -88,7 +88,12 @@ class Servers:
     def _start_mlflow(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]
         command += ["--host", self.host.address, "--port", "5000", "--allowed-hosts", f"{self.host.address}:5000"]
-        command += ["--backend-store-uri", "sqlite:////mnt/work/mlflow.db", "--artifacts-destination", "/mnt/work/files"]
+        command += [
+            "--backend-store-uri",
+            "sqlite:////mnt/work/mlflow.db",
+            "--artifacts-destination",
+            "/mnt/work/files",
+        ]
         return self.host.popen(
             command,
             self.host.folder / "mlflow.log",

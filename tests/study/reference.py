@@ -29,7 +29,9 @@ def verbs() -> list[tuple[str, ...]]:
     """Return the words of each command, those of groups last."""
     groups = {name: command for name, command in cli.commands.items() if isinstance(command, click.Group)}
     alone = [(name,) for name in cli.commands if name not in groups]
-    return alone + [words for name, group in groups.items() for words in ((name,), *((name, verb) for verb in group.commands))]
+    return alone + [
+        words for name, group in groups.items() for words in ((name,), *((name, verb) for verb in group.commands))
+    ]
 
 
 def reference() -> str:
