@@ -17,6 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 WHAT, HOW_MUCH, WHERE, MACHINE, RECORDS, OTHER = "What", "How much", "Where", "Machine", "Records", "Other"
 NARROW = 80  # columns of a terminal; a narrower one gives more of them to the words
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}  # of every command
 GROUPS = (WHAT, HOW_MUCH, WHERE, MACHINE, RECORDS, OTHER)
 
 

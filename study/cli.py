@@ -21,6 +21,7 @@ import click
 
 from study import arguments, process
 from study.arguments import HOW_MUCH, MACHINE, WHAT, WHERE, OneOf, Whole, option
+from study.cluster_verbs import cluster
 from study.errors import Refusal, one_line
 from study.machine import PRECISIONS
 from study.report.formats import FORMATS
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from study.store.status import Status
 
 
-@click.group(cls=arguments.Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=arguments.Verbs, commands=[cluster], context_settings=arguments.SETTINGS)
 @click.version_option(package_name="longtail-study", prog_name="study")
 def cli() -> None:
     """Launch, compare and resume studies.

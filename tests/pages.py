@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("search_spaces", "trainables", "study", "tests/benchmarks")
-PAGES = ("README.md", *(f"{folder}/README.md" for folder in FOLDERS), "CONTRIBUTING.md")
+PAGES = ("README.md", *(f"{folder}/README.md" for folder in FOLDERS), "study/CLUSTERS.md", "CONTRIBUTING.md")
 NOT_RUN = "# Not run in the tests: "
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name not in ("STUDY_HOME", "MLFLOW_TRACKING_URI")},

@@ -139,8 +139,11 @@ def test_docstrings_of_functions_begin_with_a_verb_in_the_imperative() -> None:
 def commands() -> Iterator[tuple[str, click.Command]]:
     from study.cli import cli
 
-    yield "study", cli
-    yield from cli.commands.items()
+    todo: list[tuple[str, click.Command]] = [("study", cli)]
+    for name, command in todo:
+        yield name, command
+        if isinstance(command, click.Group):
+            todo += [(f"{name} {verb}", each) for verb, each in command.commands.items()]
 
 
 def test_help_texts_are_sentences() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import click
 from click.testing import CliRunner
 
 from study.cli import cli
@@ -24,9 +25,18 @@ def help_of(*verb: str) -> str:
     return done.output.rstrip()
 
 
+def verbs() -> list[tuple[str, ...]]:
+    """Return the words of each command, those of groups last."""
+    groups = {name: command for name, command in cli.commands.items() if isinstance(command, click.Group)}
+    alone = [(name,) for name in cli.commands if name not in groups]
+    return alone + [
+        words for name, group in groups.items() for words in ((name,), *((name, verb) for verb in group.commands))
+    ]
+
+
 def reference() -> str:
-    """Return a section for each verb."""
-    sections = [f"### study {verb}\n\n```text\n{help_of(verb)}\n```\n" for verb in cli.commands]
+    """Return a section for each command."""
+    sections = [f"### study {' '.join(words)}\n\n```text\n{help_of(*words)}\n```\n" for words in verbs()]
     return "\n".join([f"```text\n{help_of()}\n```\n", *sections])
 
 

@@ -1,0 +1,78 @@
+"""Files for Slurm: a batch script that starts Ray on the nodes of an allocation and trains a run there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+
+from study.errors import Refusal
+from study.recipes.sweep import Sweep, seconds
+from study.recipes.texts import RECORDS, S3, filled, for_shell, secrets
+
+_WORD = re.compile(r"[A-Za-z0-9][\w.,:+-]{0,99}", re.ASCII)
+_SAY = 'echo "The time limit was reached. Submitted again, the job continues the run" >&2'
+_REQUEUE = 'scontrol requeue "$SLURM_JOB_ID"'
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What is asked of Slurm, besides nodes.
+
+    Attributes:
+        time: the limit, as ``HH:MM:SS`` or ``D-HH:MM:SS``.
+        drain: seconds before the limit in which workers finish their epoch.
+        partition: the partition; None for Slurm's default.
+        account: the account; None for Slurm's default.
+        requeue: submit the job again when the limit was reached.
+    """
+
+    time: str
+    drain: int
+    partition: str | None = None
+    account: str | None = None
+    requeue: bool = False
+
+    def __post_init__(self) -> None:
+        if not 30 <= self.drain <= min(65535, seconds("--time", self.time) - 1):
+            raise Refusal("--drain", self.drain, "must be at least 30 s, at most 65535 s and less than --time")
+        for option, value in (("--partition", self.partition), ("--account", self.account)):
+            if value is not None and not _WORD.fullmatch(value):
+                raise Refusal(option, value, "must be a name of Slurm: letters, digits and any of _ . , : + -")
+
+
+def written(sweep: Sweep, allocation: Allocation, folder: str, here: str, programs: str) -> dict[str, str]:
+    """Return the files' texts by name.
+
+    Args:
+        sweep: the run.
+        allocation: what is asked of Slurm.
+        folder: where the files will be, on a file system that all nodes share.
+        here: the folder in which the run's command is given.
+        programs: the folder of the programs ``study`` and ``ray``, likewise shared.
+    """
+    nodes = sweep.nodes
+    asked = {
+        "cpus-per-task": nodes.cpus,
+        "gpus-per-node": nodes.gpus or None,
+        "mem": nodes.memory,
+        "partition": allocation.partition,
+        "account": allocation.account,
+    }
+    directives = [f"#SBATCH --{name}={value}" for name, value in asked.items() if value is not None]
+    return {
+        "sweep.sbatch": filled(
+            "sweep.sbatch",
+            name=sweep.name,
+            nodes=nodes.count,
+            directives="\n".join([*directives, *["#SBATCH --requeue"] * allocation.requeue]),
+            time=allocation.time,
+            drain=allocation.drain,
+            folder=shlex.quote(folder),
+            programs=shlex.quote(programs),
+            at_limit=_REQUEUE if allocation.requeue else _SAY,
+        ),
+        "node.sh": filled("node.sh"),
+        "driver.sh": filled("driver.sh", here=shlex.quote(here), command=for_shell(sweep.command())),
+        "secrets.env": secrets("Passwords of the run; only driver.sh reads them, on the first node.", RECORDS | S3, {}),
+    }

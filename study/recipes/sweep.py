@@ -1,0 +1,164 @@
+"""The choices that all recipes share: the command of a run, its nodes, and where its states and records go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.errors import Refusal
+from study.masking import without_password
+
+PRIVATE = ("secrets.env", ".env")  # files of passwords: mode 600, and never replaced
+FILES = "/files"  # the folder of a container with the user's own files
+
+_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
+_MEMORY = re.compile(r"[1-9]\d*[MGT]")
+_TIME = re.compile(r"(?:(\d+)-)?(\d{1,3}):([0-5]\d):([0-5]\d)")
+_FILE = re.compile(
+    r"(?P<before>--[\w-]+=|)(?P<path>[^:=]+\.py)(?P<after>:.*|)|(?P<option>[\w-]+=@)(?P<content>.+)", re.S
+)
+_SECRETS = {
+    "--store": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "--tracking-uri": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "--storage": "PGPASSWORD",
+}
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The machines that train.
+
+    Attributes:
+        count: their number.
+        cpus: CPUs of each; None for all.
+        gpus: GPUs of each.
+        memory: memory of each, such as ``64G``; None for what the cluster gives by default.
+    """
+
+    count: int
+    cpus: int | None
+    gpus: int
+    memory: str | None
+
+    def __post_init__(self) -> None:
+        for option, value, least in (("--nodes", self.count, 1), ("--cpus", self.cpus, 1), ("--gpus", self.gpus, 0)):
+            if value is not None and not least <= value <= 9999:
+                raise Refusal(option, value, f"must be between {least} and 9999")
+        if self.memory is not None and not _MEMORY.fullmatch(self.memory):
+            raise Refusal("--memory", self.memory, "must be a whole number with M, G or T, such as 64G")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run's states, data and records are, as options of ``study run``; None leaves an option out."""
+
+    home: str
+    store: str | None = None
+    data_dir: str | None = None
+    tracking_uri: str | None = None
+    storage: str | None = None
+
+    def __post_init__(self) -> None:
+        for option, variables in _SECRETS.items():
+            url = getattr(self, option[2:].replace("-", "_"))
+            if url is not None and without_password(url) != url:
+                hint = f"Leave it out here, and give it as {variables} in the file of passwords that is written"
+                raise Refusal(option, without_password(url), "must hold no password", hint=hint)
+
+    def options(self) -> list[str]:
+        """Return the options and their values."""
+        given = [("--home", self.home), ("--store", self.store), ("--data-dir", self.data_dir)]
+        given += [("--tracking-uri", self.tracking_uri), ("--storage", self.storage)]
+        return [word for name, value in given if value is not None for word in (name, value)]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A run on a cluster.
+
+    Attributes:
+        name: its name, and that of everything that is started for it.
+        words: the spaces and options of ``study run``.
+        nodes: the machines that train.
+        places: where states, data and records are.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    nodes: Nodes
+    places: Places
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            words = "must be 1 to 40 small letters, digits and dashes, with a letter first and no dash last"
+            raise Refusal("--name", self.name, words)
+
+    def command(self) -> list[str]:
+        """Return the command that trains, for a machine on which Ray runs."""
+        return ["study", "run", *self.words, "--address", "auto", *self.places.options()]
+
+
+def seconds(option: str, text: str) -> int:
+    """Return the seconds of ``HH:MM:SS`` or ``D-HH:MM:SS``, at least one.
+
+    Raises:
+        Refusal: if the text is something else.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None or not any(map(int, match.groups(default="0"))):
+        raise Refusal(option, text, "must be HH:MM:SS or D-HH:MM:SS, such as 24:00:00, and more than 0")
+    days, hours, minutes, rest = map(int, match.groups(default="0"))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+def with_paths(words: Sequence[str], renamed: Callable[[Path], str]) -> tuple[str, ...]:
+    """Return the words of a command with the paths of the user's own files renamed.
+
+    A path is that of a Python file, as in ``./mine.py:space`` and ``--loss=./mine.py:Margin``, or follows ``NAME=@``.
+
+    Raises:
+        Refusal: if there is no such file.
+    """
+    return tuple(_with_path(word, renamed) for word in words)
+
+
+def _with_path(word: str, renamed: Callable[[Path], str]) -> str:
+    match = _FILE.fullmatch(word)
+    if match is None:
+        return word
+    path = Path(match["path"] or match["content"]).expanduser()
+    if not path.is_file():
+        raise Refusal("file", str(path), "must be a file on this machine")
+    name = renamed(path.absolute())
+    return f"{match['option']}{name}" if match["option"] else f"{match['before']}{name}{match['after']}"
+
+
+def packed(words: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the words with the paths that the user's own files have in a container, and these files by name.
+
+    Raises:
+        Refusal: if two files have one name, or a file is no text or larger than 500 kB.
+    """
+    paths: dict[str, Path] = {}
+
+    def rename(path: Path) -> str:
+        if not re.fullmatch(r"[\w.-]+", path.name, re.ASCII) or path.name == "run.sh":
+            words = "must be named with letters, digits, dots, dashes and underscores, and not run.sh"
+            raise Refusal("file", path.name, words)
+        if paths.setdefault(path.name, path) != path:
+            raise Refusal("file", str(path), f"must have another name than {paths[path.name]}")
+        return f"{FILES}/{path.name}"
+
+    renamed = with_paths(words, rename)
+    texts = {}
+    for name, path in paths.items():
+        content = path.read_bytes()
+        try:
+            texts[name] = content.decode()
+        except UnicodeDecodeError:
+            raise Refusal("file", str(path), "must be text in UTF-8") from None
+        if sum(map(len, texts.values())) > 500_000:
+            raise Refusal("file", str(path), "must be smaller: all files together may have 500 kB")
+    return renamed, texts

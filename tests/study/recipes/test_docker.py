@@ -1,0 +1,96 @@
+"""The files for Docker, against a linter and Compose's schema; and what they run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+
+from study.recipes import docker
+
+
+def compose(folder: Path) -> Any:
+    return yaml.safe_load((folder / "compose.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("source", ["", "longtail_study-9-py3-none-any.whl"])
+def test_the_linter_finds_nothing_in_the_dockerfile(recipe: Callable[..., Path], tmp_path: Path, source: str) -> None:
+    (tmp_path / "longtail_study-9-py3-none-any.whl").touch()
+    folder = recipe("docker", *(["--source", source] if source else []), "table9")
+    done = subprocess.run(["hadolint", str(folder / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_image_holds_the_versions_that_are_installed_here(recipe: Callable[..., Path]) -> None:
+    text = (recipe("docker", "table9") / "Dockerfile").read_text(encoding="utf-8")
+    assert f"'ray[default,tune]=={metadata.version('ray')}'" in text
+    assert f" torch=={metadata.version('torch').partition('+')[0]} " in text
+    assert re.search(r"^USER 1000$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "choices", [(), ("--nodes", "2", "--cpus", "4", "--gpus", "2", "--memory", "32G", "--store", "s3://bucket/x")]
+)
+def test_compose_accepts_the_file(
+    recipe: Callable[..., Path], schema: Callable[[str, Any], None], choices: tuple[str, ...]
+) -> None:
+    written = compose(recipe("docker", *choices, "table9"))
+    schema("compose-spec.json", written)
+    broken = written | {"services": {"head": {"imagge": "x"}}}
+    with pytest.raises(Exception, match="imagge"):
+        schema("compose-spec.json", broken)
+
+
+def test_each_worker_has_gpus_of_its_own(recipe: Callable[..., Path]) -> None:
+    services = compose(recipe("docker", "--nodes", "2", "--cpus", "4", "--gpus", "2", "table9"))["services"]
+    devices = [services[name]["deploy"]["resources"]["reservations"]["devices"][0] for name in ("worker1", "worker2")]
+    assert [device["device_ids"] for device in devices] == [["0", "1"], ["2", "3"]]
+    assert {"--num-gpus=2", "--num-cpus=4"} <= set(services["worker1"]["command"])
+    assert "--num-cpus=0" in services["head"]["command"]
+
+
+def test_only_mlflow_has_a_port_and_it_is_on_loopback(recipe: Callable[..., Path]) -> None:
+    services = compose(recipe("docker", "--nodes", "2", "--cpus", "1", "--port", "5001", "table9"))["services"]
+    assert {name: each["ports"] for name, each in services.items() if "ports" in each} == {
+        "mlflow": ["127.0.0.1:5001:5000"]
+    }
+    assert not [name for name, each in services.items() if each.get("network_mode") or each.get("privileged")]
+
+
+def test_passwords_are_in_one_file_and_differ(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    folder = recipe("docker", "table9")
+    lines = [line for line in (folder / ".env").read_text().splitlines() if not line.startswith("#")]
+    values = dict(line.split("=") for line in lines)
+    assert set(values) == {"PGPASSWORD", "RAY_AUTH_TOKEN"}
+    assert len(set(values.values())) == 2
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != ".env":
+            assert not [value for value in values.values() if value in path.read_text(encoding="utf-8")], path
+
+
+def test_the_command_plans_the_run(
+    recipe: Callable[..., Path],
+    study_run: Callable[[str], list[str]],
+    dry_run: Callable[..., Result],
+    checked_by_shellcheck: Callable[[Path], None],
+) -> None:
+    script = recipe("docker", "table9", "--seeds", "1") / "run.sh"
+    checked_by_shellcheck(script)
+    words = study_run(script.read_text(encoding="utf-8"))
+    assert words[words.index("--storage") + 1] == docker.STORAGE
+    assert '"table9"' in dry_run(words).stdout
+
+
+def test_own_files_are_mounted(recipe: Callable[..., Path], small_space: Callable[..., str]) -> None:
+    folder = recipe("docker", small_space())
+    (copied,) = [path for path in (folder / "files").iterdir() if path.suffix == ".py"]
+    assert copied.read_text() == Path(small_space()).read_text()
+    assert f"study run /files/{copied.name} \\\n" in (folder / "run.sh").read_text()
+    assert "./files:/files:ro" in compose(folder)["services"]["head"]["volumes"]

@@ -1,0 +1,217 @@
+"""The batch script for Slurm: checked, and run to its end on this machine with stand-ins for Slurm's commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import Result
+from helpers import call_study, parsed
+
+ROOT = Path(__file__).parents[3]
+
+
+def directives(folder: Path) -> dict[str, str]:
+    """The options that the script gives to sbatch."""
+    found = re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", (folder / "sweep.sbatch").read_text(), re.MULTILINE)
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    "choices", [(), ("--nodes", "4", "--gpus", "8", "--cpus", "64", "--partition", "gpu", "--requeue")]
+)
+def test_bash_and_shellcheck_accept_every_script(
+    recipe: Callable[..., Path], checked_by_shellcheck: Callable[[Path], None], choices: tuple[str, ...]
+) -> None:
+    folder = recipe("slurm", *choices, "table9", "-o", "note=it's mine")
+    for name in ("sweep.sbatch", "node.sh", "driver.sh"):
+        checked_by_shellcheck(folder / name)
+
+
+def test_the_choices_are_asked_of_slurm(recipe: Callable[..., Path]) -> None:
+    nodes = ("--nodes", "4", "--gpus", "8", "--cpus", "64", "--memory", "500G", "--name", "mine")
+    folder = recipe(
+        "slurm", *nodes, "--time", "1-00:00:00", "--drain", "900", "--account", "lab", "--requeue", "table9"
+    )
+    assert directives(folder) == {
+        "job-name": "mine",
+        "nodes": "4",
+        "ntasks-per-node": "1",
+        "exclusive": "",
+        "cpus-per-task": "64",
+        "gpus-per-node": "8",
+        "mem": "500G",
+        "account": "lab",
+        "requeue": "",
+        "time": "1-00:00:00",
+        "signal": "B:USR1@900",
+        "no-kill": "",
+        "open-mode": "append",
+    }
+
+
+def test_what_was_not_chosen_is_left_to_slurm(recipe: Callable[..., Path]) -> None:
+    folder = recipe("slurm", "table9")
+    assert not {"gpus-per-node", "cpus-per-task", "mem", "partition", "account", "requeue"} & set(directives(folder))
+    assert "scontrol requeue" not in (folder / "sweep.sbatch").read_text()
+
+
+def test_the_command_plans_the_run(
+    recipe: Callable[..., Path],
+    study_run: Callable[[str], list[str]],
+    dry_run: Callable[..., Result],
+    small_space: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    services = (
+        "--tracking-uri",
+        "http://mlflow.example:5000",
+        "--storage",
+        "postgresql+psycopg://me@db.example/optuna",
+    )
+    folder = recipe("slurm", *services, "--data-dir", "data", small_space(), "--seeds", "2")
+    words = study_run((folder / "driver.sh").read_text())
+    assert words[1] == small_space()
+    assert words[words.index("--home") + 1] == str(tmp_path / "home")
+    assert words[words.index("--data-dir") + 1] == str(tmp_path / "data")
+    assert words[-4:] == list(services)
+    assert parsed(dry_run(words))["trials"]
+
+
+# The whole script. 'ray symmetric-run' stops every Ray that it sees, so it sees only its own: a namespace of processes.
+
+SRUN = '#!/bin/bash\nwhile [[ $1 == -* ]]; do shift; done\n"$@"\n'
+SCONTROL = '#!/bin/bash\necho "$@" >>"$CALLS"\n'
+
+
+def isolated() -> list[str]:
+    """The command that gives another command processes and a network of its own."""
+    for user in ([], ["--user", "--map-root-user"]):
+        command = ["unshare", *user, "--net", "--pid", "--fork", "--mount-proc"]
+        with_loopback = [*command, "bash", "-c", 'ip link set lo up && exec "$@"', "bash"]
+        if shutil.which("unshare") and not subprocess.run([*with_loopback, "true"], capture_output=True).returncode:
+            return with_loopback
+    pytest.skip("this machine gives no namespaces of processes and networks ('unshare --net --pid')")
+
+
+class Slurm:
+    """Slurm, but for its scheduler: it runs the batch script on this machine as the only node of an allocation."""
+
+    def __init__(self, folder: Path) -> None:
+        self.calls, self.log, self.programs = folder / "calls", folder / "log", folder / "programs"
+        self.programs.mkdir()
+        self.calls.touch()
+        self.program("srun", SRUN)
+        self.program("scontrol", SCONTROL)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "STUDY_", "MLFLOW_"))},
+            "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "CALLS": str(self.calls),
+            "SLURM_JOB_ID": "4711",
+            "SLURM_JOB_NUM_NODES": "1",
+            "SLURM_JOB_NODELIST": "node1",
+            "SLURM_CPUS_ON_NODE": "2",
+        }
+
+    def program(self, name: str, text: str) -> None:
+        """Put a stand-in in front of the environment's programs."""
+        (self.programs / name).write_text(text)
+        (self.programs / name).chmod(0o755)
+
+    def submit(self, script: Path) -> subprocess.Popen[bytes]:
+        """Start the script; its output is in `log`."""
+        with self.log.open("wb") as log:
+            command = [*isolated(), "bash", str(script)]
+            return subprocess.Popen(command, env=self.environment, cwd="/", stdout=log, stderr=log)
+
+    def signal(self, job: subprocess.Popen[bytes], number: int) -> None:
+        """Send a signal to the batch script alone, as --signal=B: does."""
+        scripts = [
+            each for each in psutil.Process(job.pid).children(recursive=True) if "sweep.sbatch" in each.cmdline()[-1]
+        ]
+        scripts[0].send_signal(number)
+
+
+def wait(job: subprocess.Popen[bytes], slurm: Slurm) -> str:
+    job.wait(timeout=400)
+    return slurm.log.read_text(errors="replace")
+
+
+def status(home: Path) -> dict[str, object]:
+    (only,) = parsed(call_study("status", "--json", home=home))
+    return dict(only)
+
+
+@pytest.mark.slow
+def test_at_the_time_limit_it_drains_and_continues_when_it_is_submitted_again(
+    recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    slurm, home = Slurm(tmp_path), tmp_path / "home"
+    folder = recipe("slurm", "--requeue", "figure2", "--seeds", "1")
+    script = folder / "sweep.sbatch"
+    job = slurm.submit(script)
+    deadline = time.monotonic() + 200
+    while " epochs" not in (text := slurm.log.read_text(errors="replace")):
+        assert job.poll() is None, text
+        assert time.monotonic() < deadline, text
+        time.sleep(0.2)
+    slurm.signal(job, signal.SIGUSR1)
+    log = wait(job, slurm)
+    assert job.returncode == 130, log
+    assert "stopping: workers finish their epoch and save" in log
+    assert slurm.calls.read_text() == "requeue 4711\n"
+    before = status(home)
+    assert before["outcome"] == "interrupted"
+    job = slurm.submit(script)
+    log = wait(job, slurm)
+    assert job.returncode == 0, log
+    after = status(home)
+    assert (after["outcome"], after["waiting"]) == ("complete", 0)
+    assert "VINFO" not in log
+    assert {path.name for path in folder.iterdir()} == {"sweep.sbatch", "node.sh", "driver.sh", "secrets.env"}
+    assert slurm.calls.read_text() == "requeue 4711\n"
+
+
+def test_a_ray_that_does_not_start_is_a_failure(
+    recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray symmetric-run` then exits with 0, as this stand-in does."""
+    slurm = Slurm(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(slurm.programs / "python"))
+    slurm.program("ray", "#!/bin/bash\necho 'Failed to start Ray: no room' >&2\n")
+    folder = recipe("slurm", "table9")
+    job = slurm.submit(folder / "sweep.sbatch")
+    log = wait(job, slurm)
+    assert (job.returncode, log) == (
+        1,
+        "Failed to start Ray: no room\nerror: Ray did not start on all nodes; the lines above say why\n",
+    )
+
+
+def test_passwords_reach_the_driver_as_they_are_written(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    slurm = Slurm(tmp_path)
+    slurm.program("study", '#!/bin/bash\necho "$PGPASSWORD|$AWS_REGION|$*"\n')
+    folder = recipe("slurm", "table9")
+    (folder / "secrets.env").write_text("# mine\nPGPASSWORD=a=b $HOME 'x'\n#AWS_REGION=none\n")
+    environment = slurm.environment | {"STUDY_DRIVER": str(tmp_path / "pid")}
+    done = subprocess.run([folder / "driver.sh"], env=environment, capture_output=True, text=True, check=True)
+    home = tmp_path / "home"
+    assert done.stdout == f"a=b $HOME 'x'||run table9 --address auto --home {home}\n"
+    assert (tmp_path / "pid").read_text().strip().isdigit()
+
+
+def test_programs_are_those_of_this_environment(recipe: Callable[..., Path]) -> None:
+    assert (
+        f"export PATH={Path(sys.executable).parent}:$PATH\n" in (recipe("slurm", "table9") / "sweep.sbatch").read_text()
+    )
