@@ -175,6 +175,51 @@ def machines(function: Function) -> Function:
     return workers(address(function))
 
 
+def named(function: Function) -> Function:
+    """Declare options of single spaces."""
+    return option(
+        "-o",
+        "named",
+        group=WHAT,
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Option of a single space, as 'study show' lists it; @FILE stands for the content of a file; repeatable.",
+    )(function)
+
+
+def data_dir(function: Function) -> Function:
+    """Declare where the data are."""
+    return option(
+        "--data-dir",
+        group=WHERE,
+        metavar="DIR",
+        envvar="STUDY_DATA",
+        show_envvar=True,
+        help="Folder of data sets. [default: HOME/data]",
+    )(function)
+
+
+def shares(function: Function) -> Function:
+    """Declare the CPUs and GPUs of a stage."""
+    cpus = option(
+        "--cpus-per-trial",
+        group=MACHINE,
+        type=Number(),
+        show_default="1",
+        help="CPUs of a stage, for its threads and for the decoding of images; its ranks share them. For a stage on a "
+        "GPU, images are decoded by the GPU's share of its machine's CPUs, if that is more.",
+    )
+    gpus = option(
+        "--gpus-per-trial",
+        group=MACHINE,
+        type=Number(),
+        help="GPUs of a stage: 0 to 1, or a whole number. From 2 on, each GPU has one process, which trains on its "
+        "share of every batch. Stages on one GPU take turns, unless NVIDIA's MPS serves them. [default: 1 if this machine or "
+        "the cluster has a GPU and a space trains faster on it; else 0]",
+    )
+    return cpus(gpus(function))
+
+
 def gpu_steps(default: str) -> Callable[[Function], Function]:
     """Declare how a GPU runs a training step; `default` is in words."""
     return option(
@@ -237,6 +282,24 @@ def space_names(_context: click.Context, _parameter: click.Parameter, incomplete
     from study import catalog
 
     return [name for name in catalog.names() if name.startswith(incomplete)]
+
+
+def declared(named: Sequence[str], choices: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of spaces, and those that were not given, out of the choices of a command.
+
+    Args:
+        named: the values of ``-o``.
+        choices: by name; what is left are arguments of `study.run`.
+
+    Returns:
+        The options of spaces by name.
+    """
+    from study import catalog
+
+    options = {name: choices.pop(name.replace("-", "_")) for name in catalog.options()}
+    for name in [name for name, value in choices.items() if value is None]:
+        del choices[name]
+    return {**options, **named_options(named)}
 
 
 def named_options(given: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from study import arguments, process
-from study.arguments import HOW_MUCH, MACHINE, WHAT, WHERE, OneOf, Whole, option
+from study.arguments import HOW_MUCH, MACHINE, WHERE, OneOf, Whole, option
 from study.cluster_verbs import cluster
 from study.errors import Refusal, one_line
 from study.machine import PRECISIONS
@@ -69,14 +69,7 @@ def show(space: str) -> None:
 
 @cli.command(cls=arguments.SpacesCommand)
 @click.argument("spaces", nargs=-1, required=True, metavar="SPACE...", shell_complete=arguments.space_names)
-@option(
-    "-o",
-    "named",
-    group=WHAT,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Option of a single space, as 'study show' lists it; @FILE stands for the content of a file; repeatable.",
-)
+@arguments.named
 @option(
     "--seeds",
     group=HOW_MUCH,
@@ -106,14 +99,7 @@ def show(space: str) -> None:
     help="Name of the run. If this run exists, what is new is added to it. [default: made from its content]",
 )
 @arguments.places
-@option(
-    "--data-dir",
-    group=WHERE,
-    metavar="DIR",
-    envvar="STUDY_DATA",
-    show_envvar=True,
-    help="Folder of data sets. [default: HOME/data]",
-)
+@arguments.data_dir
 @option("--download", group=WHERE, is_flag=True, help="Download data sets that are missing.")
 @option(
     "--verify-images",
@@ -122,22 +108,7 @@ def show(space: str) -> None:
     help="Decode all image files completely before training, not only their headers; files are decoded once.",
 )
 @arguments.machines
-@option(
-    "--cpus-per-trial",
-    group=MACHINE,
-    type=arguments.Number(),
-    show_default="1",
-    help="CPUs of a stage, for its threads and for the decoding of images; its ranks share them. For a stage on a GPU, "
-    "images are decoded by the GPU's share of its machine's CPUs, if that is more.",
-)
-@option(
-    "--gpus-per-trial",
-    group=MACHINE,
-    type=arguments.Number(),
-    help="GPUs of a stage: 0 to 1, or a whole number. From 2 on, each GPU has one process, which trains on its share "
-    "of every batch. Stages on one GPU take turns, unless NVIDIA's MPS serves them. [default: 1 if this machine or "
-    "the cluster has a GPU and a space trains faster on it; else 0]",
-)
+@arguments.shares
 @option(
     "--ranks-per-trial",
     group=MACHINE,
@@ -169,12 +140,9 @@ def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: boo
     such a module; ':function' may follow. The same command continues a run that was interrupted. With more replicates,
     data or points, the run of the same --name trains what is new.
     """
-    from study import catalog
     from study.api import calls
 
-    declared = {name: choices.pop(name.replace("-", "_")) for name in catalog.options()}
-    options = {**declared, **arguments.named_options(named)}
-    choices = {name: value for name, value in choices.items() if value is not None}
+    options = arguments.declared(named, choices)
     if dry_run:
         planned = calls.plan(*spaces, options=options, **choices)
         for name, reason in planned.left_out.items():
@@ -204,6 +172,30 @@ def resume(run: str, as_json: bool, **choices: Any) -> None:
     from study.api import calls
 
     _end(calls.resume(run, trained=lambda run: _print_report(run, as_json), **choices))
+
+
+@cli.command(cls=arguments.SpacesCommand)
+@click.argument("spaces", nargs=-1, metavar="[SPACE]...", shell_complete=arguments.space_names)
+@arguments.named
+@arguments.places
+@arguments.data_dir
+@arguments.machines
+@arguments.shares
+@arguments.services
+@arguments.tracebacks
+@option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def doctor(spaces: Sequence[str], named: Sequence[str], as_json: bool, **choices: Any) -> None:
+    """Check this machine, the servers and each node of a cluster before a run; train nothing.
+
+    With SPACEs, also check what their run needs: data, libraries, GPUs, memory and disk. Each finding says what was
+    found, where, and what to do. The exit code is 2 if there is an error: a run would be refused, or would leave a node
+    out.
+    """
+    from study.api.doctor import doctor as examine
+
+    findings = examine(*spaces, options=arguments.declared(named, choices), **choices)
+    click.echo(_json([asdict(finding) for finding in findings]) if as_json else "\n".join(map(str, findings)))
+    sys.exit(2 if any(finding.level == "error" for finding in findings) else 0)
 
 
 @cli.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,33 +174,61 @@ class Home:
         """
         from study import services
 
-        tracking, optuna = self.tracking_uri(tracking_uri), self.storage(storage)
-        option = _named("--tracking-uri", tracking_uri, "MLFLOW_TRACKING_URI")
-        storage_option = _named("--storage", storage, "STUDY_STORAGE")
-        services.check_tracking(option, tracking, self.path)
-        services.check_storage(storage_option, optuna, self.path)
+        option, tracking = self._check_tracking(tracking_uri)
+        storage_option, optuna = self._check_storage(storage)
         services.check_apart(storage_option, optuna, tracking)
-        named = ((option, tracking), (storage_option, optuna))
+        self._require(((option, tracking), (storage_option, optuna)), may_be_away)
+
+    def check_tracking(self, tracking_uri: str) -> None:
+        """Check that MLflow can be used; see `check_services`."""
+        self._require((self._check_tracking(tracking_uri),))
+
+    def check_storage(self, storage: str) -> None:
+        """Check that Optuna can be used; see `check_services`."""
+        self._require((self._check_storage(storage),))
+
+    def _check_tracking(self, tracking_uri: str) -> tuple[str, str]:
+        from study import services
+
+        option, url = _named("--tracking-uri", tracking_uri, "MLFLOW_TRACKING_URI"), self.tracking_uri(tracking_uri)
+        services.check_tracking(option, url, self.path)
+        return option, url
+
+    def _check_storage(self, storage: str) -> tuple[str, str]:
+        from study import services
+
+        option, url = _named("--storage", storage, "STUDY_STORAGE"), self.storage(storage)
+        services.check_storage(option, url, self.path)
+        return option, url
+
+    @staticmethod
+    def _require(named: Sequence[tuple[str, str]], may_be_away: bool = False) -> None:
+        from study import services
+
         if not may_be_away:
             services.require(*named)
         services.require_login(*named)
 
-    def shared_databases(self, tracking_uri: str, storage: str) -> list[str]:
-        """Return a line for each SQLite database that is on a network file system, where its locks are not reliable."""
+    def shared_databases(self, tracking_uri: str, storage: str) -> list[tuple[str, str, str]]:
+        """Return what to read of each SQLite database on a network file system, where its locks are not reliable.
+
+        Returns:
+            For each: MLflow or Optuna, its path with the problem, and what to use instead.
+        """
         from study.mounts import network_file_system
 
-        lines = []
-        for url, advice in (
-            (self.tracking_uri(tracking_uri), "an MLflow server (--tracking-uri http://HOST:5000)"),
-            (self.storage(storage), "PostgreSQL (--storage postgresql://USER@HOST/NAME)"),
+        problems = []
+        for service, url, advice in (
+            ("MLflow", self.tracking_uri(tracking_uri), "Use an MLflow server (--tracking-uri http://HOST:5000)"),
+            ("Optuna", self.storage(storage), "Use PostgreSQL (--storage postgresql://USER@HOST/NAME)"),
         ):
             path = url.removeprefix("sqlite:///")
             kind = network_file_system(path) if path != url else ""
             if kind:
-                lines.append(
-                    f"warning: {path} is on a network file system ({kind}), where SQLite may fail. Use {advice}"
+                problems.append(
+                    (service, f"{path} is on a network file system ({kind}), where SQLite may fail", advice)
                 )
-        return lines
+        return problems
 
 
 def _named(option: str, url: str, variable: str) -> str:

@@ -337,8 +337,8 @@ def _start(
 
     where = Where(home, store, drafted.plan.run)
     listener.progress.note(f"run {where.run}")
-    for line in home.shared_databases(*chosen):
-        listener.progress.say(line)
+    for _, problem, advice in home.shared_databases(*chosen):
+        listener.progress.say(f"warning: {problem}. {advice}")
     drafted.plan = replace(drafted.plan, home=str(home.path))  # it may have been moved
     services = Services(home.tracking_uri(chosen[0]), home.artifacts, home.storage(chosen[1]))
     try:

@@ -240,6 +240,7 @@ class Work:
         prepare: (configurations, data folder, download) → None; raises Refusal if data are missing.
         verify: (configurations, data folder) → None, for ``--verify-images``: reads all data completely and raises
             Refusal if any are damaged; None if there is no such check beyond `prepare`.
+        state_bytes: configuration → the size of a stored state, about; None if it is not known.
         changes: (the name of a source, its digest in a plan) → the files in which the source differs now, in words; ""
             if it is code. None if all sources are code.
         trainable: → the Ray Trainable class that executes a stage; see `study.execution.job`.
@@ -271,6 +272,7 @@ class Work:
     model: Callable[[Json, bytes], Any] | None = None
     verify: Callable[[Sequence[Json], Path], None] | None = None
     changes: Callable[[str, str], str] | None = None
+    state_bytes: Callable[[Json], int] | None = None
 
 
 @dataclass(frozen=True)

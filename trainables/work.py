@@ -118,6 +118,21 @@ def model(config: Json, payload: bytes) -> torch.nn.Module:
     return classifier(Config.from_json(config), payload)
 
 
+def state_bytes(config: Json) -> int:
+    """Return the size of a stored state: weights, buffers and momentum in 32 bits, without the measures."""
+    import torch
+
+    from trainables.network import build
+
+    read = Config.from_json(config)
+    dataset = facts(read.dataset)
+    with torch.device("meta"):
+        network = build(read.backbone, read.head, dataset.channels, dataset.classes, torch.Generator("cpu"))
+    momentum = sum(weight.numel() for weight in network.parameters())
+    stored: int = momentum + sum(tensor.numel() for tensor in network.state_dict().values())
+    return 4 * stored
+
+
 def wants_gpu(config: Json) -> bool:
     """Return whether a GPU trains a configuration faster than a few CPU cores do.
 
@@ -132,6 +147,7 @@ WORK = Work(
     prepare=prepare,
     verify=verify,
     changes=changes,
+    state_bytes=state_bytes,
     trainable=trainable,
     parameters=parameters,
     exporter=exporter,

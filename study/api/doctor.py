@@ -118,8 +118,8 @@ def _of_places(home: Home, services: tuple[str, str]) -> Iterator[Finding]:
             yield _refused(topic, where, refusal)
         else:
             yield Finding("ok", topic, where, "can be used")
-    for topic, path, kind, advice in home.shared_databases(*services):
-        yield Finding("warning", topic, path, f"is on a network file system ({kind}), where SQLite may fail", advice)
+    for topic, problem, advice in home.shared_databases(*services):
+        yield Finding("warning", topic, "this machine", problem, advice)
 
 
 def _refused(topic: str, where: str, error: StudyError) -> Finding:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from study.errors import Away, Damaged, Refusal, StudyError, one_line
 from study.execution.job import Job
 from study.machine import gpus
+from study.masking import without_password
 from study.planning.draft import Draft
 from study.services import within
 from study.store.s3 import set_variables
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from study.store.states import Store
 
 LOST_HINT = "It may have run out of memory: use fewer --workers, or search the system log for the cause"
-ANSWER_SECONDS = 20.0  # for a process on a node to start, with the code that the driver sends, and to answer
-PROBE_SECONDS = 3.0  # for the questions to a node
-GPU_SECONDS = 10.0  # with GPUs: after a boot, the driver of eight of them takes several seconds
+ANSWER_SECONDS = 30.0  # for a process on a node to start, with the code that the driver sends, and to answer
+PROBE_SECONDS = 3.0  # for most questions to a node
+SLOW_SECONDS = 10.0  # after a boot, the driver of eight GPUs takes seconds, and so do imports that read images
 
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _PROCESS = re.compile(r"\bpid[:=] ?(\d+)")
@@ -231,15 +232,16 @@ def _answer(needs: Needs, token: str, node: str, gpus: float) -> dict[str, Any]:
     import study.store.states  # noqa: F401  from a network file system, this may take longer than the questions
 
     set_variables(needs.job.variables)
-    topics = {
+    quick: dict[str, Callable[[], str]] = {
         "packages": lambda: _differing(needs.versions),
         "store": lambda: _store_problem(needs.job, token, node),
-        "data": lambda: _data_problem(needs.prepare),
-        "GPUs": lambda: _gpu_problem(gpus) if needs.job.resources.gpus else "",
     }
-    reasons = within(list(topics.values()), GPU_SECONDS if needs.job.resources.gpus else PROBE_SECONDS)
+    slow: dict[str, Callable[[], str]] = {"data": lambda: _data_problem(needs.prepare)}
+    if needs.job.resources.gpus:
+        slow["GPUs"] = lambda: _gpu_problem(gpus)
+    reasons = within(list(quick.values()), PROBE_SECONDS) + within(list(slow.values()), SLOW_SECONDS)
     return {
-        "problems": {topic: reason for topic, reason in zip(topics, reasons, strict=True) if reason},
+        "problems": {topic: reason for topic, reason in zip((*quick, *slow), reasons, strict=True) if reason},
         "clock": time.time(),
         "memory": psutil.virtual_memory().available,
         "disk": shutil.disk_usage("/tmp").free,  # noqa: S108  where Ray keeps its files
@@ -273,8 +275,10 @@ def _store_problem(job: Job, token: str, node: str) -> str:
     try:
         store = Store(job.store, create=False)
         if store.read_record(_path(token)) is None:
-            return f"it does not see the driver's store: {store.shown} is another folder there"
+            return f"it does not see the store {store.shown}: another folder has this path there"
         store.write_record(_path(token, node), {"node": node}, durable=False)
+    except Refusal as refusal:
+        return f"it does not see the store {without_password(job.store)}: {refusal.hint.removeprefix('Reason: ')}"
     except StudyError as error:
         return f"it cannot use the store: {one_line(error)}"
     return ""
@@ -293,7 +297,7 @@ def _data_problem(prepare: Callable[[], None] | None) -> str:
 
     checking = threading.Thread(target=check, daemon=True)
     checking.start()
-    checking.join(PROBE_SECONDS - 0.5)
+    checking.join(SLOW_SECONDS - 0.5)
     return problems[0] if problems else ""
 
 
@@ -307,7 +311,7 @@ def _gpu_problem(declared: float) -> str:
     command = [sys.executable, "-c", "from study.machine import gpus; print(len(gpus()))"]
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=GPU_SECONDS - 1, check=True
+            command, env=environment, capture_output=True, text=True, timeout=SLOW_SECONDS - 1, check=True
         )
         count = int(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
