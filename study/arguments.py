@@ -214,8 +214,8 @@ def shares(function: Function) -> Function:
         group=MACHINE,
         type=Number(),
         help="GPUs of a stage: 0 to 1, or a whole number. From 2 on, each GPU has one process, which trains on its "
-        "share of every batch. Stages on one GPU take turns, unless NVIDIA's MPS serves them. [default: 1 if this machine or "
-        "the cluster has a GPU and a space trains faster on it; else 0]",
+        "share of every batch. Stages on one GPU take turns, unless NVIDIA's MPS serves them. [default: 1 if this "
+        "machine or the cluster has a GPU and a space trains faster on it; else 0]",
     )
     return cpus(gpus(function))
 

@@ -6,8 +6,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.api import calls, choices
@@ -97,6 +98,7 @@ def doctor(
     if spaces:
         given = choices.merged(options, more)
         draft = calls.wish_of(spaces, chosen_home, address=address, options=given, **known).draft(cluster)
+        findings.append(_of_data(draft))
     if not any(finding.topic == "store" and finding.level == "error" for finding in findings):
         findings += _of_nodes(chosen_home, cluster, draft)
     return findings
@@ -123,9 +125,19 @@ def _of_places(home: Home, services: tuple[str, str]) -> Iterator[Finding]:
 
 
 def _refused(topic: str, where: str, error: StudyError) -> Finding:
-    if isinstance(error, Refusal) and error.hint:
+    if isinstance(error, Refusal) and error.hint and not error.hint.startswith("Reason: "):
         return Finding("error", topic, where, str(error).removesuffix(f". {error.hint}"), error.hint)
     return Finding("error", topic, where, one_line(error))
+
+
+def _of_data(draft: Draft) -> Finding:
+    """Return whether this machine has the data of a run, which a driver checks before it starts."""
+    folder = draft.plan.resources.data_dir
+    try:
+        draft.work.prepare(draft.configs, Path(folder), False)
+    except Refusal as refusal:
+        return _refused("data", folder, refusal)
+    return Finding("ok", "data", folder, "the data of the run are whole")
 
 
 def _of_nodes(home: Home, cluster: Cluster, draft: Draft | None) -> Iterator[Finding]:
@@ -140,7 +152,7 @@ def _of_nodes(home: Home, cluster: Cluster, draft: Draft | None) -> Iterator[Fin
         job = Job("", store.url, resources, ranks, store.variables())
         needs = nodes.Needs(job, nodes.versions(("ray",))) if draft is None else nodes.Needs.of(job, draft)
         if not cluster.address:
-            answers = [nodes.here(needs, store)]
+            answers = [nodes.here(replace(needs, prepare=None), store)]  # its data were checked
         else:
             definitions = () if draft is None else (draft.work.trainable(), draft.work.prepare)
             with connection.connected(resources, definitions=definitions):
