@@ -21,6 +21,7 @@ from study.planning.draft import Draft
 from study.planning.stored import Resources
 
 if TYPE_CHECKING:
+    from study.execution.job import Job
     from study.execution.nodes import Node
     from study.store.states import Store
 
@@ -158,7 +159,7 @@ def _of_nodes(home: Home, cluster: Cluster, draft: Draft | None) -> Iterator[Fin
             with connection.connected(resources, definitions=definitions):
                 answers = nodes.ask(needs, store)
         for node in answers:
-            yield from _of_node(node, job, None if draft is None else draft.work.wants_gpu)
+            yield from _of_node(node, job, draft is not None)
         if draft is not None:
             yield from _of_disk(store, draft)
 
@@ -181,8 +182,8 @@ def _existing(home: Home) -> Iterator[Store]:
                 folder.rmdir()
 
 
-def _of_node(node: Node, job: Any, for_run: object) -> Iterator[Finding]:
-    """Yield what was found about a node."""
+def _of_node(node: Node, job: Job, for_run: bool) -> Iterator[Finding]:
+    """Yield what was found about a node, and with `for_run` about its memory for the stages of the job."""
     from study.execution.tune import room
 
     for topic, reason in node.problems.items():
@@ -198,7 +199,7 @@ def _of_node(node: Node, job: Any, for_run: object) -> Iterator[Finding]:
     stages = room(node.resources, bundle)
     if job.resources.workers:
         stages = min(stages, job.resources.workers)
-    if for_run is not None and node.memory and node.memory < stages * STAGE_BYTES:
+    if for_run and node.memory and node.memory < stages * STAGE_BYTES:
         what = f"{node.memory / 2**30:.1f} GiB of memory are free for {stages} stages at a time"
         do = f"Use --workers N or more --cpus-per-trial: each stage needs about {STAGE_BYTES / 2**30:g} GiB"
         yield Finding("warning", "memory", str(node), what, do)
