@@ -187,6 +187,16 @@ def named(function: Function) -> Function:
     )(function)
 
 
+def seeds(function: Function) -> Function:
+    """Declare the number of replicates."""
+    return option(
+        "--seeds",
+        group=HOW_MUCH,
+        type=Whole(),
+        help="Replicates of each trial. [default: 3; 9 if they are crossed; 1 per point of an open search]",
+    )(function)
+
+
 def data_dir(function: Function) -> Function:
     """Declare where the data are."""
     return option(

@@ -70,12 +70,7 @@ def show(space: str) -> None:
 @cli.command(cls=arguments.SpacesCommand)
 @click.argument("spaces", nargs=-1, required=True, metavar="SPACE...", shell_complete=arguments.space_names)
 @arguments.named
-@option(
-    "--seeds",
-    group=HOW_MUCH,
-    type=Whole(),
-    help="Replicates of each trial. [default: 3; 9 if they are crossed; 1 per point of an open search]",
-)
+@arguments.seeds
 @option(
     "--trials", group=HOW_MUCH, type=Whole(), help="Total number of points of an open search. [default: the space's]"
 )
@@ -177,6 +172,7 @@ def resume(run: str, as_json: bool, **choices: Any) -> None:
 @cli.command(cls=arguments.SpacesCommand)
 @click.argument("spaces", nargs=-1, metavar="[SPACE]...", shell_complete=arguments.space_names)
 @arguments.named
+@arguments.seeds
 @arguments.places
 @arguments.data_dir
 @arguments.machines

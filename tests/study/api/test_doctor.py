@@ -17,7 +17,7 @@ from study.planning.stored import Resources
 
 # A fault: the arguments that plant it, and then the topic, where it is, and a part of what is said.
 FAULTS = {
-    "a home below a file": (["--home", "{file}/home"], "home", "{file}/home", "must be a writable folder"),
+    "a home that cannot be made": (["--home", "/proc/study"], "home", "/proc/study", "must be a writable folder"),
     "a bucket that does not exist": (
         ["--store", "s3://none/a?endpoint_override={s3}&scheme=http&region=us-east-1"],
         "store",
