@@ -47,7 +47,7 @@ class Section:
 
     def file(self, figure: Figure) -> str:
         """Return the name of a figure's file, without ending: unique in the run."""
-        space, name = self.space.name, figure.name
+        space, name = self.space.name, figure.name.replace("/", "_")  # a file in the user's folder, not elsewhere
         return name if name.startswith(space) else f"{space}-{name}"
 
     @property

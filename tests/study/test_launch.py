@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from helpers import planned_run
 
+from study.api.calls import home_at
 from study.errors import Refusal
 from study.home import Home
-from study.launch import home_of
+from study.launch import home_of, recorded
 
 PLAN = planned_run()
 
@@ -66,3 +67,36 @@ def test_a_run_whose_records_are_nowhere_is_refused_with_the_home_that_had_them(
     )
     assert home_of(plan, place, ("http://host:5000", "postgresql://host/optuna")) is place
     assert home_of(plan, Home(str(begun), "s3://bucket/store"), ("", "")).path == begun  # a first start that was killed
+
+
+KEPT = replace(PLAN, storage="postgresql://me:***@host/optuna", tracking_uri="http://me:***@host:5000")
+
+
+def test_passwords_that_are_not_stored_are_read_from_the_variables(monkeypatch):
+    urls = ("http://me:secret@host:5000", "postgresql://me:secret@host/optuna")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", urls[0])
+    monkeypatch.setenv("STUDY_STORAGE", urls[1])
+    assert recorded(KEPT) == urls
+    assert recorded(PLAN) == ("", "")  # the environment moves no records
+    monkeypatch.setenv("STUDY_STORAGE", "postgresql://me:secret@elsewhere/optuna")
+    with pytest.raises(Refusal) as refusal:
+        recorded(KEPT)
+    assert str(refusal.value) == (
+        "--storage: the password of 'postgresql://me:***@host/optuna' is not stored. "
+        "Give the whole URL again, in STUDY_STORAGE or with --storage"
+    )
+
+
+def test_a_new_run_takes_its_places_from_the_variables(monkeypatch, tmp_path):
+    assert home_at(None, None).store_url == str(home_at(None, None).path / "store")
+    monkeypatch.setenv("STUDY_STORE", "s3://key:secret@bucket/studies")
+    monkeypatch.setenv("STUDY_STORAGE", "postgresql://me:secret@host/optuna")
+    home = home_at(tmp_path, None)
+    assert home.store_url == "s3://key:secret@bucket/studies"
+    assert home.options() == f" --home {tmp_path}"  # the next command reads the variable, too
+    assert home.chosen(None, None)[1] == "postgresql://me:secret@host/optuna"
+    assert home.chosen(None, "sqlite:///x.db")[1] == "sqlite:///x.db"
+    assert home_at(tmp_path, "elsewhere").store_url == "elsewhere"
+    monkeypatch.setenv("STUDY_STORAGE", "journal.log")
+    with pytest.raises(Refusal, match=r"^STUDY_STORAGE must be "):
+        home.check_services(*home.chosen(None, None))
