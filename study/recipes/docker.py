@@ -39,7 +39,17 @@ class Image:
 
     def written(self) -> dict[str, str]:
         """Return the texts of the Dockerfile and of the list of files that are no part of its build."""
-        ignored = [*(f"**/{name}" for name in PRIVATE), ".git", ".venv", "**/__pycache__", "**/*.egg-info", "**/.*_cache", "studies", "dist", "build"]
+        ignored = [
+            *(f"**/{name}" for name in PRIVATE),
+            ".git",
+            ".venv",
+            "**/__pycache__",
+            "**/*.egg-info",
+            "**/.*_cache",
+            "studies",
+            "dist",
+            "build",
+        ]
         return {
             "Dockerfile": filled(
                 "Dockerfile",

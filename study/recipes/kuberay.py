@@ -27,7 +27,9 @@ _SECURITY = for_yaml(
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 )
-_TOLERATIONS = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]  # nodes with GPUs often have it
+_TOLERATIONS = [
+    {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+]  # nodes with GPUs often have it
 _CONTAINER_SECURITY = for_yaml({"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}})
 
 
