@@ -202,7 +202,7 @@ def kuberay(
     folder = shlex.quote(out)
     _next(
         f"kubectl -n {namespace} create secret generic study-secrets --from-env-file={folder}/secrets.env",
-        *(f"kubectl apply -f {folder}/{file}" for file in sorted(texts) if file.endswith(".yaml")),
+        *(f"kubectl apply -f {folder}/{file}" for file in kuberay_files.ORDER if file in texts),
     )
 
 

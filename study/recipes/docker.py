@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from study.errors import Refusal
 from study.recipes.kuberay import check_image, mlflow
-from study.recipes.sweep import Sweep
+from study.recipes.sweep import PRIVATE, Sweep
 from study.recipes.texts import S3, filled, for_compose, for_shell, secrets
 
 HOME = "/study"
@@ -39,7 +39,17 @@ class Image:
 
     def written(self) -> dict[str, str]:
         """Return the texts of the Dockerfile and of the list of files that are no part of its build."""
-        ignored = [".git", ".venv", "**/__pycache__", "**/*.egg-info", "**/.*_cache", "studies", "dist", "build"]
+        ignored = [
+            *(f"**/{name}" for name in PRIVATE),
+            ".git",
+            ".venv",
+            "**/__pycache__",
+            "**/*.egg-info",
+            "**/.*_cache",
+            "studies",
+            "dist",
+            "build",
+        ]
         return {
             "Dockerfile": filled(
                 "Dockerfile",

@@ -13,6 +13,7 @@ from study.recipes.texts import RECORDS, S3, block, filled, for_shell, for_yaml,
 HOME = "/study"  # where a pod sees the volume
 TRACKING_URI = "http://study-mlflow:5000"
 STORAGE = "postgresql+psycopg://study@study-postgres/optuna"
+ORDER = ("claim.yaml", "services.yaml", "rayjob.yaml")  # in which the files are applied
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SIZE = re.compile(r"[1-9]\d*[MGT]i")
@@ -26,6 +27,9 @@ _SECURITY = for_yaml(
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 )
+_TOLERATIONS = [
+    {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+]  # nodes with GPUs often have it
 _CONTAINER_SECURITY = for_yaml({"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}})
 
 
@@ -111,6 +115,7 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
             files="".join(f"  {name}: {block(text, 4)}" for name, text in texts.items()).removesuffix("\n"),
             ray=for_yaml(asked.ray),
             nodes=nodes.count,
+            tolerations=f"tolerations: {for_yaml(_TOLERATIONS)}" if nodes.gpus else "",
             resources=for_yaml({"requests": {"cpu": nodes.cpus, **limits}, "limits": limits}),
             volume="emptyDir: {}" if claim is None else f"persistentVolumeClaim: {{claimName: {claim}}}",
         ),

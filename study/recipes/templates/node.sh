@@ -6,7 +6,7 @@ export RAY_TMPDIR
 
 # When it stops, Ray prints the whole command line of each of its processes (VINFO).
 ray symmetric-run --address "$STUDY_RAY" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus="$SLURM_CPUS_ON_NODE" \
-  --object-store-memory=1000000000 --include-dashboard=false -- "$(dirname "$0")/driver.sh" 2>&1 |
+  --object-store-memory=1000000000 -- "$(dirname "$0")/driver.sh" 2>&1 |
   grep --line-buffered -v 'VINFO scripts.py'
 code=${PIPESTATUS[0]}
 

@@ -75,6 +75,12 @@ def test_passwords_are_in_one_file_and_differ(recipe: Callable[..., Path], tmp_p
             assert not [value for value in values.values() if value in path.read_text(encoding="utf-8")], path
 
 
+def test_no_password_becomes_part_of_an_image(recipe: Callable[..., Path]) -> None:
+    """The folder of the files may be in that of the source, which is copied for the build."""
+    ignored = (recipe("docker", "table9") / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {"**/.env", "**/secrets.env", ".git"} <= set(ignored)
+
+
 def test_the_command_plans_the_run(
     recipe: Callable[..., Path],
     study_run: Callable[[str], list[str]],
