@@ -103,7 +103,8 @@ class Node:
 
     def _plug_in(self, lan: Node | None) -> None:
         if lan is None:
-            self._ip("link add lan type bridge")
+            # With an address of its own: otherwise it would change when a machine is added, and be away for seconds.
+            self._ip("link add lan address 02:00:00:00:00:01 type bridge")
             self._ip(f"addr add {self.address}/24 dev lan")
             self._ip("link set lan up")
         else:

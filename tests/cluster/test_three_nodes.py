@@ -64,14 +64,16 @@ def test_a_killed_driver_s_table_is_resumed_on_another_machine(
     driver = first.popen(command, first.folder / "driver.log")
 
     deadline, complete = time.monotonic() + 400, 0
-    while complete < 2:
-        assert driver.poll() is None, (first.folder / "driver.log").read_text()
-        assert time.monotonic() < deadline, (first.folder / "driver.log").read_text()
-        time.sleep(1)
-        status = second.run("study", "status", "table9", "--json", *store, code=None)
-        complete = 0 if status.returncode else json.loads(status.stdout)["replicates"]["complete"]
-    kill(driver)
-    driver.wait()
+    try:
+        while complete < 2:
+            assert driver.poll() is None, (first.folder / "driver.log").read_text()
+            assert time.monotonic() < deadline, (first.folder / "driver.log").read_text()
+            time.sleep(1)
+            status = second.run("study", "status", "table9", "--json", *store, code=None)  # 2 while there is no plan
+            complete = json.loads(status.stdout)["complete"] if status.returncode == 0 else 0
+    finally:
+        kill(driver)
+        driver.wait()
     assert complete < 9
 
     second.run("study", "resume", "table9", *store, cwd=SHARED)
@@ -86,14 +88,13 @@ def test_a_job_s_report_is_the_local_run_s(cluster: Cluster, local_report: Calla
     user = cluster.nodes[2]
     shutil.copy(BRIEF, user.folder / "work")
     store = ["--store", cluster.servers.store("job")]
-    command = ["study", "run", "./brief.py", "--name", "brief", "--seeds", "1", "--address", "auto", *store]
+    command = ["study", "run", "./brief.py", "--name", "brief", "--seeds", "1", *store]
     dashboard = ["--address", f"http://{cluster.nodes[0].address}:8265", "--working-dir", PRIVATE]
     user.run("ray", "job", "submit", *dashboard, "--", *command, *services(cluster))
     report = user.run("study", "report", "brief", "--format", "json", *store).stdout
     assert report == local_report(str(BRIEF), "--name", "brief")
 
 
-@pytest.mark.xfail(strict=False, reason="nodes that do not see the store are not left out yet")
 def test_machines_that_do_not_see_the_store_are_left_out(cluster: Cluster, local_report: Callable[..., str]) -> None:
     head, driver, other = cluster.nodes
     shutil.copy(BRIEF, driver.folder / "work")
@@ -101,15 +102,13 @@ def test_machines_that_do_not_see_the_store_are_left_out(cluster: Cluster, local
     command = ["study", "run", "./brief.py", "--name", "brief", "--seeds", "1", "--address", "auto", *home]
     errors = driver.run(*command).stderr
     for node in (head, other):
-        words = f"it does not see the store {PRIVATE}/own/store"
-        assert f"left out: node {node.name} ({node.address}): {words}" in errors
+        assert f"left out: node {node.name} ({node.address}): it cannot use the store: " in errors
         assert not (node.folder / "work" / "own").exists()
     assert hosts(cluster, f"{PRIVATE}/own/store") == {"node2"}
     report = driver.run("study", "report", "brief", "--format", "json", *home).stdout
     assert report == local_report(str(BRIEF), "--name", "brief")
 
 
-@pytest.mark.xfail(strict=False, reason="nodes with other versions are not left out yet")
 def test_a_machine_with_another_torch_is_left_out(cluster: Cluster, local_report: Callable[..., str]) -> None:
     variables = {"PYTHONPATH": f"{PRIVATE}/other:{ROOT}"}
     stranger = cluster.network.add("stranger", **cluster.servers.variables | variables)
@@ -127,8 +126,7 @@ def test_a_machine_with_another_torch_is_left_out(cluster: Cluster, local_report
     finally:
         stranger.run("ray", "stop", "--force", code=None)
         stranger.end()
-    assert f"left out: node stranger ({stranger.address}): " in errors
-    assert "torch 2.11.0" in errors
+    assert f"left out: node stranger ({stranger.address}): it has torch 2.11.0, and the driver has " in errors
     assert "stranger" not in hosts(cluster, store[1])
     report = driver.run("study", "report", "brief", "--format", "json", *store).stdout
     assert report == local_report(str(BRIEF), "--name", "brief")
