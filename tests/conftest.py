@@ -214,7 +214,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a PostgreSQL on loopback for its user `me`, whose password is `hunter2`."""
+    """The URL of a PostgreSQL on loopback for its user `me`, whose password is `hunter2-postgres`."""
     pytest.importorskip("psycopg")
     programs = sorted([*Path("/usr/lib/postgresql").glob("*/bin"), *map(Path, os.environ["PATH"].split(":"))])
     binaries = [folder for folder in programs if (folder / "initdb").exists() and (folder / "postgres").exists()]
@@ -223,7 +223,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as name:  # root's folders of tests are for root alone
         folder, data = Path(name), Path(name, "data")
         user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
-        (folder / "password").write_text("hunter2\n")
+        (folder / "password").write_text("hunter2-postgres\n")
         folder.chmod(0o777)
         make = [binaries[-1] / "initdb", "-D", data, "-U", "me", "-A", "scram-sha-256", "--no-sync"]
         made = subprocess.run([*make, "--pwfile", folder / "password"], capture_output=True, text=True, **user)
@@ -247,7 +247,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 assert server.poll() is None, (folder / "log").read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            yield f"postgresql://me:hunter2@127.0.0.1:{port}/postgres"
+            yield f"postgresql://me:hunter2-postgres@127.0.0.1:{port}/postgres"
         finally:
             server.send_signal(signal.SIGQUIT)
             server.wait()

@@ -201,21 +201,21 @@ def test_a_server_that_does_not_listen_is_refused_in_one_line_without_its_passwo
 
 def test_a_database_that_lets_the_user_in_is_taken(postgres, monkeypatch, tmp_path):
     require_login(("--storage", postgres), ("--tracking-uri", "http://host"), ("--tracking-uri", "sqlite:///x.db"))
-    monkeypatch.setenv("PGPASSWORD", "hunter2")
-    require_login(("--storage", postgres.replace(":hunter2", "")))
+    monkeypatch.setenv("PGPASSWORD", "hunter2-postgres")
+    require_login(("--storage", postgres.replace(":hunter2-postgres", "")))
     monkeypatch.delenv("PGPASSWORD")
     address = postgres.rpartition("@")[2].replace("/postgres", "")
-    (tmp_path / "pass").write_text(f"{address}:postgres:me:hunter2\n")
+    (tmp_path / "pass").write_text(f"{address}:postgres:me:hunter2-postgres\n")
     (tmp_path / "pass").chmod(0o600)
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pass"))
-    require_login(("--storage", postgres.replace(":hunter2", "")))
+    require_login(("--storage", postgres.replace(":hunter2-postgres", "")))
 
 
 @pytest.mark.parametrize(
     ("given", "wrong", "reason"),
     [
-        (":hunter2", ":secret", 'password authentication failed for user "me"'),
-        (":hunter2", "", "no password supplied"),
+        (":hunter2-postgres", ":secret", 'password authentication failed for user "me"'),
+        (":hunter2-postgres", "", "no password supplied"),
         ("me:", "you:", 'password authentication failed for user "you"'),
         ("/postgres", "/starting up", 'database "starting up" does not exist'),
     ],
