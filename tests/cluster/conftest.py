@@ -37,9 +37,9 @@ class Cluster:
             assert process.wait(SECONDS) == 0, (node.folder / "ray.log").read_text()
         self.servers.wait()
 
-    def join(self, node: Node) -> subprocess.Popen[str]:
+    def join(self, node: Node, *options: str) -> subprocess.Popen[str]:
         """Let a machine join the cluster: the start of its Ray, to be waited for."""
-        return self._start(node, f"--address={self.address}")
+        return self._start(node, f"--address={self.address}", *options)
 
     @staticmethod
     def _start(node: Node, *options: str) -> subprocess.Popen[str]:

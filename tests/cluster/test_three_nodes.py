@@ -102,7 +102,7 @@ def test_machines_that_do_not_see_the_store_are_left_out(cluster: Cluster, local
     command = ["study", "run", "./brief.py", "--name", "brief", "--seeds", "1", "--address", "auto", *home]
     errors = driver.run(*command).stderr
     for node in (head, other):
-        assert f"left out: node {node.name} ({node.address}): it cannot use the store: " in errors
+        assert f"left out: node {node.name} ({node.address}): it does not see the store {PRIVATE}/own/store: " in errors
         assert not (node.folder / "work" / "own").exists()
     assert hosts(cluster, f"{PRIVATE}/own/store") == {"node2"}
     report = driver.run("study", "report", "brief", "--format", "json", *home).stdout
