@@ -20,7 +20,8 @@ class Cleaned:
     Attributes:
         states: the states that lose their tensors.
         bytes: the size of these states.
-        leftovers: temporary files of killed writers, and damaged objects that were set aside earlier.
+        leftovers: temporary files of killed writers, answers of nodes to killed drivers, and damaged objects that were
+            set aside earlier.
         leftover_bytes: the size of these leftovers.
         kept_by_grace: the states that are kept only because they are young.
         set_aside: the damaged states that are set aside.
@@ -74,7 +75,8 @@ def clean(
     leftovers = [
         stored
         for stored in store.objects()
-        if stored.age_seconds >= grace_seconds and (stored.path.endswith(".tmp") or stored.path.startswith("damaged/"))
+        if stored.age_seconds >= grace_seconds
+        and (stored.path.endswith(".tmp") or stored.path.startswith(("damaged/", "nodes/")))
     ]
     for leftover in leftovers if not dry_run else ():
         store.delete_record(leftover.path)

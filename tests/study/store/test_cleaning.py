@@ -87,9 +87,10 @@ def test_leftovers_go_after_the_grace_period(store):
     left(store, "states/aa/aa01.f00d.tmp", days=2)
     left(store, "runs/r/plan.json.f00d.tmp", days=2)
     left(store, "damaged/aa01.f00d", days=2)
+    left(store, "nodes/f00d-node.json", days=2)
     young = [left(store, "states/aa/aa02.f00d.tmp", days=0), left(store, "damaged/aa02.f00d", days=0)]
     records = [left(store, "runs/r/plan.json", days=99), left(store, "measures/aa/aa01.json", days=99)]
-    assert cleaned(store) == Cleaned(leftovers=3, leftover_bytes=12)
+    assert cleaned(store) == Cleaned(leftovers=4, leftover_bytes=16)
     assert contents(store).keys() == {*young, *records}
 
 
