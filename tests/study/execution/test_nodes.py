@@ -1,0 +1,135 @@
+"""What a node answers before training, and what is said of a lost process. tests/cluster asks real nodes."""
+
+import os
+import platform
+import re
+import signal
+from dataclasses import replace
+from importlib import metadata
+
+import pytest
+import ray
+
+from study.errors import Refusal
+from study.execution import nodes
+from study.execution.job import Job
+from study.execution.nodes import Needs, cause_of
+from study.planning.stored import Resources
+from study.store.states import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def needs(store):
+    """What this machine has."""
+    return Needs(Job("run", store.url, Resources()), nodes.versions(("ray", "torch")))
+
+
+def problems(needs, store):
+    answered = nodes.here(needs, store)
+    assert store.records("nodes") == []  # the token and the answer are removed
+    return answered.problems
+
+
+def test_a_sound_machine_has_no_problems(needs, store):
+    answered = nodes.here(needs, store)
+    assert answered.problems == {}
+    assert (answered.host, answered.resources["CPU"]) == (platform.node(), os.cpu_count())
+    assert abs(answered.seconds) < 1
+    assert answered.memory > 0
+
+
+def test_versions_that_differ_and_packages_that_are_absent_are_named(needs, store):
+    wanted = {"python": "3.99", "torch": "0.1", "nothing": "1.0"}
+    python = ".".join(platform.python_version_tuple()[:2])
+    assert problems(replace(needs, versions=wanted), store) == {
+        "packages": f"it has python {python}, and the driver has 3.99; "
+        f"it has torch {metadata.version('torch')}, and the driver has 0.1; it has no nothing"
+    }
+
+
+def test_another_folder_is_not_the_store(needs, store, tmp_path):
+    other = Store(str(tmp_path / "other"))
+    reason = f"it does not see the store {other.shown}: another folder has this path there"
+    assert problems(replace(needs, job=replace(needs.job, store=other.url)), store) == {"store": reason}
+    absent = str(tmp_path / "absent")
+    reason = f"it does not see the store {absent}: there is no such directory"
+    assert problems(replace(needs, job=replace(needs.job, store=absent)), store) == {"store": reason}
+
+
+def test_an_answer_that_the_driver_does_not_see_is_a_problem(needs, store):
+    node = nodes.Node("id", "node1", "198.51.100.2", {})
+    with nodes._token(store) as token:
+        assert nodes._seen(node, store, token).problems == {
+            "store": f"it does not write into the same store: its answer is not in {store.shown}"
+        }
+        store.write_record(nodes._path(token, "id"), {"node": "id"})
+        assert nodes._seen(node, store, token) is node
+
+
+def test_missing_data_are_a_problem_and_a_long_check_is_none(needs, store, monkeypatch):
+    def missing():
+        raise Refusal("data", "/data", "must be a folder")
+
+    assert problems(replace(needs, prepare=missing), store) == {"data": "data must be a folder (got '/data')"}
+    monkeypatch.setattr(nodes, "SLOW_SECONDS", 1.0)
+    assert problems(replace(needs, prepare=lambda: signal.pause()), store) == {}
+
+
+def test_gpus_that_only_ray_knows_of_are_a_problem():
+    from study.machine import gpus
+
+    count = len(gpus())
+    assert nodes._gpu_problem(count) == ""
+    assert nodes._gpu_problem(count + 1) == (
+        f"it declares {count + 1} GPU{'s' * (count > 0)} to Ray, and CUDA finds {count}"
+    )
+
+
+def test_nodes_of_a_real_ray_are_asked_and_a_run_without_any_is_refused(one_ray, needs, store):
+    said = []
+    assert nodes.unfit(needs, store, said.append) == []
+    assert said == []
+    other = replace(needs, versions={**needs.versions, "torch": "0.1"})
+    words = "--address must be a cluster with a node that can train the run"
+    with pytest.raises(
+        Refusal, match=rf"^{words} \(got ''\)\. node {platform.node()} \(.*\): it has torch .* has 0\.1$"
+    ):
+        nodes.unfit(other, store, said.append)
+    assert store.records("nodes") == []
+
+
+class Lost:
+    """An actor that ends in some way."""
+
+    def __init__(self, how):
+        if how == "import":
+            raise ModuleNotFoundError("No module named 'torch'")
+
+    def act(self, how):
+        if how == "raise":
+            raise ValueError("the first line\nthe second")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("import", "ModuleNotFoundError: No module named 'torch'"),
+        ("raise", "ValueError: the first line"),
+        ("die", f"Worker unexpectedly exits .*{nodes.LOST_HINT}"),
+    ],
+)
+def test_a_lost_process_is_told_with_its_cause_its_machine_and_its_log(one_ray, how, words):
+    ray.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
+    actor = ray.remote(num_cpus=0)(Lost).remote(how)
+    with pytest.raises(ray.exceptions.RayError) as lost:
+        ray.get(actor.act.remote(how))
+    reason, host = cause_of(lost.value)
+    log = r"logs there: /tmp/ray/session_latest/logs/\*-(\d+)\.\*"
+    assert re.fullmatch(rf"{words} \(on {platform.node()}, process (\d+); {log}\)", reason), reason
+    assert host == platform.node()
