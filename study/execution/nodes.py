@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import secrets
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.errors import Away, Damaged, Refusal, StudyError, one_line
 from study.execution.job import Job
+from study.execution.losses import cause_of
 from study.machine import gpus
 from study.masking import without_password
 from study.planning.draft import Draft
@@ -31,14 +31,9 @@ if TYPE_CHECKING:
 
     from study.store.states import Store
 
-LOST_HINT = "It may have run out of memory: use fewer --workers, or search the system log for the cause"
 ANSWER_SECONDS = 30.0  # for a process on a node to start, with the code that the driver sends, and to answer
 PROBE_SECONDS = 3.0  # for most questions to a node
 SLOW_SECONDS = 10.0  # after a boot, the driver of eight GPUs takes seconds, and so do imports that read images
-
-_COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_PROCESS = re.compile(r"\bpid[:=] ?(\d+)")
-_ADDRESS = re.compile(r"\bip[:=] ?([\w.:]+)")
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,9 @@ def ask(needs: Needs, store: Store) -> list[Node]:
 
 def are_several() -> bool:
     """Return whether the Ray that is connected has more than one node."""
-    return sum(bool(node["Alive"]) for node in _ray_nodes()) > 1
+    import ray
+
+    return sum(bool(node["Alive"]) for node in ray.nodes()) > 1
 
 
 def unfit(needs: Needs, store: Store, say: Callable[[str], None]) -> list[str]:
@@ -159,40 +156,6 @@ def _node(described: Mapping[str, Any], answer: Callable[[], dict[str, Any]] | N
     clock = given.pop("clock")
     skew = clock - now if clock > now else min(0.0, clock - asked)
     return Node(*names, resources, seconds=skew, **given)
-
-
-def cause_of(error: BaseException) -> tuple[str, str]:
-    """Return why a process of Ray was lost, in one line: the cause at the end of Ray's text, with the process.
-
-    Return also the name of its machine, or "".
-    """
-    cause = getattr(error, "cause", None)
-    text = _COLOUR.sub("", str(error))
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    if isinstance(cause, BaseException):
-        reason = one_line(cause, named=True)
-    elif "Worker exit detail: " in text:
-        reason = text.partition("Worker exit detail: ")[2].partition(". Some common causes")[0].splitlines()[0]
-        reason = f"{reason.rstrip('.')}. {LOST_HINT}"
-    else:  # after a traceback, the last line names the error
-        reason = one_line(RuntimeError(lines[-1] if any(line.startswith("File ") for line in lines) else lines[0]))
-    process, address = _PROCESS.search(text), _ADDRESS.search(text)
-    if process is None or address is None:
-        return reason, ""
-    host = next((node["NodeManagerHostname"] for node in _ray_nodes() if node["NodeManagerAddress"] == address[1]), "")
-    host = host or address[1]
-    process_there = f"on {host}, process {process[1]}; logs there: /tmp/ray/session_latest/logs/*-{process[1]}.*"
-    return f"{reason.rstrip('.')} ({process_there})", host
-
-
-def _ray_nodes() -> list[dict[str, Any]]:
-    import ray
-
-    try:
-        nodes: list[dict[str, Any]] = ray.nodes()
-    except Exception:  # noqa: BLE001  Ray has ended
-        return []
-    return nodes
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from ray.tune.search import Searcher
 from study import scratch
 from study.errors import Refusal
 from study.execution.job import Job
-from study.execution.nodes import LOST_HINT, cause_of
+from study.execution.losses import LOST_HINT, cause_of
 from study.planning.tree import Failure, Stage, descendants
 from study.store.s3 import set_variables
 

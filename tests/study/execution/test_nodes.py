@@ -1,19 +1,17 @@
-"""What a node answers before training, and what is said of a lost process. tests/cluster asks real nodes."""
+"""What a node answers before training. tests/cluster asks real nodes."""
 
 import os
 import platform
-import re
 import signal
 from dataclasses import replace
 from importlib import metadata
 
 import pytest
-import ray
 
 from study.errors import Refusal
 from study.execution import nodes
 from study.execution.job import Job
-from study.execution.nodes import Needs, cause_of
+from study.execution.nodes import Needs
 from study.planning.stored import Resources
 from study.store.states import Store
 
@@ -101,35 +99,3 @@ def test_nodes_of_a_real_ray_are_asked_and_a_run_without_any_is_refused(one_ray,
     ):
         nodes.unfit(other, store, said.append)
     assert store.records("nodes") == []
-
-
-class Lost:
-    """An actor that ends in some way."""
-
-    def __init__(self, how):
-        if how == "import":
-            raise ModuleNotFoundError("No module named 'torch'")
-
-    def act(self, how):
-        if how == "raise":
-            raise ValueError("the first line\nthe second")
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ("import", "ModuleNotFoundError: No module named 'torch'"),
-        ("raise", "ValueError: the first line"),
-        ("die", f"Worker unexpectedly exits .*{nodes.LOST_HINT}"),
-    ],
-)
-def test_a_lost_process_is_told_with_its_cause_its_machine_and_its_log(one_ray, how, words):
-    ray.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
-    actor = ray.remote(num_cpus=0)(Lost).remote(how)
-    with pytest.raises(ray.exceptions.RayError) as lost:
-        ray.get(actor.act.remote(how))
-    reason, host = cause_of(lost.value)
-    log = r"logs there: /tmp/ray/session_latest/logs/\*-(\d+)\.\*"
-    assert re.fullmatch(rf"{words} \(on {platform.node()}, process (\d+); {log}\)", reason), reason
-    assert host == platform.node()

@@ -1,0 +1,46 @@
+"""Why Ray lost a process: its errors in one line."""
+
+from __future__ import annotations
+
+import re
+
+import ray
+
+from study.errors import one_line
+
+LOST_HINT = "It may have run out of memory: use fewer --workers, or search the system log for the cause"
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_PROCESS = re.compile(r"\bpid[:=] ?(\d+)")
+_ADDRESS = re.compile(r"\bip[:=] ?([\w.:]+)")
+
+
+def cause_of(error: BaseException) -> tuple[str, str]:
+    """Return why a process of Ray was lost, in one line: the cause at the end of Ray's text, with the process.
+
+    Return also the name of its machine, or "".
+    """
+    cause = getattr(error, "cause", None)
+    text = _COLOUR.sub("", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(cause, BaseException):
+        reason = one_line(cause, named=True)
+    elif "Worker exit detail: " in text:
+        reason = text.partition("Worker exit detail: ")[2].partition(". Some common causes")[0].splitlines()[0]
+        reason = f"{reason.rstrip('.')}. {LOST_HINT}"
+    else:  # after a traceback, the last line names the error
+        reason = one_line(RuntimeError(lines[-1] if any(line.startswith("File ") for line in lines) else lines[0]))
+    process, address = _PROCESS.search(text), _ADDRESS.search(text)
+    if process is None or address is None:
+        return reason, ""
+    host = _host(address[1])
+    process_there = f"on {host}, process {process[1]}; logs there: /tmp/ray/session_latest/logs/*-{process[1]}.*"
+    return f"{reason.rstrip('.')} ({process_there})", host
+
+
+def _host(address: str) -> str:
+    """Return the name of the machine with an address of Ray, or the address if Ray does not know it."""
+    try:
+        names = [node["NodeManagerHostname"] for node in ray.nodes() if node["NodeManagerAddress"] == address]
+    except Exception:  # noqa: BLE001  Ray has ended
+        names = []
+    return names[0] if names else address
