@@ -32,7 +32,7 @@ def space(request):
 '''
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def stranger(cluster: Cluster) -> Iterator[Node]:
     """A fourth node: it has another torch, no data, and a GPU that only Ray knows of."""
     variables = {"PYTHONPATH": f"{PRIVATE}/other:{ROOT}"}
