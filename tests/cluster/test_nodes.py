@@ -66,22 +66,6 @@ def examined(driver: Node, *options: str) -> dict[tuple[str, str], str]:
     return {(each["topic"], each["where"].partition(" ")[0]): each["what"] for each in errors}
 
 
-def test_each_fault_of_a_node_is_named(cluster: Cluster, stranger: Node) -> None:
-    driver = cluster.nodes[1]
-    home = f"{PRIVATE}/private"
-    errors = examined(driver, "--address", "auto", "--home", home, "--gpus-per-trial", "1")
-    unseen = f"it does not see the store {home}/store: there is no such directory"
-    assert {key: what for key, what in errors.items() if key[0] != "packages"} == {
-        ("store", "node1"): unseen,
-        ("store", "node3"): unseen,
-        ("store", "stranger"): unseen,
-        ("data", "stranger"): f"data must be a folder (got '{PRIVATE}/data'). Copy the data",
-        ("GPUs", "stranger"): "it declares 1 GPU to Ray, and CUDA finds 0",
-    }
-    assert errors["packages", "stranger"].startswith("it has torch 2.11.0, and the driver has ")
-    assert not (driver.folder / "work" / "private").exists()
-
-
 def test_a_folder_of_the_same_name_is_not_taken_for_the_store(cluster: Cluster) -> None:
     driver = cluster.nodes[1]
     for node in cluster.nodes:
@@ -129,3 +113,19 @@ def test_a_run_from_outside_by_ray_client_trains_on_the_nodes(cluster: Cluster) 
     status = outside.run("study", "status", "--json", "--store", store, **variables)
     (run,) = json.loads(status.stdout)
     assert (run["outcome"], run["complete"]) == ("complete", 2)
+
+
+def test_each_fault_of_a_node_is_named(cluster: Cluster, stranger: Node) -> None:
+    driver = cluster.nodes[1]
+    home = f"{PRIVATE}/private"
+    errors = examined(driver, "--address", "auto", "--home", home, "--gpus-per-trial", "1")
+    unseen = f"it does not see the store {home}/store: there is no such directory"
+    assert {key: what for key, what in errors.items() if key[0] != "packages"} == {
+        ("store", "node1"): unseen,
+        ("store", "node3"): unseen,
+        ("store", "stranger"): unseen,
+        ("data", "stranger"): f"data must be a folder (got '{PRIVATE}/data'). Copy the data",
+        ("GPUs", "stranger"): "it declares 1 GPU to Ray, and CUDA finds 0",
+    }
+    assert errors["packages", "stranger"].startswith("it has torch 2.11.0, and the driver has ")
+    assert not (driver.folder / "work" / "private").exists()
