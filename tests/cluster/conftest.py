@@ -34,6 +34,8 @@ class Cluster:
         head = self._start(self.nodes[0], "--head", "--port=6379", f"--dashboard-host={self.nodes[0].address}")
         assert head.wait(SECONDS) == 0, (self.nodes[0].folder / "ray.log").read_text()
         for node, process in [(node, self.join(node)) for node in self.nodes[1:]]:
+            if process.wait(SECONDS):  # on a busy machine the head does not always answer within Ray's 30 s
+                process = self.join(node)
             assert process.wait(SECONDS) == 0, (node.folder / "ray.log").read_text()
         self.servers.wait()
 
