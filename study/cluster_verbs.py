@@ -252,10 +252,9 @@ def _check_words(words: Sequence[str]) -> None:
     """
     from study import catalog
 
-    group = click.get_current_context().find_root().command
-    assert isinstance(group, click.Group)
-    run = group.commands["run"]
-    context = run.make_context("study run", list(words))
+    root = click.get_current_context().find_root()
+    assert isinstance(root.command, click.Group)
+    context = root.command.commands["run"].make_context("run", list(words), parent=root)
     for name in ("address", "home", "store", "data_dir", "tracking_uri", "storage"):
         if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
             hint = "This command gives it to 'study run' itself; some of its own options stand before SPACE"

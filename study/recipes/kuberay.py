@@ -137,6 +137,7 @@ def mlflow(postgres: str) -> list[str]:
         "server",
         "--host=0.0.0.0",  # in a network of its own
         "--port=5000",
+        "--workers=1",  # with several, a slow machine ends those that take more than 5 s to start
         f"--backend-store-uri=postgresql+psycopg://study@{postgres}/mlflow",
         "--artifacts-destination=/artifacts",
         "--allowed-hosts=study-mlflow:5000,mlflow:5000,localhost:*,127.0.0.1:*",
