@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 
 from study.masking import masked
 
@@ -68,6 +69,16 @@ def show_tracebacks() -> None:
 def note(error: BaseException) -> None:
     """Write the traceback of an error that is shown as one line, if the user wants tracebacks."""
     _TRACEBACKS.debug("traceback of the error below:", exc_info=error)
+
+
+def as_argument(text: str) -> str:
+    """Return an argument for a command that a message suggests: in double quotes, if it needs any.
+
+    Messages put commands in single quotes, as `shlex.quote` does with arguments: nobody could copy the command.
+    """
+    if shlex.quote(text) == text:
+        return text
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def one_line(error: BaseException, named: bool = False, whole: bool = False) -> str:

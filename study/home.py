@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.errors import Refusal
+from study.errors import Refusal, as_argument
 
 if TYPE_CHECKING:
     from study.store.states import Store
@@ -155,10 +154,10 @@ class Home:
         """Return the options that name this home and store, for the commands that a message suggests."""
         from study.masking import without_password
 
-        home = "" if self.path == Path("studies").resolve() else f" --home {shlex.quote(str(self.path))}"
+        home = "" if self.path == Path("studies").resolve() else f" --home {as_argument(str(self.path))}"
         if self.store_url in (str(self.path / "store"), os.environ.get("STUDY_STORE")):
             return home
-        return f"{home} --store {shlex.quote(without_password(self.store_url))}"
+        return f"{home} --store {as_argument(without_password(self.store_url))}"
 
     @property
     def artifacts(self) -> Path:

@@ -138,6 +138,8 @@ class StageSearcher(Searcher):
             stage, reported, saved = self._running[trial_id]
             if "lost" in result:
                 self._reasons[stage.key] = result["lost"]
+            if result["position"] > reported:
+                self._events.trained(stage, result["position"] - reported)
             if result["saved"] and result["saved"] != saved:
                 if self._events.durable(result["saved"]):
                     saved = result["saved"]
@@ -145,8 +147,6 @@ class StageSearcher(Searcher):
                     host = result.get("hostname", "a node")
                     self._reasons[stage.key] = f"{host} has saved a state that the driver does not see in the store"
             self._running[trial_id] = (stage, result["position"], saved)
-            if result["position"] > reported:
-                self._events.trained(stage, result["position"] - reported)
 
     def lost(self, trial_id: str, traceback: str, reason: str, host: str) -> None:
         """Note why the process of a stage was lost, and on which machine, before its trial is completed."""

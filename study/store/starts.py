@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import shlex
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from study.decoding import decoded
-from study.errors import Away, Damaged, Refusal, StudyError, one_line
+from study.errors import Away, Damaged, Refusal, StudyError, as_argument, one_line
 from study.store.states import Store
 
 BEAT_SECONDS = 2.0
@@ -308,6 +307,8 @@ def refuse_second(store: Store, run: str) -> StartRecord | None:
     if last.alive():
         driver = f"process {last.pid} on {last.host} (since {last.started[:19]})"
         hint = f"Wait for it, or stop it with 'study stop {run}{_option(store)}'"
+        if last.host != platform.node():  # whose processes are not to be seen from here
+            hint += f". If it was killed, try again after {FRESH_SECONDS:g} s"
         raise Refusal("run", run, f"run {run!r} is being trained by {driver}", hint)
     return last
 
@@ -337,7 +338,7 @@ def _exists(pid: int) -> bool:
 
 def _option(store: Store) -> str:
     """Return the option that names a store, for the commands that a message suggests."""
-    return "" if Path(store.url) == Path("studies/store").absolute() else f" --store {shlex.quote(store.shown)}"
+    return "" if Path(store.url) == Path("studies/store").absolute() else f" --store {as_argument(store.shown)}"
 
 
 def _path(run: str, number: int) -> str:

@@ -1,10 +1,11 @@
 """What goes wrong: in one line, without secrets, and as it was after a process has sent it."""
 
 import pickle
+import shlex
 
 import pytest
 
-from study.errors import Away, Damaged, Refusal, StudyError, one_line
+from study.errors import Away, Damaged, Refusal, StudyError, as_argument, one_line
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,17 @@ def test_what_is_ours_crosses_processes_whole(error: StudyError) -> None:
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
     assert not isinstance(error, OSError | ValueError), "so nobody takes it for something else"
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "argument"),
+    [
+        ("/home/me", "/home/me"),
+        ("s3://bucket/a?scheme=http&region=us", '"s3://bucket/a?scheme=http&region=us"'),
+        ("it's mine", '"it\'s mine"'),
+        ('a "b" $c', "'a \"b\" $c'"),
+    ],
+)
+def test_an_argument_of_a_suggested_command_needs_no_single_quotes(text: str, argument: str) -> None:
+    assert as_argument(text) == argument
+    assert shlex.split(argument) == [text]

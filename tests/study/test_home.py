@@ -118,7 +118,7 @@ def test_the_next_command_can_be_copied(tmp_path, monkeypatch):
 
 def test_the_next_command_has_no_secret():
     options = Home("studies", "s3://KEY:SECRET@bucket/x?session_token=SECRET&region=eu").options()
-    assert options == " --store 's3://KEY:***@bucket/x?session_token=***&region=eu'"
+    assert options == ' --store "s3://KEY:***@bucket/x?session_token=***&region=eu"'
 
 
 @pytest.fixture

@@ -53,6 +53,23 @@ def test_a_state_that_the_driver_does_not_see_is_not_saved_and_its_stage_is_give
     assert events.states == []
 
 
+def test_epochs_are_told_before_the_state_that_they_end_in():
+    told = []
+
+    class Ordered(Recorder):
+        def trained(self, stage, epochs):
+            told.append(f"{epochs} epochs")
+
+        def durable(self, key):
+            told.append(key)
+            return True
+
+    searcher = StageSearcher([stage("only")], 1, Drain(), Ordered())
+    searcher.suggest("t")
+    searcher.on_trial_complete("t", {"position": 2, "saved": "only", "done": True})
+    assert told == ["2 epochs", "only"]
+
+
 def test_the_reason_why_the_last_process_was_lost_is_told():
     only = stage("only")
     events = Recorder()
