@@ -230,6 +230,12 @@ def shares(function: Function) -> Function:
     return cpus(gpus(function))
 
 
+def detach(function: Function) -> Function:
+    """Declare whether a start goes on in the background."""
+    words = "Train in the background, on a cluster as a job of Ray, and return when the training has begun: print the "
+    return option("--detach", group=MACHINE, is_flag=True, help=f"{words}name of the run on stdout.")(function)
+
+
 def gpu_steps(default: str) -> Callable[[Function], Function]:
     """Declare how a GPU runs a training step; `default` is in words."""
     return option(

@@ -28,7 +28,6 @@ from study.report.formats import FORMATS
 
 if TYPE_CHECKING:
     from study.api.results import Run
-    from study.store.status import Status
 
 
 @click.group(cls=arguments.Verbs, commands=[cluster], context_settings=arguments.SETTINGS)
@@ -103,6 +102,7 @@ def show(space: str) -> None:
     help="Decode all image files completely before training, not only their headers; files are decoded once.",
 )
 @arguments.machines
+@arguments.detach
 @arguments.shares
 @option(
     "--ranks-per-trial",
@@ -138,6 +138,7 @@ def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: boo
     from study.api import calls
 
     options = arguments.declared(named, choices)
+    _check_detach(choices["detach"], as_json and not dry_run)
     if dry_run:
         planned = calls.plan(*spaces, options=options, **choices)
         for name, reason in planned.left_out.items():
@@ -146,13 +147,21 @@ def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: boo
         for reason in planned.obstacles:
             click.echo(f"would be refused: {reason}", err=True)
         sys.exit(2 if planned.obstacles else 0)
-    _end(calls.run(*spaces, options=options, trained=lambda run: _print_report(run, as_json), **choices))
+    trained = calls.run(*spaces, options=options, trained=lambda run: _print_report(run, as_json), **choices)
+    _end(trained, choices["detach"])
 
 
 @cli.command()
 @click.argument("run", shell_complete=arguments.run_names)
 @arguments.places
+@option(
+    "--data-dir",
+    group=WHERE,
+    metavar="DIR",
+    help="Folder of data sets. [default: as the run began; if there is no such folder here, STUDY_DATA]",
+)
 @arguments.machines
+@arguments.detach
 @arguments.gpu_steps("as the run began")
 @arguments.services
 @option("--retry-failed", is_flag=True, help="Train failed replicates again, also those of refused points.")
@@ -162,11 +171,13 @@ def run(spaces: Sequence[str], named: Sequence[str], dry_run: bool, as_json: boo
 def resume(run: str, as_json: bool, **choices: Any) -> None:
     """Continue a RUN after an interruption.
 
-    The plan is stored, so no other option is needed. If you run a space of your own, its file must be where it was.
+    The plan is stored, so no other option is needed. It holds the sources of your own files, which are used where the
+    files are not. A package of your own must be installed.
     """
     from study.api import calls
 
-    _end(calls.resume(run, trained=lambda run: _print_report(run, as_json), **choices))
+    _check_detach(choices["detach"], as_json)
+    _end(calls.resume(run, trained=lambda run: _print_report(run, as_json), **choices), choices["detach"])
 
 
 @cli.command(cls=arguments.SpacesCommand)
@@ -244,6 +255,7 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
     """Drop tensors of all runs, or of one RUN, that no plan needs any longer; measures stay for reports."""
     from study.api.calls import home_at
     from study.store import cleaning, records, starts
+    from study.watching import size
 
     if not math.isfinite(grace) or grace < 0:
         raise Refusal("--grace", grace, "must be a finite number of hours, at least 0")
@@ -257,8 +269,8 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
     forgotten = {plan.run} if plan is not None and forget else set()
     gone = cleaning.clean_runs(opened, plan.run if plan else None, forgotten, grace * 3600, dry_run)
     would = "would be " if dry_run else ""
-    click.echo(f"{gone.states} states ({_size(gone.bytes)}) {would}dropped, their measures kept")
-    click.echo(f"{gone.leftovers} leftovers ({_size(gone.leftover_bytes)}) {would}removed")
+    click.echo(f"{gone.states} states ({size(gone.bytes)}) {would}dropped, their measures kept")
+    click.echo(f"{gone.leftovers} leftovers ({size(gone.leftover_bytes)}) {would}removed")
     if gone.set_aside:
         click.echo(f"{gone.set_aside} damaged states {would}set aside")
     if gone.kept_by_grace:
@@ -268,53 +280,30 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
 @cli.command()
 @click.argument("run", required=False, shell_complete=arguments.run_names)
 @arguments.places
+@option("--watch", is_flag=True, help="Show it again every 2 s until no process trains the RUN, or any run.")
 @option("--json", "as_json", is_flag=True, help="Print one JSON object; without RUN, a list of them.")
-def status(run: str | None, home: str, store: str | None, as_json: bool) -> None:
+def status(run: str | None, home: str, store: str | None, watch: bool, as_json: bool) -> None:
     """Show the progress of a RUN, or of every run; only the store is read."""
+    from study import watching
     from study.api import calls
-    from study.store import records
-    from study.store.status import Status
 
+    if watch and as_json:
+        raise Refusal("--json", "--json", "must be left out with --watch")
     chosen = calls.home_at(home, store)
     opened = chosen.existing_store(run)
-    plans = records.all_plans(opened) if run is None else [records.find(opened, run)[0]]
-    sizes = opened.sizes()
-    statuses = [Status.of(opened, plan, sizes) for plan in plans]
+    try:
+        statuses = (watching.watch if watch else watching.Statuses.of)(opened, run)
+    except KeyboardInterrupt:
+        if not watch:
+            raise
+        sys.exit(process.INTERRUPTED)
     if as_json:
-        plain = [asdict(each) for each in statuses]
+        plain = [asdict(each) for each in statuses.statuses]
         click.echo(_json(plain[0] if run is not None else plain))
         return
-    for each in statuses:
-        plan = next(plan for plan in plans if plan.run == each.run)
-        _print_status(each, [(*name, failure.reason) for name, failure in records.given_up(opened, plan).items()])
-    for reason in records.damaged_plans(opened) if run is None else ():
-        click.echo(f"damaged: {reason}")
-    click.echo(f"store: {len(sizes)} states, {_size(sum(sizes.values()))}")
-    if statuses:
-        _next(*_commands(statuses[-1], chosen.options()))
-
-
-def _commands(status: Status, places: str) -> list[str]:
-    """Return what to do next with a run."""
-    report = f"study report {status.run}{places}"
-    if status.outcome == "running":
-        return [f"study stop {status.run}{places}"]
-    if status.outcome == "complete" and not status.behind:
-        return [report]
-    if status.failed and not status.waiting:  # a plain resume would train nothing
-        return [f"study resume {status.run} --retry-failed{places}", report]
-    return [f"study resume {status.run}{places}"]
-
-
-def _print_status(status: Status, failures: Sequence[tuple[str, int, str]]) -> None:
-    counts = ", ".join(f"{getattr(status, kind)} {kind}" for kind in ("complete", "running", "failed", "waiting"))
-    click.echo(f"{status.run}  {status.outcome}\n  replicates: {counts}")
-    click.echo(f"  epochs: {status.epochs_trained} trained, {status.epochs_needed} needed")
-    click.echo(f"  final states: {_size(status.bytes)}")
-    for trial, number, reason in failures:
-        click.echo(f"  failed: {trial} r{number}: {reason}")
-    if status.behind:
-        click.echo(f"  records: {status.behind}")
+    click.echo(statuses.text)
+    if statuses.statuses:
+        _next(*watching.next_commands(statuses.statuses[-1], chosen.options()))
 
 
 @cli.command()
@@ -399,21 +388,33 @@ def completion(shell: str, printed: bool) -> None:
     click.echo("completion works in new shells")
 
 
+def _check_detach(detach: bool, as_json: bool) -> None:
+    if detach and as_json:
+        hint = "There is no report yet; 'study report RUN --format json' prints it later"
+        raise Refusal("--json", "--json", "must be left out with --detach", hint=hint)
+
+
 def _print_report(run: Run, as_json: bool) -> None:
     click.echo(run.report("json" if as_json else "table").rstrip("\n"))
 
 
-def _end(run: Run) -> None:
-    """Print what to do next, and exit with the exit code of a run's outcome."""
+def _end(run: Run, detached: bool) -> None:
+    """Print what to do next, and exit with the exit code of a run's outcome. Of a detached run, print the name."""
+    from study import watching
     from study.execution.driver import EXIT_CODES
 
-    outcome, places = run.outcome, run.command_options
-    status = run.status()
+    places = run.command_options
+    if detached:
+        click.echo(run.name)
+        commands = ("status {} --watch", "logs {} -f", "stop {}", "report {}")
+        _next(*(f"study {command.format(run.name)}{places}" for command in commands))
+        return
+    outcome, status = run.outcome, run.status()
     if outcome == "complete" and status.behind:
         outcome = "behind"
     first = [f"study report {run.name} --format markdown{places}"]
     if outcome != "complete":
-        first = _commands(status, places)
+        first = watching.next_commands(status, places)
     if status.outcome == "running":  # another driver has taken it over
         first = [f"study status {run.name}{places}"]
     _next(*first, f"study ui{places} (compare in MLflow)", "study list")
@@ -435,10 +436,6 @@ def _show(text: str) -> None:
 
 def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def main() -> None:

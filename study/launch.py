@@ -88,6 +88,12 @@ class Machines:
     workers: int | None = None
     address: str | None = None
     gpu_steps: str | None = None
+    data_dir: str | None = None
+
+    def options(self) -> list[str]:
+        """Return them as options of the command line."""
+        given = {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if value is not None}
+        return [word for option, value in given.items() for word in (option, str(value))]
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Where:
     """The home, store and name of a run.
 
     Attributes:
-        outcome: how its start ended: complete, failed or interrupted; "" before the end.
+        outcome: how its start ended: complete, failed or interrupted; "" before the end, or in the background.
     """
 
     home: Home
@@ -111,10 +117,12 @@ class Listener:
     Attributes:
         progress: shows the progress of training.
         trained: called when training has ended and the report can be made; MLflow may not have all records yet.
+        detached: whether the user does not wait for the training, which goes on in the background.
     """
 
     progress: Progress
     trained: Callable[[Where], None]
+    detached: bool = False
 
 
 @dataclass(frozen=True)
@@ -232,8 +240,10 @@ def run(
     if intent.damage is not None:
         listener.progress.say(f"damaged: {intent.damage}; the plan is made again")
     drafted, home = intent.drafted, intent.home
-    resources = drafted.plan.resources
-    return _start(drafted, intent.before, home.make(intent.store), home, intent.chosen, resources, listener)
+    store, resources = home.make(intent.store), drafted.plan.resources
+    if listener.detached:
+        return _detach(drafted, intent.before, store, home, intent.chosen, resources, Machines())
+    return _start(drafted, intent.before, store, home, intent.chosen, resources, listener)
 
 
 def resume(
@@ -260,6 +270,7 @@ def resume(
     plan, _ = records.find(store, name)
     refuse_second(store, plan.run)
     chosen = recorded(plan, *services)
+    machines = replace(machines, data_dir=machines.data_dir or data_dir_of(plan, home))
     changes = {field: value for field, value in asdict(machines).items() if value is not None}
     resources = replace(plan.resources, **changes)
     _check_gpu_steps(resources.gpu_steps, plan.machine)
@@ -267,7 +278,10 @@ def resume(
     Cluster(resources.address).check()
     drafted = taken_up(plan, drawn_again(plan), retrain)
     home.check_services(*chosen, may_be_away=True)
-    return _start(drafted, plan, home.make(store), home, chosen, resources, listener, retry_failed)
+    home.make(store)
+    if listener.detached:
+        return _detach(drafted, plan, store, home, chosen, resources, machines, retry_failed)
+    return _start(drafted, plan, store, home, chosen, resources, listener, retry_failed)
 
 
 def _stored(store: Store | None, run: str) -> tuple[Plan | None, Damaged | None]:
@@ -317,6 +331,18 @@ def home_of(plan: Plan, home: Home, chosen: tuple[str, str]) -> Home:
     raise Refusal("--home", str(home.path), words, hint="Or give both --tracking-uri and --storage")
 
 
+def data_dir_of(plan: Plan, home: Home) -> str | None:
+    """Return the folder of data for a run that is resumed where the plan's folder is not; None for the plan's."""
+    if Path(plan.resources.data_dir).is_dir():
+        return None
+    given = os.environ.get("STUDY_DATA")
+    if given:
+        return str(Path(given).expanduser().absolute())
+    was_in_home = plan.resources.data_dir == str(Path(plan.home, "data"))
+    here = home.path / "data"
+    return str(here) if was_in_home and here.is_dir() else None
+
+
 def _check_gpu_steps(gpu_steps: str, machine: Machine) -> None:
     if gpu_steps == "recorded" and machine.device == "cpu":
         raise Refusal("--gpu-steps", gpu_steps, "must be auto or eager", hint="The run is trained on CPUs")
@@ -361,6 +387,75 @@ def _start(
         error.add_note(_advice(where, before))
         raise
     return replace(where, outcome=outcome)
+
+
+def _detach(
+    drafted: Draft,
+    before: Plan | None,
+    store: Store,
+    home: Home,
+    chosen: tuple[str, str],
+    resources: Resources,
+    machines: Machines,
+    retry_failed: bool = False,
+) -> Where:
+    """Store the plan, and let ``study resume`` train it in the background; return when it has claimed the run.
+
+    Raises:
+        Refusal: if it was refused in the background. Of a first start no plan stays then.
+    """
+    from study.execution import background, driver
+
+    run = drafted.plan.run
+    drafted.plan = replace(drafted.plan, home=str(home.path))
+    driver.store_plan(drafted, before, store)
+    count = background.count_starts(store, run)
+    begun: background.Begun
+    hint = ""
+    try:
+        arguments = ["resume", run, "--home", str(home.path), *(["--retry-failed"] if retry_failed else [])]
+        if resources.address not in ("", "local"):
+            arguments += replace(machines, address="auto").options()  # from within the cluster
+            arguments += _without_passwords(drafted.plan, store, chosen)
+            begun = background.Job(run, arguments, resources.address)
+            if any(url != without_password(url) for url in (store.url, *chosen)):
+                hint = "Passwords are not given to the job: set MLFLOW_TRACKING_URI, STUDY_STORAGE or STUDY_STORE with "
+                hint += "the whole URL where 'ray start' runs"
+        else:
+            arguments += [*machines.options(), "--store", store.url]
+            for option, url in zip(("--tracking-uri", "--storage"), chosen, strict=True):
+                arguments += [option, url] if url else []
+            begun = background.Process(run, arguments, home.path / "detached" / f"{run}.log")
+        background.wait(begun, store, run, count, hint)
+    except BaseException as error:
+        if before is None and background.count_starts(store, run) == count:
+            records.delete_plan(store, run)
+        if not isinstance(error, StudyError) or isinstance(error, Away):
+            error.add_note(_advice(Where(home, store, run), before))
+        raise
+    return Where(home, store, run)
+
+
+def _without_passwords(plan: Plan, store: Store, chosen: tuple[str, str]) -> list[str]:
+    """Return the options that tell a job on a cluster where its store, MLflow and Optuna are.
+
+    The command line of a job is shown to everyone. A URL with a password is left out: the plan has it without, or the
+    environment of the cluster's nodes names it.
+
+    Raises:
+        Refusal: if MLflow or Optuna moved to a URL with a password.
+    """
+    options = ["--store", store.url] if store.url == store.shown else []
+    kept = (plan.tracking_uri, plan.storage)
+    for option, url, known in zip(("--tracking-uri", "--storage"), chosen, kept, strict=True):
+        if without_password(url) == known:
+            continue
+        if url != without_password(url):
+            hint = "Leave out --detach, or give a URL without a password"
+            words = f"{option}: a job on a cluster cannot be given the password of {without_password(url)!r}"
+            raise Refusal(option, without_password(url), words, hint=hint)
+        options += [option, url]
+    return options
 
 
 def _advice(where: Where, before: Plan | None) -> str:

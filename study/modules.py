@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -10,10 +11,12 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+from study import scratch
 from study.errors import Refusal, StudyError, one_line
 
 BY_PATH = "study_file_"  # the modules of files that are no part of a package begin with this
@@ -23,7 +26,7 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _shipped: set[str] = set()  # the modules that workers need, by their names
 _paths: dict[str, Path] = {}  # of the modules of files, as the user named them
 _contents: dict[Path, bytes] = {}  # of these files, when they were found last
-_texts: dict[str, str] = {}  # sources by the names of their modules
+_held: dict[str, str] = {}  # sources that plans hold: by the names of their modules, or by the paths of files
 
 
 def is_file(where: str) -> bool:
@@ -36,16 +39,52 @@ def is_dotted(where: str) -> bool:
     return _DOTTED.fullmatch(where) is not None
 
 
+def is_text(where: str) -> bool:
+    """Return whether a reference's first part is the name that `hold` gave to a source."""
+    return where.startswith(BY_TEXT)
+
+
 def hold(text: str) -> str:
     """Register a source, and return the name by which `find` finds its module in this process."""
     name = f"{BY_TEXT}{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    _texts[name] = text
+    _held[name] = text
     return name
 
 
+def hold_all(sources: Mapping[str, str]) -> None:
+    """Register the sources that a plan holds. Those of files are used where there is no such file."""
+    _held.update(sources)
+
+
 def held(where: str) -> str:
-    """Return the source of the module that a reference's first part names; "" if it is not a registered source."""
-    return _texts.get(where, "")
+    """Return the registered source of the module that a reference's first part names; "" if there is none."""
+    return _held.get(where, "")
+
+
+def files() -> dict[str, str]:
+    """Return the sources of the files that this process has executed, by path, except files that are not in UTF-8."""
+    sources = {}
+    for path, content in _contents.items():
+        with suppress(UnicodeDecodeError):
+            sources[str(path)] = content.decode()
+    return sources
+
+
+def is_here(where: str) -> bool:
+    """Return whether this machine has the file of a reference."""
+    return _exists(Path(where).absolute())
+
+
+def defines(text: str, name: str) -> bool:
+    """Return whether a source may define a name. The source is not executed."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except SyntaxError:  # of another version of Python
+        return True
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return bool(names & {name, "*"})
 
 
 def absolute(reference: str) -> str:
@@ -66,7 +105,7 @@ def find(where: str, field: str, reference: str, installed: bool = False, ships:
     Raises:
         Refusal: if there is no such file or module, or it cannot be imported.
     """
-    if where in _texts:
+    if is_text(where) and where in _held:
         return _executed_text(where, field, reference)
     if not is_file(where) and not is_dotted(where) and not installed:
         raise Refusal(field, reference, "must be the path of a Python file, FILE.py, or the dotted name of a module")
@@ -93,6 +132,12 @@ def reference_of(kind: type) -> str:
     name = kind.__module__
     _shipped.add(name)
     return f"{_paths.get(name, name)}:{kind.__qualname__}"
+
+
+def folder_of(kind: type) -> Path:
+    """Return the folder of the file that defines a class: where the user named it, not where it was brought to."""
+    module = kind.__module__
+    return _paths.get(module, Path(str(sys.modules[module].__file__))).parent
 
 
 def to_ship(folder: Path, packages: Collection[str] = ()) -> list[str]:
@@ -143,10 +188,21 @@ def line_of(error: BaseException) -> str:
 
 
 def _here(path: Path) -> Path:
-    """Return the path here of a file that was named on another machine: the copy that Ray brought, or the same path."""
+    """Return the path here of a file that was named on another machine.
+
+    That is the copy that Ray brought, or the same path, or a new file with the source that a plan holds.
+    """
     folders = (Path(folder) for folder in sys.path if "py_modules_files" in Path(folder).parts)
     name = _brought(path)
-    return next((folder / name for folder in folders if (folder / name).is_file()), path)
+    brought = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if brought is not None or _exists(path) or str(path) not in _held:
+        return brought or path
+    content = _held[str(path)].encode()
+    copy = scratch.lasting() / _called(path, str(path).encode() + b"\0" + content) / path.name
+    if not copy.exists():
+        copy.parent.mkdir()
+        copy.write_bytes(content)
+    return copy
 
 
 def _brought(path: Path) -> str:
@@ -168,7 +224,7 @@ def _exists(path: Path) -> bool:
 def _executed_text(name: str, field: str, reference: str) -> ModuleType:
     """Return the module of a registered source."""
     if name not in sys.modules:
-        text, module = _texts[name], ModuleType(name)
+        text, module = _held[name], ModuleType(name)
         module.__file__ = file = f"<{name}>"
         linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # for tracebacks
         try:

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from study import streams
+from study import scratch, streams
 from study.errors import Away, StudyError, note, one_line
 
 INTERRUPTED = 130  # the exit code
@@ -59,6 +59,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         code = INTERRUPTED
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
+    scratch.end()
     reason = streams.error_of_stdout()
     if reason:
         click.echo(f"error: stdout cannot be written: {reason}", err=True)

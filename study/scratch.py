@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
-import psutil
-
 PREFIX = "study-"
+_lasting: list[TemporaryDirectory[str]] = []
 OWNER_FILE = "study-owner"  # in a temporary folder: its process, when that began, and the machine
 
 
@@ -26,8 +25,25 @@ def folder() -> Iterator[Path]:
         yield inside
 
 
+def lasting() -> Path:
+    """Return a temporary folder that lasts until this process ends; always the same one."""
+    if not _lasting or not Path(_lasting[-1].name).is_dir():  # a cleaner of temporary files may have removed it
+        temporary = TemporaryDirectory(prefix=PREFIX)
+        mark(Path(temporary.name))
+        _lasting.append(temporary)
+    return Path(_lasting[-1].name)
+
+
+def end() -> None:
+    """Remove the lasting folder, if there is one. Python does it at the end of a process, but not with `os._exit`."""
+    while _lasting:
+        _lasting.pop().cleanup()
+
+
 def mark(marked: Path) -> None:
     """Note in a folder that it belongs to this process."""
+    import psutil  # here, because most commands need no such folder
+
     process = psutil.Process()
     (marked / OWNER_FILE).write_text(f"{process.pid} {process.create_time()} {platform.node()}")
 
@@ -53,6 +69,8 @@ def remove_of_dead_processes(parent: Path | None = None, names: str = f"{PREFIX}
 
 
 def _is_same_process(pid: int, began: float) -> bool:
+    import psutil
+
     try:
         return bool(abs(psutil.Process(pid).create_time() - began) < 1.0)
     except psutil.NoSuchProcess:
@@ -60,5 +78,7 @@ def _is_same_process(pid: int, began: float) -> bool:
 
 
 def _is_in_use(marked: Path) -> bool:
+    import psutil
+
     lines = (process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"]))
     return any(marked.name in word for line in lines for word in line)

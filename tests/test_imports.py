@@ -32,7 +32,7 @@ FLOORS = (
     ("report",),
     ("execution",),
     ("home",),
-    ("launch", "listing", "completion"),
+    ("launch", "listing", "completion", "watching"),
     ("preview",),
     ("api",),
     ("arguments",),

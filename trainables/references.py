@@ -226,7 +226,7 @@ def head(part: Any) -> Any:
     """Return the head that a loss or a mixture asks for; a path is relative to the folder of the part's file."""
     description = part.head
     if isinstance(description, str) and modules.is_file(description.partition(":")[0]):
-        description = str(Path(_file_of(type(part))).parent / description)
+        description = str(modules.folder_of(type(part)) / description)
     return construct(HEAD, description)
 
 

@@ -51,6 +51,7 @@ def run(
     download: bool = False,
     verify_images: bool = False,
     retrain: bool = False,
+    detach: bool = False,
     options: Mapping[str, Any] | None = None,
     progress: bool = True,
     trained: Callable[[Run], None] | None = None,
@@ -95,6 +96,7 @@ def run(
         download: fetch data sets that are missing.
         verify_images: decode all image files completely before training, not only their headers.
         retrain: start the run `name` anew, if the sources have changed.
+        detach: train in the background, on a cluster as a job of Ray, and return when the training has begun.
         options: options of the spaces by name; `study run --help` and `study show` list them.
         progress: whether to show progress: a bar on a terminal, one line in a notebook, else a line every ten seconds.
         trained: a function that is called with the run when training has ended; MLflow may not have all records yet.
@@ -128,7 +130,7 @@ def run(
         data_dir=data_dir,
         options=choices.merged(options, more_options),
     )
-    listener = _listener(progress, trained)
+    listener = _listener(progress, trained, detach)
     with _misspelt(more_options):
         services = (tracking_uri, storage)
         return _run(launch.run(wish, chosen_home, services, listener, download, verify_images, retrain))
@@ -162,7 +164,7 @@ def plan(
     """
     chosen_home = home_at(home, store)
     chosen = {key: more.pop(key) for key in WISHES if key in more}
-    for key in ("progress", "trained"):  # they change no plan
+    for key in ("progress", "trained", "detach"):  # they change no plan
         more.pop(key, None)
     choices.check_text("--tracking-uri", tracking_uri)
     choices.check_text("--storage", storage)
@@ -184,8 +186,10 @@ def resume(
     workers: int | None = None,
     address: str | None = None,
     gpu_steps: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     retry_failed: bool = False,
     retrain: bool = False,
+    detach: bool = False,
     progress: bool = True,
     trained: Callable[[Run], None] | None = None,
 ) -> Run:
@@ -196,14 +200,16 @@ def resume(
             name.
         home, store, tracking_uri, storage, workers, address, gpu_steps, progress, trained: see `run`; by default as the
             run began.
+        data_dir: folder of data sets; by default as the run began or, if this machine has no such folder, STUDY_DATA.
         retry_failed: train the replicates again whose training raised an exception; each is a new Optuna trial.
         retrain: start the run anew, if the sources have changed; the old records stay.
+        detach: train in the background; see `run`.
 
     Raises:
         Refusal: if there is no such run, another process trains it, or its sources have changed.
 
-    A plan names the files of its own spaces, losses and the like, or holds the source of a notebook's function:
-    resuming a run executes them. Resume only the runs of people whom you trust.
+    A plan names the files of its own spaces, losses and the like, and holds their sources, as it holds those of a
+    notebook's functions. To resume a run executes them. Resume only the runs of people whom you trust.
     """
     for option, text in (
         ("RUN", name),
@@ -216,8 +222,10 @@ def resume(
     choices.check_flag("--retrain", retrain)
     choices.check_one_of("--gpu-steps", gpu_steps, GPU_STEPS)
     choices.check_at_least("--workers", workers, 1)
-    machines = Machines(workers, address_of(address), gpu_steps)
-    listener = _listener(progress, trained)
+    choices.check_path("--data-dir", data_dir)
+    folder = None if data_dir is None else str(Path(data_dir).expanduser().absolute())
+    machines = Machines(workers, address_of(address), gpu_steps, folder)
+    listener = _listener(progress, trained, detach)
     services = (tracking_uri, storage)
     return _run(launch.resume(name, home_at(home, store), services, listener, machines, retry_failed, retrain))
 
@@ -261,12 +269,13 @@ def home_at(home: str | os.PathLike[str] | None, store: str | os.PathLike[str] |
     return Home(os.fspath(home) if home is not None else os.environ.get("STUDY_HOME") or HOME, store)
 
 
-def _listener(progress: bool, trained: Callable[[Run], None] | None) -> Listener:
+def _listener(progress: bool, trained: Callable[[Run], None] | None, detach: bool) -> Listener:
     """Return the user's view of a start.
 
     Raises:
         Refusal: in a thread: signals, which stop a run, reach the main thread only.
     """
+    choices.check_flag("--detach", detach)
     thread = threading.current_thread()
     if thread is not threading.main_thread():
         words = f"a run must be started from the main thread, and this is {thread.name!r}"
@@ -276,7 +285,7 @@ def _listener(progress: bool, trained: Callable[[Run], None] | None) -> Listener
         if trained is not None:
             trained(_run(where))
 
-    return Listener(Progress(progress), tell)
+    return Listener(Progress(progress), tell, detach)
 
 
 def _run(where: Where) -> Run:

@@ -443,8 +443,7 @@ class Run:
         Raises:
             Refusal: if its file is gone, or raises.
         """
-        if space.code:
-            modules.hold(space.code)
+        modules.hold_all(plan.held)
         function, _ = catalog.find(space.file)
         return catalog.call(function, space.file, plan.request)
 

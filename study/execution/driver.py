@@ -58,7 +58,7 @@ def start(
     ledger, outcome, projection, is_new = None, "interrupted", None, False
     resume = f"study resume {run}{options}"
     try:
-        _store_plan(draft, before, store)
+        store_plan(draft, before, store)
         is_new = before is None
         ledger = _ledger(draft, begun, progress.say)
         begun.begin(ledger.done(), ledger.done(_known(draft, before)))
@@ -128,8 +128,12 @@ def _mend(ledger: Ledger, projection: Projection) -> None:
         projection.failed(replicate, failure)
 
 
-def _store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
-    """Store the plan, unless another start has stored one since this one read it."""
+def store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
+    """Store the plan of a run before anything is trained.
+
+    Raises:
+        Refusal: if another start has stored one since this one read `before`.
+    """
     plan = draft.plan
     kept = None
     with suppress(Damaged):  # it is made again

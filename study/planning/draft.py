@@ -80,6 +80,7 @@ class Draft:
             trials=(*self.plan.trials, trial),
             epochs_needed=self.plan.epochs_needed + self._count_new(recipes),
             sources={**self.plan.sources, **recipes[numbers[0]].sources},
+            held={**self.plan.held, **modules.files()},  # a point may name a file that no other trial names
         )
         return trial
 

@@ -186,6 +186,7 @@ def draft(called: Called, replicates: int | None, machine: Machine, resources: R
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in (LIBRARIES[0], *work.libraries, *LIBRARIES[1:])},
         },
+        held={**modules.files(), **_texts(called)},
     )
     result = Draft(plan, spaces, (), called.left_out)
     for space in spaces:
@@ -195,6 +196,12 @@ def draft(called: Called, replicates: int | None, machine: Machine, resources: R
         _check_options(space, result)
     result.plan = result.plan.named(f"{called.name or result.plan.study}-{result.plan.digest}")
     return result
+
+
+def _texts(called: Called) -> dict[str, str]:
+    """Return the sources of spaces that are functions of a notebook."""
+    names = [where.partition(":")[0] for where, _, _ in called.spaces]
+    return {name: modules.held(name) for name in names if modules.is_text(name)}
 
 
 def _search_sources(spaces: Sequence[Space], machine: Machine) -> dict[str, str]:
@@ -271,7 +278,8 @@ def _planned_space(
         search = PlannedSearch(
             open_search.trials, open_search.seed, open_search.fresh, open_search.reported, base, early_stop
         )
-    code = modules.held(where.partition(":")[0])
+    name = where.partition(":")[0]
+    code = modules.held(name) if modules.is_text(name) else ""
     return PlannedSpace(
         name=space.name,
         title=space.title,
@@ -285,7 +293,6 @@ def _planned_space(
         evidence=space.evidence,
         splits=space.splits,
         crossed=space.crossed,
-        code=code,
     )
 
 

@@ -30,6 +30,19 @@ def upgraded(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, "format": FORMAT + 1, "request": request, "spaces": spaces, "trials": trials}
 
 
+def with_held_sources(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a plan of format 4 with all sources in `held`: a space once had its own, of a notebook's function.
+
+    Raises:
+        ValueError: if the JSON is not a plan.
+    """
+    try:
+        codes = {space["file"].partition(":")[0]: space["code"] for space in plain["spaces"] if space.get("code")}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a plan: {error!r}") from error
+    return {**plain, "held": {**codes, **plain.get("held", {})}}
+
+
 def _request(plain: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: plain[name] for name in _OF_A_SEARCH if name in plain}
     named = {name: value for name, value in plain.items() if name not in (*_OF_A_SEARCH, "options") and value}

@@ -26,9 +26,7 @@ def redraft(plan: Plan) -> Draft:
 
 def drawn_again(plan: Plan) -> Draft:
     """Draft the spaces of a stored plan again, for the request that the plan holds."""
-    for space in plan.spaces:
-        if space.code:
-            modules.hold(space.code)
+    modules.hold_all(plan.held)
     spaces = [space.file for space in plan.spaces]
     called = drafting.call(spaces, plan.request)
     return drafting.draft(called, plan.replicates, plan.machine, plan.resources)

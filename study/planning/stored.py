@@ -86,7 +86,6 @@ class PlannedSpace:
     Attributes:
         file: the reference that finds the space's function again.
         file_digest: the digest of the file that the function is in.
-        code: the source of its function, if that was defined in a notebook; else "".
     """
 
     name: str
@@ -101,7 +100,6 @@ class PlannedSpace:
     evidence: str = ""
     splits: tuple[str, ...] = ()
     crossed: str = ""
-    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +133,8 @@ class Plan:
         home: the folder of those databases.
         generation: the number of times that the run was started anew because the sources had changed.
         created: the time at which the run was first planned.
+        held: the sources of the user's own files, by path, and of functions of notebooks, by the names of their
+            modules; see `study.modules`. They are executed only where the run is resumed, or its space is needed.
     """
 
     run: str
@@ -153,6 +153,7 @@ class Plan:
     generation: int = 0
     commit: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    held: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def study(self) -> str:
@@ -206,6 +207,7 @@ class Plan:
             number = plain.get("format")
             words = f"unknown plan format {number!r}: this version reads formats {earlier.FORMAT} and {FORMAT}"
             raise Refusal("plan format", number, words, hint="Use the version that wrote the plan")
+        plain = earlier.with_held_sources(plain)
         return decoded(cls, {name: value for name, value in plain.items() if name != "format"})
 
     def check(self) -> None:

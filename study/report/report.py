@@ -147,13 +147,21 @@ class Report:
         """
         space = results.space
         try:
-            shown = (space.file and not space.code and _shown(results)) or grids.default(results)
+            shown = (self._has_view(space) and _shown(results)) or grids.default(results)
         except Refusal as refusal:
             note(refusal)
             self.problems.append(str(refusal))
             notices.append(f"The view of {space.file} failed, so this is the default table ({refusal}).")
             shown = grids.default(results)
         return list(shown)
+
+    def _has_view(self, space: PlannedSpace) -> bool:
+        """Return whether the space's file may have a view. A source that the plan holds is read, but not executed."""
+        where = space.file.partition(":")[0]
+        source = self.plan.held.get(where, "")
+        if not where or modules.is_text(where):
+            return False
+        return not source or modules.is_here(where) or modules.defines(source, "view")
 
     def render(self, form: str) -> str:
         """Return the report in one of `FORMATS`."""

@@ -8,7 +8,8 @@ from helpers import planned_run
 from study.api.calls import home_at
 from study.errors import Refusal
 from study.home import Home
-from study.launch import home_of, recorded
+from study.launch import Machines, data_dir_of, home_of, recorded
+from study.planning.stored import Resources
 
 PLAN = planned_run()
 
@@ -100,3 +101,23 @@ def test_a_new_run_takes_its_places_from_the_variables(monkeypatch, tmp_path):
     monkeypatch.setenv("STUDY_STORAGE", "journal.log")
     with pytest.raises(Refusal, match=r"^STUDY_STORAGE must be "):
         home.check_services(*home.chosen(None, None))
+
+
+def test_data_are_where_they_were_or_else_where_the_environment_or_the_new_home_has_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("STUDY_DATA", raising=False)
+    began, other = tmp_path / "began", tmp_path / "other"
+    plan = planned_run(home=str(began), resources=Resources(data_dir=str(began / "data")))
+    home = Home(str(other), "s3://bucket/store")
+    assert data_dir_of(plan, home) is None  # on a cluster, perhaps only the workers have it
+    (other / "data").mkdir(parents=True)
+    assert data_dir_of(plan, home) == str(other / "data")
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    assert data_dir_of(plan, home) == str(tmp_path)
+    (began / "data").mkdir(parents=True)
+    assert data_dir_of(plan, home) is None
+
+
+def test_the_options_of_a_start_that_goes_on_in_the_background_are_those_that_were_given():
+    assert Machines().options() == []
+    given = Machines(workers=2, address="auto", data_dir="/data")
+    assert given.options() == ["--workers", "2", "--address", "auto", "--data-dir", "/data"]

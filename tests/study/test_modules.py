@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -194,6 +196,77 @@ def test_a_worker_finds_a_file_where_it_was_brought_to(mine: Path, monkeypatch: 
     assert found.__spec__ is not None
     assert found.__spec__.origin == copied
     assert modules.reference_of(found.Own) == f"{mine}:Own"
+
+
+# Sources that a plan holds
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setattr(modules, "_held", {})
+    monkeypatch.setattr(modules, "_contents", {})
+    return modules._held
+
+
+def test_a_file_that_is_gone_is_executed_from_the_source_that_a_plan_holds(
+    held: dict[str, str], mine: Path, tmp_path: Path
+) -> None:
+    find(mine)
+    modules.hold_all(modules.files())
+    assert held == {str(mine): COUNTS}
+    mine.unlink()
+    for each in [each for each in sys.modules if each.startswith(modules.BY_PATH)]:
+        del sys.modules[each]  # another process
+    found = find(mine)
+    assert sys.executed == 2  # type: ignore[attr-defined]
+    assert found.__spec__ is not None
+    copied = Path(str(found.__spec__.origin))
+    assert (copied.name, copied.read_text()) == ("mine.py", COUNTS)
+    assert modules.reference_of(found.Own) == f"{mine}:Own"
+    assert modules.folder_of(found.Own) == mine.parent
+    assert list(shipped(tmp_path).values()) == [COUNTS.encode()]
+    assert (modules.is_here(str(mine)), modules.files()) == (False, {str(mine): COUNTS})
+
+
+def test_a_file_that_is_there_is_preferred_to_the_source_that_a_plan_holds(held: dict[str, str], mine: Path) -> None:
+    modules.hold_all({str(mine): "other = 1\n"})
+    assert not hasattr(find(mine), "other")
+
+
+def test_the_copies_are_removed_with_their_process(tmp_path: Path) -> None:
+    for end in ("", "; scratch.end(); os._exit(0)"):
+        program = (
+            "import os; from study import modules, scratch; modules.hold_all({'/gone/mine.py': 'x = 1'});"
+            f"print(modules.find('/gone/mine.py', 'loss', '').__spec__.origin){end}"
+        )
+        environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_in_utf_8_is_not_held(held: dict[str, str], mine: Path) -> None:
+    mine.write_bytes(b"# -*- coding: latin-1 -*-\nx = '\xfc'\n")
+    assert find(mine).x == "ü"
+    assert modules.files() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "defines"),
+    [
+        ("def view(results):\n    return []\n", True),
+        ("view = None\n", True),
+        ("from x import y as view\n", True),
+        ("from x import *\n", True),
+        ("def view(:\n", True),
+        ("def space(request):\n    return request.view\n", False),
+        ("", False),
+    ],
+)
+def test_a_source_is_searched_for_a_name_without_being_executed(text: str, defines: bool) -> None:
+    assert modules.defines(text + "\nimport sys\nsys.executed = 7", "view") is defines
+    assert sys.executed == 0  # type: ignore[attr-defined]
 
 
 # Refusals; those of files with mistakes are in test_catalog.py

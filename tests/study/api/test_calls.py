@@ -252,7 +252,7 @@ def test_a_function_of_a_module_is_found_again_by_its_file(home: Path) -> None:
     planned = study.plan(outside, seeds=1)
     assert planned.spaces == ("outside",)
     (space,) = planned._draft.plan.spaces
-    assert (space.file, space.code) == (f"{Path(__file__).absolute()}:outside", "")
+    assert space.file == f"{Path(__file__).absolute()}:outside"
 
 
 def test_a_function_of_a_package_is_found_again_by_its_module() -> None:
@@ -263,8 +263,12 @@ def test_a_function_of_a_package_is_found_again_by_its_module() -> None:
 
 
 def test_a_plan_with_source_is_read_again() -> None:
-    text = "def mine(request):\n    return None\n"
     from helpers import planned_run, planned_space
 
-    plan = planned_run([planned_space(code=text)])
-    assert Plan.from_json(plan.to_json()).spaces[0].code == text
+    held = {"study_text_0": "def mine(request):\n    return None\n"}
+    plan = planned_run([planned_space(file="study_text_0:mine")], held=held)
+    assert Plan.from_json(plan.to_json()).held == held
+    plain = {name: value for name, value in plan.to_json().items() if name != "held"}
+    (space,) = plain["spaces"]
+    earlier = {**plain, "spaces": [{**space, "code": held["study_text_0"]}]}  # as before the source was in `held`
+    assert Plan.from_json(earlier) == plan

@@ -80,8 +80,9 @@ def test_it_is_trained_and_resumed_from_the_plan_in_another_process(
 ) -> None:
     home = tmp_path / "home"
     run = study.run(cell(SPACE, "mine"), seeds=1, home=home, workers=1, progress=False)
-    (space,) = run._plan().spaces
-    assert space.file == f"{modules.hold(space.code)}:mine"
+    plan = run._plan()
+    name = plan.spaces[0].file.removesuffix(":mine")
+    assert modules.hold(plan.held[name]) == name
     assert "IB⇒CR" in run.report()
     assert len(run.frame()) == 2
     program = f"""
@@ -177,14 +178,15 @@ def test_reports_and_status_never_execute_what_a_plan_holds(tmp_path: Path) -> N
     trap = tmp_path / "executed"
     code = f"open({str(trap)!r}, 'w')\n\n\ndef mine(request):\n    return None\n"
     name = modules.hold(code)
-    modules._texts.pop(name)  # as in another process
-    plan = planned_run([planned_space(code=code, file=f"{name}:mine")])
+    modules._held.pop(name)  # as in another process
+    plan = planned_run([planned_space(file=f"{name}:mine")], held={name: code})
     (tmp_path / "home" / "store").mkdir(parents=True)
     records.save_plan(Store(str(tmp_path / "home" / "store")), plan)
     run = study.load("mine", home=tmp_path / "home")
     assert run.report()
     assert run.status().run == "mine"
     assert run._repr_html_()
+    assert run.logs() == ""
     assert not trap.exists()
     with pytest.raises(study.Refusal):
         run.frame()

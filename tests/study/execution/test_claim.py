@@ -14,13 +14,13 @@ from study.store.states import Store
 def test_a_plan_that_another_start_has_changed_is_not_written_over(small_space, tmp_path):
     store, before = Store(str(tmp_path / "store")), draft(small_space(), replicates=1)
     before.plan = before.plan.named("mine")
-    driver._store_plan(before, None, store)
+    driver.store_plan(before, None, store)
     grown = draft(small_space(), replicates=3)
     grown.plan = replace(before.plan, replicates=3)
-    driver._store_plan(grown, before.plan, store)
+    driver.store_plan(grown, before.plan, store)
     for kept in (None, before.plan):
         with pytest.raises(Refusal, match="another process has just changed the plan of run 'mine'"):
-            driver._store_plan(before, kept, store)
+            driver.store_plan(before, kept, store)
     assert records.load_plan(store, "mine") == grown.plan
 
 

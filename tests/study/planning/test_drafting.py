@@ -160,7 +160,7 @@ def test_a_password_is_not_in_the_stored_plan(study, small_space, tmp_path, monk
     monkeypatch.setattr("study.home.Home.check_services", lambda *_: None)
 
     def store_the_plan(draft, before, store, *_):
-        driver._store_plan(draft, before, store)
+        driver.store_plan(draft, before, store)
         return "complete"
 
     monkeypatch.setattr(driver, "start", store_the_plan)

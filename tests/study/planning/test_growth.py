@@ -123,7 +123,7 @@ def test_what_an_option_refers_to_is_found_again_from_anywhere(study, tmp_path, 
 
     def only_plan(drawn, before, store, *_):
         plans.append(drawn.plan)
-        driver._store_plan(drawn, before, store)
+        driver.store_plan(drawn, before, store)
         return "complete"
 
     monkeypatch.setattr("study.home.Home.check_services", lambda *_, **__: None)
@@ -168,7 +168,10 @@ def test_a_space_file_that_gives_the_same_trials_may_change(small_space):
     path.write_text(path.read_text() + "\n# a remark, written later\n")
     again = growth.redraft(plan).plan
     assert again.spaces[0].file_digest != plan.spaces[0].file_digest
-    assert replace(again, spaces=(replace(again.spaces[0], file_digest=plan.spaces[0].file_digest),)) == plan
+    assert (
+        replace(again, spaces=(replace(again.spaces[0], file_digest=plan.spaces[0].file_digest),), held=plan.held)
+        == plan
+    )
 
 
 def test_other_versions_are_refused_as_such(small_space):

@@ -1,5 +1,7 @@
 """A view of a space in a report."""
 
+from dataclasses import replace
+
 import pytest
 from helpers import nine, plan, table_of, top1
 
@@ -71,4 +73,14 @@ def test_a_view_whose_file_is_gone_gives_way_to_the_default(tmp_path):
     file.unlink()
     report = Report(plan(nine(), file=str(file)), {}.get)
     assert f"The view of {file} failed" in report.table()
+    assert "IB⇒CR" in report.table()
+
+
+@pytest.mark.parametrize(("source", "missing"), [("raise SystemExit('executed')\n", 0), ("view = 1 / 0\n", 1)])
+def test_a_source_that_the_plan_holds_is_never_executed(tmp_path, source, missing):
+    """If it has a view, the default table replaces the view, and the report says so."""
+    file = tmp_path / "gone.py"
+    report = Report(replace(plan(nine(), file=str(file)), held={str(file): source}), {}.get)
+    assert report.table().count(f"The view of {file} failed") == missing
+    assert [f"There is no file {file}" in problem for problem in report.problems] == [True] * missing
     assert "IB⇒CR" in report.table()

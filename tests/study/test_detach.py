@@ -1,0 +1,271 @@
+"""`--detach`: a start is checked in the foreground, and goes on in the background, where no terminal can end it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from helpers import Study, wait_until, write_space
+
+from study.errors import Refusal
+from study.execution import background
+from study.store import records
+from study.store.starts import Start, starts
+from study.store.states import Store
+
+# Runs a command in a terminal of its own, and closes the terminal when the command has ended.
+TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+def run(*arguments: str, cwd: Path, terminal: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "study", *arguments]
+    command = [sys.executable, "-c", TERMINAL, *command] if terminal else command
+    everything = {**os.environ, "STUDY_HOME": str(cwd / "home"), **environment}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.run(command, cwd=cwd, env=everything, text=True, check=False, timeout=300, **streams)  # type: ignore[call-overload, no-any-return]
+
+
+def store_of(folder: Path) -> Store:
+    return Store(str(folder / "home/store"))
+
+
+def ended(store: Store) -> str:
+    """Wait for the end of the last start, and return its outcome."""
+    wait_until(lambda: starts(store, "mine")[-1].outcome != "running", 300)
+    return starts(store, "mine")[-1].outcome
+
+
+@pytest.mark.slow
+def test_it_returns_the_name_and_the_run_outlives_the_terminal(tmp_path: Path) -> None:
+    space = write_space(tmp_path)
+    begun = run(
+        *("run", space, "--seeds", "1", "--name", "mine", "--workers", "1", "--detach"), cwd=tmp_path, terminal=True
+    )
+    assert begun.returncode == 0, begun.stdout
+    assert "mine" in begun.stdout.splitlines()  # a terminal has both streams
+    places = f" --home {tmp_path / 'home'}"
+    next_commands = (f"study {verb}{places}" for verb in ("status mine --watch", "logs mine -f", "stop mine"))
+    assert f"Next: {' · '.join(next_commands)}" in begun.stdout
+    (start,) = starts(store_of(tmp_path), "mine")
+    assert os.getsid(start.pid) == start.pid
+    watched = run("status", "mine", "--watch", cwd=tmp_path)
+    assert watched.returncode == 0
+    assert "mine  running  " in watched.stdout
+    assert "mine  complete\n" in watched.stdout
+    followed = run("logs", "mine", "--follow", cwd=tmp_path)
+    assert followed.stdout.splitlines()[1].endswith("  run mine")
+    assert ended(store_of(tmp_path)) == "complete"
+    report = run("report", "mine", cwd=tmp_path).stdout
+    assert report in (tmp_path / "home/detached/mine.log").read_text()
+
+
+@pytest.mark.slow
+def test_what_ends_it_later_is_in_the_log_and_resume_detaches_too(tmp_path: Path) -> None:
+    words = ("run", write_space(tmp_path), "--seeds", "1", "--name", "mine", "--workers", "1", "--detach")
+    begun = run(*words, cwd=tmp_path, RAY_TMPDIR=str(tmp_path / ("x" * 90)))
+    assert (begun.returncode, begun.stdout) == (0, "mine\n"), begun.stderr
+    assert ended(store_of(tmp_path)) == "interrupted"
+    assert "  error: RAY_TMPDIR must be a folder with a short path" in run("logs", "mine", cwd=tmp_path).stdout
+    resumed = run("resume", "mine", "--workers", "1", "--detach", cwd=tmp_path)
+    assert (resumed.returncode, resumed.stdout) == (0, "mine\n"), resumed.stderr
+    second = run("resume", "mine", "--detach", cwd=tmp_path)
+    assert (second.returncode, "is being trained by process" in second.stderr) == (2, True)
+    assert run("stop", "mine", cwd=tmp_path).returncode == 0
+    assert ended(store_of(tmp_path)) in ("interrupted", "complete")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "table9", "--data", "cifar10", "--name", "mine"), "cifar10 is missing or damaged"),
+        (("run", "table9", "--name", "mine", "--tracking-uri", "http://127.0.0.1:1"), "does not answer within"),
+        (("resume", "mine"), "run 'mine' does not exist"),
+        (("run", "table9", "--json"), "--json must be left out with --detach"),
+    ],
+)
+def test_what_is_refused_is_refused_in_the_foreground(
+    arguments: tuple[str, ...], words: str, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "Process", lambda *_: pytest.fail("a process was started"))
+    refused = study(*arguments, "--detach", code=2)
+    assert words in str(refused.exception)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_run_that_is_refused_in_the_background_is_not_stored(
+    study: Study, small_space: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+
+    def process(run: str, arguments: list[str], _output: Path) -> object:
+        given.extend(arguments)
+        assert records.load_plan(store_of(tmp_path), run) is not None
+        return SimpleNamespace(last_words=lambda: "the file is gone", stop=lambda: None)
+
+    monkeypatch.setattr(background, "Process", process)
+    refused = study("run", small_space(), "--name", "mine", "--detach", code=2)
+    assert str(refused.exception) == "the file is gone"
+    assert given == ["resume", "mine", "--home", str(tmp_path / "home"), "--store", str(tmp_path / "home/store")]
+    assert records.load_plan(store_of(tmp_path), "mine") is None
+
+
+def test_a_process_gets_its_arguments_where_ps_does_not_show_them(tmp_path: Path) -> None:
+    url = "postgresql://me:hunter2@127.0.0.1:1/optuna"
+    process = background.Process("mine", ["resume", "mine", "--storage", url], tmp_path / "logs/mine.log")
+    of_process = Path(f"/proc/{process._process.pid}")
+    wait_until(lambda: b"\0mine\0" in of_process.joinpath("cmdline").read_bytes())
+    assert b"hunter2" not in of_process.joinpath("cmdline").read_bytes() + of_process.joinpath("environ").read_bytes()
+    assert process.last_words() is None
+    wait_until(lambda: process.last_words() is not None, 60)
+    assert "run 'mine' does not exist" in str(process.last_words())
+    assert b"hunter2" not in (tmp_path / "logs/mine.log").read_bytes()
+
+
+def test_an_interrupt_before_it_has_begun_ends_it(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    stopped: list[bool] = []
+    begun = SimpleNamespace(last_words=interrupted, stop=lambda: stopped.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        background.wait(begun, Store(str(tmp_path)), "mine", 0)
+    assert stopped == [True]
+
+
+def test_it_has_begun_when_it_has_claimed_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    start: list[Start] = []
+
+    def claim() -> None:
+        start.append(Start(store, "mine", 0, print))
+
+    background.wait(SimpleNamespace(last_words=claim, stop=None), store, "mine", 0)  # type: ignore[arg-type]
+    start[0].end("interrupted", 0)
+    monkeypatch.setattr(background, "BEGIN_SECONDS", 0.0)
+    waiting = SimpleNamespace(last_words=lambda: None, stop=lambda: None)
+    with pytest.raises(Refusal, match="run 'mine' has not begun within 0 s"):
+        background.wait(waiting, store, "mine", 1)
+
+
+# On a cluster
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers as a server that wants other credentials."""
+
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a server that has passwords."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+@pytest.fixture(scope="module")
+def head(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A cluster of one node, whose environment has MLflow's password: its address, and the folder of its files."""
+    if importlib.util.find_spec("aiohttp_cors") is None:
+        pytest.skip("the dashboard of Ray needs ray[default]")
+    folder = Path("/tmp") / f"head-{os.getpid()}"
+    port = free_port()
+    command = [f"{Path(sys.executable).parent}/ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    command += [f"--port={port}", f"--dashboard-port={free_port()}", f"--ray-client-server-port={free_port()}"]
+    command += ["--num-cpus=1", f"--temp-dir={folder}", "--object-store-memory=100000000", "--disable-usage-stats"]
+    log = tmp_path_factory.mktemp("head") / "log"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"http://me:hunter2@{server}", "RAY_AUTH_MODE": "disabled"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, start_new_session=True, cwd=log.parent
+        )
+    try:
+        wait_until(lambda: "This command will now block" in log.read_text() or process.poll() is not None, 120)
+        assert process.poll() is None, log.read_text()
+        yield f"127.0.0.1:{port}", folder
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+Head = tuple[str, Path]
+
+
+def detached(folder: Path, head: Head, *more: str) -> subprocess.CompletedProcess[str]:
+    words = ("run", "small.py", "--seeds", "1", "--name", "mine", "--workers", "1", "--address", head[0], "--detach")
+    return run(*words, *more, cwd=folder, RAY_AUTH_MODE="disabled")
+
+
+@pytest.mark.slow
+def test_on_a_cluster_it_is_a_job_that_needs_no_file_of_this_machine(head: Head, tmp_path: Path) -> None:
+    space = Path(write_space(tmp_path))
+    begun = detached(tmp_path, head)
+    assert (begun.returncode, begun.stdout) == (0, "mine\n"), begun.stderr
+    space.unlink()
+    assert ended(store_of(tmp_path)) == "complete"
+    assert "mine  complete\n" in run("status", "mine", cwd=tmp_path).stdout
+
+
+@pytest.mark.slow
+def test_a_password_comes_from_the_environment_of_the_cluster_and_is_in_no_job(
+    head: Head, server: str, tmp_path: Path
+) -> None:
+    write_space(tmp_path)
+    refused = detached(tmp_path, head, "--tracking-uri", f"http://you:hunter2@{server}")
+    assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    masked = f"http://you:***@{server}"
+    assert line.startswith(f"error: --tracking-uri: the password of {masked!r} is not stored. Give the whole URL again")
+    assert "Passwords are not given to the job: set MLFLOW_TRACKING_URI, " in line
+    assert records.load_plan(store_of(tmp_path), "mine") is None
+
+    begun = detached(tmp_path, head, "--tracking-uri", f"http://me:hunter2@{server}")
+    assert (begun.returncode, begun.stdout) == (0, "mine\n"), begun.stderr
+    run("stop", "mine", "--now", cwd=tmp_path)
+    ended(store_of(tmp_path))
+    for folder in (head[1], tmp_path):
+        leaks = [path for path in folder.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+        assert leaks == []
+    everything = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert "resume mine" not in everything or "hunter2" not in everything
+
+
+@pytest.mark.slow
+def test_a_cluster_that_takes_no_jobs_is_refused(head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import job_submission
+
+    def away(_address: str) -> None:
+        raise RuntimeError("The Ray jobs CLI & SDK require the ray[default] installation")
+
+    monkeypatch.setattr(job_submission, "JobSubmissionClient", away)
+    with pytest.raises(Refusal) as refused:
+        background.Job("mine", ["resume", "mine"], head[0])
+    assert str(refused.value).startswith(f"--detach: the Ray cluster at {head[0]} takes no jobs (The Ray jobs CLI")
