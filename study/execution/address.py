@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,10 @@ _CONNECT = """
 import json
 import sys
 import ray
+from ray._private.services import canonicalize_bootstrap_address_or_die
 try:
-    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    address = canonicalize_bootstrap_address_or_die("auto") if sys.argv[1] == "auto" else sys.argv[1]
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
     print(json.dumps(ray.cluster_resources()))
 except Exception as error:
     sys.exit(str(error).strip().partition("\\n")[0] or type(error).__name__)
@@ -71,30 +73,46 @@ def _resources(address: str) -> Mapping[str, float]:
         words = f"{address!r} is a cluster without a node on this machine, and only a driver on a node can use it so"
         hint = "Run the command on one of its nodes, or give ray://HOST:10001, or use 'ray job submit'"
         raise Refusal("--address", address, f"--address: {words}", hint=hint)
-    environment = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ
-    command = [sys.executable, "-P", "-c", _CONNECT, address]
     seconds = CLIENT_SECONDS if "://" in address else RAY_SECONDS
-    try:
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
-        )
-        code, output = done.returncode, done.stderr
-    except subprocess.TimeoutExpired as expired:
-        code, output = 1, expired.stderr or b""
-    if not code:
-        resources: Mapping[str, float] = json.loads(done.stdout.splitlines()[-1])
-        return resources
-    lines = output.decode(errors="replace").splitlines()
-    if any("Unauthenticated" in line or "uthentication token" in line for line in lines):
-        hint = "Give its token in RAY_AUTH_TOKEN or in the file ~/.ray/auth_token, and set RAY_AUTH_MODE=token"
+    answer = _ask(address, seconds)
+    if isinstance(answer, list) and _asks_for_token(answer) and "RAY_AUTH_MODE" not in os.environ:
+        # A token is only used if the cluster asks for one: workers without a token would not reach a driver with one.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        answer = _ask(address, seconds)
+        if isinstance(answer, list):
+            del os.environ["RAY_AUTH_MODE"]
+    if not isinstance(answer, list):
+        return answer
+    if _asks_for_token(answer):
+        hint = "Give its token in RAY_AUTH_TOKEN or in the file ~/.ray/auth_token"
         raise Refusal("--address", address, "must be a Ray cluster that accepts your token", hint=hint)
-    messages = [line for line in lines if line and not line.startswith(("[", " ", "Traceback"))]
+    messages = [line for line in answer if line and not line.startswith(("[", " ", "Traceback"))]
     reason = (
         f"Reason: {messages[-1]}"
         if messages
         else "Something accepts connections there, but it does not answer as Ray does"
     )
     raise Refusal("--address", address, f"must be a Ray cluster that answers within {seconds:g} s", hint=reason)
+
+
+def _ask(address: str, seconds: float) -> Mapping[str, float] | list[str]:
+    """Return a cluster's resources, or the lines that say why another process cannot connect to it."""
+    environment = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ
+    command = [sys.executable, "-P", "-c", _CONNECT, address]
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired as expired:
+        return (expired.stderr or b"").decode(errors="replace").splitlines()
+    if done.returncode:
+        return done.stderr.decode(errors="replace").splitlines()
+    resources: Mapping[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return resources
+
+
+def _asks_for_token(lines: Sequence[str]) -> bool:
+    return any("Unauthenticated" in line or "uthentication token" in line for line in lines)
 
 
 def check_address(address: str, option: str = "--address") -> None:

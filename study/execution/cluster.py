@@ -108,7 +108,7 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
         # Ray's default on macOS and Windows: its processes listen on loopback instead of every address.
         ray_constants.ENABLE_RAY_CLUSTER = serves_others and bool(resources.address)
         try:
-            ray.init(address=resources.address or "local", **options)
+            ray.init(address=_resolved(resources.address), **options)
         except Exception as error:
             raise _why_not_started(error, resources.address) from error
         finally:
@@ -131,6 +131,13 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
         if session is not None:
             shutil.rmtree(session, ignore_errors=True)
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set a handler of its own
+
+
+def _resolved(address: str) -> str:
+    """Return the address as Ray takes it. With ``auto``, Ray would use a token also if the cluster has none."""
+    if address == "auto":
+        return str(ray._private.services.canonicalize_bootstrap_address_or_die("auto"))
+    return address or "local"
 
 
 def _why_not_started(error: Exception, address: str) -> StudyError:

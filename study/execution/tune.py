@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType, SimpleNamespace
 from typing import Any, Protocol
@@ -248,7 +249,7 @@ class _Gate(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Tell the searcher why a process was lost; Tune tells it only that."""
         super().on_trial_error(tune_controller, trial)
-        error = trial.get_pickled_error()
+        error = _last_error(trial)
         if error is not None:
             self._searcher.lost(trial.trial_id, str(error), *cause_of(error))
 
@@ -276,6 +277,16 @@ class _Gate(FIFOScheduler):
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Return an empty object; see `StageSearcher.__reduce__`."""
         return object, ()
+
+
+def _last_error(trial: Trial) -> BaseException | None:
+    """Return the last error of a trial, which Tune has written into this driver's own folder; None if there is none."""
+    if trial.pickled_error_file is not None and Path(trial.pickled_error_file).is_file():
+        error: BaseException = ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return error
+    if trial.error_file is not None and Path(trial.error_file).is_file():
+        return RuntimeError(Path(trial.error_file).read_text(encoding="utf-8"))
+    return None
 
 
 def _is_placed() -> bool:
