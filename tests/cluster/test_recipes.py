@@ -106,11 +106,7 @@ class Containers:
     def start(self, name: str, command: Sequence[str] = ()) -> None:
         """Start a service's own command, or another one, and wait until it is healthy."""
         node, service = self.nodes[name], self.services[name]
-        process = node.popen(
-            inside(command or [each.replace("$$", "$") for each in service["command"]]),
-            node.folder / "log",
-            **self.variables(name),
-        )
+        process = node.popen(inside(command or service["command"]), node.folder / "log", **self.variables(name))
         deadline = time.monotonic() + 300
         test = inside(service["healthcheck"]["test"][1:])
         while node.run(*test, code=None, **self.variables(name)).returncode:
