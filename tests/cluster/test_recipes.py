@@ -90,10 +90,9 @@ class Containers:
         lines = (folder / ".env").read_text().splitlines()
         self.passwords = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
         self.nodes = {name: network.add(name) for name in self.services}
-        known = "".join(f"{node.address} {name}\n" for name, node in self.nodes.items())
         for node in self.nodes.values():
             with (node.folder / "hosts").open("a") as file:
-                file.write(known)
+                file.writelines(f"{each.address} {each.name}\n" for each in self.nodes.values() if each is not node)
 
     def variables(self, name: str) -> dict[str, str]:
         service = self.services[name]
@@ -106,17 +105,17 @@ class Containers:
     def start(self, name: str, command: Sequence[str] = ()) -> None:
         """Start a service's own command, or another one, and wait until it is healthy."""
         node, service = self.nodes[name], self.services[name]
-        process = node.popen(
-            inside(command or [each.replace("$$", "$") for each in service["command"]]),
-            node.folder / "log",
-            **self.variables(name),
-        )
+        process = node.popen(inside(command or service["command"]), node.folder / "log", **self.variables(name))
         deadline = time.monotonic() + 300
         test = inside(service["healthcheck"]["test"][1:])
         while node.run(*test, code=None, **self.variables(name)).returncode:
-            assert process.poll() is None, (node.folder / "log").read_text()
-            assert time.monotonic() < deadline, (node.folder / "log").read_text()
+            assert process.poll() is None, self.logs()
+            assert time.monotonic() < deadline, self.logs()
             time.sleep(0.5)
+
+    def logs(self) -> str:
+        logs = [node.folder / "log" for node in self.nodes.values()]
+        return "\n".join(f"{log}\n{log.read_text()[-2000:]}" for log in logs if log.exists())
 
     def start_postgres(self) -> None:
         """Do what the image of PostgreSQL does: make a user, a database, and what the file of SQL says."""

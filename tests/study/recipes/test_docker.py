@@ -53,7 +53,7 @@ def test_each_worker_has_gpus_of_its_own(recipe: Callable[..., Path]) -> None:
     devices = [services[name]["deploy"]["resources"]["reservations"]["devices"][0] for name in ("worker1", "worker2")]
     assert [device["device_ids"] for device in devices] == [["0", "1"], ["2", "3"]]
     assert {"--num-gpus=2", "--num-cpus=4"} <= set(services["worker1"]["command"])
-    assert " --num-cpus=0 " in services["head"]["command"][-1]
+    assert "--num-cpus=0" in services["head"]["command"]
 
 
 def test_only_mlflow_has_a_port_and_it_is_on_loopback(recipe: Callable[..., Path]) -> None:
