@@ -117,22 +117,22 @@ def test_machines_that_do_not_see_the_store_are_left_out(cluster: Cluster, local
 
 def test_a_machine_with_another_torch_is_left_out(cluster: Cluster, local_report: Callable[..., str]) -> None:
     variables = {"PYTHONPATH": f"{PRIVATE}/other:{ROOT}"}
-    stranger = cluster.network.add("stranger", **cluster.servers.variables | variables)
-    torch = stranger.folder / "work" / "other" / "torch-2.11.0.dist-info"
+    foreigner = cluster.network.add("foreigner", **cluster.servers.variables | variables)
+    torch = foreigner.folder / "work" / "other" / "torch-2.11.0.dist-info"
     torch.mkdir(parents=True)
     (torch / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.11.0\n")
-    assert cluster.join(stranger).wait(120) == 0
+    assert cluster.join(foreigner).wait(120) == 0
 
     driver = cluster.nodes[2]
     shutil.copy(BRIEF, driver.folder / "work")
-    store = ["--store", cluster.servers.store("stranger")]
+    store = ["--store", cluster.servers.store("foreigner")]
     command = ["study", "run", "./brief.py", "--name", "brief", "--seeds", "1", "--address", cluster.address]
     try:
         errors = driver.run(*command, *store, *services(cluster)).stderr
     finally:
-        stranger.run("ray", "stop", "--force", code=None)
-        stranger.end()
-    assert f"left out: node stranger ({stranger.address}): it has torch 2.11.0, and the driver has " in errors
-    assert "stranger" not in hosts(cluster, store[1])
+        foreigner.run("ray", "stop", "--force", code=None)
+        foreigner.end()
+    assert f"left out: node foreigner ({foreigner.address}): it has torch 2.11.0, and the driver has " in errors
+    assert "foreigner" not in hosts(cluster, store[1])
     report = driver.run("study", "report", "brief", "--format", "json", *store).stdout
     assert report == local_report(str(BRIEF), "--name", "brief")
