@@ -170,7 +170,7 @@ def machines(function: Function) -> Function:
         group=MACHINE,
         metavar="ADDR",
         help="Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local for this machine. [default: RAY_ADDRESS, else "
-        "local; for resume, as the run began]",
+        "local, or for resume as the run began]",
     )
     return workers(address(function))
 
@@ -232,8 +232,9 @@ def shares(function: Function) -> Function:
 
 def detach(function: Function) -> Function:
     """Declare whether a start goes on in the background."""
-    words = "Train in the background, on a cluster as a job of Ray, and return when the training has begun: print the "
-    return option("--detach", group=MACHINE, is_flag=True, help=f"{words}name of the run on stdout.")(function)
+    words = "Train in the background, on a cluster as a job of Ray, and return when its process has claimed the run: "
+    words += "print the name of the run on stdout. What stops it later is in 'study logs'."
+    return option("--detach", group=MACHINE, is_flag=True, help=words)(function)
 
 
 def gpu_steps(default: str) -> Callable[[Function], Function]:

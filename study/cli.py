@@ -195,8 +195,8 @@ def doctor(spaces: Sequence[str], named: Sequence[str], as_json: bool, **choices
     """Check this machine, the servers and each node of a cluster before a run; train nothing.
 
     With SPACEs, also check what their run needs: data, libraries, GPUs, memory and disk. Each finding says what was
-    found, where, and what to do. The exit code is 2 if there is an error: a run would be refused, or would leave a node
-    out.
+    found, where, and what to do. The exit code is 2 if there is an error: a run would be refused, would leave a node
+    out, or would fail. MLflow's password is not checked.
     """
     from study.api.doctor import doctor as examine
 

@@ -209,7 +209,11 @@ def kuberay(
 @cluster.command(cls=_Written)
 @_shared
 @option("--image", default="study", show_default=True, metavar="IMAGE", help="Name of the image that is built.")
-@option("--source", metavar="PATH", help="The project's source, or a wheel of it. [default: what is installed here]")
+@option(
+    "--source",
+    metavar="PATH",
+    help="The project's source, or a wheel of it. [default: what is installed here, else this folder]",
+)
 @option("--port", group=RECORDS, default=5000, show_default=True, type=Whole(), help="MLflow's port on this machine.")
 def docker(
     words: Sequence[str],
@@ -255,9 +259,11 @@ def _check_words(words: Sequence[str]) -> None:
     root = click.get_current_context().find_root()
     assert isinstance(root.command, click.Group)
     context = root.command.commands["run"].make_context("run", list(words), parent=root)
-    for name in ("address", "home", "store", "data_dir", "tracking_uri", "storage"):
+    given = "This command gives it to 'study run' itself; some of its own options stand before SPACE"
+    ended = "A job that ends before the run does would stop Ray"
+    hints = dict.fromkeys(("address", "home", "store", "data_dir", "tracking_uri", "storage"), given)
+    for name, hint in {**hints, "detach": ended, "dry_run": ended}.items():
         if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-            hint = "This command gives it to 'study run' itself; some of its own options stand before SPACE"
             raise Refusal(f"--{name.replace('_', '-')}", context.params[name], "must not come after SPACE", hint=hint)
     for space in context.params["spaces"]:
         if space != "all":
@@ -270,7 +276,9 @@ def _path(given: str) -> str:
 
 def _source(given: str | None) -> tuple[str, str | None]:
     """Return the folder of the project's source and None, or the folder of a wheel and the wheel's name."""
-    path = Path(given).expanduser().absolute() if given else Path(__file__).parents[1]
+    installed = Path(__file__).parents[1]
+    is_source = (installed / "pyproject.toml").is_file()  # else it is a copy among other installed packages
+    path = Path(given).expanduser().absolute() if given else installed if is_source else Path.cwd()
     if path.suffix == ".whl" and path.is_file():
         return str(path.parent), path.name
     if not (path / "pyproject.toml").is_file():

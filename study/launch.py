@@ -422,7 +422,7 @@ def _detach(
                 hint = "Passwords are not given to the job: set MLFLOW_TRACKING_URI, STUDY_STORAGE or STUDY_STORE with "
                 hint += "the whole URL where 'ray start' runs"
         else:
-            arguments += [*machines.options(), "--store", store.url]
+            arguments += [*replace(machines, address="local").options(), "--store", store.url]
             for option, url in zip(("--tracking-uri", "--storage"), chosen, strict=True):
                 arguments += [option, url] if url else []
             begun = background.Process(run, arguments, home.path / "detached" / f"{run}.log")

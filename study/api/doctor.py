@@ -41,7 +41,7 @@ class Finding:
     """What a check found.
 
     Attributes:
-        level: ok; warning (a run starts, and may suffer); or error (a run is refused, or leaves this node out).
+        level: ok; warning (a run starts, and may suffer); or error (a run is refused, leaves this node out, or fails).
         topic: home, store, MLflow, Optuna, Ray, data, disk, or for a node: answer, packages, store, data, GPUs, clock,
             memory.
         where: the machine, server or folder.
@@ -100,8 +100,13 @@ def doctor(
         given = choices.merged(options, more)
         draft = calls.wish_of(spaces, chosen_home, address=address, options=given, **known).draft(cluster)
         findings.append(_of_data(draft))
-    if not any(finding.topic == "store" and finding.level == "error" for finding in findings):
+    if any(finding.level == "error" and finding.topic in ("home", "store") for finding in findings):
+        return findings  # nodes could not be asked
+    try:
         findings += _of_nodes(chosen_home, cluster, draft)
+    except StudyError as error:
+        topic = "Ray" if isinstance(error, Refusal) and error.field == "--address" else "store"
+        findings.append(_refused(topic, without_password(chosen_home.store_url), error))
     return findings
 
 
@@ -176,9 +181,8 @@ def _existing(home: Home) -> Iterator[Store]:
     try:
         yield store
     finally:
-        shutil.rmtree(store.url, ignore_errors=True)
-        for folder in missing:
-            with suppress(OSError):  # in use by another program
+        for folder in (Path(store.url, "nodes"), Path(store.url), *missing):
+            with suppress(OSError):  # a run has begun in it meanwhile
                 folder.rmdir()
 
 

@@ -112,8 +112,8 @@ class _Reader:
             seen = max(self._seen.get(start.number, 0), log.dropped)
             if seen > self._seen.get(start.number, 0):
                 yield f"… {seen - self._seen.get(start.number, 0)} lines are no longer stored"
-            self._seen[start.number] = log.dropped + len(log.lines)
-            for line in log.lines[seen - log.dropped :]:
+            self._seen[start.number] = max(seen, log.dropped + len(log.lines))  # a log may be unreadable for a moment
+            for line in log.lines[max(0, seen - log.dropped) :]:
                 yield f"{_shown(line.time)}  {line.text}"
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,7 +43,10 @@ class Begun(Protocol):
     """What was started in the background."""
 
     def last_words(self) -> str | None:
-        """Return the last line that it printed, if it has ended; None if it has not."""
+        """Return the last line that it printed, if it has ended; None if it has not, or cannot be asked now."""
+
+    def has_succeeded(self) -> bool:
+        """Return whether it has ended with exit code 0."""
 
     def stop(self) -> None:
         """End it."""
@@ -77,6 +81,10 @@ class Process:
         if self._process.poll() is None:
             return None
         return _last_error(self._output.read_text(encoding="utf-8", errors="replace"))
+
+    def has_succeeded(self) -> bool:
+        """Return whether the process has ended with exit code 0."""
+        return self._process.poll() == 0
 
     def stop(self) -> None:
         """End the process."""
@@ -115,13 +123,22 @@ class Job:
 
     def last_words(self) -> str | None:
         """Return the last line that the job printed, if it has ended; None if it has not."""
-        if not self._client.get_job_status(self._name).is_terminal():
-            return None
-        return _last_error(self._client.get_job_logs(self._name)) or str(self._client.get_job_info(self._name).message)
+        with suppress(RuntimeError):  # the job server is busy: it is asked again
+            if self._client.get_job_status(self._name).is_terminal():
+                message = str(self._client.get_job_info(self._name).message)
+                return _last_error(self._client.get_job_logs(self._name)) or message
+        return None
+
+    def has_succeeded(self) -> bool:
+        """Return whether the job has ended with exit code 0."""
+        with suppress(RuntimeError):
+            return str(self._client.get_job_status(self._name).value) == "SUCCEEDED"
+        return False
 
     def stop(self) -> None:
         """End the job."""
-        self._client.stop_job(self._name)
+        with suppress(RuntimeError):  # the reason why it is stopped says more
+            self._client.stop_job(self._name)
 
 
 def wait(begun: Begun, store: Store, run: str, starts_before: int, hint: str = "") -> None:
@@ -141,6 +158,8 @@ def wait(begun: Begun, store: Store, run: str, starts_before: int, hint: str = "
         deadline = time.monotonic() + BEGIN_SECONDS
         while count_starts(store, run) == starts_before:
             words = begun.last_words()
+            if begun.has_succeeded():  # so fast that a file system on the network does not show its start yet
+                return
             if words is not None and count_starts(store, run) == starts_before:
                 raise Refusal("--detach", run, words or f"the start of run {run!r} ended without a message", hint)
             if time.monotonic() > deadline:

@@ -54,7 +54,8 @@ def start(
             is trained then, and of a first start no plan stays.
     """
     run, log = draft.plan.run, progress.log
-    begun = Start(store, run, draft.plan.generation, progress.say, lambda number: log.save(store, run, number))
+    pulse = store.impatient()  # the heartbeat must not wait for the log
+    begun = Start(store, run, draft.plan.generation, progress.say, lambda number: log.save(pulse, run, number))
     ledger, outcome, projection, is_new = None, "interrupted", None, False
     resume = f"study resume {run}{options}"
     try:

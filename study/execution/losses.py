@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import ray
 
+from study import scratch
 from study.errors import one_line
 
 LOST_HINT = "It may have run out of memory: use fewer --workers, or search the system log for the cause"
@@ -33,8 +35,18 @@ def cause_of(error: BaseException) -> tuple[str, str]:
     if process is None or address is None:
         return reason, ""
     host = _host(address[1])
-    process_there = f"on {host}, process {process[1]}; logs there: /tmp/ray/session_latest/logs/*-{process[1]}.*"
-    return f"{reason.rstrip('.')} ({process_there})", host
+    logs = _logs()
+    files = f"; its logs: {logs}/*-{process[1]}.* there" if logs else ""
+    return f"{reason.rstrip('.')} (on {host}, process {process[1]}{files})", host
+
+
+def _logs() -> str:
+    """Return the folder of Ray's logs on each node; "" for a Ray of this process alone, which is removed at its end."""
+    node = ray._private.worker._global_node  # None for ray://
+    if node is None:
+        return "/tmp/ray/session_latest/logs"  # noqa: S108  Ray's default
+    session = Path(node.get_session_dir_path())
+    return "" if (session / scratch.OWNER_FILE).exists() else str(session / "logs")
 
 
 def _host(address: str) -> str:

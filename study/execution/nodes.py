@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.errors import Away, Damaged, Refusal, StudyError, one_line
+from study.errors import Damaged, Refusal, StudyError, one_line
 from study.execution.job import Job
 from study.execution.losses import cause_of
 from study.machine import gpus
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from study.store.states import Store
 
 ANSWER_SECONDS = 30.0  # for a process on a node to start, with the code that the driver sends, and to answer
-PROBE_SECONDS = 3.0  # for most questions to a node
+PROBE_SECONDS = 5.0  # for most questions to a node: S3 that does not answer is refused within this time
 SLOW_SECONDS = 10.0  # after a boot, the driver of eight GPUs takes seconds, and so do imports that read images
 
 
@@ -68,7 +68,7 @@ class Node:
         resources: the resources that it declares to Ray.
         problems: by topic, why it cannot train the run.
         seconds: its clock minus the driver's, to within the time of the answer.
-        memory, disk: the free bytes of its memory and of its folder for temporary files; 0 if it did not answer.
+        memory: the free bytes of its memory; 0 if it did not answer.
     """
 
     id: str
@@ -78,7 +78,6 @@ class Node:
     problems: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     memory: int = 0
-    disk: int = 0
 
     def __str__(self) -> str:
         """Return its name and address."""
@@ -109,12 +108,13 @@ def ask(needs: Needs, store: Store) -> list[Node]:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             gpus = node["Resources"].get("GPU", 0)
             pending[probe.options(scheduling_strategy=here).remote(needs, token, node["NodeID"], gpus)] = node
-        ready, late = ray.wait(list(pending), num_returns=len(pending), timeout=ANSWER_SECONDS)
-        received = time.time()
-        nodes = [_node(pending[answer], partial(ray.get, answer), asked, received) for answer in ready]
+        nodes, late = [], list(pending)
+        while late and time.time() < asked + ANSWER_SECONDS:
+            ready, late = ray.wait(late, timeout=max(0.0, asked + ANSWER_SECONDS - time.time()))
+            nodes += [_node(pending[answer], partial(ray.get, answer), asked, time.time()) for answer in ready]
         for answer in late:
             ray.cancel(answer, force=True)
-            nodes.append(_node(pending[answer], None, asked, received))
+            nodes.append(_node(pending[answer], None, asked, time.time()))
         return [_seen(node, store, token) for node in sorted(nodes, key=lambda node: (node.host, node.id))]
 
 
@@ -131,10 +131,10 @@ def unfit(needs: Needs, store: Store, say: Callable[[str], None]) -> list[str]:
     Raises:
         Refusal: if no node can.
     """
-    nodes = ask(needs, store)
+    nodes = [node for node in ask(needs, store) if _may_train(node, needs.job)]
     bad = [node for node in nodes if node.problems]
     lines = [f"node {node}: {'; '.join(node.problems.values())}" for node in bad]
-    if len(bad) == len(nodes):
+    if bad and len(bad) == len(nodes):
         address = needs.job.resources.address
         raise Refusal(
             "--address", address, "must be a cluster with a node that can train the run", hint=". ".join(lines)
@@ -142,6 +142,12 @@ def unfit(needs: Needs, store: Store, say: Callable[[str], None]) -> list[str]:
     for line in lines:
         say(f"left out: {line}")
     return [node.id for node in bad]
+
+
+def _may_train(node: Node, job: Job) -> bool:
+    """Return whether a node has the kinds of resources that a stage wants: a head often has no CPUs."""
+    wanted = {"CPU": job.resources.cpus, "GPU": job.resources.gpus}
+    return all(node.resources.get(kind, 0) > 0 for kind, need in wanted.items() if need)
 
 
 def _node(described: Mapping[str, Any], answer: Callable[[], dict[str, Any]] | None, asked: float, now: float) -> Node:
@@ -180,7 +186,7 @@ def _seen(node: Node, store: Store, token: str) -> Node:
     if node.problems:
         return node
     reason = f"it does not write into the same store: its answer is not in {store.shown}"
-    with suppress(Damaged, Away):
+    with suppress(Damaged):
         if store.read_record(_path(token, node.id)) is not None:
             return node
     return replace(node, problems={"store": reason})
@@ -188,8 +194,6 @@ def _seen(node: Node, store: Store, token: str) -> Node:
 
 def _answer(needs: Needs, token: str, node: str, gpus: float) -> dict[str, Any]:
     """Return what the node of this process has and lacks; executed on each node."""
-    import shutil
-
     import psutil
 
     import study.store.states  # noqa: F401  from a network file system, this may take longer than the questions
@@ -204,10 +208,13 @@ def _answer(needs: Needs, token: str, node: str, gpus: float) -> dict[str, Any]:
         slow["GPUs"] = lambda: _gpu_problem(gpus)
     reasons = within(list(quick.values()), PROBE_SECONDS) + within(list(slow.values()), SLOW_SECONDS)
     return {
-        "problems": {topic: reason for topic, reason in zip((*quick, *slow), reasons, strict=True) if reason},
+        "problems": {
+            topic: f"{topic}: {reason}" if reason.startswith("no answer") else reason
+            for topic, reason in zip((*quick, *slow), reasons, strict=True)
+            if reason
+        },
         "clock": time.time(),
         "memory": psutil.virtual_memory().available,
-        "disk": shutil.disk_usage("/tmp").free,  # noqa: S108  where Ray keeps its files
     }
 
 
@@ -242,8 +249,8 @@ def _store_problem(job: Job, token: str, node: str) -> str:
         store.write_record(_path(token, node), {"node": node}, durable=False)
     except Refusal as refusal:
         return f"it does not see the store {without_password(job.store)}: {refusal.hint.removeprefix('Reason: ')}"
-    except StudyError as error:
-        return f"it cannot use the store: {one_line(error)}"
+    except (StudyError, OSError, ImportError) as error:
+        return f"it cannot use the store: {one_line(error, named=True)}"
     return ""
 
 
@@ -255,8 +262,8 @@ def _data_problem(prepare: Callable[[], None] | None) -> str:
         try:
             if prepare is not None:
                 prepare()
-        except StudyError as error:
-            problems.append(one_line(error))
+        except Exception as error:  # noqa: BLE001  whatever a check raises means that the data cannot be used
+            problems.append(one_line(error, named=True))
 
     checking = threading.Thread(target=check, daemon=True)
     checking.start()

@@ -41,6 +41,7 @@ def test_files_are_replaced_only_by_force_and_passwords_never(study: Study) -> N
         (("table99",), "unknown space 'table99'. Did you mean 'table9'? 'study list' shows all"),
         (("table9", "--seeds", "many"), "--seeds must be a whole number (got 'many')"),
         (("--", "table9", "--home", "x"), "--home must not come after SPACE (got 'x')"),
+        (("--", "table9", "--detach"), "--detach must not come after SPACE (got True)"),
         (("--drain", "90000", "table9"), "--drain must be at least 30 s"),
         (("--partition", "a b", "table9"), "--partition must be a name of Slurm"),
         (
