@@ -212,7 +212,7 @@ def kuberay(
 @option(
     "--source",
     metavar="PATH",
-    help="The project's source, or a wheel of it. [default: what is installed here, else this folder]",
+    help="The project's source, or a wheel of it. [default: this installation's, or this folder]",
 )
 @option("--port", group=RECORDS, default=5000, show_default=True, type=Whole(), help="MLflow's port on this machine.")
 def docker(

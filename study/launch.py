@@ -408,6 +408,7 @@ def _detach(
 
     run = drafted.plan.run
     drafted.plan = replace(drafted.plan, home=str(home.path))
+    refuse_second(store, run)  # the checks since the last look may have taken minutes
     driver.store_plan(drafted, before, store)
     count = background.count_starts(store, run)
     begun: background.Begun
