@@ -105,8 +105,10 @@ def doctor(
     try:
         findings += _of_nodes(chosen_home, cluster, draft)
     except StudyError as error:
-        topic = "Ray" if isinstance(error, Refusal) and error.field == "--address" else "store"
-        findings.append(_refused(topic, without_password(chosen_home.store_url), error))
+        store_place = ("store", without_password(chosen_home.store_url))
+        places = {"--home": ("home", str(chosen_home.path)), "--address": ("Ray", cluster.address)}
+        field = error.field if isinstance(error, Refusal) else ""
+        findings.append(_refused(*places.get(field, store_place), error))
     return findings
 
 
