@@ -111,7 +111,7 @@ def test_a_run_that_is_refused_in_the_background_is_not_stored(
     def process(run: str, arguments: list[str], _output: Path) -> object:
         given.extend(arguments)
         assert records.load_plan(store_of(tmp_path), run) is not None
-        return SimpleNamespace(last_words=lambda: "the file is gone", stop=lambda: None)
+        return SimpleNamespace(has_succeeded=lambda: False, last_words=lambda: "the file is gone", stop=lambda: None)
 
     monkeypatch.setattr(background, "Process", process)
     refused = study("run", small_space(), "--name", "mine", "--detach", code=2)
@@ -153,7 +153,7 @@ def test_it_has_begun_when_it_has_claimed_the_run(tmp_path: Path, monkeypatch: p
     background.wait(SimpleNamespace(last_words=claim, stop=None), store, "mine", 0)  # type: ignore[arg-type]
     start[0].end("interrupted", 0)
     monkeypatch.setattr(background, "BEGIN_SECONDS", 0.0)
-    waiting = SimpleNamespace(last_words=lambda: None, stop=lambda: None)
+    waiting = SimpleNamespace(has_succeeded=lambda: False, last_words=lambda: None, stop=lambda: None)
     with pytest.raises(Refusal, match="run 'mine' has not begun within 0 s"):
         background.wait(waiting, store, "mine", 1)
 
