@@ -116,7 +116,8 @@ def test_a_run_that_is_refused_in_the_background_is_not_stored(
     monkeypatch.setattr(background, "Process", process)
     refused = study("run", small_space(), "--name", "mine", "--detach", code=2)
     assert str(refused.exception) == "the file is gone"
-    assert given == ["resume", "mine", "--home", str(tmp_path / "home"), "--store", str(tmp_path / "home/store")]
+    home, store = str(tmp_path / "home"), str(tmp_path / "home/store")
+    assert given == ["resume", "mine", "--home", home, "--address", "local", "--store", store]
     assert records.load_plan(store_of(tmp_path), "mine") is None
 
 
@@ -137,7 +138,7 @@ def test_an_interrupt_before_it_has_begun_ends_it(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     stopped: list[bool] = []
-    begun = SimpleNamespace(last_words=interrupted, stop=lambda: stopped.append(True))
+    begun = SimpleNamespace(has_succeeded=lambda: False, last_words=interrupted, stop=lambda: stopped.append(True))
     with pytest.raises(KeyboardInterrupt):
         background.wait(begun, Store(str(tmp_path)), "mine", 0)
     assert stopped == [True]
@@ -150,7 +151,7 @@ def test_it_has_begun_when_it_has_claimed_the_run(tmp_path: Path, monkeypatch: p
     def claim() -> None:
         start.append(Start(store, "mine", 0, print))
 
-    background.wait(SimpleNamespace(last_words=claim, stop=None), store, "mine", 0)  # type: ignore[arg-type]
+    background.wait(SimpleNamespace(has_succeeded=lambda: False, last_words=claim, stop=None), store, "mine", 0)  # type: ignore[arg-type]
     start[0].end("interrupted", 0)
     monkeypatch.setattr(background, "BEGIN_SECONDS", 0.0)
     waiting = SimpleNamespace(has_succeeded=lambda: False, last_words=lambda: None, stop=lambda: None)

@@ -121,6 +121,7 @@ def test_a_name_that_is_not_looked_up_in_time_is_away(monkeypatch):
 
 def test_what_listens_but_is_no_ray_is_refused_within_seconds_and_without_ray_s_lines(listening, monkeypatch, capfd):
     monkeypatch.setattr(addresses, "RAY_SECONDS", 4.0)
+    monkeypatch.setattr(addresses, "has_node", lambda: True)
     with quick(7), pytest.raises(Refusal) as refused:
         Cluster(listening).check()
     assert str(refused.value) == (
@@ -128,6 +129,12 @@ def test_what_listens_but_is_no_ray_is_refused_within_seconds_and_without_ray_s_
         "Something accepts connections there, but it does not answer as Ray does"
     )
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_cluster_without_a_node_on_this_machine_is_refused_with_what_to_do(listening, no_ray):
+    words = f"--address: '{listening}' is a cluster without a node on this machine, and only a driver on a node can use"
+    with quick(1), pytest.raises(Refusal, match=f"^{re.escape(words)} it so. .*ray://HOST:10001"):
+        Cluster(listening).check()
 
 
 @pytest.mark.slow
