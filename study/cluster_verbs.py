@@ -28,7 +28,7 @@ def cluster() -> None:
     """Write the files that start a run on a cluster: for Slurm, KubeRay or Docker.
 
     \b
-    study cluster slurm --out sweep --nodes 4 --gpus 8 --time 24:00:00 SPACE [OPTIONS of 'study run']
+    study cluster slurm --out sweep --nodes 4 --gpus 8 SPACE
     """
 
 

@@ -184,6 +184,7 @@ def test_the_help_of_run_has_its_options_in_groups(
     assert options["Machine"] == [
         "--workers",
         "--address",
+        "--detach",
         "--cpus-per-trial",
         "--gpus-per-trial",
         "--ranks-per-trial",
@@ -210,7 +211,8 @@ def test_no_line_of_a_help_is_wider_than_the_terminal(
 
 def test_every_command_is_described_in_one_sentence() -> None:
     assert list(cli.commands) == [
-        *("list", "show", "run", "resume", "stop", "clean", "status", "report", "ui", "completion"),
+        *("cluster", "list", "show", "run", "resume", "doctor", "stop", "logs", "clean", "status", "report", "ui"),
+        "completion",
     ]
     for name, command in cli.commands.items():
         assert re.match(r"[A-Z][^\n]+\.(\n|$)", inspect.cleandoc(command.help or "")), name
