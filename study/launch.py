@@ -51,18 +51,19 @@ class Wish:
     name: str | None = None
     precision: str = "auto"
 
-    def draft(self, cluster: Cluster) -> Draft:
+    def draft(self, cluster: Cluster, dry: bool = False) -> Draft:
         """Plan the run; nothing is read from a store, and nothing is written.
 
         Args:
             cluster: the cluster of `resources`. It is asked only if the GPUs of a stage depend on it.
+            dry: take a cluster that cannot be asked for one without GPUs; the checks of a start say why it cannot.
         """
         if self.name is not None:
             records.check_name(self.name)
         called = call(self.spaces, self.request)
         gpus = self.gpus
         if gpus is None:
-            gpus = float(called.wants_gpu and (cluster.resources.get("GPU", 0) >= 1 if cluster.address else has_gpu()))
+            gpus = float(called.wants_gpu and (_has_gpu(cluster, dry) if cluster.address else has_gpu()))
         elif not 0 <= gpus < math.inf or (gpus > 1 and gpus != int(gpus)):
             raise Refusal("--gpus-per-trial", gpus, "must be between 0 and 1, or a whole number from 2 on")
         ranks = self.ranks or max(1, int(gpus))
@@ -79,6 +80,15 @@ class Wish:
         if self.name is not None:
             drafted.plan = drafted.plan.named(self.name)
         return drafted
+
+
+def _has_gpu(cluster: Cluster, dry: bool) -> bool:
+    try:
+        return cluster.resources.get("GPU", 0) >= 1
+    except Refusal:
+        if not dry:
+            raise
+        return False
 
 
 @dataclass(frozen=True)
@@ -173,7 +183,7 @@ def intend(
         dry: let the checks download nothing: with `download`, data sets are then not checked.
     """
     cluster = Cluster(wish.resources.address)
-    drafted = wish.draft(cluster)
+    drafted = wish.draft(cluster, dry)
     resources, run = drafted.plan.resources, drafted.plan.run
     store = home.store_if_any()
     before, damage = _stored(store, run)
