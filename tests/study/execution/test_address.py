@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import quick
 
+import study
 from study import services
 from study.errors import Refusal
 from study.execution import address as addresses
@@ -157,3 +158,22 @@ def test_a_ray_that_refuses_the_token_is_refused_and_taken_once_the_token_is_rig
             Cluster(address).check()
         finally:
             head.terminate()
+
+
+@pytest.mark.parametrize(("resources", "gpus"), [({"CPU": 64.0, "GPU": 8.0}, 1.0), ({"CPU": 64.0}, 0.0)])
+def test_what_trains_on_gpus_takes_those_of_the_cluster_and_digits_take_none(
+    resources, gpus, listening, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(addresses, "_resources", lambda _: resources)
+    chosen = {"home": tmp_path / "home", "address": listening, "seeds": 1, "download": True}
+    assert study.plan("figure2", data="cifar10", **chosen).to_json()["gpus"] == gpus
+    assert study.plan("figure2", **chosen).to_json()["gpus"] == 0.0
+    assert study.plan("figure2", data="cifar10", gpus_per_trial=0.5, **chosen).to_json()["gpus"] == 0.5
+
+
+def test_ray_s_variable_names_the_cluster_unless_an_address_is_given(refusing, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_ADDRESS", refusing)
+    chosen = {"home": tmp_path / "home", "seeds": 1}
+    (obstacle,) = study.plan("figure2", **chosen).obstacles
+    assert obstacle.startswith(f"--address must belong to a Ray cluster that answers within 2 s (got '{refusing}')")
+    assert study.plan("figure2", address="local", **chosen).obstacles == ()
