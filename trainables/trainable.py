@@ -100,7 +100,7 @@ class StageTrainable(Trainable):
         from trainables.team import Team
 
         origin = Origin.from_json(self.stage.origin)
-        self.store = Store(self.job.store, create=False, wait=True)  # a machine without it must not make another
+        self.store = Store(self.job.store, wait=True)
         key, begun, payload = "", 0, None
         self.measures: list[dict[str, Any]] = []
         self.wall_seconds: list[float] = []
