@@ -198,6 +198,8 @@ def head(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
     port = free_port()
     command = [f"{Path(sys.executable).parent}/ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={port}", f"--dashboard-port={free_port()}", f"--ray-client-server-port={free_port()}"]
+    # Jobs are started by the agent, whose usual port another Ray of this machine may have.
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
     command += ["--num-cpus=1", f"--temp-dir={folder}", "--object-store-memory=100000000", "--disable-usage-stats"]
     log = tmp_path_factory.mktemp("head") / "log"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"http://me:hunter2@{server}", "RAY_AUTH_MODE": "disabled"}
