@@ -412,7 +412,8 @@ def _detach(
     """Store the plan, and let ``study resume`` train it in the background; return when it has claimed the run.
 
     Raises:
-        Refusal: if it was refused in the background. Of a first start no plan stays then.
+        Refusal: if it was refused before it claimed the run. Of a first start no plan stays then. What is refused
+            later is in the run's log.
     """
     from study.execution import background, driver
 
