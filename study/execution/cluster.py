@@ -10,8 +10,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # Set before Ray is imported. Under `uv run`, Ray's hook would keep trials from starting.
@@ -104,15 +105,12 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
         options |= {"runtime_env": {"py_modules": py_modules}} if py_modules else {}
         # Ray's processes inherit this: they outlive a terminal that closes, so that the driver can drain.
         signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        serves_others = ray_constants.ENABLE_RAY_CLUSTER
-        # Ray's default on macOS and Windows: its processes listen on loopback instead of every address.
-        ray_constants.ENABLE_RAY_CLUSTER = serves_others and bool(resources.address)
         try:
-            ray.init(address=_resolved(resources.address), **options)
+            with nullcontext() if resources.address else _private_ray():
+                ray.init(address=_resolved(resources.address), **options)
         except Exception as error:
             raise _why_not_started(error, resources.address) from error
         finally:
-            ray_constants.ENABLE_RAY_CLUSTER = serves_others
             signal.pthread_sigmask(signal.SIG_SETMASK, signals)
     session = None if resources.address else Path(ray._private.worker._global_node.get_session_dir_path())
     if session is not None:
@@ -131,6 +129,27 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
         if session is not None:
             shutil.rmtree(session, ignore_errors=True)
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set a handler of its own
+
+
+@contextmanager
+def _private_ray() -> Iterator[None]:
+    """Within this context, let Ray start for this process alone. Ray has no public options for this.
+
+    Its processes listen on loopback instead of every address, which is Ray's default on macOS and Windows. Its agent
+    starts without the servers of a dashboard, as it does where `ray[default]` is not installed.
+    """
+    ours: list[tuple[ModuleType, str, Any]] = [
+        (ray_constants, "ENABLE_RAY_CLUSTER", False),
+        (ray._private.utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")),
+    ]
+    rays = [getattr(module, name) for module, name, _ in ours]
+    for module, name, value in ours:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for (module, name, _), value in zip(ours, rays, strict=True):
+            setattr(module, name, value)
 
 
 def _resolved(address: str) -> str:

@@ -122,15 +122,15 @@ def test_a_run_that_is_refused_in_the_background_is_not_stored(
 
 
 def test_a_process_gets_its_arguments_where_ps_does_not_show_them(tmp_path: Path) -> None:
-    url = "postgresql://me:hunter2@127.0.0.1:1/optuna"
+    url = "postgresql://me:told-by-stdin@127.0.0.1:1/optuna"
     process = background.Process("mine", ["resume", "mine", "--storage", url], tmp_path / "logs/mine.log")
     of_process = Path(f"/proc/{process._process.pid}")
     wait_until(lambda: b"\0mine\0" in of_process.joinpath("cmdline").read_bytes())
-    assert b"hunter2" not in of_process.joinpath("cmdline").read_bytes() + of_process.joinpath("environ").read_bytes()
+    assert b"told-by-stdin" not in of_process.joinpath("cmdline").read_bytes() + of_process.joinpath("environ").read_bytes()
     assert process.last_words() is None
     wait_until(lambda: process.last_words() is not None, 60)
     assert "run 'mine' does not exist" in str(process.last_words())
-    assert b"hunter2" not in (tmp_path / "logs/mine.log").read_bytes()
+    assert b"told-by-stdin" not in (tmp_path / "logs/mine.log").read_bytes()
 
 
 def test_an_interrupt_before_it_has_begun_ends_it(tmp_path: Path) -> None:

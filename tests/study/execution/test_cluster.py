@@ -139,12 +139,14 @@ with cluster.connected(Resources()):
         for each in process.net_connections():
             if each.status == psutil.CONN_LISTEN:
                 print(each.laddr.ip)
+    print([each for each in here.children(recursive=True) if any(" --minimal" in word for word in each.cmdline())] != [])
 """
 
 
-def test_a_ray_of_our_own_listens_on_loopback_alone():
+def test_a_ray_of_our_own_listens_on_loopback_alone_and_has_no_dashboard():
     done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=120, check=True)
-    addresses = done.stdout.split()
+    *addresses, is_minimal = done.stdout.splitlines()
+    assert is_minimal == "True"
     assert len(addresses) >= 5
     assert {ipaddress.ip_address(each.removeprefix("::ffff:")).is_loopback for each in addresses} == {True}, addresses
 
