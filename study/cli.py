@@ -196,7 +196,7 @@ def doctor(spaces: Sequence[str], named: Sequence[str], as_json: bool, **choices
 
     With SPACEs, also check what their run needs: data, libraries, GPUs, memory and disk. Each finding says what was
     found, where, and what to do. The exit code is 2 if there is an error: a run would be refused, would leave a node
-    out, or would fail. MLflow's password is not checked.
+    out, or would fail.
     """
     from study.api.doctor import doctor as examine
 

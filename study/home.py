@@ -179,8 +179,13 @@ class Home:
         self._require(((option, tracking), (storage_option, optuna)), may_be_away)
 
     def check_tracking(self, tracking_uri: str) -> None:
-        """Check that MLflow can be used; see `check_services`."""
-        self._require((self._check_tracking(tracking_uri),))
+        """Check that MLflow can be used; see `check_services`. This one also asks its server with the credentials."""
+        option, url = self._check_tracking(tracking_uri)
+        self._require(((option, url),))
+        if url.startswith(("http://", "https://")):
+            from study.tracking.login import require_login
+
+            require_login(option, url)
 
     def check_storage(self, storage: str) -> None:
         """Check that Optuna can be used; see `check_services`."""

@@ -13,12 +13,14 @@ import sysconfig
 import traceback
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
 from study import scratch
 from study.errors import Refusal, StudyError, one_line
 
+PROJECT = "longtail-study"  # the name of our distribution
 BY_PATH = "study_file_"  # the modules of files that are no part of a package begin with this
 BY_TEXT = "study_text_"  # and so do those of sources that a plan holds
 _OURS = Path(__file__).parent  # the folder of this package
@@ -140,15 +142,21 @@ def folder_of(kind: type) -> Path:
     return _paths.get(module, Path(str(sys.modules[module].__file__))).parent
 
 
-def to_ship(folder: Path, packages: Collection[str] = ()) -> list[str]:
+def to_ship(folder: Path, packages: Collection[str] = (), distribution: str = "") -> list[str]:
     """Return the files and packages that workers need, except installed ones: for Ray's runtime environment.
 
     Args:
         folder: the folder for copies of files. They get unique names, because a ``queue.py`` would shadow Python's.
         packages: packages that workers get even if they are installed here.
+        distribution: likewise a whole distribution: the packages of its entry points, and their declarations.
     """
     installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
-    paths = {Path(each).resolve() for name in packages for each in getattr(sys.modules.get(name), "__path__", ())}
+    paths = set[Path]()
+    with suppress(metadata.PackageNotFoundError):  # it is no installed distribution, but in a folder of Python's path
+        declared = metadata.distribution(distribution or "none")
+        packages = {*packages, *(point.module.partition(".")[0] for point in declared.entry_points)}
+        paths |= {Path(str(file.locate())).parent for file in declared.files or () if file.name == "METADATA"}
+    paths |= {Path(each).resolve() for name in packages for each in importlib.import_module(name).__path__}
     for name in _shipped:
         if name in _paths:
             copy = folder / _brought(_paths[name])

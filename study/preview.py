@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from study.errors import Damaged
 from study.home import Home
-from study.launch import Given, Wish, intend
+from study.intent import Given, intend
 from study.planning import replication, tree
 from study.planning.draft import Draft, Replicate
 from study.space import Resolved
 from study.store.states import Store
+from study.wish import Wish
 
 if TYPE_CHECKING:
     import pandas as pd

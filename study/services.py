@@ -70,7 +70,10 @@ def within(questions: Sequence[Callable[[], str]], seconds: float | None = None)
     answers = [f"no answer within {seconds:g} s"] * len(questions)
 
     def ask(number: int) -> None:
-        answers[number] = questions[number]()
+        try:
+            answers[number] = questions[number]()
+        except Exception as error:  # noqa: BLE001  of a library, such as a database's driver
+            answers[number] = one_line(error, named=True)
 
     threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(len(questions))]
     for thread in threads:

@@ -11,12 +11,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
@@ -266,3 +268,33 @@ def refusing() -> Iterator[str]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+class _Denying(BaseHTTPRequestHandler):
+    """Answers as a server that wants other credentials."""
+
+    def do_GET(self) -> None:
+        self.server.given.add(self.headers["Authorization"])  # type: ignore[attr-defined]
+        self.send_error(401)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+class Denying(NamedTuple):
+    """A server on loopback that wants other credentials: its address, and the credentials that it was given."""
+
+    address: str
+    given: set[str | None]
+
+
+@pytest.fixture(scope="session")
+def denying() -> Iterator[Denying]:
+    """A server that wants other credentials."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Denying) as listening:
+        listening.given = set()  # type: ignore[attr-defined]
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield Denying(f"127.0.0.1:{listening.server_port}", listening.given)  # type: ignore[attr-defined]
+        listening.shutdown()

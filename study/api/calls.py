@@ -18,12 +18,13 @@ from study.api.results import Run
 from study.errors import Refusal
 from study.execution.progress import Progress
 from study.home import Home
-from study.launch import Listener, Machines, Where, Wish
+from study.launch import Listener, Where
 from study.machine import GPU_STEPS, PRECISIONS
 from study.planning.stored import Resources
 from study.preview import Plan
 from study.space import Request
 from study.store import records
+from study.wish import Machines, Wish
 
 SpaceLike = str | os.PathLike[str] | catalog.SpaceFunction
 HOME = "./studies"  # unless STUDY_HOME names another folder

@@ -96,6 +96,9 @@ def doctor(
         return [*findings, _refused("Ray", cluster.address, refusal)]
     known = {key: more.pop(key) for key in calls.WISHES if key in more}
     draft = None
+    if more and not spaces:
+        name = next(iter(more))
+        raise Refusal("-o", name, f"unknown option {name!r}", hint="Options of spaces are checked with a space only")
     if spaces:
         given = choices.merged(options, more)
         draft = calls.wish_of(spaces, chosen_home, address=address, options=given, **known).draft(cluster)
@@ -166,24 +169,28 @@ def _of_nodes(home: Home, cluster: Cluster, draft: Draft | None) -> Iterator[Fin
             with connection.connected(resources, definitions=definitions):
                 answers = nodes.ask(needs, store)
         for node in answers:
-            yield from _of_node(node, job, draft is not None)
+            if draft is None or nodes.may_train(node, job):
+                yield from _of_node(node, job, draft is not None)
+            else:
+                yield Finding("ok", "node", str(node), f"trains nothing: {_has(node)}")
         if draft is not None:
             yield from _of_disk(store, draft)
 
 
 @contextmanager
 def _existing(home: Home) -> Iterator[Store]:
-    """Yield the store. A folder that does not exist is made, and removed at the end."""
+    """Yield the store. Folders that do not exist are made, and removed at the end."""
     store = home.store_if_any()
     if store is not None:
         yield store
         return
-    missing = [folder for folder in (home.path, *home.path.parents) if not folder.exists()]
+    path = Path(home.store_url) if "://" not in home.store_url else home.path
+    missing = [each for each in (path, *path.parents, home.path, *home.path.parents) if not each.exists()]
     store = home.make()
     try:
         yield store
     finally:
-        for folder in (Path(store.url, "nodes"), Path(store.url), *missing):
+        for folder in (path / "nodes", *missing):
             with suppress(OSError):  # a run has begun in it meanwhile
                 folder.rmdir()
 
@@ -210,8 +217,12 @@ def _of_node(node: Node, job: Job, for_run: bool) -> Iterator[Finding]:
         do = f"Use --workers N or more --cpus-per-trial: each stage needs about {STAGE_BYTES / 2**30:g} GiB"
         yield Finding("warning", "memory", str(node), what, do)
     if not node.problems:
-        shown = ", ".join(f"{node.resources.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
-        yield Finding("ok", "node", str(node), f"can train: {shown}, {node.memory / 2**30:.1f} GiB of memory free")
+        shown = f"{_has(node)}, {node.memory / 2**30:.1f} GiB of memory free"
+        yield Finding("ok", "node", str(node), f"can train: {shown}")
+
+
+def _has(node: Node) -> str:
+    return ", ".join(f"{node.resources.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
 
 
 def _of_disk(store: Store, draft: Draft) -> Iterator[Finding]:

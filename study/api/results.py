@@ -13,13 +13,13 @@ from study import catalog, modules
 from study.api import logs
 from study.errors import Damaged, Refusal
 from study.home import Home
-from study.launch import home_of, recorded
 from study.planning.replication import Crossing
 from study.planning.stored import Plan, PlannedSpace, PlannedTrial
 from study.space import Json, Space
 from study.store import records, starts
 from study.store.states import Store
 from study.store.status import Status
+from study.whereabouts import home_of, recorded
 
 if TYPE_CHECKING:
     import optuna

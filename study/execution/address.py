@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from study.services import SECONDS, ask_port, within
 _ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", re.ASCII)
 
 RAY_SECONDS = 15.0  # for another process to import Ray and connect; Ray itself tries for 80 s
+_token_wanted: set[str] = set()  # the addresses of clusters that asked for a token when they were last asked
 CLIENT_SECONDS = 45.0  # for ray://, where the head node starts a process for each client
 _CONNECT = """
 import json
@@ -74,13 +76,12 @@ def _resources(address: str) -> Mapping[str, float]:
         hint = "Run the command on one of its nodes, or give ray://HOST:10001, or use 'ray job submit'"
         raise Refusal("--address", address, f"--address: {words}", hint=hint)
     seconds = CLIENT_SECONDS if "://" in address else RAY_SECONDS
+    _token_wanted.discard(address)
     answer = _ask(address, seconds)
     if isinstance(answer, list) and _asks_for_token(answer) and "RAY_AUTH_MODE" not in os.environ:
-        # A token is only used if the cluster asks for one: workers without a token would not reach a driver with one.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        answer = _ask(address, seconds)
-        if isinstance(answer, list):
-            del os.environ["RAY_AUTH_MODE"]
+        answer = _ask(address, seconds, RAY_AUTH_MODE="token")
+        if not isinstance(answer, list):
+            _token_wanted.add(address)
     if not isinstance(answer, list):
         return answer
     if _asks_for_token(answer):
@@ -95,9 +96,25 @@ def _resources(address: str) -> Mapping[str, float]:
     raise Refusal("--address", address, f"must be a Ray cluster that answers within {seconds:g} s", hint=reason)
 
 
-def _ask(address: str, seconds: float) -> Mapping[str, float] | list[str]:
+@contextmanager
+def token_if_wanted(address: str) -> Iterator[None]:
+    """Within this context, let Ray use a token if the cluster asked for one when `Cluster` asked it.
+
+    Ray would otherwise use none, or use one that the cluster does not know: its workers would not reach the driver.
+    """
+    wants = address in _token_wanted and "RAY_AUTH_MODE" not in os.environ
+    if wants:
+        os.environ["RAY_AUTH_MODE"] = "token"
+    try:
+        yield
+    finally:
+        if wants:
+            del os.environ["RAY_AUTH_MODE"]
+
+
+def _ask(address: str, seconds: float, **variables: str) -> Mapping[str, float] | list[str]:
     """Return a cluster's resources, or the lines that say why another process cannot connect to it."""
-    environment = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ
+    environment = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ | variables
     command = [sys.executable, "-P", "-c", _CONNECT, address]
     try:
         done = subprocess.run(

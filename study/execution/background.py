@@ -1,7 +1,8 @@
 """Starts in the background: ``study resume`` in a process of its own on this machine, or as a job of a Ray cluster.
 
-The plan is stored before. So a job needs no file of this machine, and no password is in its command line or its runtime
-environment, which Ray shows to everyone: the cluster's nodes have passwords in their environment.
+The plan is stored before, so a job needs no file of this machine. It gets this project by Ray's runtime environment,
+and needs only the dependencies. No password is in its command line or its runtime environment, which Ray shows to
+everyone: the cluster's nodes have passwords in their environment.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from study import modules, scratch
 from study.errors import Refusal, StudyError, one_line
+from study.execution.address import token_if_wanted
 from study.services import within
+from study.store.starts import starts
 from study.store.states import Store
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 BEGIN_SECONDS = 120.0  # for the process to claim the run; Ray may have to start a worker for the job first
 CONNECT_SECONDS = 30.0  # for the job server's answer
 _LOOK_SECONDS = 0.3
+T = TypeVar("T")
 
 # The arguments come by stdin, because 'ps' shows a command line to everyone, and a URL may have a password.
 _PROGRAM = """
@@ -42,11 +47,11 @@ main()
 class Begun(Protocol):
     """What was started in the background."""
 
-    def last_words(self) -> str | None:
-        """Return the last line that it printed, if it has ended; None if it has not, or cannot be asked now."""
+    def last_words(self) -> str:
+        """Return the last line that it printed, now that it has ended."""
 
-    def has_succeeded(self) -> bool:
-        """Return whether it has ended with exit code 0."""
+    def exit_code(self) -> int | None:
+        """Return its exit code, if it has ended; None if it has not, or cannot be asked now."""
 
     def stop(self) -> None:
         """End it."""
@@ -76,15 +81,13 @@ class Process:
         self._process.stdin.write(json.dumps([sys.path, list(arguments)]).encode())
         self._process.stdin.close()
 
-    def last_words(self) -> str | None:
-        """Return the last line that the process printed, if it has ended; None if it has not."""
-        if self._process.poll() is None:
-            return None
+    def last_words(self) -> str:
+        """Return the last line that the process printed."""
         return _last_error(self._output.read_text(encoding="utf-8", errors="replace"))
 
-    def has_succeeded(self) -> bool:
-        """Return whether the process has ended with exit code 0."""
-        return self._process.poll() == 0
+    def exit_code(self) -> int | None:
+        """Return the exit code of the process, if it has ended; None if it has not."""
+        return self._process.poll()
 
     def stop(self) -> None:
         """End the process."""
@@ -99,81 +102,90 @@ class Job:
         run: the name of the run.
         arguments: of the command `study`.
         address: the address of the cluster.
+        packages: packages that the run needs besides this project's.
 
     Raises:
         Refusal: if the cluster takes no jobs.
     """
 
-    def __init__(self, run: str, arguments: Sequence[str], address: str) -> None:
+    def __init__(self, run: str, arguments: Sequence[str], address: str, packages: Collection[str] = ()) -> None:
         self._client = _client(address)
         words = f"-m study {shlex.join(arguments)}"
         here = shlex.quote(sys.executable)  # also the cluster's, if its machines have one image
         command = f"if [ -x {here} ]; then exec {here} {words}; else exec python {words}; fi"
         self._name = f"study-{run}-{secrets.token_hex(3)}"
         deadline = time.monotonic() + BEGIN_SECONDS
-        while True:
-            try:
-                self._client.submit_job(entrypoint=command, submission_id=self._name)
-                return
-            except Exception as error:  # of any type, as the server answers
-                is_starting = "No available agent" in str(error)  # of a cluster that was started just now
-                if not is_starting or time.monotonic() > deadline:
-                    raise _refused(address, one_line(error)) from error
-            time.sleep(_LOOK_SECONDS)
+        with scratch.folder() as folder:
+            brought = {"py_modules": modules.to_ship(folder, {"study", *packages}, modules.PROJECT)}
+            while True:
+                try:
+                    self._client.submit_job(entrypoint=command, submission_id=self._name, runtime_env=brought.copy())
+                    return
+                except Exception as error:  # of any type, as the server answers
+                    is_starting = "No available agent" in str(error)  # of a cluster that was started just now
+                    if not is_starting or time.monotonic() > deadline:
+                        raise _refused(address, one_line(error)) from error
+                time.sleep(_LOOK_SECONDS)
 
-    def last_words(self) -> str | None:
-        """Return the last line that the job printed, if it has ended; None if it has not."""
-        with suppress(RuntimeError):  # the job server is busy: it is asked again
-            if self._client.get_job_status(self._name).is_terminal():
-                message = str(self._client.get_job_info(self._name).message)
-                return _last_error(self._client.get_job_logs(self._name)) or message
-        return None
+    def last_words(self) -> str:
+        """Return the last line that the job printed or, without one, Ray's message."""
+        logs = self._asked(self._client.get_job_logs)
+        return _last_error(logs or "") or str(getattr(self._asked(self._client.get_job_info), "message", ""))
 
-    def has_succeeded(self) -> bool:
-        """Return whether the job has ended with exit code 0."""
-        with suppress(RuntimeError):
-            return str(self._client.get_job_status(self._name).value) == "SUCCEEDED"
-        return False
+    def exit_code(self) -> int | None:
+        """Return the exit code of the job, if it has ended; None if it has not, or the job server does not answer."""
+        job = self._asked(self._client.get_job_info)
+        if job is None or not job.status.is_terminal():
+            return None
+        return 1 if job.driver_exit_code is None else int(job.driver_exit_code)  # None if Ray could not start it
 
     def stop(self) -> None:
-        """End the job."""
-        with suppress(RuntimeError):  # the reason why it is stopped says more
-            self._client.stop_job(self._name)
+        """End the job, if the job server answers."""
+        self._asked(self._client.stop_job)
+
+    def _asked(self, question: Callable[[str], T]) -> T | None:
+        """Return what the job server says of this job; None if it is busy or away. Its client waits for ever."""
+        answers: list[T] = []
+
+        def ask() -> str:
+            with suppress(RuntimeError, OSError):
+                answers.append(question(self._name))
+            return ""
+
+        within([ask], CONNECT_SECONDS)
+        return answers[0] if answers else None
 
 
-def wait(begun: Begun, store: Store, run: str, starts_before: int, hint: str = "") -> None:
-    """Wait until a start in the background has claimed its run.
+def wait(begun: Begun, store: Store, run: str, earlier: int, hint: str = "") -> None:
+    """Wait until a start in the background trains, or has ended well without training.
 
     Args:
         begun: what was started.
         store: the store of the run.
         run: the name of the run.
-        starts_before: the number of starts that the run had.
+        earlier: the number of starts that the run had.
         hint: what the user reads with the reason why it did not begin.
 
     Raises:
-        Refusal: if it ended before, with the last line that it printed.
+        Refusal: if it was refused before, with the last line that it printed.
+        StudyError: if it ended before for another reason, or did not begin in time.
     """
     try:
         deadline = time.monotonic() + BEGIN_SECONDS
-        while count_starts(store, run) == starts_before:
-            words = begun.last_words()
-            if begun.has_succeeded():  # so fast that a file system on the network does not show its start yet
+        while not any(start.checked for start in starts(store, run)[earlier:]):
+            code = begun.exit_code()
+            if code in (0, 3):  # there was nothing to train
                 return
-            if words is not None and count_starts(store, run) == starts_before:
-                raise Refusal("--detach", run, words or f"the start of run {run!r} ended without a message", hint)
-            if time.monotonic() > deadline:
+            if code is not None:
+                words = begun.last_words() or f"the start of run {run!r} ended without a message"
+                raise Refusal("--detach", run, words, hint) if code == 2 else StudyError(words)
+            if time.monotonic() > deadline and len(starts(store, run)) == earlier:
                 words = f"run {run!r} has not begun within {BEGIN_SECONDS:g} s, and its start was ended"
                 raise Refusal("--detach", run, words, hint="The machines may be busy: give the command again")
             time.sleep(_LOOK_SECONDS)
     except BaseException:
         begun.stop()
         raise
-
-
-def count_starts(store: Store, run: str) -> int:
-    """Return the number of starts of a run."""
-    return len(store.records(f"runs/{run}/starts"))
 
 
 def _client(address: str) -> JobSubmissionClient:
@@ -193,7 +205,8 @@ def _client(address: str) -> JobSubmissionClient:
     # Ray prefers the variable to the address that is given.
     variable = None if address == "auto" else os.environ.pop("RAY_ADDRESS", None)
     try:
-        (reason,) = within([connect], CONNECT_SECONDS)
+        with token_if_wanted(address):
+            (reason,) = within([connect], CONNECT_SECONDS)
     finally:
         if variable is not None:
             os.environ["RAY_ADDRESS"] = variable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -18,6 +19,7 @@ from typing import Any
 # Set before Ray is imported. Under `uv run`, Ray's hook would keep trials from starting.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # `_started` keeps what a job brings
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -34,6 +36,7 @@ from ray._private.authentication.authentication_token_setup import Authenticatio
 
 from study import modules, scratch
 from study.errors import Away, Refusal, StudyError, one_line
+from study.execution.address import token_if_wanted
 from study.planning.stored import Resources
 
 WATCH_SECONDS = 2.0
@@ -68,18 +71,19 @@ def connected(
         yield
         return
     packages = {each.__module__.partition(".")[0] for each in definitions} | {"study"} if resources.address else set()
-    with _token(resources), _started(resources, lost, packages):
+    with _ray_token(resources), _started(resources, lost, packages):
         yield
 
 
 @contextmanager
-def _token(resources: Resources) -> Iterator[None]:
-    """Give a new Ray on this machine a token, unless the user gives one.
+def _ray_token(resources: Resources) -> Iterator[None]:
+    """Give a new Ray on this machine a token, unless the user gives one; use a cluster's token if it asks for one.
 
     Ray would write a token of its own to ``~/.ray``, but a user of a container may have no home directory.
     """
     if resources.address or os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        yield
+        with token_if_wanted(resources.address):
+            yield
         return
     loader = AuthenticationTokenLoader.instance()
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
@@ -102,7 +106,10 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
     with scratch.folder() as folder:
         py_modules = modules.to_ship(folder, packages)
-        options |= {"runtime_env": {"py_modules": py_modules}} if py_modules else {}
+        if py_modules:
+            job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+            of_job = job.get("runtime_env", {}).get("py_modules") or []  # of 'ray job submit', else replaced by ours
+            options |= {"runtime_env": {"py_modules": [*of_job, *py_modules]}}
         # Ray's processes inherit this: they outlive a terminal that closes, so that the driver can drain.
         signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:

@@ -187,6 +187,7 @@ class _Drive:
         """Let Ray Tune execute the stages, if there are any; yield whether it was stopped, and then end Ray."""
         if not self._stages and self.points.settled():
             self._projection.check()  # a refusal comes before the report
+            self._begun.record.checked = True
             yield False
             return
         from study.execution import cluster, nodes, tune
@@ -205,7 +206,7 @@ class _Drive:
             left_out: list[str] = []
             if resources.address or nodes.are_several():
                 left_out = nodes.unfit(nodes.Needs.of(job, self._draft), self._store, self._progress.say)
-            self.has_trained = True
+            self.has_trained = self._begun.record.checked = True  # the heartbeat stores it
             tune.execute(self._stages, job, trainable, drain, self, self._progress.say, left_out)
             self._needs_ray = False
             yield drain.requested

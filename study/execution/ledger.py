@@ -38,7 +38,7 @@ class Ledger:
         claim: Callable[[], None] = lambda: None,
     ) -> None:
         self._draft, self._store, self._claim = draft, store, claim
-        self._stored = set(stored)
+        self._stored, self._saved = set(stored), set[str]()
         self._given_up = dict(given_up)
         self._planned: dict[str, Stage] = {}
         self.lost: dict[Replicate, Failure] = {}
@@ -120,8 +120,9 @@ class Ledger:
         return newly_given_up
 
     def save(self, key: str) -> None:
-        """Note that a state is in the store."""
+        """Note that a state was saved, and is in the store."""
         self._stored.add(key)
+        self._saved.add(key)
         self._planned.pop(key, None)
 
     def fail(self, stage: Stage, failure: Failure) -> list[Replicate]:
@@ -134,6 +135,7 @@ class Ledger:
             self._planned.pop(below.key, None)
         if failure.damaged:
             self._stored.discard(failure.damaged)
+            self._saved.discard(failure.damaged)
         for trial, number in affected:
             if failure.for_good:
                 self._given_up[trial, number] = GivenUp(trial, number, failure.reason, failure.traceback, stage.key)
@@ -180,10 +182,10 @@ class Ledger:
     def look_again(self) -> int:
         """Read the names of the stored states again, because workers save states while they are stopped.
 
-        Return the number of states that were noted as stored, and are not in the store.
+        Return the number of states that this start has noted as saved, and that are not in the store.
         """
-        noted, self._stored = self._stored, self._store.keys()
-        return len(noted - self._stored)
+        self._stored = self._store.keys()
+        return len(self._saved - self._stored)
 
     def deepest(self, replicate: Replicate) -> str | None:
         """Return the last state of a replicate that is stored; None if there is none."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import ray
+import ray.util.client
 
 from study import scratch
 from study.errors import one_line
@@ -16,11 +18,22 @@ _PROCESS = re.compile(r"\bpid[:=] ?(\d+)")
 _ADDRESS = re.compile(r"\bip[:=] ?([\w.:]+)")
 
 
-def cause_of(error: BaseException) -> tuple[str, str]:
-    """Return why a process of Ray was lost, in one line: the cause at the end of Ray's text, with the process.
+class Loss(NamedTuple):
+    """Why a process of Ray was lost.
 
-    Return also the name of its machine, or "".
+    Attributes:
+        reason: the cause at the end of Ray's text, with the process, in one line.
+        host: the name of its machine, or "".
+        text: Ray's whole text, as of a traceback.
     """
+
+    reason: str
+    host: str
+    text: str
+
+
+def loss_of(error: BaseException) -> Loss:
+    """Return why a process was lost, from what Ray raised or wrote."""
     cause = getattr(error, "cause", None)
     text = _COLOUR.sub("", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
@@ -33,19 +46,18 @@ def cause_of(error: BaseException) -> tuple[str, str]:
         reason = one_line(RuntimeError(lines[-1] if any(line.startswith("File ") for line in lines) else lines[0]))
     process, address = _PROCESS.search(text), _ADDRESS.search(text)
     if process is None or address is None:
-        return reason, ""
+        return Loss(reason, "", text)
     host = _host(address[1])
     logs = _logs()
     files = f"; its logs: {logs}/*-{process[1]}.* there" if logs else ""
-    return f"{reason.rstrip('.')} (on {host}, process {process[1]}{files})", host
+    return Loss(f"{reason.rstrip('.')} (on {host}, process {process[1]}{files})", host, text)
 
 
 def _logs() -> str:
     """Return the folder of Ray's logs on each node; "" for a Ray of this process alone, which is removed at its end."""
-    node = ray._private.worker._global_node  # None for ray://
-    if node is None:
+    if ray.util.client.ray.is_connected():  # by ray://: the session is another machine's
         return "/tmp/ray/session_latest/logs"  # noqa: S108  Ray's default
-    session = Path(node.get_session_dir_path())
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
     return "" if (session / scratch.OWNER_FILE).exists() else str(session / "logs")
 
 

@@ -7,7 +7,6 @@ import platform
 import secrets
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.errors import Damaged, Refusal, StudyError, one_line
 from study.execution.job import Job
-from study.execution.losses import cause_of
+from study.execution.losses import loss_of
 from study.machine import gpus
 from study.masking import without_password
 from study.planning.draft import Draft
@@ -88,7 +87,7 @@ def here(needs: Needs, store: Store) -> Node:
     """Return this machine as a node, with its answer. Ray need not be connected."""
     resources = {"CPU": float(os.cpu_count() or 1), "GPU": float(len(gpus()))}
     described = {"NodeID": "here", "NodeManagerHostname": platform.node(), "NodeManagerAddress": "this machine"}
-    with _token(store) as token:
+    with _mark(store) as token:
         now = time.time()
         answer = _answer(needs, token, "here", resources["GPU"])
         return _node({**described, "Resources": resources}, lambda: answer, now, time.time())
@@ -100,7 +99,7 @@ def ask(needs: Needs, store: Store) -> list[Node]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeManagerHostname"])
-    with _token(store) as token:
+    with _mark(store) as token:
         probe = ray.remote(num_cpus=0, max_retries=0)(_answer)
         asked = time.time()
         pending = {}
@@ -131,7 +130,7 @@ def unfit(needs: Needs, store: Store, say: Callable[[str], None]) -> list[str]:
     Raises:
         Refusal: if no node can.
     """
-    nodes = [node for node in ask(needs, store) if _may_train(node, needs.job)]
+    nodes = [node for node in ask(needs, store) if may_train(node, needs.job)]
     bad = [node for node in nodes if node.problems]
     lines = [f"node {node}: {'; '.join(node.problems.values())}" for node in bad]
     if bad and len(bad) == len(nodes):
@@ -144,7 +143,7 @@ def unfit(needs: Needs, store: Store, say: Callable[[str], None]) -> list[str]:
     return [node.id for node in bad]
 
 
-def _may_train(node: Node, job: Job) -> bool:
+def may_train(node: Node, job: Job) -> bool:
     """Return whether a node has the kinds of resources that a stage wants: a head often has no CPUs."""
     wanted = {"CPU": job.resources.cpus, "GPU": job.resources.gpus}
     return all(node.resources.get(kind, 0) > 0 for kind, need in wanted.items() if need)
@@ -158,14 +157,14 @@ def _node(described: Mapping[str, Any], answer: Callable[[], dict[str, Any]] | N
     try:
         given = answer()
     except Exception as error:  # noqa: BLE001  whatever the node's process raised is its answer
-        return Node(*names, resources, {"answer": cause_of(error)[0]})
+        return Node(*names, resources, {"answer": loss_of(error).reason})
     clock = given.pop("clock")
     skew = clock - now if clock > now else min(0.0, clock - asked)
     return Node(*names, resources, seconds=skew, **given)
 
 
 @contextmanager
-def _token(store: Store) -> Iterator[str]:
+def _mark(store: Store) -> Iterator[str]:
     """Put a token into the store, and remove it and the nodes' answers at the end."""
     token = secrets.token_hex(8)
     store.write_record(_path(token), {"token": token}, durable=False)
@@ -256,19 +255,14 @@ def _store_problem(job: Job, token: str, node: str) -> str:
 
 def _data_problem(prepare: Callable[[], None] | None) -> str:
     """Return which data are missing; "" if nothing is missing so far: the check of many files may take minutes."""
-    problems: list[str] = []
 
-    def check() -> None:
-        try:
-            if prepare is not None:
-                prepare()
-        except Exception as error:  # noqa: BLE001  whatever a check raises means that the data cannot be used
-            problems.append(one_line(error, named=True))
+    def check() -> str:
+        if prepare is not None:
+            prepare()
+        return ""
 
-    checking = threading.Thread(target=check, daemon=True)
-    checking.start()
-    checking.join(SLOW_SECONDS - 0.5)
-    return problems[0] if problems else ""
+    (reason,) = within([check], SLOW_SECONDS - 0.5)
+    return "" if reason.startswith("no answer") else reason
 
 
 def _gpu_problem(declared: float) -> str:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType, SimpleNamespace
@@ -31,7 +31,8 @@ from ray.tune.search import Searcher
 from study import scratch
 from study.errors import Refusal
 from study.execution.job import Job
-from study.execution.losses import LOST_HINT, cause_of
+from study.execution.losses import LOST_HINT, Loss, loss_of
+from study.masking import masked
 from study.planning.tree import Failure, Stage, descendants
 from study.store.s3 import set_variables
 
@@ -94,7 +95,7 @@ class StageSearcher(Searcher):
         self._order = itertools.count()
         self._attempts: dict[str, int] = {}
         self._reasons: dict[str, str] = {}  # by stage: why its last process was lost, in words
-        self._losses: dict[str, tuple[str, str]] = {}  # by stage: the last error of Ray, and its machine
+        self._losses: dict[str, Loss] = {}  # by stage: the last one
         self._saved: dict[str, str] = {}  # by stage: the last state that a lost process saved
         self._running: dict[str, tuple[Stage, int, str]] = {}  # trial → stage, epochs reported, last state saved
         self._workers, self._drain, self._events = workers, drain, events
@@ -149,12 +150,12 @@ class StageSearcher(Searcher):
                     self._reasons[stage.key] = f"{host} has saved a state that the driver does not see in the store"
             self._running[trial_id] = (stage, result["position"], saved)
 
-    def lost(self, trial_id: str, traceback: str, reason: str, host: str) -> None:
-        """Note why the process of a stage was lost, and on which machine, before its trial is completed."""
+    def lost(self, trial_id: str, loss: Loss) -> None:
+        """Note why the process of a stage was lost, before its trial is completed."""
         if trial_id in self._running:
             key = self._running[trial_id][0].key
-            self._reasons.setdefault(key, reason)  # the process itself may have reported one, which says more
-            self._losses[key] = traceback, host
+            self._reasons.setdefault(key, loss.reason)  # the process itself may have reported one, which says more
+            self._losses[key] = loss
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Release the stages that waited for a trained stage. Hand out a lost stage again, or give up a failed one."""
@@ -181,14 +182,15 @@ class StageSearcher(Searcher):
             else:
                 reason = f"the training process ended unexpectedly {LOST_ATTEMPTS} times"
                 last = self._reasons.get(stage.key, LOST_HINT)
-                traceback, host = self._losses.get(stage.key, ("", ""))
-                self._give_up(stage, Failure(f"{reason}. {last}", traceback, host=host))
+                loss = self._losses.get(stage.key, Loss("", "", ""))
+                self._give_up(stage, Failure(f"{reason}. {last}", loss.text, host=loss.host))
 
     def _give_up(self, stage: Stage, failure: Failure) -> None:
         for below in [stage, *descendants(stage.key, self._open.values())]:
             self._waiting.pop(below.parent, None)
             del self._open[below.key]
-        self._events.failed(stage, failure)
+        reason, traceback = masked(failure.reason), masked(failure.traceback)  # an error may name a URL
+        self._events.failed(stage, replace(failure, reason=reason, traceback=traceback))
 
     def __deepcopy__(self, _memo: object) -> StageSearcher:
         """Return itself, because Tune copies its configuration."""
@@ -234,16 +236,9 @@ class _Gate(FIFOScheduler):
     Tune asks it several times a second.
     """
 
-    def __init__(
-        self,
-        searcher: StageSearcher,
-        drain: Drain,
-        bundle: Mapping[str, float],
-        ranks: int,
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, searcher: StageSearcher, drain: Drain, say_waiting: Callable[[], None]) -> None:
         super().__init__()
-        self._searcher, self._drain, self._bundle, self._ranks, self._say = searcher, drain, bundle, ranks, say
+        self._searcher, self._drain, self._say_waiting = searcher, drain, say_waiting
         self._next_look = time.monotonic() + WAIT_SECONDS
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
@@ -251,7 +246,7 @@ class _Gate(FIFOScheduler):
         super().on_trial_error(tune_controller, trial)
         error = _last_error(trial)
         if error is not None:
-            self._searcher.lost(trial.trial_id, str(error), *cause_of(error))
+            self._searcher.lost(trial.trial_id, loss_of(error))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Stop the pending stages once a drain is requested; otherwise choose as Tune does."""
@@ -267,7 +262,7 @@ class _Gate(FIFOScheduler):
         elif now > self._next_look:
             self._next_look = now + WAIT_AGAIN_SECONDS
             if not _is_placed():
-                self._say(waiting(self._bundle, self._ranks, ray.available_resources(), ray.cluster_resources()))
+                self._say_waiting()
         return super().choose_trial_to_run(tune_controller)
 
     def __deepcopy__(self, _memo: object) -> _Gate:
@@ -296,11 +291,22 @@ def _is_placed() -> bool:
     return any(name.endswith(job) and group["state"] == "CREATED" for name, group in groups.items())
 
 
-def waiting(bundle: Mapping[str, float], ranks: int, free: Mapping[str, float], total: Mapping[str, float]) -> str:
-    """Return a line about the resources that a stage wants and those that are free."""
-    parts = [f"{need * ranks:g} {kind}{'' if need * ranks == 1 else 's'}" for kind, need in bundle.items()]
-    counts = [f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in bundle]
-    return f"waiting for Ray: a trial wants {' and '.join(parts)}, and {' and '.join(counts)} are free"
+def waiting(bundle: Mapping[str, float], ranks: int, total: Mapping[str, float], free: Mapping[str, float]) -> str:
+    """Return a line about the resources that a stage wants and those that are free.
+
+    Args:
+        bundle: what each rank of a stage wants, by kind.
+        ranks: the number of ranks.
+        total: what the machines that train have.
+        free: what is free of it; empty if it is not known, because Ray counts machines that were left out.
+    """
+    wanted = [f"{need * ranks:g} {kind}{'' if need * ranks == 1 else 's'}" for kind, need in bundle.items()]
+    counts = [f"{total[kind]:g} {kind}s" for kind in bundle]
+    state = f"others use some of the {' and '.join(counts)}"
+    if free:
+        counts = [f"{free.get(kind, 0):g} of {count}" for kind, count in zip(bundle, counts, strict=True)]
+        state = f"{' and '.join(counts)} are free"
+    return f"waiting for Ray: a trial wants {' and '.join(wanted)}, and {state}"
 
 
 def execute(
@@ -349,6 +355,11 @@ def execute(
         say(f"training {workers} at a time, not {resources.workers} (--workers): the machines have room for no more")
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # otherwise Tune would start the processes one by one
     searcher = StageSearcher(stages, workers, drain, events)
+
+    def say_waiting() -> None:
+        total = {kind: sum(machine.get(kind, 0) for machine in machines) for kind in bundle}
+        say(waiting(bundle, job.ranks, total, {} if left_out else ray.available_resources()))
+
     with _session_folder() as session, redirect_stdout(sys.stderr):
         # Not a `Tuner`: with ray://, it would move this driver, with its searcher and its events, to the head node.
         tune.run(
@@ -356,7 +367,7 @@ def execute(
             _remote=False,
             resources_per_trial=bundles,
             search_alg=searcher,
-            scheduler=_Gate(searcher, drain, bundle, job.ranks, say),
+            scheduler=_Gate(searcher, drain, say_waiting),
             num_samples=-1,
             reuse_actors=True,
             name="stages",

@@ -41,6 +41,7 @@ class StartRecord:
         token: a random text that distinguishes this start from all others.
         epochs_done: how many of the plan's states needed no training when it began.
         epochs_trained: how many epochs it has trained so far.
+        checked: whether all checks have passed, so that it trains or has ended without training.
         training: the number of replicates that wait for the stages in training.
         behind: why MLflow or Optuna may not show everything; "" if they do.
     """
@@ -54,6 +55,7 @@ class StartRecord:
     token: str
     epochs_done: int = 0
     epochs_trained: int = 0
+    checked: bool = False
     training: int = 0
     behind: str = ""
     seen: str = ""

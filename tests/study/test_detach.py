@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import os
 import shutil
@@ -9,27 +10,32 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
+import sysconfig
+import venv
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
+from conftest import Denying
 from helpers import Study, wait_until, write_space
 
-from study.errors import Refusal
+from study.errors import Refusal, StudyError
 from study.execution import background
 from study.store import records
 from study.store.starts import Start, starts
 from study.store.states import Store
 
+ROOT = Path(__file__).parents[2]
+
 # Runs a command in a terminal of its own, and closes the terminal when the command has ended.
 TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
-def run(*arguments: str, cwd: Path, terminal: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "study", *arguments]
+def run(
+    *arguments: str, cwd: Path, terminal: bool = False, python: str = sys.executable, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [python, "-m", "study", *arguments]
     command = [sys.executable, "-c", TERMINAL, *command] if terminal else command
     everything = {**os.environ, "STUDY_HOME": str(cwd / "home"), **environment}
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -44,6 +50,22 @@ def ended(store: Store) -> str:
     """Wait for the end of the last start, and return its outcome."""
     wait_until(lambda: starts(store, "mine")[-1].outcome != "running", 300)
     return starts(store, "mine")[-1].outcome
+
+
+class Background:
+    """A start in the background that has ended with an exit code, or has not."""
+
+    def __init__(self, code: int | None, words: str = "") -> None:
+        self._code, self._words, self.was_stopped = code, words, False
+
+    def exit_code(self) -> int | None:
+        return self._code
+
+    def last_words(self) -> str:
+        return self._words
+
+    def stop(self) -> None:
+        self.was_stopped = True
 
 
 @pytest.mark.slow
@@ -71,18 +93,23 @@ def test_it_returns_the_name_and_the_run_outlives_the_terminal(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_what_ends_it_later_is_in_the_log_and_resume_detaches_too(tmp_path: Path) -> None:
+def test_what_is_refused_in_the_background_is_refused_here_and_resume_detaches_too(tmp_path: Path) -> None:
     words = ("run", write_space(tmp_path), "--seeds", "1", "--name", "mine", "--workers", "1", "--detach")
-    begun = run(*words, cwd=tmp_path, RAY_TMPDIR=str(tmp_path / ("x" * 90)))
+    refused = run(*words, cwd=tmp_path, RAY_TMPDIR=str(tmp_path / ("x" * 90)))
+    assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+    assert "error: RAY_TMPDIR must be a folder with a short path" in refused.stderr
+    assert records.load_plan(store_of(tmp_path), "mine") is None
+    begun = run(*words, cwd=tmp_path)
     assert (begun.returncode, begun.stdout) == (0, "mine\n"), begun.stderr
-    assert ended(store_of(tmp_path)) == "interrupted"
-    assert "  error: RAY_TMPDIR must be a folder with a short path" in run("logs", "mine", cwd=tmp_path).stdout
-    resumed = run("resume", "mine", "--workers", "1", "--detach", cwd=tmp_path)
-    assert (resumed.returncode, resumed.stdout) == (0, "mine\n"), resumed.stderr
     second = run("resume", "mine", "--detach", cwd=tmp_path)
     assert (second.returncode, "is being trained by process" in second.stderr) == (2, True)
-    assert run("stop", "mine", cwd=tmp_path).returncode == 0
-    assert ended(store_of(tmp_path)) in ("interrupted", "complete")
+    assert run("stop", "mine", "--now", cwd=tmp_path).returncode == 0
+    assert ended(store_of(tmp_path)) == "interrupted"
+    resumed = run("resume", "mine", "--workers", "1", "--detach", cwd=tmp_path)
+    assert (resumed.returncode, resumed.stdout) == (0, "mine\n"), resumed.stderr
+    assert ended(store_of(tmp_path)) == "complete"
+    again = run("resume", "mine", "--detach", cwd=tmp_path)  # nothing is left to train
+    assert (again.returncode, again.stdout) == (0, "mine\n"), again.stderr
 
 
 @pytest.mark.parametrize(
@@ -111,7 +138,7 @@ def test_a_run_that_is_refused_in_the_background_is_not_stored(
     def process(run: str, arguments: list[str], _output: Path) -> object:
         given.extend(arguments)
         assert records.load_plan(store_of(tmp_path), run) is not None
-        return SimpleNamespace(has_succeeded=lambda: False, last_words=lambda: "the file is gone", stop=lambda: None)
+        return Background(2, "the file is gone")
 
     monkeypatch.setattr(background, "Process", process)
     refused = study("run", small_space(), "--name", "mine", "--detach", code=2)
@@ -126,40 +153,73 @@ def test_a_process_gets_its_arguments_where_ps_does_not_show_them(tmp_path: Path
     process = background.Process("mine", ["resume", "mine", "--storage", url], tmp_path / "logs/mine.log")
     of_process = Path(f"/proc/{process._process.pid}")
     wait_until(lambda: b"\0mine\0" in of_process.joinpath("cmdline").read_bytes())
-    assert b"told-by-stdin" not in of_process.joinpath("cmdline").read_bytes() + of_process.joinpath("environ").read_bytes()
-    assert process.last_words() is None
-    wait_until(lambda: process.last_words() is not None, 60)
-    assert "run 'mine' does not exist" in str(process.last_words())
+    for name in ("cmdline", "environ"):
+        assert b"told-by-stdin" not in of_process.joinpath(name).read_bytes()
+    assert process.exit_code() is None
+    wait_until(lambda: process.exit_code() is not None, 60)
+    assert process.exit_code() == 2
+    assert "run 'mine' does not exist" in process.last_words()
     assert b"told-by-stdin" not in (tmp_path / "logs/mine.log").read_bytes()
 
 
 def test_an_interrupt_before_it_has_begun_ends_it(tmp_path: Path) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    stopped: list[bool] = []
-    begun = SimpleNamespace(has_succeeded=lambda: False, last_words=interrupted, stop=lambda: stopped.append(True))
-    with pytest.raises(KeyboardInterrupt):
+    begun = Background(None)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(background.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
         background.wait(begun, Store(str(tmp_path)), "mine", 0)
-    assert stopped == [True]
+    assert begun.was_stopped
 
 
-def test_it_has_begun_when_it_has_claimed_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("code", "kind"), [(2, Refusal), (1, StudyError), (130, StudyError)])
+def test_what_ends_before_it_trains_is_told_with_its_last_words(tmp_path: Path, code: int, kind: type) -> None:
+    start = Start(Store(str(tmp_path)), "mine", 0, print)
+    start.end("interrupted", 0)
+    with pytest.raises(StudyError, match="the disk is full") as told:
+        background.wait(Background(code, "the disk is full"), Store(str(tmp_path)), "mine", 0)
+    assert type(told.value) is kind
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_what_ends_well_had_nothing_to_train(tmp_path: Path, code: int) -> None:
+    background.wait(Background(code), Store(str(tmp_path)), "mine", 0)
+
+
+def test_it_has_begun_when_all_checks_have_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(str(tmp_path))
-    start: list[Start] = []
-
-    def claim() -> None:
-        start.append(Start(store, "mine", 0, print))
-
-    background.wait(SimpleNamespace(has_succeeded=lambda: False, last_words=claim, stop=None), store, "mine", 0)  # type: ignore[arg-type]
-    start[0].end("interrupted", 0)
     monkeypatch.setattr(background, "BEGIN_SECONDS", 0.0)
-    waiting = SimpleNamespace(has_succeeded=lambda: False, last_words=lambda: None, stop=lambda: None)
     with pytest.raises(Refusal, match="run 'mine' has not begun within 0 s"):
-        background.wait(waiting, store, "mine", 1)
+        background.wait(Background(None), store, "mine", 0)
+    start = Start(store, "mine", 0, print)  # it has claimed the run: its checks may take longer
+    looks: list[float] = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            start.record.checked = True
+            start.end("interrupted", 0)
+
+    monkeypatch.setattr(background.time, "sleep", look)
+    background.wait(Background(None), store, "mine", 0)
+    assert len(looks) == 3
 
 
 # On a cluster
+
+
+class Head(NamedTuple):
+    """A Ray cluster of one node.
+
+    Attributes:
+        address: its HOST:PORT.
+        jobs: the URL of its job server.
+        folder: the folder of its files.
+        python: the interpreter that its jobs use.
+    """
+
+    address: str
+    jobs: str
+    folder: Path
+    python: str
 
 
 def free_port() -> int:
@@ -168,41 +228,40 @@ def free_port() -> int:
         return int(bound.getsockname()[1])
 
 
-class Refusing(BaseHTTPRequestHandler):
-    """Answers as a server that wants other credentials."""
-
-    def do_GET(self) -> None:
-        self.send_error(401)
-
-    do_POST = do_GET
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python that has all dependencies, and not this project, unless PYTHONPATH names it."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, symlinks=True)
+    packages = Path(sysconfig.get_path("purelib"))
+    (only,) = folder.glob("lib*/python*/site-packages")
+    (only / "dependencies.pth").write_text(f"{packages}\n")  # whose own .pth files Python does not read
+    python = str(folder / "bin" / "python")
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if not subprocess.run([python, "-c", "import study"], capture_output=True, env=bare, cwd=folder).returncode:
+        pytest.skip("this project is installed as a copy beside its dependencies")
+    return python
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a server that has passwords."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{listening.server_port}"
-        listening.shutdown()
-
-
-@pytest.fixture(scope="module")
-def head(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A cluster of one node, whose environment has MLflow's password: its address, and the folder of its files."""
+def head(bare_python: str, denying: Denying, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A cluster of one node, which lacks this project, and whose environment has MLflow's password."""
     if importlib.util.find_spec("aiohttp_cors") is None:
         pytest.skip("the dashboard of Ray needs ray[default]")
     folder = Path("/tmp") / f"head-{os.getpid()}"
-    port = free_port()
-    command = [f"{Path(sys.executable).parent}/ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
-    command += [f"--port={port}", f"--dashboard-port={free_port()}", f"--ray-client-server-port={free_port()}"]
+    port, jobs = free_port(), free_port()
+    command = [bare_python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    command += [f"--port={port}", f"--dashboard-port={jobs}", f"--ray-client-server-port={free_port()}"]
     # Jobs are started by the agent, whose usual port another Ray of this machine may have.
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
     command += ["--num-cpus=1", f"--temp-dir={folder}", "--object-store-memory=100000000", "--disable-usage-stats"]
     log = tmp_path_factory.mktemp("head") / "log"
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"http://me:hunter2@{server}", "RAY_AUTH_MODE": "disabled"}
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": f"http://me:hunter2@{denying.address}",
+        "RAY_AUTH_MODE": "disabled",
+    }
+    environment.pop("PYTHONPATH", None)
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env=environment, start_new_session=True, cwd=log.parent
@@ -210,7 +269,7 @@ def head(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
     try:
         wait_until(lambda: "This command will now block" in log.read_text() or process.poll() is not None, 120)
         assert process.poll() is None, log.read_text()
-        yield f"127.0.0.1:{port}", folder
+        yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{jobs}", folder, bare_python)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -219,12 +278,10 @@ def head(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
             shutil.rmtree(folder, ignore_errors=True)
 
 
-Head = tuple[str, Path]
-
-
 def detached(folder: Path, head: Head, *more: str) -> subprocess.CompletedProcess[str]:
-    words = ("run", "small.py", "--seeds", "1", "--name", "mine", "--workers", "1", "--address", head[0], "--detach")
-    return run(*words, *more, cwd=folder, RAY_AUTH_MODE="disabled")
+    words = ("run", "small.py", "--seeds", "1", "--name", "mine", "--workers", "1", "--address", head.address)
+    variables = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    return run(*words, "--detach", *more, cwd=folder, python=head.python, **variables)
 
 
 @pytest.mark.slow
@@ -239,26 +296,32 @@ def test_on_a_cluster_it_is_a_job_that_needs_no_file_of_this_machine(head: Head,
 
 @pytest.mark.slow
 def test_a_password_comes_from_the_environment_of_the_cluster_and_is_in_no_job(
-    head: Head, server: str, tmp_path: Path
+    head: Head, denying: Denying, tmp_path: Path
 ) -> None:
     write_space(tmp_path)
-    refused = detached(tmp_path, head, "--tracking-uri", f"http://you:hunter2@{server}")
+    refused = detached(tmp_path, head, "--tracking-uri", f"http://you:hunter2@{denying.address}")
     assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
-    masked = f"http://you:***@{server}"
+    masked = f"http://you:***@{denying.address}"
     assert line.startswith(f"error: --tracking-uri: the password of {masked!r} is not stored. Give the whole URL again")
     assert "Passwords are not given to the job: set MLFLOW_TRACKING_URI, " in line
     assert records.load_plan(store_of(tmp_path), "mine") is None
 
-    begun = detached(tmp_path, head, "--tracking-uri", f"http://me:hunter2@{server}")
-    assert (begun.returncode, begun.stdout) == (0, "mine\n"), begun.stderr
-    run("stop", "mine", "--now", cwd=tmp_path)
-    ended(store_of(tmp_path))
-    for folder in (head[1], tmp_path):
+    used = f"Basic {base64.b64encode(b'me:hunter2').decode()}"
+    assert used not in denying.given
+    refused = detached(tmp_path, head, "--tracking-uri", f"http://me:hunter2@{denying.address}")
+    assert refused.returncode == 2, refused.stderr
+    assert "--tracking-uri must be a tracking store or server that MLflow can use" in refused.stderr
+    assert used in denying.given
+    assert records.load_plan(store_of(tmp_path), "mine") is None
+    for folder in (head.folder, tmp_path):
         leaks = [path for path in folder.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
         assert leaks == []
-    everything = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert "resume mine" not in everything or "hunter2" not in everything
+    from ray.job_submission import JobSubmissionClient
+
+    jobs = JobSubmissionClient(head.jobs).list_jobs()
+    assert len(jobs) >= 2
+    assert not [job for job in jobs if "hunter2" in f"{job.entrypoint} {job.runtime_env} {job.metadata}"]
 
 
 @pytest.mark.slow
@@ -270,5 +333,5 @@ def test_a_cluster_that_takes_no_jobs_is_refused(head: Head, tmp_path: Path, mon
 
     monkeypatch.setattr(job_submission, "JobSubmissionClient", away)
     with pytest.raises(Refusal) as refused:
-        background.Job("mine", ["resume", "mine"], head[0])
-    assert str(refused.value).startswith(f"--detach: the Ray cluster at {head[0]} takes no jobs (The Ray jobs CLI")
+        background.Job("mine", ["resume", "mine"], head.address)
+    assert str(refused.value).startswith(f"--detach: the Ray cluster at {head.address} takes no jobs (The Ray jobs CLI")

@@ -11,6 +11,7 @@ from helpers import parsed
 import study as platform
 from study import mounts
 from study.api import doctor
+from study.errors import Refusal
 from study.execution import nodes
 from study.execution.job import Job
 from study.planning.stored import Resources
@@ -36,6 +37,12 @@ FAULTS = {
         "MLflow",
         "http://{refusing}",
         "does not answer within 2 s",
+    ),
+    "an MLflow server that wants a password": (
+        ["--tracking-uri", "http://you:hunter2@{denying}"],
+        "MLflow",
+        "http://you:***@{denying}",
+        "denies access",
     ),
     "an MLflow in plain files": (["--tracking-uri", "./mlruns"], "MLflow", "./mlruns", "must be http://HOST:PORT"),
     "an Optuna server that is away": (
@@ -75,11 +82,11 @@ FAULTS = {
 
 
 @pytest.fixture
-def plant(tmp_path, monkeypatch, refusing, request):
+def plant(tmp_path, monkeypatch, refusing, denying, request):
     """Returns text with the addresses and paths of this test in it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    known = {"file": tmp_path / "file", "home": tmp_path / "home", "refusing": refusing}
+    known = {"file": tmp_path / "file", "home": tmp_path / "home", "refusing": refusing, "denying": denying.address}
 
     def fill(text):
         if "{s3}" in text:
@@ -112,6 +119,21 @@ def test_a_sound_set_up_has_no_errors_and_a_line_for_each_topic(study, tmp_path)
         ["ok", topic] for topic in ("home", "store", "MLflow", "Optuna", "data", "node", "disk")
     ]
     assert list(tmp_path.iterdir()) == []  # not even the folder of the store stays
+
+
+def test_a_node_that_a_run_cannot_use_is_no_error(study, monkeypatch):
+    head = nodes.Node("id", "head", "198.51.100.2", {"CPU": 0.0}, {"data": "cifar10 is missing"})
+    monkeypatch.setattr(nodes, "here", lambda *_: head)
+    findings = parsed(study("doctor", "table9", "--seeds", "1", "--json"))
+    (told,) = [finding for finding in findings if "head" in finding["where"]]
+    assert (told["level"], told["what"]) == ("ok", "trains nothing: 0 CPUs, 0 GPUs")
+
+
+def test_folders_of_a_store_that_does_not_exist_are_removed_and_an_unknown_option_is_refused(study, tmp_path):
+    study("doctor", "--store", str(tmp_path / "a" / "b" / "store"))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Refusal, match="unknown option 'sedes'"):
+        platform.doctor(home=tmp_path / "home", sedes=3)
 
 
 def test_findings_are_also_to_be_had_from_python(tmp_path):

@@ -139,7 +139,8 @@ with cluster.connected(Resources()):
         for each in process.net_connections():
             if each.status == psutil.CONN_LISTEN:
                 print(each.laddr.ip)
-    print([each for each in here.children(recursive=True) if any(" --minimal" in word for word in each.cmdline())] != [])
+    words = [word for process in here.children(recursive=True) for word in process.cmdline()]
+    print(any("dashboard/agent.py" in word and " --minimal" in word for word in words))
 """
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import ray
 
-from study.execution.losses import LOST_HINT, cause_of
+from study.execution.losses import LOST_HINT, loss_of
 
 
 class Lost:
@@ -38,6 +38,7 @@ def test_a_lost_process_is_told_with_its_cause_its_machine_and_its_log(one_ray, 
     actor = ray.remote(num_cpus=0)(Lost).remote(how)
     with pytest.raises(ray.exceptions.RayError) as lost:
         ray.get(actor.act.remote(how))
-    reason, host = cause_of(lost.value)
+    reason, host, text = loss_of(lost.value)
     assert re.fullmatch(rf"{words} \(on {platform.node()}, process (\d+)\)", reason), reason
     assert host == platform.node()
+    assert "\x1b" not in text

@@ -61,7 +61,7 @@ def test_another_folder_is_not_the_store(needs, store, tmp_path):
 
 def test_an_answer_that_the_driver_does_not_see_is_a_problem(needs, store):
     node = nodes.Node("id", "node1", "198.51.100.2", {})
-    with nodes._token(store) as token:
+    with nodes._mark(store) as token:
         assert nodes._seen(node, store, token).problems == {
             "store": f"it does not write into the same store: its answer is not in {store.shown}"
         }

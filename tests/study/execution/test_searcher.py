@@ -5,6 +5,7 @@ from helpers import Recorder, stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study.execution.losses import Loss
 from study.execution.tune import LOST_ATTEMPTS, Drain, StageSearcher
 from study.planning.tree import Failure, descendants
 
@@ -76,10 +77,11 @@ def test_the_reason_why_the_last_process_was_lost_is_told():
     searcher = StageSearcher([only], 1, Drain(), events)
     for attempt, reason in enumerate(("no torch", "no torch", "no memory")):
         searcher.suggest(f"t{attempt}")
-        searcher.lost(f"t{attempt}", f"Traceback of {reason}", reason, "node2")
+        searcher.lost(f"t{attempt}", Loss(reason, "node2", f"Traceback of {reason} at http://me:hunter2@host"))
         searcher.on_trial_complete(f"t{attempt}", error=True)
     words = "the training process ended unexpectedly 3 times. no memory"
-    assert events.failures == [("only", Failure(words, "Traceback of no memory", host="node2"))]
+    text = "Traceback of no memory at http://me:***@host"
+    assert events.failures == [("only", Failure(words, text, host="node2"))]
 
 
 @few

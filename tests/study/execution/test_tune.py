@@ -311,5 +311,10 @@ def test_a_stage_whose_process_is_being_started_does_not_begin_after_a_drain(one
 
 
 def test_what_a_trial_waits_for_names_all_its_ranks():
-    line = waiting({"CPU": 1.0, "GPU": 1.0}, 2, {"CPU": 3.0}, {"CPU": 8.0, "GPU": 4.0})
+    line = waiting({"CPU": 1.0, "GPU": 1.0}, 2, {"CPU": 8.0, "GPU": 4.0}, {"CPU": 3.0})
     assert line == "waiting for Ray: a trial wants 2 CPUs and 2 GPUs, and 3 of 8 CPUs and 0 of 4 GPUs are free"
+
+
+def test_what_is_free_is_not_told_if_ray_counts_machines_that_were_left_out():
+    line = waiting({"CPU": 1.0}, 1, {"CPU": 8.0}, {})
+    assert line == "waiting for Ray: a trial wants 1 CPU, and others use some of the 8 CPUs"

@@ -8,8 +8,9 @@ from helpers import planned_run
 from study.api.calls import home_at
 from study.errors import Refusal
 from study.home import Home
-from study.launch import Machines, data_dir_of, home_of, recorded
 from study.planning.stored import Resources
+from study.whereabouts import data_dir_of, home_of, recorded
+from study.wish import Machines
 
 PLAN = planned_run()
 
