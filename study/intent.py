@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from study.errors import Damaged, Refusal, StudyError, one_line
 from study.execution.address import Cluster
 from study.home import Home
-from study.machine import has_gpu
+from study.machine import cpus, has_gpu
 from study.masking import without_password
 from study.planning.draft import Draft
 from study.planning.growth import taken_up
@@ -154,8 +153,9 @@ def _check_machine(resources: Resources) -> None:
         return
     if resources.gpus and not has_gpu():
         raise Refusal("--gpus-per-trial", resources.gpus, "must be 0", hint="This machine has no NVIDIA GPU")
-    if resources.cpus > (os.cpu_count() or 1):
-        raise Refusal("--cpus-per-trial", resources.cpus, f"must be at most {os.cpu_count()}, the CPUs of this machine")
+    if resources.cpus > cpus():
+        words = f"must be at most {cpus()}, the CPUs of this machine that may be used"
+        raise Refusal("--cpus-per-trial", resources.cpus, words)
 
 
 def _stored(store: Store | None, run: str) -> tuple[Plan | None, Damaged | None]:

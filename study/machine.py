@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,11 @@ class Machine:
     precision: str = "auto"
     bf16: bool = False
     ranks: int = 1
+
+
+def cpus() -> int:
+    """Return the number of CPUs that this process may use: batch systems and `taskset` give it a part of a machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_bf16() -> bool:

@@ -150,7 +150,6 @@ def to_ship(folder: Path, packages: Collection[str] = (), distribution: str = ""
         packages: packages that workers get even if they are installed here.
         distribution: likewise a whole distribution: the packages of its entry points, and their declarations.
     """
-    installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
     paths = set[Path]()
     with suppress(metadata.PackageNotFoundError):  # it is no installed distribution, but in a folder of Python's path
         declared = metadata.distribution(distribution or "none")
@@ -166,9 +165,18 @@ def to_ship(folder: Path, packages: Collection[str] = (), distribution: str = ""
         for each in getattr(sys.modules.get(name.partition(".")[0]), "__path__", ()):
             path = Path(each).resolve()
             ours = path.parent == Path(__file__).resolve().parents[1]
-            if not ours and not any(path.is_relative_to(folder_of_packages) for folder_of_packages in installed):
+            if not ours and not is_installed(path):
                 paths.add(path)
     return sorted(map(str, paths))
+
+
+def is_installed(path: Path) -> bool:
+    """Return whether a resolved path is that of a package which was installed, or a part of Python.
+
+    A virtual environment may also use the packages of the system or of another environment.
+    """
+    installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
+    return any(map(path.is_relative_to, installed)) or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def said(error: BaseException, file: str = "") -> str:

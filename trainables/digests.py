@@ -17,12 +17,13 @@ import ast
 import hashlib
 import importlib.util
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+
+from study.modules import is_installed
 
 _PACKAGE = "trainables"
 _SETTLED = {_PACKAGE, "study", "torch", "torchvision", "numpy"}  # packages whose versions an origin includes
@@ -162,16 +163,15 @@ def _is_source(package: str) -> bool:
     """Return whether a package or file is `trainables` or the user's code, and not an installed distribution."""
     if package == _PACKAGE:
         return True
-    if package in _SETTLED or package in sys.stdlib_module_names:
+    if package in _SETTLED or package in sys.stdlib_module_names or package == "__main__":
         return False
     spec = importlib.util.find_spec(package)
     if spec is None:
         return False
-    installed = [Path(sysconfig.get_path(scheme)).resolve() for scheme in ("purelib", "platlib", "stdlib")]
     paths = [
         Path(location).resolve() for location in spec.submodule_search_locations or [spec.origin or ""] if location
     ]
-    return bool(paths) and not any(path.is_relative_to(folder) for path in paths for folder in installed)
+    return bool(paths) and not any(map(is_installed, paths))
 
 
 @cache

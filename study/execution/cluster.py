@@ -37,6 +37,7 @@ from ray._private.authentication.authentication_token_setup import Authenticatio
 from study import modules, scratch
 from study.errors import Away, Refusal, StudyError, one_line
 from study.execution.address import token_if_wanted
+from study.machine import cpus
 from study.planning.stored import Resources
 
 WATCH_SECONDS = 2.0
@@ -103,7 +104,8 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if not resources.address:
         scratch.remove_of_dead_processes(Path(ray._common.utils.get_default_ray_temp_dir()), "session_*")
-        options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
+        number = min(cpus(), int(ray._private.utils.get_num_cpus()))  # Ray knows the limits of containers
+        options |= {"include_dashboard": False, "object_store_memory": 128 << 20, "num_cpus": number}
     with scratch.folder() as folder:
         py_modules = modules.to_ship(folder, packages)
         if py_modules:

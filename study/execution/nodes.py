@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from study.errors import Damaged, Refusal, StudyError, one_line
 from study.execution.job import Job
 from study.execution.losses import loss_of
-from study.machine import gpus
+from study.machine import cpus, gpus
 from study.masking import without_password
 from study.planning.draft import Draft
 from study.services import within
@@ -85,7 +85,7 @@ class Node:
 
 def here(needs: Needs, store: Store) -> Node:
     """Return this machine as a node, with its answer. Ray need not be connected."""
-    resources = {"CPU": float(os.cpu_count() or 1), "GPU": float(len(gpus()))}
+    resources = {"CPU": float(cpus()), "GPU": float(len(gpus()))}
     described = {"NodeID": "here", "NodeManagerHostname": platform.node(), "NodeManagerAddress": "this machine"}
     with _mark(store) as token:
         now = time.time()

@@ -162,10 +162,10 @@ def test_a_process_gets_its_arguments_where_ps_does_not_show_them(tmp_path: Path
     assert b"told-by-stdin" not in (tmp_path / "logs/mine.log").read_bytes()
 
 
-def test_an_interrupt_before_it_has_begun_ends_it(tmp_path: Path) -> None:
+def test_an_interrupt_before_it_has_begun_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = Background(None)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(background.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(background.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
         background.wait(begun, Store(str(tmp_path)), "mine", 0)
     assert begun.was_stopped
 
@@ -234,7 +234,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder, symlinks=True)
     packages = Path(sysconfig.get_path("purelib"))
-    (only,) = folder.glob("lib*/python*/site-packages")
+    only = next(folder.glob("lib/python*/site-packages"))
     (only / "dependencies.pth").write_text(f"{packages}\n")  # whose own .pth files Python does not read
     python = str(folder / "bin" / "python")
     bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -181,6 +181,18 @@ def test_what_workers_have_is_not_brought(tmp_path: Path, mylab: Path, monkeypat
     assert shipped(tmp_path) == {}
 
 
+@pytest.mark.parametrize("folder", ["/usr/lib/python3/dist-packages", "/other/lib/python3.11/site-packages"])
+def test_packages_of_the_system_and_of_another_environment_are_installed(folder: str) -> None:
+    assert modules.is_installed(Path(folder, "sklearn"))
+    assert not modules.is_installed(Path("/home/me/work/mylab"))
+
+
+def test_a_whole_distribution_is_shipped_with_its_declarations(tmp_path: Path) -> None:
+    names = [Path(path).name for path in modules.to_ship(tmp_path, distribution=modules.PROJECT)]
+    assert {"study", "search_spaces"} <= set(names)
+    assert any(name.startswith("longtail_study-") and name.endswith(".dist-info") for name in names)
+
+
 def test_a_worker_finds_a_file_where_it_was_brought_to(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the path that it had on the machine that planned, which this one does not have."""
     brought = mine.parent / "py_modules_files" / "_ray_pkg_0"

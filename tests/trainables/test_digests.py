@@ -253,6 +253,10 @@ def test_a_condition_round_imports_counts_but_not_that_of_types(digest_of):
     assert digest_of(more={"again.py": typed}) == digest_of()
 
 
+def test_the_program_itself_is_not_followed(digest_of):
+    assert digest_of(more={"other.py": "import __main__\ndef shared(): return 1\n"})
+
+
 def test_what_is_said_when_something_is_raised_does_not_count(digest_of):
     failing = "def scale(x):\n    if x < 0:\n        raise ValueError(f'{x} is too small')\n    return x\n"
     said = digest_of(more={"helpers.py": failing})

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from study.machine import cpus
+
 BEGINNING = 1 << 16  # bytes of a file that its digest covers: most small images as a whole
 SHARE = 2000  # files from which on another process pays; its start takes as long as some thousand headers
 
@@ -30,7 +32,7 @@ def examine(paths: Sequence[bytes], pixels: bool) -> list[Result]:
     Raises:
         ChildProcessError: if a process has died, for example for lack of memory.
     """
-    number = min(os.cpu_count() or 1, len(paths) // SHARE)
+    number = min(cpus(), len(paths) // SHARE)
     if number < 2:
         return [_decode(path, pixels) for path in paths]
     command = [sys.executable, "-P", "-W", "ignore", __file__, str(int(pixels)), str(os.getpid())]

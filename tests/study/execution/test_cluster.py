@@ -126,11 +126,13 @@ def test_no_driver_leaves_a_folder_of_ray(killed):
 
 
 LISTENING = """
+import os
 import psutil
 import ray
 from study.execution import cluster
 from study.planning.stored import Resources
 
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # as 'taskset' and batch systems do
 with cluster.connected(Resources()):
     worker = ray.remote(num_cpus=1)(lambda: 1)
     ray.get(worker.remote())
@@ -140,14 +142,15 @@ with cluster.connected(Resources()):
             if each.status == psutil.CONN_LISTEN:
                 print(each.laddr.ip)
     words = [word for process in here.children(recursive=True) for word in process.cmdline()]
+    print(ray.cluster_resources()["CPU"])
     print(any("dashboard/agent.py" in word and " --minimal" in word for word in words))
 """
 
 
-def test_a_ray_of_our_own_listens_on_loopback_alone_and_has_no_dashboard():
+def test_a_ray_of_our_own_listens_on_loopback_uses_the_cpus_that_may_be_used_and_has_no_dashboard():
     done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=120, check=True)
-    *addresses, is_minimal = done.stdout.splitlines()
-    assert is_minimal == "True"
+    *addresses, count, is_minimal = done.stdout.splitlines()
+    assert (count, is_minimal) == ("1.0", "True")
     assert len(addresses) >= 5
     assert {ipaddress.ip_address(each.removeprefix("::ffff:")).is_loopback for each in addresses} == {True}, addresses
 

@@ -36,7 +36,7 @@ def problems(needs, store):
 def test_a_sound_machine_has_no_problems(needs, store):
     answered = nodes.here(needs, store)
     assert answered.problems == {}
-    assert (answered.host, answered.resources["CPU"]) == (platform.node(), os.cpu_count())
+    assert (answered.host, answered.resources["CPU"]) == (platform.node(), len(os.sched_getaffinity(0)))
     assert abs(answered.seconds) < 1
     assert answered.memory > 0
 

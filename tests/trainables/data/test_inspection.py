@@ -134,7 +134,7 @@ def test_processes_give_the_same_results_as_one(folder, monkeypatch):
     paths = [os.fsencode(path) for path in sorted(folder.glob("*/*/*.jpg"))]
     expected = decoding.examine(paths, True)
     monkeypatch.setattr(decoding, "SHARE", 5)
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr(decoding, "cpus", lambda: 3)
     assert decoding.examine(paths, True) == expected
     assert sum(bool(reason) for _, reason in expected) == 2
 
