@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.errors import Refusal, as_argument
+from study.masking import without_password
 
 if TYPE_CHECKING:
     from study.store.states import Store
@@ -36,6 +37,9 @@ class Home:
                 raise ValueError("it is a file")
         except (OSError, ValueError, RuntimeError) as error:  # an unknown user in ~USER is a RuntimeError
             raise _refused("--home", path, error) from error
+        if "://" in path:
+            shown = without_password(path)
+            raise Refusal("--home", shown, "must be a folder", hint="States may be on a server: --store takes a URL")
         if set("?%{}") & set(str(self.path)):  # they mean something else in the URLs of databases
             raise Refusal("--home", path, "must be a folder whose path has no ?, %, { or }")
         self.store_url = store or str(self.path / "store")
@@ -152,8 +156,6 @@ class Home:
 
     def options(self) -> str:
         """Return the options that name this home and store, for the commands that a message suggests."""
-        from study.masking import without_password
-
         home = "" if self.path == Path("studies").resolve() else f" --home {as_argument(str(self.path))}"
         if self.store_url in (str(self.path / "store"), os.environ.get("STUDY_STORE")):
             return home

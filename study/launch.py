@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from study import detached
 from study.errors import Away, StudyError
@@ -11,6 +12,7 @@ from study.execution.address import Cluster
 from study.execution.progress import Progress
 from study.home import Home
 from study.intent import Given, Ready, intend
+from study.planning import tree
 from study.planning.draft import Draft
 from study.planning.growth import drawn_again, taken_up
 from study.store import records
@@ -104,6 +106,8 @@ def resume(
     Cluster(resources.address).check()
     drafted = taken_up(plan, drawn_again(plan), retrain)
     home.check_services(*chosen, may_be_away=True)
+    if tree.missing(drafted.recipes.values(), store.keys()):  # else the data are not needed
+        drafted.work.prepare(drafted.configs, Path(resources.data_dir), False)
     home.make(store)
     return _begin(Ready(drafted, plan, store, home, chosen, resources, retry_failed), listener, machines)
 

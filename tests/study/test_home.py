@@ -44,6 +44,7 @@ def everything(folder):
         "a?b",
         "100%",
         "{home}",
+        "s3://bucket/home",
     ],
 )
 def test_a_path_that_no_folder_can_have_is_refused_and_nothing_made(path, tmp_path, monkeypatch):
@@ -51,6 +52,12 @@ def test_a_path_that_no_folder_can_have_is_refused_and_nothing_made(path, tmp_pa
     (tmp_path / "FILE").touch()
     refused(lambda: Home(path, None).make())
     assert everything(tmp_path) == ["FILE"]
+
+
+def test_a_home_on_a_server_is_refused_without_its_password():
+    with pytest.raises(Refusal) as told:
+        Home("s3://key:hunter2@bucket/home", None)
+    assert str(told.value).startswith("--home must be a folder (got 's3://key:***@bucket/home'). States may be on a")
 
 
 def test_a_home_in_a_folder_that_cannot_be_made_leaves_no_parents(tmp_path):
