@@ -232,8 +232,8 @@ def shares(function: Function) -> Function:
 
 def detach(function: Function) -> Function:
     """Declare whether a start goes on in the background."""
-    words = "Train in the background, on a cluster as a job of Ray, and return when its process has claimed the run: "
-    words += "print the name of the run on stdout. What stops it later is in 'study logs'."
+    words = "Train in the background, on a cluster as a job of Ray, and return when all checks have passed: "
+    words += "print the name of the run on stdout."
     return option("--detach", group=MACHINE, is_flag=True, help=words)(function)
 
 

@@ -97,7 +97,7 @@ def run(
         download: fetch data sets that are missing.
         verify_images: decode all image files completely before training, not only their headers.
         retrain: start the run `name` anew, if the sources have changed.
-        detach: train in the background, on a cluster as a job of Ray, and return when its process has claimed the run.
+        detach: train in the background, on a cluster as a job of Ray, and return when all checks have passed.
         options: options of the spaces by name; `study run --help` and `study show` list them.
         progress: whether to show progress: a bar on a terminal, one line in a notebook, else a line every ten seconds.
         trained: a function that is called with the run when training has ended; MLflow may not have all records yet.
