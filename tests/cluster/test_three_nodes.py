@@ -101,6 +101,20 @@ def test_a_job_s_report_is_the_local_run_s(cluster: Cluster, local_report: Calla
     assert report == local_report(str(BRIEF), "--name", "brief")
 
 
+def test_a_detached_run_s_report_is_the_local_run_s(cluster: Cluster, local_report: Callable[..., str]) -> None:
+    _, user, other = cluster.nodes
+    shutil.copy(BRIEF, user.folder / "work")
+    store = ["--store", cluster.servers.store("detached")]
+    command = ["study", "run", "./brief.py", "--name", "brief", "--seeds", "1", *store, *services(cluster)]
+    begun = user.run(*command, "--address", cluster.address, "--detach")
+    assert begun.stdout == "brief\n"
+    (user.folder / "work" / BRIEF.name).unlink()
+    watched = other.run("study", "status", "brief", "--watch", *store).stdout
+    assert "brief  complete\n" in watched
+    report = other.run("study", "report", "brief", "--format", "json", *store).stdout
+    assert report == local_report(str(BRIEF), "--name", "brief")
+
+
 def test_machines_that_do_not_see_the_store_are_left_out(cluster: Cluster, local_report: Callable[..., str]) -> None:
     head, driver, other = cluster.nodes
     shutil.copy(BRIEF, driver.folder / "work")
