@@ -81,6 +81,7 @@ def grown(before: Plan, draft: Draft) -> Draft:
         tracking_uri=before.tracking_uri,
         storage=before.storage,
         home=before.home,
+        commit=draft.plan.commit or before.commit,  # where there is no checkout, as in a job of a cluster
     )
     return draft
 

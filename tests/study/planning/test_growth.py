@@ -25,6 +25,15 @@ def test_a_run_grows_past_what_a_trial_needs_at_least(small_space):
         growth.grown(stored(before), draft(str(path), replicates=1))
 
 
+def test_a_machine_without_a_checkout_keeps_the_commit(small_space):
+    path = small_space(cells=CELLS)
+    before = replace(stored(draft(path)), commit="1234")
+    for now, kept in (("", "1234"), ("5678", "5678")):
+        again = draft(path)
+        again.plan = replace(again.plan, commit=now)
+        assert growth.grown(before, again).plan.commit == kept
+
+
 @pytest.mark.parametrize("references", [["table9"], ["FILE"], ["FILE:space"], ["table9", "FILE"]])
 def test_a_stored_plan_is_drawn_again_from_anywhere(small_space, tmp_path, monkeypatch, references):
     monkeypatch.chdir(tmp_path)
