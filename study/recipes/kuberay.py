@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from study.errors import Refusal
+from study.recipes.image import check_image, mlflow
 from study.recipes.sweep import Sweep
 from study.recipes.texts import RECORDS, S3, block, filled, for_shell, for_yaml, secrets
 
@@ -17,7 +18,6 @@ ORDER = ("claim.yaml", "services.yaml", "rayjob.yaml")  # in which the files are
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SIZE = re.compile(r"[1-9]\d*[MGT]i")
-_IMAGE = re.compile(r"[a-z0-9][\w./:@-]{0,254}", re.ASCII)
 _SECURITY = for_yaml(
     {
         "runAsNonRoot": True,
@@ -31,16 +31,6 @@ _TOLERATIONS = [
     {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 ]  # nodes with GPUs often have it
 _CONTAINER_SECURITY = for_yaml({"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}})
-
-
-def check_image(image: str) -> None:
-    """Check that an image's name has no characters that none has.
-
-    Raises:
-        Refusal: if it has.
-    """
-    if not _IMAGE.fullmatch(image):
-        raise Refusal("--image", image, "must be the name of an image, such as registry.example.org/study:1")
 
 
 @dataclass(frozen=True)
@@ -128,17 +118,3 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
     if generated:
         result["services.yaml"] = filled("services.yaml", **common, mlflow=for_yaml(mlflow("study-postgres")))
     return result
-
-
-def mlflow(postgres: str) -> list[str]:
-    """Return the command of an MLflow server in a container, with its database on the host `postgres`."""
-    return [
-        "mlflow",
-        "server",
-        "--host=0.0.0.0",  # in a network of its own
-        "--port=5000",
-        "--workers=1",  # with several, a slow machine ends those that take more than 5 s to start
-        f"--backend-store-uri=postgresql+psycopg://study@{postgres}/mlflow",
-        "--artifacts-destination=/artifacts",
-        "--allowed-hosts=study-mlflow:5000,mlflow:5000,localhost:*,127.0.0.1:*",
-    ]

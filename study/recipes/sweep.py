@@ -10,7 +10,6 @@ from pathlib import Path
 from study.errors import Refusal
 from study.masking import without_password
 
-PRIVATE = ("secrets.env", ".env")  # files of passwords: mode 600, and never replaced
 FILES = "/files"  # the folder of a container with the user's own files
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
