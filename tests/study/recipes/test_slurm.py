@@ -199,11 +199,12 @@ def test_a_ray_that_does_not_start_is_a_failure(
     )
 
 
-def test_passwords_reach_the_driver_as_they_are_written(recipe: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_passwords_reach_the_driver_as_they_are_written(recipe: Callable[..., Path], tmp_path: Path, end: str) -> None:
     slurm = Slurm(tmp_path)
     slurm.program("study", '#!/bin/bash\necho "$PGPASSWORD|$AWS_REGION|$*"\n')
     folder = recipe("slurm", "table9")
-    (folder / "secrets.env").write_text("# mine\nPGPASSWORD=a=b $HOME 'x'\n#AWS_REGION=none\n")
+    (folder / "secrets.env").write_text(f"#AWS_REGION=none\nPGPASSWORD=a=b $HOME 'x'{end}")
     environment = slurm.environment | {"STUDY_DRIVER": str(tmp_path / "pid")}
     done = subprocess.run([folder / "driver.sh"], env=environment, capture_output=True, text=True, check=True)
     home = tmp_path / "home"
