@@ -21,7 +21,7 @@ from study.recipes import docker as docker_files
 from study.recipes import kuberay as kuberay_files
 from study.recipes import slurm as slurm_files
 from study.recipes.image import Image
-from study.recipes.sweep import Nodes, Places, Sweep, packed, seconds, with_paths
+from study.recipes.sweep import Limit, Nodes, Places, Sweep, packed, with_paths
 from study.recipes.writing import write
 
 
@@ -170,7 +170,7 @@ def slurm(
         storage=storage,
     )
     sweep = Sweep(chosen.name, with_paths(chosen.words, str), chosen.nodes, places)
-    allocation = slurm_files.Allocation(time, drain, partition, account, requeue)
+    allocation = slurm_files.Allocation(Limit(time, drain), partition, account, requeue)
     programs = str(Path(sys.executable).parent)
     chosen.write(slurm_files.written(sweep, allocation, _path(chosen.out), os.getcwd(), programs))
     _next(f"sbatch {shlex.quote(f'{chosen.out}/sweep.sbatch')}", "squeue --me", "study status")
@@ -214,9 +214,8 @@ def kuberay(
         chosen.nodes,
         Places(kuberay_files.HOME, chosen.store, chosen.data_dir, tracking_uri, storage),
     )
-    limit = None if time is None else max(1, seconds("--time", time) - drain)
     ray = metadata.version("ray")
-    asked = kuberay_files.Kubernetes(namespace, image, ray, claim, claim_size, storage_class, limit, drain)
+    asked = kuberay_files.Kubernetes(namespace, image, ray, claim, claim_size, storage_class, Limit(time, drain))
     texts = kuberay_files.written(sweep, asked, files, generated)
     chosen.write(texts)
     folder = shlex.quote(chosen.out)

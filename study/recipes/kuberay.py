@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from study.errors import Refusal
 from study.recipes.image import check_image, mlflow
-from study.recipes.sweep import Sweep
+from study.recipes.sweep import Limit, Sweep, seconds
 from study.recipes.texts import RECORDS, S3, block, filled, for_shell, for_yaml, secrets
 
 HOME = "/study"  # where a pod sees the volume
@@ -44,8 +44,7 @@ class Kubernetes:
         claim: the name of a claim of the user's own; None for a new one.
         claim_size: the size of a new claim, such as ``100Gi``.
         storage_class: the storage class of new claims; None for the cluster's default.
-        limit: seconds after which the run drains; None for no limit.
-        drain: seconds that the workers then have to finish their epoch.
+        limit: the time limit.
     """
 
     namespace: str
@@ -54,8 +53,7 @@ class Kubernetes:
     claim: str | None
     claim_size: str
     storage_class: str | None
-    limit: int | None
-    drain: int
+    limit: Limit
 
     def __post_init__(self) -> None:
         names = (("--namespace", self.namespace), ("--claim", self.claim), ("--storage-class", self.storage_class))
@@ -66,8 +64,6 @@ class Kubernetes:
         check_image(self.image)
         if not _SIZE.fullmatch(self.claim_size):
             raise Refusal("--claim-size", self.claim_size, "must be a whole number with Mi, Gi or Ti, such as 100Gi")
-        if self.drain < 30:
-            raise Refusal("--drain", self.drain, "must be at least 30 s")
 
 
 def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated: Mapping[str, str]) -> dict[str, str]:
@@ -94,8 +90,9 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
         "storage_class": "" if asked.storage_class is None else f"storageClassName: {asked.storage_class}",
     }
     limit = ""
-    if asked.limit is not None:
-        kill = f"--kill-after={asked.drain} {asked.limit}"
+    if asked.limit.time is not None:
+        drain = asked.limit.drain
+        kill = f"--kill-after={drain} {seconds('--time', asked.limit.time) - drain}"
         limit = f"timeout --foreground --preserve-status --signal=TERM {kill} \\\n  "
     texts = {"run.sh": filled("run.sh", limit=limit, command=for_shell(sweep.command())), **files}
     result = {

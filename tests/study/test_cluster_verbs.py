@@ -75,6 +75,10 @@ def test_an_unknown_option_of_study_run_is_refused(study: Study) -> None:
         ((*KUBERAY[4:], "--image", "r.example/$(id)", "table9"), "--image must be the name of an image"),
         ((*KUBERAY[4:], "--claim-size", "100", "table9"), "--claim-size must be a whole number with Mi, Gi or Ti"),
         ((*KUBERAY[4:], "--storage", "postgresql://me@db/x", "table9"), "--storage must come with the other one"),
+        (
+            (*KUBERAY[4:], "--time", "00:05:00", "table9"),
+            "--drain must be at least 30 s, at most 65535 s and less than",
+        ),
     ],
 )
 def test_what_kubernetes_cannot_have_is_refused(study: Study, arguments: tuple[str, ...], message: str) -> None:
