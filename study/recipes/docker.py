@@ -31,7 +31,8 @@ def written(
         raise Refusal("--port", port, "must be between 1 and 65535")
     if sweep.nodes.count > 1 and sweep.nodes.cpus is None:
         raise Refusal("--cpus", None, f"--cpus must be given: {sweep.nodes.count} containers share this machine's CPUs")
-    workers = "".join(_worker(sweep, image, number) for number in range(1, sweep.nodes.count + 1))
+    store = "" if sweep.places.store is None else f"STUDY_STORE: {for_compose(sweep.places.store)}"
+    workers = "".join(_worker(sweep, image, store, number) for number in range(1, sweep.nodes.count + 1))
     return {
         **image.written(),
         "compose.yaml": filled(
@@ -40,6 +41,7 @@ def written(
             image=for_compose(image.name),
             context=for_compose(image.context),
             dockerfile=for_compose(f"{folder}/Dockerfile"),
+            store=store,
             workers=workers.rstrip("\n"),
             mlflow=for_compose(mlflow("postgres")),
             port=port,
@@ -51,7 +53,7 @@ def written(
     }
 
 
-def _worker(sweep: Sweep, image: Image, number: int) -> str:
+def _worker(sweep: Sweep, image: Image, store: str, number: int) -> str:
     """Return a machine of the cluster: a container with its own GPUs."""
     nodes = sweep.nodes
     command = ["ray", "start", "--address=head:6379", "--block", "--object-store-memory=1000000000"]
@@ -71,5 +73,6 @@ def _worker(sweep: Sweep, image: Image, number: int) -> str:
         number=number,
         image=for_compose(image.name),
         command=for_compose(command),
+        store=store,
         limits=f"deploy: {for_compose({'resources': limits})}" if limits else "",
     )

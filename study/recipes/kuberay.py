@@ -89,7 +89,7 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
         "container_security": _CONTAINER_SECURITY,
         "storage_class": "" if asked.storage_class is None else f"storageClassName: {asked.storage_class}",
     }
-    limit = ""
+    store, limit = sweep.places.store, ""
     if asked.limit.time is not None:
         drain = asked.limit.drain
         kill = f"--kill-after={drain} {seconds('--time', asked.limit.time) - drain}"
@@ -102,6 +102,7 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
             files="".join(f"  {name}: {block(text, 4)}" for name, text in texts.items()).removesuffix("\n"),
             ray=for_yaml(asked.ray),
             nodes=nodes.count,
+            store="" if store is None else f"- {for_yaml({'name': 'STUDY_STORE', 'value': store})}",
             tolerations=f"tolerations: {for_yaml(_TOLERATIONS)}" if nodes.gpus else "",
             resources=for_yaml({"requests": {"cpu": nodes.cpus, **limits}, "limits": limits}),
             volume="emptyDir: {}" if claim is None else f"persistentVolumeClaim: {{claimName: {claim}}}",

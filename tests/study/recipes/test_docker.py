@@ -94,6 +94,14 @@ def test_the_command_plans_the_run(
     assert '"table9"' in dry_run(words).stdout
 
 
+@pytest.mark.parametrize("store", ["s3://bucket/x", None])
+def test_commands_in_a_container_see_the_run(recipe: Callable[..., Path], store: str | None) -> None:
+    folder = recipe("docker", *(["--store", store] if store else []), "table9")
+    assert "STUDY_HOME=/study\n" in (folder / "Dockerfile").read_text()
+    for name in ("head", "worker1"):
+        assert compose(folder)["services"][name]["environment"].get("STUDY_STORE") == store
+
+
 def test_own_files_are_mounted(recipe: Callable[..., Path], small_space: Callable[..., str]) -> None:
     folder = recipe("docker", small_space())
     (copied,) = [path for path in (folder / "files").iterdir() if path.suffix == ".py"]

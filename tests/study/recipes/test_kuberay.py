@@ -153,6 +153,15 @@ def test_what_the_user_has_is_not_written(
         assert home == {"name": "home", **volume}
 
 
+@pytest.mark.parametrize("store", ["s3://bucket/x", None])
+def test_commands_in_a_pod_see_the_run(recipe: Callable[..., Path], store: str | None) -> None:
+    job = rayjob(recipe("kuberay", *POD, *(["--store", store] if store else []), "table9"))
+    for group in groups(job):
+        (container,) = group["template"]["spec"]["containers"]
+        variables = {each["name"]: each["value"] for each in container["env"]}
+        assert variables == {"STUDY_HOME": "/study"} | ({"STUDY_STORE": store} if store else {})
+
+
 def test_records_go_to_the_services_that_are_written(recipe: Callable[..., Path]) -> None:
     folder = recipe("kuberay", *POD, "table9")
     services = {
