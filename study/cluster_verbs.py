@@ -17,6 +17,7 @@ import click
 
 from study.arguments import MACHINE, RECORDS, WHERE, Command, Function, Verbs, Whole, option
 from study.errors import Refusal
+from study.home import Home
 from study.recipes import docker as docker_files
 from study.recipes import kuberay as kuberay_files
 from study.recipes import slurm as slurm_files
@@ -170,10 +171,11 @@ def slurm(
         storage=storage,
     )
     sweep = Sweep(chosen.name, with_paths(chosen.words, str), chosen.nodes, places)
+    status = f"study status{Home(places.home, store).options()}"
     allocation = slurm_files.Allocation(Limit(time, drain), partition, account, requeue)
     programs = str(Path(sys.executable).parent)
     chosen.write(slurm_files.written(sweep, allocation, _path(chosen.out), os.getcwd(), programs))
-    _next(f"sbatch {shlex.quote(f'{chosen.out}/sweep.sbatch')}", "squeue --me", "study status")
+    _next(f"sbatch {shlex.quote(f'{chosen.out}/sweep.sbatch')}", "squeue --me", status)
 
 
 @cluster.command(cls=_Written)

@@ -36,6 +36,21 @@ def test_files_are_replaced_only_by_force_and_passwords_never(study: Study) -> N
 
 
 @pytest.mark.parametrize(
+    ("choices", "options"),
+    [
+        (("--home", "studies"), ""),
+        (("--home", "shared home"), ' --home "{here}/shared home"'),
+        (("--home", "studies", "--store", "states"), " --store {here}/states"),
+        (("--home", "h", "--store", "s3://bucket/x"), " --home {here}/h --store s3://bucket/x"),
+    ],
+)
+def test_the_next_command_names_the_run_s_home_and_store(study: Study, choices: tuple[str, ...], options: str) -> None:
+    said = study("cluster", "slurm", "--out", "sweep", *choices, "table9").stderr
+    named = options.format(here=Path.cwd())
+    assert said == f"\nNext: sbatch sweep/sweep.sbatch · squeue --me · study status{named}\n"
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("table99",), "unknown space 'table99'. Did you mean 'table9'? 'study list' shows all"),
