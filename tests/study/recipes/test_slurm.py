@@ -65,6 +65,13 @@ def test_what_was_not_chosen_is_left_to_slurm(recipe: Callable[..., Path]) -> No
     assert "scontrol requeue" not in (folder / "sweep.sbatch").read_text()
 
 
+def test_a_node_that_ends_ends_no_other_one(recipe: Callable[..., Path]) -> None:
+    """On a cluster with WaitTime, srun kills all nodes soon after the first one ends."""
+    folder = recipe("slurm", "--nodes", "2", "table9")
+    (command,) = re.findall(r"^srun (?:.*\\\n)*.*$", (folder / "sweep.sbatch").read_text(), re.MULTILINE)
+    assert {"--no-kill", "--kill-on-bad-exit=0", "--wait=0"} <= set(command.split())
+
+
 def test_the_command_plans_the_run(
     recipe: Callable[..., Path],
     study_run: Callable[[str], list[str]],
