@@ -64,6 +64,12 @@ def test_only_mlflow_has_a_port_and_it_is_on_loopback(recipe: Callable[..., Path
     assert not [name for name, each in services.items() if each.get("network_mode") or each.get("privileged")]
 
 
+def test_postgres_is_healthy_only_when_others_reach_it(recipe: Callable[..., Path]) -> None:
+    """Its image makes the databases with a server that listens on no network."""
+    test = compose(recipe("docker", "table9"))["services"]["postgres"]["healthcheck"]["test"]
+    assert test[1:3] == ["pg_isready", "--host=127.0.0.1"]
+
+
 def test_passwords_are_in_one_file_and_differ(recipe: Callable[..., Path], tmp_path: Path) -> None:
     folder = recipe("docker", "table9")
     lines = [line for line in (folder / ".env").read_text().splitlines() if not line.startswith("#")]

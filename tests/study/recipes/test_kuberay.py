@@ -173,6 +173,14 @@ def test_records_go_to_the_services_that_are_written(recipe: Callable[..., Path]
     assert "@study-postgres/optuna" in script
 
 
+def test_postgres_is_ready_only_when_others_reach_it(recipe: Callable[..., Path]) -> None:
+    """Its image makes the databases with a server that listens on no network."""
+    deployed = [each for each in objects(recipe("kuberay", *POD, "table9")) if each["kind"] == "Deployment"]
+    (postgres,) = [each for each in deployed if each["metadata"]["name"] == "study-postgres"]
+    probe = postgres["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
+    assert probe["exec"]["command"][:2] == ["pg_isready", "--host=127.0.0.1"]
+
+
 @pytest.mark.parametrize("time", [(), ("--time", "12:00:00")])
 def test_the_command_plans_the_run(
     recipe: Callable[..., Path],
