@@ -87,7 +87,7 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
         "image": for_yaml(asked.image),
         "security": _SECURITY,
         "container_security": _CONTAINER_SECURITY,
-        "storage_class": "" if asked.storage_class is None else f"storageClassName: {asked.storage_class}",
+        "storage_class": "" if asked.storage_class is None else f"storageClassName: {for_yaml(asked.storage_class)}",
     }
     store, limit = sweep.places.store, ""
     if asked.limit.time is not None:
@@ -105,7 +105,7 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
             store="" if store is None else f"- {for_yaml({'name': 'STUDY_STORE', 'value': store})}",
             tolerations=f"tolerations: {for_yaml(_TOLERATIONS)}" if nodes.gpus else "",
             resources=for_yaml({"requests": {"cpu": nodes.cpus, **limits}, "limits": limits}),
-            volume="emptyDir: {}" if claim is None else f"persistentVolumeClaim: {{claimName: {claim}}}",
+            volume="emptyDir: {}" if claim is None else f"persistentVolumeClaim: {for_yaml({'claimName': claim})}",
         ),
         "secrets.env": secrets(
             "Passwords of the run, for the Secret 'study-secrets'.", S3 if generated else RECORDS | S3, generated

@@ -36,7 +36,12 @@ def test_the_image_holds_the_versions_that_are_installed_here(recipe: Callable[.
 
 
 @pytest.mark.parametrize(
-    "choices", [(), ("--nodes", "2", "--cpus", "4", "--gpus", "2", "--memory", "32G", "--store", "s3://bucket/x")]
+    "choices",
+    [
+        (),
+        ("--name", "null"),
+        ("--nodes", "2", "--cpus", "4", "--gpus", "2", "--memory", "32G", "--store", "s3://bucket/x"),
+    ],
 )
 def test_compose_accepts_the_file(
     recipe: Callable[..., Path], schema: Callable[[str, Any], None], choices: tuple[str, ...]
