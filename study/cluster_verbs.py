@@ -7,20 +7,23 @@ import secrets
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import click
 
 from study.arguments import MACHINE, RECORDS, WHERE, Command, Function, Verbs, Whole, option
-from study.errors import Refusal, one_line
+from study.errors import Refusal
+from study.home import Home
 from study.recipes import docker as docker_files
 from study.recipes import kuberay as kuberay_files
 from study.recipes import slurm as slurm_files
-from study.recipes.sweep import PRIVATE, Nodes, Places, Sweep, packed, seconds, with_paths
-
-PROJECT = "longtail-study"
-RUN = "Run"  # the group of options about the run itself
+from study.recipes.image import Image
+from study.recipes.sweep import Limit, Nodes, Places, Sweep, packed, with_paths
+from study.recipes.writing import write
 
 
 @click.group(cls=Verbs)
@@ -40,8 +43,45 @@ class _Written(Command):
         self.allow_interspersed_args = False
 
 
-def _shared(function: Function) -> Function:
-    """Declare the options of every recipe."""
+@dataclass(frozen=True)
+class Choices:
+    """The options of every recipe.
+
+    Attributes:
+        words: the spaces and options of ``study run``.
+        out: the folder for the files.
+        force: replace files that exist.
+        name: the name of the job and its parts.
+        nodes: the machines that train.
+        store: folder or URL for states; None for one in the home.
+        data_dir: the folder of data sets; None for one in the home.
+    """
+
+    words: Sequence[str]
+    out: str
+    force: bool
+    name: str
+    nodes: Nodes
+    store: str | None
+    data_dir: str | None
+
+    def write(self, texts: Mapping[str, str]) -> None:
+        """Write files into the folder, and say so."""
+        for path in write(self.out, self.force, texts):
+            click.echo(f"wrote {path}")
+
+
+def _shared(function: Callable[..., None]) -> Callable[..., None]:
+    """Declare the options of every recipe; the command gets them, when its words are checked, as first argument."""
+
+    @wraps(function)
+    def command(
+        words: Sequence[str], nodes: int, gpus: int, cpus: int | None, memory: str | None, **options: Any
+    ) -> None:
+        _check_words(words)
+        shared = {name: options.pop(name) for name in ("out", "force", "name", "store", "data_dir")}
+        function(Choices(words, nodes=Nodes(nodes, cpus, gpus, memory), **shared), **options)
+
     declarations: list[Callable[[Function], Function]] = [
         click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SPACE..."),
         option("--out", required=True, metavar="DIR", help="Folder for the files."),
@@ -55,8 +95,8 @@ def _shared(function: Function) -> Function:
         option("--data-dir", group=WHERE, metavar="DIR", help="Folder of data sets. [default: in the home]"),
     ]
     for declare in reversed(declarations):
-        function = declare(function)
-    return function
+        command = declare(command)
+    return command
 
 
 def _timed(default: str | None) -> Callable[[Function], Function]:
@@ -105,16 +145,7 @@ def _services(function: Function) -> Function:
 @option("--account", group=MACHINE, metavar="NAME", help="Slurm's account. [default: Slurm's]")
 @option("--requeue", group=MACHINE, is_flag=True, help="Submit the job again when its time limit has been reached.")
 def slurm(
-    words: Sequence[str],
-    out: str,
-    force: bool,
-    name: str,
-    nodes: int,
-    gpus: int,
-    cpus: int | None,
-    memory: str | None,
-    store: str | None,
-    data_dir: str | None,
+    chosen: Choices,
     home: str | None,
     tracking_uri: str | None,
     storage: str | None,
@@ -129,21 +160,22 @@ def slurm(
     The options of this command stand before SPACE, those of 'study run' after it. The nodes use the Python environment
     that writes the files: it and the files must be on a file system that all nodes share.
     """
-    _check_words(words)
+    store = chosen.store
     if store is not None and "://" not in store:
         store = _path(store)
     places = Places(
         home=_path(home or "studies"),
         store=store,
-        data_dir=_path(data_dir) if data_dir else None,
+        data_dir=_path(chosen.data_dir) if chosen.data_dir else None,
         tracking_uri=tracking_uri,
         storage=storage,
     )
-    sweep = Sweep(name, with_paths(words, str), Nodes(nodes, cpus, gpus, memory), places)
-    allocation = slurm_files.Allocation(time, drain, partition, account, requeue)
+    sweep = Sweep(chosen.name, with_paths(chosen.words, str), chosen.nodes, places)
+    status = f"study status{Home(places.home, store).options()}"
+    allocation = slurm_files.Allocation(Limit(time, drain), partition, account, requeue)
     programs = str(Path(sys.executable).parent)
-    _write(out, force, slurm_files.written(sweep, allocation, _path(out), os.getcwd(), programs))
-    _next(f"sbatch {shlex.quote(f'{out}/sweep.sbatch')}", "squeue --me", "study status")
+    chosen.write(slurm_files.written(sweep, allocation, _path(chosen.out), os.getcwd(), programs))
+    _next(f"sbatch {shlex.quote(f'{chosen.out}/sweep.sbatch')}", "squeue --me", status)
 
 
 @cluster.command(cls=_Written)
@@ -156,16 +188,7 @@ def slurm(
 @_services
 @_timed(None)
 def kuberay(
-    words: Sequence[str],
-    out: str,
-    force: bool,
-    name: str,
-    nodes: int,
-    gpus: int,
-    cpus: int | None,
-    memory: str | None,
-    store: str | None,
-    data_dir: str | None,
+    chosen: Choices,
     image: str,
     namespace: str,
     claim: str | None,
@@ -181,25 +204,23 @@ def kuberay(
     The options of this command stand before SPACE, those of 'study run' after it. --cpus and --memory are required.
     PostgreSQL and an MLflow server are written too, unless --storage and --tracking-uri name your own.
     """
-    _check_words(words)
     if (tracking_uri is None) != (storage is None):
         option, value = ("--storage", storage) if storage else ("--tracking-uri", tracking_uri)
         raise Refusal(option, value, "must come with the other one of --storage and --tracking-uri, or be left out")
     generated = {} if storage else {"PGPASSWORD": secrets.token_hex(24)}
-    words, files = packed(words)
+    words, files = packed(chosen.words)
     tracking_uri, storage = tracking_uri or kuberay_files.TRACKING_URI, storage or kuberay_files.STORAGE
     sweep = Sweep(
-        name,
-        tuple(words),
-        Nodes(nodes, cpus, gpus, memory),
-        Places(kuberay_files.HOME, store, data_dir, tracking_uri, storage),
+        chosen.name,
+        words,
+        chosen.nodes,
+        Places(kuberay_files.HOME, chosen.store, chosen.data_dir, tracking_uri, storage),
     )
-    limit = None if time is None else max(1, seconds("--time", time) - drain)
     ray = metadata.version("ray")
-    asked = kuberay_files.Kubernetes(namespace, image, ray, claim, claim_size, storage_class, limit, drain)
+    asked = kuberay_files.Kubernetes(namespace, image, ray, claim, claim_size, storage_class, Limit(time, drain))
     texts = kuberay_files.written(sweep, asked, files, generated)
-    _write(out, force, texts)
-    folder = shlex.quote(out)
+    chosen.write(texts)
+    folder = shlex.quote(chosen.out)
     _next(
         f"kubectl -n {namespace} create secret generic study-secrets --from-env-file={folder}/secrets.env",
         *(f"kubectl apply -f {folder}/{file}" for file in kuberay_files.ORDER if file in texts),
@@ -216,16 +237,7 @@ def kuberay(
 )
 @option("--port", group=RECORDS, default=5000, show_default=True, type=Whole(), help="MLflow's port on this machine.")
 def docker(
-    words: Sequence[str],
-    out: str,
-    force: bool,
-    name: str,
-    nodes: int,
-    gpus: int,
-    cpus: int | None,
-    memory: str | None,
-    store: str | None,
-    data_dir: str | None,
+    chosen: Choices,
     image: str,
     source: str | None,
     port: int,
@@ -235,15 +247,13 @@ def docker(
     The options of this command stand before SPACE, those of 'study run' after it. MLflow and PostgreSQL run in
     containers too; only MLflow's port is reachable, on loopback.
     """
-    _check_words(words)
-    words, files = packed(words)
-    places = Places(docker_files.HOME, store, data_dir, docker_files.TRACKING_URI, docker_files.STORAGE)
-    sweep = Sweep(name, tuple(words), Nodes(nodes, cpus, gpus, memory), places)
-    context, wheel = _source(source)
-    python = ".".join(map(str, sys.version_info[:2]))
-    built = docker_files.Image(image, context, wheel, python, _pins())
+    words, files = packed(chosen.words)
+    places = Places(docker_files.HOME, chosen.store, chosen.data_dir, docker_files.TRACKING_URI, docker_files.STORAGE)
+    sweep = Sweep(chosen.name, words, chosen.nodes, places)
+    built = Image.like_here(image, source)
     generated = {"PGPASSWORD": secrets.token_hex(24), "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    _write(out, force, docker_files.written(sweep, built, _path(out), port, files, generated))
+    out = chosen.out
+    chosen.write(docker_files.written(sweep, built, _path(out), port, files, generated))
     _next(f"docker compose --project-directory {shlex.quote(out)} build", shlex.quote(f"{out}/run.sh"))
 
 
@@ -272,57 +282,6 @@ def _check_words(words: Sequence[str]) -> None:
 
 def _path(given: str) -> str:
     return str(Path(given).expanduser().absolute())
-
-
-def _source(given: str | None) -> tuple[str, str | None]:
-    """Return the folder of the project's source and None, or the folder of a wheel and the wheel's name."""
-    installed = Path(__file__).parents[1]
-    is_source = (installed / "pyproject.toml").is_file()  # else it is a copy among other installed packages
-    path = Path(given).expanduser().absolute() if given else installed if is_source else Path.cwd()
-    if path.suffix == ".whl" and path.is_file():
-        return str(path.parent), path.name
-    if not (path / "pyproject.toml").is_file():
-        words = "must be the folder of the project's source, with pyproject.toml, or a wheel of it"
-        raise Refusal("--source", str(path), words)
-    return str(path), None
-
-
-def _pins() -> list[str]:
-    """Return the packages that the project needs, in the versions that are installed here."""
-    pins = []
-    for requirement in metadata.requires(PROJECT) or ():
-        if "extra ==" in requirement:
-            continue
-        name = requirement.partition(">")[0].strip()
-        version = metadata.version(name.partition("[")[0]).partition("+")[0]
-        pins.append(f"{'ray[default,tune]' if name.startswith('ray') else name}=={version}")
-    return pins
-
-
-def _write(out: str, force: bool, texts: Mapping[str, str]) -> None:
-    """Write files into a folder. Passwords are readable by their user only, and stay as they are.
-
-    Raises:
-        Refusal: if one exists and may not be replaced, or cannot be written.
-    """
-    folder = Path(out).expanduser()
-    present = [name for name in texts if (folder / name).exists()]
-    if present and not force:
-        hint = f"--force replaces it; {' and '.join(PRIVATE)} stay as they are"
-        raise Refusal("--out", str(folder / present[0]), "must hold no file of that name", hint=hint)
-    try:
-        for name, text in texts.items():
-            path = folder / name
-            if name in PRIVATE and path.exists():
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            mode = 0o600 if name in PRIVATE else 0o755 if path.suffix == ".sh" else 0o644
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-                file.write(text)
-            click.echo(f"wrote {path}")
-    except OSError as error:
-        raise Refusal("--out", out, "must be a writable folder", hint=one_line(error)) from error
 
 
 def _next(*commands: str) -> None:

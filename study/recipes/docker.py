@@ -1,65 +1,17 @@
-"""Files for Docker: an image of the project, and a small cluster of it on one machine."""
+"""Files for Docker: the image of the project, and a small cluster of it on one machine."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from study.errors import Refusal
-from study.recipes.kuberay import check_image, mlflow
-from study.recipes.sweep import PRIVATE, Sweep
+from study.recipes.image import Image, mlflow
+from study.recipes.sweep import Sweep
 from study.recipes.texts import S3, filled, for_compose, for_shell, secrets
 
 HOME = "/study"
 TRACKING_URI = "http://mlflow:5000"
 STORAGE = "postgresql+psycopg://study@postgres/optuna"
-
-
-@dataclass(frozen=True)
-class Image:
-    """The image of the project.
-
-    Attributes:
-        name: its name.
-        context: the folder of the project's source, or of its wheel.
-        wheel: the name of the wheel's file; None to build it from the source.
-        python: the version of Python, such as ``3.11``.
-        pins: the packages with their versions, such as ``ray[default]==2.60.0``.
-    """
-
-    name: str
-    context: str
-    wheel: str | None
-    python: str
-    pins: Sequence[str]
-
-    def __post_init__(self) -> None:
-        check_image(self.name)
-
-    def written(self) -> dict[str, str]:
-        """Return the texts of the Dockerfile and of the list of files that are no part of its build."""
-        ignored = [
-            *(f"**/{name}" for name in PRIVATE),
-            ".git",
-            ".venv",
-            "**/__pycache__",
-            "**/*.egg-info",
-            "**/.*_cache",
-            "studies",
-            "dist",
-            "build",
-        ]
-        return {
-            "Dockerfile": filled(
-                "Dockerfile",
-                python=self.python,
-                copied=f"{for_compose([self.wheel, '/wheels/'])}" if self.wheel else ". /source",
-                build="" if self.wheel else "RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /source",
-                pins=" \\\n  ".join(map(shlex.quote, self.pins)),
-            ),
-            "Dockerfile.dockerignore": "\n".join(["*", f"!{self.wheel}"] if self.wheel else ignored) + "\n",
-        }
 
 
 def written(
@@ -79,7 +31,8 @@ def written(
         raise Refusal("--port", port, "must be between 1 and 65535")
     if sweep.nodes.count > 1 and sweep.nodes.cpus is None:
         raise Refusal("--cpus", None, f"--cpus must be given: {sweep.nodes.count} containers share this machine's CPUs")
-    workers = "".join(_worker(sweep, image, number) for number in range(1, sweep.nodes.count + 1))
+    store = "" if sweep.places.store is None else f"STUDY_STORE: {for_compose(sweep.places.store)}"
+    workers = "".join(_worker(sweep, image, store, number) for number in range(1, sweep.nodes.count + 1))
     return {
         **image.written(),
         "compose.yaml": filled(
@@ -88,6 +41,7 @@ def written(
             image=for_compose(image.name),
             context=for_compose(image.context),
             dockerfile=for_compose(f"{folder}/Dockerfile"),
+            store=store,
             workers=workers.rstrip("\n"),
             mlflow=for_compose(mlflow("postgres")),
             port=port,
@@ -99,7 +53,7 @@ def written(
     }
 
 
-def _worker(sweep: Sweep, image: Image, number: int) -> str:
+def _worker(sweep: Sweep, image: Image, store: str, number: int) -> str:
     """Return a machine of the cluster: a container with its own GPUs."""
     nodes = sweep.nodes
     command = ["ray", "start", "--address=head:6379", "--block", "--object-store-memory=1000000000"]
@@ -119,5 +73,6 @@ def _worker(sweep: Sweep, image: Image, number: int) -> str:
         number=number,
         image=for_compose(image.name),
         command=for_compose(command),
+        store=store,
         limits=f"deploy: {for_compose({'resources': limits})}" if limits else "",
     )

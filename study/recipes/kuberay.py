@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from study.errors import Refusal
-from study.recipes.sweep import Sweep
+from study.recipes.image import check_image, mlflow
+from study.recipes.sweep import Limit, Sweep, seconds
 from study.recipes.texts import RECORDS, S3, block, filled, for_shell, for_yaml, secrets
 
 HOME = "/study"  # where a pod sees the volume
@@ -17,7 +18,6 @@ ORDER = ("claim.yaml", "services.yaml", "rayjob.yaml")  # in which the files are
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SIZE = re.compile(r"[1-9]\d*[MGT]i")
-_IMAGE = re.compile(r"[a-z0-9][\w./:@-]{0,254}", re.ASCII)
 _SECURITY = for_yaml(
     {
         "runAsNonRoot": True,
@@ -33,16 +33,6 @@ _TOLERATIONS = [
 _CONTAINER_SECURITY = for_yaml({"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}})
 
 
-def check_image(image: str) -> None:
-    """Check that an image's name has no characters that none has.
-
-    Raises:
-        Refusal: if it has.
-    """
-    if not _IMAGE.fullmatch(image):
-        raise Refusal("--image", image, "must be the name of an image, such as registry.example.org/study:1")
-
-
 @dataclass(frozen=True)
 class Kubernetes:
     """What is asked of Kubernetes, besides nodes.
@@ -54,8 +44,7 @@ class Kubernetes:
         claim: the name of a claim of the user's own; None for a new one.
         claim_size: the size of a new claim, such as ``100Gi``.
         storage_class: the storage class of new claims; None for the cluster's default.
-        limit: seconds after which the run drains; None for no limit.
-        drain: seconds that the workers then have to finish their epoch.
+        limit: the time limit.
     """
 
     namespace: str
@@ -64,8 +53,7 @@ class Kubernetes:
     claim: str | None
     claim_size: str
     storage_class: str | None
-    limit: int | None
-    drain: int
+    limit: Limit
 
     def __post_init__(self) -> None:
         names = (("--namespace", self.namespace), ("--claim", self.claim), ("--storage-class", self.storage_class))
@@ -76,8 +64,6 @@ class Kubernetes:
         check_image(self.image)
         if not _SIZE.fullmatch(self.claim_size):
             raise Refusal("--claim-size", self.claim_size, "must be a whole number with Mi, Gi or Ti, such as 100Gi")
-        if self.drain < 30:
-            raise Refusal("--drain", self.drain, "must be at least 30 s")
 
 
 def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated: Mapping[str, str]) -> dict[str, str]:
@@ -101,11 +87,12 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
         "image": for_yaml(asked.image),
         "security": _SECURITY,
         "container_security": _CONTAINER_SECURITY,
-        "storage_class": "" if asked.storage_class is None else f"storageClassName: {asked.storage_class}",
+        "storage_class": "" if asked.storage_class is None else f"storageClassName: {for_yaml(asked.storage_class)}",
     }
-    limit = ""
-    if asked.limit is not None:
-        kill = f"--kill-after={asked.drain} {asked.limit}"
+    store, limit = sweep.places.store, ""
+    if asked.limit.time is not None:
+        drain = asked.limit.drain
+        kill = f"--kill-after={drain} {seconds('--time', asked.limit.time) - drain}"
         limit = f"timeout --foreground --preserve-status --signal=TERM {kill} \\\n  "
     texts = {"run.sh": filled("run.sh", limit=limit, command=for_shell(sweep.command())), **files}
     result = {
@@ -115,9 +102,10 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
             files="".join(f"  {name}: {block(text, 4)}" for name, text in texts.items()).removesuffix("\n"),
             ray=for_yaml(asked.ray),
             nodes=nodes.count,
+            store="" if store is None else f"- {for_yaml({'name': 'STUDY_STORE', 'value': store})}",
             tolerations=f"tolerations: {for_yaml(_TOLERATIONS)}" if nodes.gpus else "",
             resources=for_yaml({"requests": {"cpu": nodes.cpus, **limits}, "limits": limits}),
-            volume="emptyDir: {}" if claim is None else f"persistentVolumeClaim: {{claimName: {claim}}}",
+            volume="emptyDir: {}" if claim is None else f"persistentVolumeClaim: {for_yaml({'claimName': claim})}",
         ),
         "secrets.env": secrets(
             "Passwords of the run, for the Secret 'study-secrets'.", S3 if generated else RECORDS | S3, generated
@@ -128,17 +116,3 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
     if generated:
         result["services.yaml"] = filled("services.yaml", **common, mlflow=for_yaml(mlflow("study-postgres")))
     return result
-
-
-def mlflow(postgres: str) -> list[str]:
-    """Return the command of an MLflow server in a container, with its database on the host `postgres`."""
-    return [
-        "mlflow",
-        "server",
-        "--host=0.0.0.0",  # in a network of its own
-        "--port=5000",
-        "--workers=1",  # with several, a slow machine ends those that take more than 5 s to start
-        f"--backend-store-uri=postgresql+psycopg://study@{postgres}/mlflow",
-        "--artifacts-destination=/artifacts",
-        "--allowed-hosts=study-mlflow:5000,mlflow:5000,localhost:*,127.0.0.1:*",
-    ]

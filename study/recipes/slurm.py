@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from study.errors import Refusal
-from study.recipes.sweep import Sweep, seconds
+from study.recipes.sweep import Limit, Sweep
 from study.recipes.texts import RECORDS, S3, filled, for_shell, secrets
 
 _WORD = re.compile(r"[A-Za-z0-9][\w.,:+-]{0,99}", re.ASCII)
@@ -20,22 +20,18 @@ class Allocation:
     """What is asked of Slurm, besides nodes.
 
     Attributes:
-        time: the limit, as ``HH:MM:SS`` or ``D-HH:MM:SS``.
-        drain: seconds before the limit in which workers finish their epoch.
+        limit: the time limit.
         partition: the partition; None for Slurm's default.
         account: the account; None for Slurm's default.
         requeue: submit the job again when the limit was reached.
     """
 
-    time: str
-    drain: int
+    limit: Limit
     partition: str | None = None
     account: str | None = None
     requeue: bool = False
 
     def __post_init__(self) -> None:
-        if not 30 <= self.drain <= min(65535, seconds("--time", self.time) - 1):
-            raise Refusal("--drain", self.drain, "must be at least 30 s, at most 65535 s and less than --time")
         for option, value in (("--partition", self.partition), ("--account", self.account)):
             if value is not None and not _WORD.fullmatch(value):
                 raise Refusal(option, value, "must be a name of Slurm: letters, digits and any of _ . , : + -")
@@ -66,8 +62,8 @@ def written(sweep: Sweep, allocation: Allocation, folder: str, here: str, progra
             name=sweep.name,
             nodes=nodes.count,
             directives="\n".join([*directives, *["#SBATCH --requeue"] * allocation.requeue]),
-            time=allocation.time,
-            drain=allocation.drain,
+            time=allocation.limit.time,
+            drain=allocation.limit.drain,
             folder=shlex.quote(folder),
             programs=shlex.quote(programs),
             at_limit=_REQUEUE if allocation.requeue else _SAY,

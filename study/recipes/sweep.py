@@ -10,7 +10,6 @@ from pathlib import Path
 from study.errors import Refusal
 from study.masking import without_password
 
-PRIVATE = ("secrets.env", ".env")  # files of passwords: mode 600, and never replaced
 FILES = "/files"  # the folder of a container with the user's own files
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -98,6 +97,24 @@ class Sweep:
     def command(self) -> list[str]:
         """Return the command that trains, for a machine on which Ray runs."""
         return ["study", "run", *self.words, "--address", "auto", *self.places.options()]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The time that a run may take.
+
+    Attributes:
+        time: the limit, as ``HH:MM:SS`` or ``D-HH:MM:SS``; None for none.
+        drain: seconds before the limit in which workers finish their epoch.
+    """
+
+    time: str | None
+    drain: int
+
+    def __post_init__(self) -> None:
+        most = 65535 if self.time is None else min(65535, seconds("--time", self.time) - 1)  # 65535 is Slurm's
+        if not 30 <= self.drain <= most:
+            raise Refusal("--drain", self.drain, "must be at least 30 s, at most 65535 s and less than --time")
 
 
 def seconds(option: str, text: str) -> int:

@@ -36,6 +36,21 @@ def test_files_are_replaced_only_by_force_and_passwords_never(study: Study) -> N
 
 
 @pytest.mark.parametrize(
+    ("choices", "options"),
+    [
+        (("--home", "studies"), ""),
+        (("--home", "shared home"), ' --home "{here}/shared home"'),
+        (("--home", "studies", "--store", "states"), " --store {here}/states"),
+        (("--home", "h", "--store", "s3://bucket/x"), " --home {here}/h --store s3://bucket/x"),
+    ],
+)
+def test_the_next_command_names_the_run_s_home_and_store(study: Study, choices: tuple[str, ...], options: str) -> None:
+    said = study("cluster", "slurm", "--out", "sweep", *choices, "table9").stderr
+    named = options.format(here=Path.cwd())
+    assert said == f"\nNext: sbatch sweep/sweep.sbatch · squeue --me · study status{named}\n"
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("table99",), "unknown space 'table99'. Did you mean 'table9'? 'study list' shows all"),
@@ -75,6 +90,10 @@ def test_an_unknown_option_of_study_run_is_refused(study: Study) -> None:
         ((*KUBERAY[4:], "--image", "r.example/$(id)", "table9"), "--image must be the name of an image"),
         ((*KUBERAY[4:], "--claim-size", "100", "table9"), "--claim-size must be a whole number with Mi, Gi or Ti"),
         ((*KUBERAY[4:], "--storage", "postgresql://me@db/x", "table9"), "--storage must come with the other one"),
+        (
+            (*KUBERAY[4:], "--time", "00:05:00", "table9"),
+            "--drain must be at least 30 s, at most 65535 s and less than",
+        ),
     ],
 )
 def test_what_kubernetes_cannot_have_is_refused(study: Study, arguments: tuple[str, ...], message: str) -> None:

@@ -48,7 +48,8 @@ def study_run() -> Callable[[str], list[str]]:
         split = shlex.split(script.replace("\\\n", " "), comments=True)
         begin = max(number for number, word in enumerate(split) if word == "study")
         assert split[begin + 1] == "run"
-        return split[begin + 1 :]
+        end = split.index(")", begin) if ")" in split[begin:] else None  # of a subshell
+        return split[begin + 1 : end]
 
     return words
 

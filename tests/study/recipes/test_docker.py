@@ -36,7 +36,12 @@ def test_the_image_holds_the_versions_that_are_installed_here(recipe: Callable[.
 
 
 @pytest.mark.parametrize(
-    "choices", [(), ("--nodes", "2", "--cpus", "4", "--gpus", "2", "--memory", "32G", "--store", "s3://bucket/x")]
+    "choices",
+    [
+        (),
+        ("--name", "null"),
+        ("--nodes", "2", "--cpus", "4", "--gpus", "2", "--memory", "32G", "--store", "s3://bucket/x"),
+    ],
 )
 def test_compose_accepts_the_file(
     recipe: Callable[..., Path], schema: Callable[[str, Any], None], choices: tuple[str, ...]
@@ -62,6 +67,12 @@ def test_only_mlflow_has_a_port_and_it_is_on_loopback(recipe: Callable[..., Path
         "mlflow": ["127.0.0.1:5001:5000"]
     }
     assert not [name for name, each in services.items() if each.get("network_mode") or each.get("privileged")]
+
+
+def test_postgres_is_healthy_only_when_others_reach_it(recipe: Callable[..., Path]) -> None:
+    """Its image makes the databases with a server that listens on no network."""
+    test = compose(recipe("docker", "table9"))["services"]["postgres"]["healthcheck"]["test"]
+    assert test[1:3] == ["pg_isready", "--host=127.0.0.1"]
 
 
 def test_passwords_are_in_one_file_and_differ(recipe: Callable[..., Path], tmp_path: Path) -> None:
@@ -92,6 +103,14 @@ def test_the_command_plans_the_run(
     words = study_run(script.read_text(encoding="utf-8"))
     assert words[words.index("--storage") + 1] == docker.STORAGE
     assert '"table9"' in dry_run(words).stdout
+
+
+@pytest.mark.parametrize("store", ["s3://bucket/x", None])
+def test_commands_in_a_container_see_the_run(recipe: Callable[..., Path], store: str | None) -> None:
+    folder = recipe("docker", *(["--store", store] if store else []), "table9")
+    assert "STUDY_HOME=/study\n" in (folder / "Dockerfile").read_text()
+    for name in ("head", "worker1"):
+        assert compose(folder)["services"][name]["environment"].get("STUDY_STORE") == store
 
 
 def test_own_files_are_mounted(recipe: Callable[..., Path], small_space: Callable[..., str]) -> None:

@@ -22,6 +22,7 @@ CHOICES = {
     "of GPUs": ("--nodes", "4", "--gpus", "8", "--time", "2-00:00:00", "--storage-class", "fast"),
     "on S3": ("--store", "s3://bucket/studies"),
     "on a claim and services of one's own": ("--claim", "lab-share", *OWN),
+    "of names that YAML reads as other values": ("--name", "null", "--claim", "1.5", "--storage-class", "2"),
 }
 
 
@@ -61,8 +62,8 @@ def validate(schema: Callable[[str, Any], None], manifest: Any) -> None:
 def test_kubernetes_accepts_every_object(
     recipe: Callable[..., Path], schema: Callable[[str, Any], None], choices: tuple[str, ...]
 ) -> None:
-    written = objects(recipe("kuberay", *POD, *choices, "--namespace", "lab", "table9"))
-    assert {each["metadata"]["namespace"] for each in written} == {"lab"}
+    written = objects(recipe("kuberay", *POD, *choices, "--namespace", "123", "table9"))
+    assert {each["metadata"]["namespace"] for each in written} == {"123"}
     for manifest in written:
         validate(schema, manifest)
 
@@ -153,6 +154,15 @@ def test_what_the_user_has_is_not_written(
         assert home == {"name": "home", **volume}
 
 
+@pytest.mark.parametrize("store", ["s3://bucket/x", None])
+def test_commands_in_a_pod_see_the_run(recipe: Callable[..., Path], store: str | None) -> None:
+    job = rayjob(recipe("kuberay", *POD, *(["--store", store] if store else []), "table9"))
+    for group in groups(job):
+        (container,) = group["template"]["spec"]["containers"]
+        variables = {each["name"]: each["value"] for each in container["env"]}
+        assert variables == {"STUDY_HOME": "/study"} | ({"STUDY_STORE": store} if store else {})
+
+
 def test_records_go_to_the_services_that_are_written(recipe: Callable[..., Path]) -> None:
     folder = recipe("kuberay", *POD, "table9")
     services = {
@@ -162,6 +172,14 @@ def test_records_go_to_the_services_that_are_written(recipe: Callable[..., Path]
     script = objects(folder)[1]["data"]["run.sh"]
     assert "--tracking-uri http://study-mlflow:5000" in script
     assert "@study-postgres/optuna" in script
+
+
+def test_postgres_is_ready_only_when_others_reach_it(recipe: Callable[..., Path]) -> None:
+    """Its image makes the databases with a server that listens on no network."""
+    deployed = [each for each in objects(recipe("kuberay", *POD, "table9")) if each["kind"] == "Deployment"]
+    (postgres,) = [each for each in deployed if each["metadata"]["name"] == "study-postgres"]
+    probe = postgres["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
+    assert probe["exec"]["command"][:2] == ["pg_isready", "--host=127.0.0.1"]
 
 
 @pytest.mark.parametrize("time", [(), ("--time", "12:00:00")])

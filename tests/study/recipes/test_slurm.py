@@ -65,6 +65,13 @@ def test_what_was_not_chosen_is_left_to_slurm(recipe: Callable[..., Path]) -> No
     assert "scontrol requeue" not in (folder / "sweep.sbatch").read_text()
 
 
+def test_a_node_that_ends_ends_no_other_one(recipe: Callable[..., Path]) -> None:
+    """On a cluster with WaitTime, srun kills all nodes soon after the first one ends."""
+    folder = recipe("slurm", "--nodes", "2", "table9")
+    (command,) = re.findall(r"^srun (?:.*\\\n)*.*$", (folder / "sweep.sbatch").read_text(), re.MULTILINE)
+    assert {"--no-kill", "--kill-on-bad-exit=0", "--wait=0"} <= set(command.split())
+
+
 def test_the_command_plans_the_run(
     recipe: Callable[..., Path],
     study_run: Callable[[str], list[str]],
@@ -148,6 +155,14 @@ def wait(job: subprocess.Popen[bytes], slurm: Slurm) -> str:
     return slurm.log.read_text(errors="replace")
 
 
+def wait_for_epochs(job: subprocess.Popen[bytes], slurm: Slurm) -> None:
+    deadline = time.monotonic() + 200
+    while " epochs" not in (text := slurm.log.read_text(errors="replace")):
+        assert job.poll() is None, text
+        assert time.monotonic() < deadline, text
+        time.sleep(0.2)
+
+
 def status(home: Path) -> dict[str, object]:
     (only,) = parsed(call_study("status", "--json", home=home))
     return dict(only)
@@ -161,11 +176,7 @@ def test_at_the_time_limit_it_drains_and_continues_when_it_is_submitted_again(
     folder = recipe("slurm", "--requeue", "figure2", "--seeds", "1")
     script = folder / "sweep.sbatch"
     job = slurm.submit(script)
-    deadline = time.monotonic() + 200
-    while " epochs" not in (text := slurm.log.read_text(errors="replace")):
-        assert job.poll() is None, text
-        assert time.monotonic() < deadline, text
-        time.sleep(0.2)
+    wait_for_epochs(job, slurm)
     slurm.signal(job, signal.SIGUSR1)
     log = wait(job, slurm)
     assert job.returncode == 130, log
@@ -199,16 +210,54 @@ def test_a_ray_that_does_not_start_is_a_failure(
     )
 
 
-def test_passwords_reach_the_driver_as_they_are_written(recipe: Callable[..., Path], tmp_path: Path) -> None:
+SYMMETRIC_RUN = """#!/bin/bash
+# Runs the command after '--' on the first node. The second node is lost, so that srun's exit code is 137.
+while [ "$1" != -- ]; do shift; done
+shift
+"$@"
+exit 137
+"""
+STUDY = """#!/bin/bash
+trap 'exit 130' TERM
+echo '2 epochs'
+%s
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [("exit 0", 0), ("exit 1", 1), ("while sleep 0.1; do :; done", 130), ("kill -KILL $PPID", 137)],
+    ids=["complete", "failed", "at its limit", "killed before it has a code"],
+)
+def test_the_run_s_exit_code_is_the_job_s_when_a_node_is_lost(
+    recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, code: int
+) -> None:
+    slurm = Slurm(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(slurm.programs / "python"))
+    slurm.program("ray", SYMMETRIC_RUN)
+    slurm.program("study", STUDY % ends)
+    folder = recipe("slurm", "--requeue", "table9")
+    job = slurm.submit(folder / "sweep.sbatch")
+    if code == 130:
+        wait_for_epochs(job, slurm)
+        slurm.signal(job, signal.SIGUSR1)
+    log = wait(job, slurm)
+    assert job.returncode == code, log
+    assert slurm.calls.read_text() == ("requeue 4711\n" if code == 130 else "")
+    assert not list(folder.glob("driver-*"))
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_passwords_reach_the_driver_as_they_are_written(recipe: Callable[..., Path], tmp_path: Path, end: str) -> None:
     slurm = Slurm(tmp_path)
     slurm.program("study", '#!/bin/bash\necho "$PGPASSWORD|$AWS_REGION|$*"\n')
     folder = recipe("slurm", "table9")
-    (folder / "secrets.env").write_text("# mine\nPGPASSWORD=a=b $HOME 'x'\n#AWS_REGION=none\n")
-    environment = slurm.environment | {"STUDY_DRIVER": str(tmp_path / "pid")}
+    (folder / "secrets.env").write_text(f"#AWS_REGION=none\nPGPASSWORD=a=b $HOME 'x'{end}")
+    environment = slurm.environment | {"STUDY_DRIVER": str(tmp_path / "driver")}
     done = subprocess.run([folder / "driver.sh"], env=environment, capture_output=True, text=True, check=True)
     home = tmp_path / "home"
     assert done.stdout == f"a=b $HOME 'x'||run table9 --address auto --home {home}\n"
-    assert (tmp_path / "pid").read_text().strip().isdigit()
+    assert (tmp_path / "driver.pid").read_text().strip().isdigit()
 
 
 def test_programs_are_those_of_this_environment(recipe: Callable[..., Path]) -> None:
