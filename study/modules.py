@@ -155,7 +155,8 @@ def to_ship(folder: Path, packages: Collection[str] = (), distribution: str = ""
         declared = metadata.distribution(distribution or "none")
         packages = {*packages, *(point.module.partition(".")[0] for point in declared.entry_points)}
         paths |= {Path(str(file.locate())).parent for file in declared.files or () if file.name == "METADATA"}
-    paths |= {Path(each).resolve() for name in packages for each in importlib.import_module(name).__path__}
+    for name in packages:
+        paths |= {Path(each).resolve() for each in getattr(importlib.import_module(name), "__path__", ())}
     for name in _shipped:
         if name in _paths:
             copy = folder / _brought(_paths[name])

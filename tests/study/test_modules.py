@@ -187,6 +187,10 @@ def test_packages_of_the_system_and_of_another_environment_are_installed(folder:
     assert not modules.is_installed(Path("/home/me/work/mylab"))
 
 
+def test_a_file_that_defines_what_nodes_call_is_no_package(tmp_path: Path, mine: Path) -> None:
+    assert modules.to_ship(tmp_path, {find(mine).__name__}) == [str(tmp_path / name) for name in shipped(tmp_path)]
+
+
 def test_a_whole_distribution_is_shipped_with_its_declarations(tmp_path: Path) -> None:
     names = [Path(path).name for path in modules.to_ship(tmp_path, distribution=modules.PROJECT)]
     assert {"study", "search_spaces"} <= set(names)
