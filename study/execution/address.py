@@ -21,6 +21,7 @@ _ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", re.
 
 RAY_SECONDS = 15.0  # for another process to import Ray and connect; Ray itself tries for 80 s
 _token_wanted: set[str] = set()  # the addresses of clusters that asked for a token when they were last asked
+CLIENT_ATTEMPTS = 3  # at ray://: the process that the head starts for a client dies now and then (Ray's issue 63202)
 CLIENT_SECONDS = 45.0  # for ray://, where the head node starts a process for each client
 _CONNECT = """
 import json
@@ -114,6 +115,19 @@ def token_if_wanted(address: str) -> Iterator[None]:
 
 def _ask(address: str, seconds: float, **variables: str) -> Mapping[str, float] | list[str]:
     """Return a cluster's resources, or the lines that say why another process cannot connect to it."""
+    for _ in range(CLIENT_ATTEMPTS - 1):
+        answer = _ask_once(address, seconds, **variables)
+        if not (isinstance(answer, list) and is_lost_client("\n".join(answer))):
+            return answer
+    return _ask_once(address, seconds, **variables)
+
+
+def is_lost_client(reason: str) -> bool:
+    """Return whether the process that the head node had started for a ray:// client died at once."""
+    return "Initialization failure from server" in reason
+
+
+def _ask_once(address: str, seconds: float, **variables: str) -> Mapping[str, float] | list[str]:
     environment = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ | variables
     command = [sys.executable, "-P", "-c", _CONNECT, address]
     try:

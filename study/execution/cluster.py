@@ -36,7 +36,7 @@ from ray._private.authentication.authentication_token_setup import Authenticatio
 
 from study import modules, scratch
 from study.errors import Away, Refusal, StudyError, one_line
-from study.execution.address import token_if_wanted
+from study.execution.address import CLIENT_ATTEMPTS, is_lost_client, token_if_wanted
 from study.machine import cpus
 from study.planning.stored import Resources
 
@@ -116,7 +116,7 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
         signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             with nullcontext() if resources.address else _private_ray():
-                ray.init(address=_resolved(resources.address), **options)
+                _init(_resolved(resources.address), options)
         except Exception as error:
             raise _why_not_started(error, resources.address) from error
         finally:
@@ -159,6 +159,16 @@ def _private_ray() -> Iterator[None]:
     finally:
         for (module, name, _), value in zip(ours, rays, strict=True):
             setattr(module, name, value)
+
+
+def _init(address: str, options: dict[str, Any]) -> None:
+    for attempt in range(1, CLIENT_ATTEMPTS + 1):
+        try:
+            ray.init(address=address, **options)
+            return
+        except ConnectionError as error:
+            if attempt == CLIENT_ATTEMPTS or not is_lost_client(str(error)):
+                raise
 
 
 def _resolved(address: str) -> str:

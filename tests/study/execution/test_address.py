@@ -16,7 +16,7 @@ import study
 from study import services
 from study.errors import Refusal
 from study.execution import address as addresses
-from study.execution.address import Cluster, check_address
+from study.execution.address import Cluster, check_address, token_if_wanted
 
 
 @pytest.fixture
@@ -130,6 +130,36 @@ def test_what_listens_but_is_no_ray_is_refused_within_seconds_and_without_ray_s_
         "Something accepts connections there, but it does not answer as Ray does"
     )
     assert capfd.readouterr() == ("", "")
+
+
+LOST_CLIENT = "ConnectionAbortedError: Initialization failure from server:"
+
+
+@pytest.mark.parametrize(("failures", "answers"), [(0, True), (2, True), (3, False)])
+def test_a_client_whose_process_died_on_the_head_tries_again(listening, monkeypatch, failures, answers):
+    told = iter([[LOST_CLIENT]] * failures + [{"CPU": 4.0}])
+    monkeypatch.setattr(addresses, "_ask_once", lambda *_: next(told))
+    if answers:
+        assert Cluster(f"ray://{listening}").resources == {"CPU": 4.0}
+    else:
+        with pytest.raises(Refusal, match="Initialization failure"):
+            Cluster(f"ray://{listening}").check()
+
+
+def test_a_token_is_used_for_the_cluster_that_asked_for_one_and_only_within(listening, monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    wants = ["Unauthenticated: no token"]
+    monkeypatch.setattr(addresses, "_ask_once", lambda *_, **given: {"CPU": 1.0} if given else wants)
+    Cluster(f"ray://{listening}").check()
+    assert "RAY_AUTH_MODE" not in os.environ
+    with token_if_wanted(f"ray://{listening}"):
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+    with token_if_wanted("ray://other:1"):
+        assert "RAY_AUTH_MODE" not in os.environ
+    monkeypatch.setattr(addresses, "_ask_once", lambda *_: {"CPU": 1.0})  # it was started again without
+    Cluster(f"ray://{listening}").check()
+    with token_if_wanted(f"ray://{listening}"):
+        assert "RAY_AUTH_MODE" not in os.environ
 
 
 def test_a_cluster_without_a_node_on_this_machine_is_refused_with_what_to_do(listening, no_ray):

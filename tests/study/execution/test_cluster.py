@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from study import scratch
-from study.errors import Away
+from study.errors import Away, Refusal
 from study.execution import cluster
 from study.planning.stored import Resources
 
@@ -173,6 +173,22 @@ def test_a_temporary_folder_too_deep_for_ray_is_refused_by_its_variable(tmp_path
     environment = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | {"TMPDIR": str(deep)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("TMPDIR must be a folder with a short path")
+
+
+@pytest.mark.parametrize(("failures", "words"), [(2, ""), (3, "must be the address of a running Ray cluster")])
+def test_a_client_whose_process_died_on_the_head_connects_again(monkeypatch, failures, words):
+    told = iter([ConnectionAbortedError("Initialization failure from server:")] * failures)
+
+    def init(**_):
+        for error in told:
+            raise error
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    if words:
+        with pytest.raises(Refusal, match=words), cluster.connected(Resources(address="ray://host:1")):
+            pass
+    else:
+        cluster._init("ray://host:1", {})
 
 
 @pytest.mark.parametrize(
