@@ -172,14 +172,15 @@ def wait(begun: Begun, store: Store, run: str, earlier: int, hint: str = "") -> 
     """
     try:
         deadline = time.monotonic() + BEGIN_SECONDS
-        while not any(start.checked for start in starts(store, run)[earlier:]):
+        while True:
             code = begun.exit_code()
-            if code in (0, 3):  # there was nothing to train
+            records = starts(store, run)[earlier:]  # after the exit code: a start writes its record before it ends
+            if code in (0, 3) or any(start.checked for start in records):  # without checks, nothing was to be trained
                 return
             if code is not None:
                 words = begun.last_words() or f"the start of run {run!r} ended without a message"
                 raise Refusal("--detach", run, words, hint) if code == 2 else StudyError(words)
-            if time.monotonic() > deadline and len(starts(store, run)) == earlier:
+            if time.monotonic() > deadline and not records:
                 words = f"run {run!r} has not begun within {BEGIN_SECONDS:g} s, and its start was ended"
                 raise Refusal("--detach", run, words, hint="The machines may be busy: give the command again")
             time.sleep(_LOOK_SECONDS)
