@@ -18,12 +18,12 @@ from contextlib import closing
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 from click.testing import Result
-from helpers import call_study, write_space
+from helpers import Denying, call_study, write_space
 
 # Ray, MLflow and torch leave sockets and files to the garbage collector, and warn of their own internals.
 THEIRS = (
@@ -281,13 +281,6 @@ class _Denying(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""
-
-
-class Denying(NamedTuple):
-    """A server on loopback that wants other credentials: its address, and the credentials that it was given."""
-
-    address: str
-    given: set[str | None]
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -52,6 +52,13 @@ from trainables.steps import Steps
 from trainables.work import WORK
 
 CPU = Machine("cpu", 1)
+
+
+class Denying(NamedTuple):
+    """A server on loopback that wants other credentials: its address, and the credentials that it was given."""
+
+    address: str
+    given: set[str | None]
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:

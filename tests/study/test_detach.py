@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import Denying
-from helpers import Study, wait_until, write_space
+from helpers import Denying, Study, wait_until, write_space
 
 from study.errors import Refusal, StudyError
 from study.execution import background
