@@ -52,7 +52,7 @@ class Cluster:
         return node.popen(command, node.folder / "ray.log")
 
 
-@pytest.fixture(scope="package")  # it takes memory and time from all other tests
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster; tests that need it are skipped where it cannot be made."""
     try:
