@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -134,10 +135,26 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
     finally:
         ended.set()
         watcher.join()  # a call to Ray while it shuts down makes Ray end this process
-        ray.shutdown()
+        _shut_down()
         if session is not None:
             shutil.rmtree(session, ignore_errors=True)
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set a handler of its own
+
+
+def _shut_down() -> None:
+    """Shut Ray down, with Python's collector of cycles at rest.
+
+    Ray ends a process in which another thread drops a reference to one of Ray's objects meanwhile. Tune leaves such
+    objects in cycles, and the collector runs in whichever thread allocates.
+    """
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

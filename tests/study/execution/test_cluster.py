@@ -1,11 +1,13 @@
 """The connection to Ray: a dead Ray is noticed, a slow one is not lost, and workers get the user's modules."""
 
+import gc
 import ipaddress
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from itertools import count
 from pathlib import Path
 
@@ -123,6 +125,20 @@ def test_no_driver_leaves_a_folder_of_ray(killed):
             scratch.remove_of_dead_processes(session.parent, "session_*")
             time.sleep(0.5)
     assert not session.exists()
+
+
+def test_no_object_of_ray_is_collected_while_ray_shuts_down(monkeypatch):
+    class Kept:
+        """A part of a cycle, as Tune leaves them."""
+
+    kept = Kept()
+    kept.itself = kept
+    left, seen = weakref.ref(kept), []
+    del kept
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: seen.append((left(), gc.isenabled())))
+    cluster._shut_down()
+    assert seen == [(None, False)]
+    assert gc.isenabled()
 
 
 LISTENING = """
