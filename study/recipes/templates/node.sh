@@ -10,9 +10,8 @@ ray symmetric-run --address "$STUDY_RAY" --min-nodes "$SLURM_JOB_NUM_NODES" --nu
   grep --line-buffered -v 'VINFO scripts.py'
 code=${PIPESTATUS[0]}
 
-if [ "$code" = 0 ] || [ "$code" = 130 ]; then
-  rm -rf "$RAY_TMPDIR"
-else
-  echo "Ray's logs on $(hostname): $RAY_TMPDIR/ray/session_latest/logs" >&2
-fi
+case $code in
+  0 | 2 | 3 | 130) rm -rf "$RAY_TMPDIR" ;; # the run ended in an orderly way, or was refused
+  *) echo "Ray's logs on $(hostname): $RAY_TMPDIR/ray/session_latest/logs" >&2 ;;
+esac
 exit "$code"

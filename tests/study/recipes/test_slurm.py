@@ -247,17 +247,35 @@ def test_the_run_s_exit_code_is_the_job_s_when_a_node_is_lost(
     assert not list(folder.glob("driver-*"))
 
 
-@pytest.mark.parametrize("end", ["\n", ""])
-def test_passwords_reach_the_driver_as_they_are_written(recipe: Callable[..., Path], tmp_path: Path, end: str) -> None:
+def driven(recipe: Callable[..., Path], tmp_path: Path, secrets: str) -> subprocess.CompletedProcess[str]:
+    """What driver.sh does with a file of passwords."""
     slurm = Slurm(tmp_path)
     slurm.program("study", '#!/bin/bash\necho "$PGPASSWORD|$AWS_REGION|$*"\n')
     folder = recipe("slurm", "table9")
-    (folder / "secrets.env").write_text(f"#AWS_REGION=none\nPGPASSWORD=a=b $HOME 'x'{end}")
+    (folder / "secrets.env").write_bytes(secrets.encode())
     environment = slurm.environment | {"STUDY_DRIVER": str(tmp_path / "driver")}
-    done = subprocess.run([folder / "driver.sh"], env=environment, capture_output=True, text=True, check=True)
+    return subprocess.run([folder / "driver.sh"], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n"])
+def test_passwords_reach_the_driver_as_they_are_written(recipe: Callable[..., Path], tmp_path: Path, end: str) -> None:
+    done = driven(recipe, tmp_path, f"#AWS_REGION=none\r\n \n\nPGPASSWORD=a=b $HOME 'x'{end}")
     home = tmp_path / "home"
-    assert done.stdout == f"a=b $HOME 'x'||run table9 --address auto --home {home}\n"
+    assert (done.stdout, done.stderr) == (f"a=b $HOME 'x'||run table9 --address auto --home {home}\n", "")
     assert (tmp_path / "driver.pid").read_text().strip().isdigit()
+    assert (tmp_path / "driver.code").read_text() == "0\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["PGPASSWORD =hunter2", "export PGPASSWORD=hunter2", "PGPASSWORD='hunter2'", 'PGPASSWORD="hunter2"', "hunter2"]
+)
+def test_a_line_that_is_no_variable_ends_the_job_without_being_shown(
+    recipe: Callable[..., Path], tmp_path: Path, line: str
+) -> None:
+    done = driven(recipe, tmp_path, f"# mine\n{line}\n")
+    words = "error: secrets.env, line 2 must be NAME=VALUE without 'export' and quotes\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", words)
+    assert (tmp_path / "driver.code").read_text() == "2\n"
 
 
 def test_programs_are_those_of_this_environment(recipe: Callable[..., Path]) -> None:
