@@ -144,6 +144,7 @@ def _services(function: Function) -> Function:
 @option("--partition", group=MACHINE, metavar="NAME", help="Slurm's partition. [default: Slurm's]")
 @option("--account", group=MACHINE, metavar="NAME", help="Slurm's account. [default: Slurm's]")
 @option("--requeue", group=MACHINE, is_flag=True, help="Submit the job again when its time limit has been reached.")
+@option("--shared", group=MACHINE, is_flag=True, help="Ask for a part of one node, without a cluster of Ray.")
 def slurm(
     chosen: Choices,
     home: str | None,
@@ -154,8 +155,11 @@ def slurm(
     partition: str | None,
     account: str | None,
     requeue: bool,
+    shared: bool,
 ) -> None:
     """Write a batch script for Slurm that starts Ray on its nodes by 'ray symmetric-run' and trains SPACE.
+
+    It asks for whole nodes, of which --cpus and --gpus are the least; --shared asks for so much of one node.
 
     The options of this command stand before SPACE, those of 'study run' after it. The nodes use the Python environment
     that writes the files: it and the files must be on a file system that all nodes share.
@@ -172,7 +176,7 @@ def slurm(
     )
     sweep = Sweep(chosen.name, with_paths(chosen.words, str), chosen.nodes, places)
     status = f"study status{Home(places.home, store).options()}"
-    allocation = slurm_files.Allocation(Limit(time, drain), partition, account, requeue)
+    allocation = slurm_files.Allocation(Limit(time, drain), partition, account, requeue, shared)
     programs = str(Path(sys.executable).parent)
     chosen.write(slurm_files.written(sweep, allocation, _path(chosen.out), os.getcwd(), programs))
     _next(f"sbatch {shlex.quote(f'{chosen.out}/sweep.sbatch')}", "squeue --me", status)

@@ -94,9 +94,9 @@ class Sweep:
             words = "must be 1 to 40 small letters, digits and dashes, with a letter first and no dash last"
             raise Refusal("--name", self.name, words)
 
-    def command(self) -> list[str]:
-        """Return the command that trains, for a machine on which Ray runs."""
-        return ["study", "run", *self.words, "--address", "auto", *self.places.options()]
+    def command(self, address: str = "auto") -> list[str]:
+        """Return the command that trains, for a machine on which Ray runs; with the address ``local``, it starts Ray."""
+        return ["study", "run", *self.words, "--address", address, *self.places.options()]
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def test_the_next_command_names_the_run_s_home_and_store(study: Study, choices: 
         (("--", "table9", "--home", "x"), "--home must not come after SPACE (got 'x')"),
         (("--", "table9", "--detach"), "--detach must not come after SPACE (got True)"),
         (("--drain", "90000", "table9"), "--drain must be at least 30 s"),
+        (("--shared", "--nodes", "2", "table9"), "--nodes must be 1 with --shared (got 2)"),
         (("--partition", "a b", "table9"), "--partition must be a name of Slurm"),
         (
             ("--storage", "postgresql://me:x@db/y", "table9"),
