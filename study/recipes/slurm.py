@@ -13,7 +13,7 @@ from study.recipes.texts import RECORDS, S3, filled, for_shell, secrets
 _WORD = re.compile(r"[A-Za-z0-9][\w.,:+-]{0,99}", re.ASCII)
 _SAY = 'echo "The time limit was reached. Submitted again, the job continues the run" >&2'
 _REQUEUE = 'scontrol requeue "$SLURM_JOB_ID"'
-_WHOLE = "# Whole nodes with all of their memory: 'ray symmetric-run' stops every Ray of yours on a node.\n#SBATCH --exclusive"
+_WHOLE = "# Whole nodes: 'ray symmetric-run' stops every Ray of yours on a node.\n#SBATCH --exclusive"
 _ON_ALL = "Ray starts on all nodes of the allocation, the run is trained, and Ray stops."
 _SHARED = "The run starts a Ray of its own, on a part of a node."
 

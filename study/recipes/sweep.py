@@ -95,7 +95,7 @@ class Sweep:
             raise Refusal("--name", self.name, words)
 
     def command(self, address: str = "auto") -> list[str]:
-        """Return the command that trains, for a machine on which Ray runs; with the address ``local``, it starts Ray."""
+        """Return the command that trains, for a machine on which Ray runs; with the address ``local`` it starts Ray."""
         return ["study", "run", *self.words, "--address", address, *self.places.options()]
 
 

@@ -59,7 +59,7 @@ def test_the_choices_are_asked_of_slurm(recipe: Callable[..., Path]) -> None:
     }
 
 
-def test_what_was_not_chosen_is_left_to_slurm_but_whole_nodes_have_all_their_memory(
+def test_what_was_not_chosen_is_left_to_slurm_but_for_memory(
     recipe: Callable[..., Path],
 ) -> None:
     folder = recipe("slurm", "table9")
