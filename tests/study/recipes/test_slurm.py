@@ -32,7 +32,7 @@ def directives(folder: Path) -> dict[str, str]:
 def test_bash_and_shellcheck_accept_every_script(
     recipe: Callable[..., Path], checked_by_shellcheck: Callable[[Path], None], choices: tuple[str, ...]
 ) -> None:
-    folder = recipe("slurm", *choices, "table9", "-o", "note=it's mine")
+    folder = recipe("slurm", *choices, "table9", "--loss", "focal(gamma=2.0)")
     for name in {"sweep.sbatch", "node.sh", "driver.sh"} - ({"node.sh"} if "--shared" in choices else set()):
         checked_by_shellcheck(folder / name)
 
