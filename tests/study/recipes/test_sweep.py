@@ -98,7 +98,6 @@ def test_own_files_get_their_names_in_a_container(tmp_path: Path, monkeypatch: p
         "notes=@notes.txt",
         "--name",
         "x",
-        "table9",
     ]
     renamed, files = packed(words)
     assert renamed == (
