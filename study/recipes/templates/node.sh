@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Run by sweep.sbatch on each node: Ray starts here. On the first node it then runs driver.sh.
 set -uo pipefail
-RAY_TMPDIR=$(mktemp -d /tmp/ray-XXXXXX) || exit 1 # a short path, because Ray makes sockets in it
-export RAY_TMPDIR
+mkdir -m 700 "$RAY_TMPDIR" || exit 1
 
 # When it stops, Ray prints the whole command line of each of its processes (VINFO).
 ray symmetric-run --address "$STUDY_RAY" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus="$SLURM_CPUS_ON_NODE" \

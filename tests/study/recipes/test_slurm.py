@@ -272,6 +272,19 @@ def test_the_run_s_exit_code_is_the_job_s_when_a_node_is_lost(
     assert not list(folder.glob("driver-*"))
 
 
+@pytest.mark.parametrize(("code", "stays"), [(0, False), (1, True), (2, False), (3, False), (130, False), (137, True)])
+def test_ray_s_files_stay_only_if_they_may_say_what_failed(
+    recipe: Callable[..., Path], tmp_path: Path, code: int, stays: bool
+) -> None:
+    slurm, files = Slurm(tmp_path), tmp_path / "ray"
+    slurm.program("ray", f"#!/bin/bash\nexit {code}\n")
+    node = recipe("slurm", "table9") / "node.sh"
+    environment = slurm.environment | {"STUDY_RAY": "127.0.0.1:20000", "RAY_TMPDIR": str(files)}
+    done = subprocess.run([node], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, files.exists()) == (code, stays)
+    assert (str(files) in done.stderr) == stays
+
+
 def driven(recipe: Callable[..., Path], tmp_path: Path, secrets: str) -> subprocess.CompletedProcess[str]:
     """What driver.sh does with a file of passwords."""
     slurm = Slurm(tmp_path)
