@@ -36,6 +36,9 @@ def cluster() -> None:
     """
 
 
+_NAMES = "[default: study; for Docker a new one]"
+
+
 class _Written(Command):
     """A command whose own options stand before SPACE; what follows is for `study run`."""
 
@@ -86,7 +89,7 @@ def _shared(function: Callable[..., None]) -> Callable[..., None]:
         click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SPACE..."),
         option("--out", required=True, metavar="DIR", help="Folder for the files."),
         option("--force", is_flag=True, help="Replace files that exist, but for the file of passwords."),
-        option("--name", default="study", show_default=True, metavar="NAME", help="Name of the job and its parts."),
+        option("--name", default="study", metavar="NAME", help=f"Name of the job and its parts. {_NAMES}"),
         option("--nodes", group=MACHINE, default=1, show_default=True, type=Whole(), help="Machines that train."),
         option("--gpus", group=MACHINE, default=0, show_default=True, type=Whole(), help="GPUs of each machine."),
         option("--cpus", group=MACHINE, type=Whole(), help="CPUs of each machine. [default: all]"),
