@@ -16,13 +16,14 @@ from typing import Any
 import click
 
 from study.arguments import MACHINE, RECORDS, WHERE, Command, Function, Verbs, Whole, option
+from study.cluster_checks import check_records, check_words
 from study.errors import Refusal
 from study.home import Home
 from study.recipes import docker as docker_files
 from study.recipes import kuberay as kuberay_files
 from study.recipes import slurm as slurm_files
 from study.recipes.image import Image
-from study.recipes.sweep import Limit, Nodes, Places, Sweep, packed, with_paths
+from study.recipes.sweep import Limit, Nodes, Places, Sweep, is_url, packed, with_paths
 from study.recipes.writing import write
 
 
@@ -33,6 +34,9 @@ def cluster() -> None:
     \b
     study cluster slurm --out sweep --nodes 4 --gpus 8 SPACE
     """
+
+
+_NAMES = "[default: study; for Docker a new one]"
 
 
 class _Written(Command):
@@ -72,13 +76,12 @@ class Choices:
 
 
 def _shared(function: Callable[..., None]) -> Callable[..., None]:
-    """Declare the options of every recipe; the command gets them, when its words are checked, as first argument."""
+    """Declare the options of every recipe; the command gets them as first argument."""
 
     @wraps(function)
     def command(
         words: Sequence[str], nodes: int, gpus: int, cpus: int | None, memory: str | None, **options: Any
     ) -> None:
-        _check_words(words)
         shared = {name: options.pop(name) for name in ("out", "force", "name", "store", "data_dir")}
         function(Choices(words, nodes=Nodes(nodes, cpus, gpus, memory), **shared), **options)
 
@@ -86,7 +89,7 @@ def _shared(function: Callable[..., None]) -> Callable[..., None]:
         click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SPACE..."),
         option("--out", required=True, metavar="DIR", help="Folder for the files."),
         option("--force", is_flag=True, help="Replace files that exist, but for the file of passwords."),
-        option("--name", default="study", show_default=True, metavar="NAME", help="Name of the job and its parts."),
+        option("--name", default="study", metavar="NAME", help=f"Name of the job and its parts. {_NAMES}"),
         option("--nodes", group=MACHINE, default=1, show_default=True, type=Whole(), help="Machines that train."),
         option("--gpus", group=MACHINE, default=0, show_default=True, type=Whole(), help="GPUs of each machine."),
         option("--cpus", group=MACHINE, type=Whole(), help="CPUs of each machine. [default: all]"),
@@ -144,6 +147,7 @@ def _services(function: Function) -> Function:
 @option("--partition", group=MACHINE, metavar="NAME", help="Slurm's partition. [default: Slurm's]")
 @option("--account", group=MACHINE, metavar="NAME", help="Slurm's account. [default: Slurm's]")
 @option("--requeue", group=MACHINE, is_flag=True, help="Submit the job again when its time limit has been reached.")
+@option("--shared", group=MACHINE, is_flag=True, help="Ask for a part of one node, without a cluster of Ray.")
 def slurm(
     chosen: Choices,
     home: str | None,
@@ -154,27 +158,33 @@ def slurm(
     partition: str | None,
     account: str | None,
     requeue: bool,
+    shared: bool,
 ) -> None:
     """Write a batch script for Slurm that starts Ray on its nodes by 'ray symmetric-run' and trains SPACE.
+
+    It asks for whole nodes, of which --cpus and --gpus are the least; --shared asks for so much of one node.
 
     The options of this command stand before SPACE, those of 'study run' after it. The nodes use the Python environment
     that writes the files: it and the files must be on a file system that all nodes share.
     """
+    check_words(chosen.words, chosen.nodes.gpus, volume=None)
     store = chosen.store
-    if store is not None and "://" not in store:
-        store = _path(store)
+    if store is not None and not is_url(store):
+        store = _path("--store", store)
+    checked = Home(home or "studies", store)
     places = Places(
-        home=_path(home or "studies"),
+        home=_path("--home", home or "studies"),
         store=store,
-        data_dir=_path(chosen.data_dir) if chosen.data_dir else None,
+        data_dir=_path("--data-dir", chosen.data_dir) if chosen.data_dir else None,
         tracking_uri=tracking_uri,
         storage=storage,
     )
+    check_records(tracking_uri, storage, places.home, in_image=False)
     sweep = Sweep(chosen.name, with_paths(chosen.words, str), chosen.nodes, places)
-    status = f"study status{Home(places.home, store).options()}"
-    allocation = slurm_files.Allocation(Limit(time, drain), partition, account, requeue)
+    status = f"study status{checked.options()}"
+    allocation = slurm_files.Allocation(Limit(time, drain), partition, account, requeue, shared)
     programs = str(Path(sys.executable).parent)
-    chosen.write(slurm_files.written(sweep, allocation, _path(chosen.out), os.getcwd(), programs))
+    chosen.write(slurm_files.written(sweep, allocation, _path("--out", chosen.out), os.getcwd(), programs))
     _next(f"sbatch {shlex.quote(f'{chosen.out}/sweep.sbatch')}", "squeue --me", status)
 
 
@@ -208,6 +218,7 @@ def kuberay(
         option, value = ("--storage", storage) if storage else ("--tracking-uri", tracking_uri)
         raise Refusal(option, value, "must come with the other one of --storage and --tracking-uri, or be left out")
     generated = {} if storage else {"PGPASSWORD": secrets.token_hex(24)}
+    check_words(chosen.words, chosen.nodes.gpus, kuberay_files.HOME)
     words, files = packed(chosen.words)
     tracking_uri, storage = tracking_uri or kuberay_files.TRACKING_URI, storage or kuberay_files.STORAGE
     sweep = Sweep(
@@ -216,15 +227,16 @@ def kuberay(
         chosen.nodes,
         Places(kuberay_files.HOME, chosen.store, chosen.data_dir, tracking_uri, storage),
     )
+    check_records(tracking_uri, storage, kuberay_files.HOME, in_image=True)
     ray = metadata.version("ray")
     asked = kuberay_files.Kubernetes(namespace, image, ray, claim, claim_size, storage_class, Limit(time, drain))
     texts = kuberay_files.written(sweep, asked, files, generated)
     chosen.write(texts)
-    folder = shlex.quote(chosen.out)
-    _next(
-        f"kubectl -n {namespace} create secret generic study-secrets --from-env-file={folder}/secrets.env",
-        *(f"kubectl apply -f {folder}/{file}" for file in kuberay_files.ORDER if file in texts),
-    )
+    kubectl, folder = f"kubectl -n {namespace}", shlex.quote(chosen.out)
+    secret = f"{kubectl} create secret generic study-secrets --from-env-file={folder}/secrets.env"
+    once = [f"{kubectl} apply -f {folder}/{file}" for file in kuberay_files.ONCE if file in texts]
+    click.echo(f"\nOnce in a namespace: {' · '.join([secret, *once])}", err=True)
+    _next(f"{kubectl} apply -f {folder}/rayjob.yaml")
 
 
 @cluster.command(cls=_Written)
@@ -247,41 +259,27 @@ def docker(
     The options of this command stand before SPACE, those of 'study run' after it. MLflow and PostgreSQL run in
     containers too; only MLflow's port is reachable, on loopback.
     """
+    check_words(chosen.words, chosen.nodes.gpus, docker_files.HOME)
     words, files = packed(chosen.words)
     places = Places(docker_files.HOME, chosen.store, chosen.data_dir, docker_files.TRACKING_URI, docker_files.STORAGE)
     sweep = Sweep(chosen.name, words, chosen.nodes, places)
     built = Image.like_here(image, source)
-    generated = {"PGPASSWORD": secrets.token_hex(24), "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    is_named = click.get_current_context().get_parameter_source("name") == click.core.ParameterSource.COMMANDLINE
+    generated = {
+        "COMPOSE_PROJECT_NAME": chosen.name if is_named else f"study-{secrets.token_hex(4)}",
+        "STUDY_PGPASSWORD": secrets.token_hex(24),
+        "STUDY_RAY_TOKEN": secrets.token_hex(32),
+    }
     out = chosen.out
-    chosen.write(docker_files.written(sweep, built, _path(out), port, files, generated))
+    chosen.write(docker_files.written(sweep, built, _path("--out", out), port, files, generated))
     _next(f"docker compose --project-directory {shlex.quote(out)} build", shlex.quote(f"{out}/run.sh"))
 
 
-def _check_words(words: Sequence[str]) -> None:
-    """Check the spaces and options of `study run`.
-
-    Raises:
-        Refusal: if there is no such space, or if an option is one that a recipe gives.
-        click.UsageError: if `study run` has no such option.
-    """
-    from study import catalog
-
-    root = click.get_current_context().find_root()
-    assert isinstance(root.command, click.Group)
-    context = root.command.commands["run"].make_context("run", list(words), parent=root)
-    given = "This command gives it to 'study run' itself; some of its own options stand before SPACE"
-    ended = "A job that ends before the run does would stop Ray"
-    hints = dict.fromkeys(("address", "home", "store", "data_dir", "tracking_uri", "storage"), given)
-    for name, hint in {**hints, "detach": ended, "dry_run": ended}.items():
-        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-            raise Refusal(f"--{name.replace('_', '-')}", context.params[name], "must not come after SPACE", hint=hint)
-    for space in context.params["spaces"]:
-        if space != "all":
-            catalog.find(space)
-
-
-def _path(given: str) -> str:
-    return str(Path(given).expanduser().absolute())
+def _path(option: str, given: str) -> str:
+    try:
+        return str(Path(given).expanduser().absolute())
+    except RuntimeError as error:  # an unknown user in ~USER
+        raise Refusal(option, given, "must be a folder", hint=str(error)) from error
 
 
 def _next(*commands: str) -> None:

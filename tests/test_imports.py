@@ -39,6 +39,7 @@ FLOORS = (
     ("preview",),
     ("api",),
     ("arguments",),
+    ("cluster_checks",),
     ("cluster_verbs",),
     ("cli",),
     ("__main__",),

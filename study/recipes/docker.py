@@ -31,13 +31,13 @@ def written(
         raise Refusal("--port", port, "must be between 1 and 65535")
     if sweep.nodes.count > 1 and sweep.nodes.cpus is None:
         raise Refusal("--cpus", None, f"--cpus must be given: {sweep.nodes.count} containers share this machine's CPUs")
+    sweep.places.check_contained()
     store = "" if sweep.places.store is None else f"STUDY_STORE: {for_compose(sweep.places.store)}"
     workers = "".join(_worker(sweep, image, store, number) for number in range(1, sweep.nodes.count + 1))
     return {
         **image.written(),
         "compose.yaml": filled(
             "compose.yaml",
-            name=sweep.name,
             image=for_compose(image.name),
             context=for_compose(image.context),
             dockerfile=for_compose(f"{folder}/Dockerfile"),
@@ -47,7 +47,11 @@ def written(
             port=port,
         ),
         "run.sh": filled("compose_run.sh", command=for_shell(sweep.command())),
-        ".env": secrets("Passwords of the cluster; Docker Compose reads them.", S3, generated),
+        ".env": secrets(
+            "The cluster's name in Docker Compose, and passwords. Its volumes have both: keep this file.",
+            S3,
+            generated,
+        ),
         "files/README": "Files of your own; the containers see this folder as /files.\n",
         **{f"files/{name}": text for name, text in files.items()},
     }

@@ -117,12 +117,17 @@ def _source(given: str | None) -> tuple[str, str | None]:
 
 
 def _pins() -> list[str]:
-    """Return the packages that the project needs, in the versions that are installed here."""
+    """Return the packages that the project and PostgreSQL need, in the versions that are installed here."""
     pins = []
     for requirement in metadata.requires(PROJECT) or ():
-        if "extra ==" in requirement:
+        name, _, condition = requirement.partition(";")
+        if condition and "postgres" not in condition:
             continue
-        name = requirement.partition(">")[0].strip()
-        version = metadata.version(name.partition("[")[0]).partition("+")[0]
-        pins.append(f"{'ray[default,tune]' if name.startswith('ray') else name}=={version}")
+        package = re.split(r"[<>=!~ ]", name)[0]
+        try:
+            version = metadata.version(package.partition("[")[0]).partition("+")[0]
+        except metadata.PackageNotFoundError:  # PostgreSQL's need not be here
+            pins.append(name.strip())
+        else:
+            pins.append(f"{'ray[default,tune]' if package.startswith('ray') else package}=={version}")
     return pins

@@ -14,7 +14,7 @@ from study.recipes.texts import RECORDS, S3, block, filled, for_shell, for_yaml,
 HOME = "/study"  # where a pod sees the volume
 TRACKING_URI = "http://study-mlflow:5000"
 STORAGE = "postgresql+psycopg://study@study-postgres/optuna"
-ORDER = ("claim.yaml", "services.yaml", "rayjob.yaml")  # in which the files are applied
+ONCE = ("claim.yaml", "services.yaml")  # are applied once in a namespace; its runs share them
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SIZE = re.compile(r"[1-9]\d*[MGT]i")
@@ -76,7 +76,11 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
         generated: the passwords of PostgreSQL, by variable; without one, the user's own services hold the records.
     """
     nodes, new_claim = sweep.nodes, asked.claim is None and not (sweep.places.store or "").startswith("s3:")
-    claim = asked.claim or (sweep.name if new_claim else None)
+    claim = asked.claim or ("study" if new_claim else None)
+    sweep.places.check_contained()
+    if claim is None and "--download" in sweep.words:
+        hint = "With the store on S3, pods share no other volume for data sets"
+        raise Refusal("--download", "--download", "must come with --claim, or be left out", hint)
     if nodes.cpus is None or nodes.memory is None:
         option = "--memory" if nodes.cpus else "--cpus"
         raise Refusal(option, None, f"{option} must be given: each pod asks Kubernetes for so much")

@@ -15,9 +15,8 @@ FILES = "/files"  # the folder of a container with the user's own files
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _MEMORY = re.compile(r"[1-9]\d*[MGT]")
 _TIME = re.compile(r"(?:(\d+)-)?(\d{1,3}):([0-5]\d):([0-5]\d)")
-_FILE = re.compile(
-    r"(?P<before>--[\w-]+=|)(?P<path>[^:=]+\.py)(?P<after>:.*|)|(?P<option>[\w-]+=@)(?P<content>.+)", re.S
-)
+_URL = re.compile(r"\w[\w+.-]+:")  # the beginning of one
+_BUCKET = re.compile(r"s3://(?:[^/?#]*@)?[\w.-]+(?:/[^?#]*)?(?:\?.*)?", re.ASCII)
 _SECRETS = {
     "--store": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "--tracking-uri": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
@@ -65,6 +64,21 @@ class Places:
             if url is not None and without_password(url) != url:
                 hint = f"Leave it out here, and give it as {variables} in the file of passwords that is written"
                 raise Refusal(option, without_password(url), "must hold no password", hint=hint)
+        if self.store is not None and is_url(self.store) and not _BUCKET.fullmatch(self.store):
+            raise Refusal("--store", self.store, "must be a folder or s3://BUCKET/PREFIX")
+
+    def check_contained(self) -> None:
+        """Check that containers, whose volume is the home, see all folders.
+
+        Raises:
+            Refusal: if they do not.
+        """
+        if self.store is not None and not is_url(self.store) and not Path(self.store).is_relative_to(self.home):
+            raise Refusal("--store", self.store, f"must be s3://BUCKET/PREFIX or a folder in {self.home}, the volume")
+        if self.data_dir is not None and not Path(self.data_dir).is_absolute():
+            raise Refusal(
+                "--data-dir", self.data_dir, f"must be an absolute path in the containers, such as {self.home}/data"
+            )
 
     def options(self) -> list[str]:
         """Return the options and their values."""
@@ -94,9 +108,9 @@ class Sweep:
             words = "must be 1 to 40 small letters, digits and dashes, with a letter first and no dash last"
             raise Refusal("--name", self.name, words)
 
-    def command(self) -> list[str]:
-        """Return the command that trains, for a machine on which Ray runs."""
-        return ["study", "run", *self.words, "--address", "auto", *self.places.options()]
+    def command(self, address: str = "auto") -> list[str]:
+        """Return the command that trains, for a machine on which Ray runs; with the address ``local`` it starts Ray."""
+        return ["study", "run", *self.words, "--address", address, *self.places.options()]
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,11 @@ def seconds(option: str, text: str) -> int:
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
+def is_url(store: str) -> bool:
+    """Return whether a store is no folder: it begins like a URL, even if it is malformed."""
+    return _URL.match(store) is not None
+
+
 def with_paths(words: Sequence[str], renamed: Callable[[Path], str]) -> tuple[str, ...]:
     """Return the words of a command with the paths of the user's own files renamed.
 
@@ -138,18 +157,21 @@ def with_paths(words: Sequence[str], renamed: Callable[[Path], str]) -> tuple[st
     Raises:
         Refusal: if there is no such file.
     """
-    return tuple(_with_path(word, renamed) for word in words)
+    return tuple(_with_path(word, before == "-o", renamed) for before, word in zip(("", *words), words, strict=False))
 
 
-def _with_path(word: str, renamed: Callable[[Path], str]) -> str:
-    match = _FILE.fullmatch(word)
-    if match is None:
+def _with_path(word: str, is_named: bool, renamed: Callable[[Path], str]) -> str:
+    start = re.match(r"[\w-]+=@?" if is_named else r"--[\w-]+=", word)
+    before = start[0] if start is not None else ""
+    where, colon, name = word[len(before) :].partition(":")  # as `study.catalog.find` does
+    if before.endswith("@"):
+        where, colon, name = word[len(before) :], "", ""
+    elif not where.endswith(".py"):
         return word
-    path = Path(match["path"] or match["content"]).expanduser()
+    path = Path(where)
     if not path.is_file():
-        raise Refusal("file", str(path), "must be a file on this machine")
-    name = renamed(path.absolute())
-    return f"{match['option']}{name}" if match["option"] else f"{match['before']}{name}{match['after']}"
+        raise Refusal("file", where, "must be a file on this machine")
+    return f"{before}{renamed(path.absolute())}{colon}{name}"
 
 
 def packed(words: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:

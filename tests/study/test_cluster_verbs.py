@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -20,6 +21,21 @@ def test_passwords_are_for_their_user_and_scripts_can_be_run(study: Study) -> No
     assert modes == {"sweep.sbatch": 0o644, "node.sh": 0o755, "driver.sh": 0o755, "secrets.env": 0o600}
     study("cluster", "docker", "--out", "docker", "table9")
     assert stat.S_IMODE(Path("docker/.env").stat().st_mode) == 0o600
+
+
+def test_containers_can_read_the_files_whatever_the_umask_is(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from search_spaces.table9 import space\n")
+    study("cluster", "docker", "--out", "docker", "table9")
+    Path("docker/.env").chmod(0o644)
+    before = os.umask(0o077)
+    try:
+        study("cluster", "docker", "--out", "docker", "--force", str(tmp_path / "mine.py"))
+    finally:
+        os.umask(before)
+    modes = {
+        path: stat.S_IMODE(Path("docker", path).stat().st_mode) for path in ("files", "files/mine.py", "run.sh", ".env")
+    }
+    assert modes == {"files": 0o755, "files/mine.py": 0o644, "run.sh": 0o755, ".env": 0o600}
 
 
 def test_files_are_replaced_only_by_force_and_passwords_never(study: Study) -> None:
@@ -57,7 +73,23 @@ def test_the_next_command_names_the_run_s_home_and_store(study: Study, choices: 
         (("table9", "--seeds", "many"), "--seeds must be a whole number (got 'many')"),
         (("--", "table9", "--home", "x"), "--home must not come after SPACE (got 'x')"),
         (("--", "table9", "--detach"), "--detach must not come after SPACE (got True)"),
+        (
+            ("--", "table9", "--storage", "postgresql://me:hunter2@db/y"),
+            "--storage must not come after SPACE (got 'postgresql://me:***@db/y')",
+        ),
+        (("table9", "--data", "nope"), "dataset must be cifar10, "),
+        (("table9", "--loss", "nope"), "loss must be cross_entropy, "),
+        (("table9", "--paper", "--short"), "--short must be left out with --paper"),
+        (("table9", "-o", "nothing=3"), "unknown option -o nothing=3"),
+        (("--gpus", "0", "table9", "--gpu-steps", "recorded"), "--gpu-steps must be auto or eager"),
+        (("--storage", "nonsense", "table9"), "--storage must be a database such as"),
+        (("--tracking-uri", "nonsense", "table9"), "--tracking-uri must be http://HOST:PORT"),
+        (("--store", "s3:/bucket", "table9"), "--store must be a folder or s3://BUCKET/PREFIX"),
+        (("--home", "s3://bucket/x", "table9"), "--home must be a folder"),
+        (("--store", "~nobody-here/x", "table9"), "--store must be a folder (got '~nobody-here/x')"),
+        (("--out", "~nobody-here/x", "table9"), "--out must be a folder (got '~nobody-here/x')"),
         (("--drain", "90000", "table9"), "--drain must be at least 30 s"),
+        (("--shared", "--nodes", "2", "table9"), "--nodes must be 1 with --shared (got 2)"),
         (("--partition", "a b", "table9"), "--partition must be a name of Slurm"),
         (
             ("--storage", "postgresql://me:x@db/y", "table9"),
@@ -86,6 +118,13 @@ def test_an_unknown_option_of_study_run_is_refused(study: Study) -> None:
     [
         (("--image", "r.example/study", "--memory", "64G", "table9"), "--cpus must be given"),
         (("--image", "r.example/study", "--cpus", "8", "table9"), "--memory must be given"),
+        ((*KUBERAY[4:], "table9", "--data", "folder:./images"), "dataset must be an absolute path"),
+        ((*KUBERAY[4:], "--out", "~nobody-here/x", "table9"), "--out must be a writable folder (got '~nobody-here/x')"),
+        ((*KUBERAY[4:], "--store", "./st", "table9"), "--store must be s3://BUCKET/PREFIX or a folder in /study"),
+        (
+            (*KUBERAY[4:], "--store", "s3://bucket/x", "table9", "--download"),
+            "--download must come with --claim, or be left out",
+        ),
         ((*KUBERAY[4:], "--namespace", "Lab", "table9"), "--namespace must be a name of Kubernetes"),
         ((*KUBERAY[4:], "--image", "r.example/$(id)", "table9"), "--image must be the name of an image"),
         ((*KUBERAY[4:], "--claim-size", "100", "table9"), "--claim-size must be a whole number with Mi, Gi or Ti"),
@@ -100,6 +139,23 @@ def test_what_kubernetes_cannot_have_is_refused(study: Study, arguments: tuple[s
     refused = study("cluster", "kuberay", "--out", "sweep", *arguments, code=2)
     assert str(refused.exception).startswith(message)
     assert not Path("sweep").exists()
+
+
+def test_what_only_the_cluster_has_is_not_looked_for_here(study: Study) -> None:
+    pytest.importorskip("psycopg")
+    study(*KUBERAY, "table9", "--data", "folder:/study/images", "--gpu-steps", "eager")
+    study(*KUBERAY, "--force", "--gpus", "1", "table9", "--gpu-steps", "recorded", "--paper")  # without data, or a GPU
+    assert not Path("studies").exists()
+
+
+def test_a_second_run_in_a_namespace_needs_only_its_job(study: Study) -> None:
+    once, _, then = study(*KUBERAY, "--name", "second", "table9").stderr.strip().splitlines()
+    kubectl = "kubectl -n default"
+    assert once == (
+        f"Once in a namespace: {kubectl} create secret generic study-secrets --from-env-file=sweep/secrets.env"
+        f" · {kubectl} apply -f sweep/claim.yaml · {kubectl} apply -f sweep/services.yaml"
+    )
+    assert then == f"Next: {kubectl} apply -f sweep/rayjob.yaml"
 
 
 def test_the_image_is_of_the_source_or_of_a_wheel(study: Study, tmp_path: Path) -> None:

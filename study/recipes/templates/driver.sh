@@ -1,14 +1,25 @@
 #!/usr/bin/env bash
-# Run by node.sh on the first node, when Ray has started on all nodes: the run itself.
-set -euo pipefail
-while IFS= read -r line || [ -n "$line" ]; do
-  case $line in [A-Z]*=*) export "${line?}" ;; esac
-done <"$(dirname "$0")/secrets.env"
-cd @{here}
+# The run itself. Slurm's batch script or, on several nodes, node.sh on the first node starts it.
+set -uo pipefail
+folder=$(dirname "$0")
+
+read_secrets() { # Export the variables of secrets.env. A line that is something else is never shown.
+  local line number=0
+  while IFS= read -r line || [ -n "$line" ]; do
+    number=$((number + 1)) line=${line%$'\r'}
+    if [[ $line =~ ^[A-Za-z_][A-Za-z0-9_]*= && ! $line =~ =(\'.*\'|\".*\")$ ]]; then
+      export "${line?}"
+    elif [[ ! $line =~ ^[[:space:]]*(#.*)?$ ]]; then
+      echo "error: secrets.env, line $number must be NAME=VALUE without 'export' and quotes" >&2
+      return 2
+    fi
+  done <"$folder/secrets.env"
+}
+
 code=0
 (
   # sweep.sbatch sends SIGTERM to this process before the time limit.
-  echo "$BASHPID" >"$STUDY_DRIVER.pid" && exec @{command}
+  echo "$BASHPID" >"$STUDY_DRIVER.pid" && read_secrets && cd @{here} && exec @{command}
 ) || code=$?
 echo "$code" >"$STUDY_DRIVER.code" # srun's own is the highest of all nodes, and that of a lost node is not the run's
 exit "$code"

@@ -35,6 +35,18 @@ def test_the_image_holds_the_versions_that_are_installed_here(recipe: Callable[.
     assert re.search(r"^USER 1000$", text, re.MULTILINE)
 
 
+def test_a_new_source_does_not_install_the_packages_again(
+    recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = ["click>=1; extra == 'postgres'", "not-here[x]>=2; extra == 'postgres'", "pytest>=1; extra == 'dev'"]
+    monkeypatch.setattr(metadata, "requires", lambda _: ["torch>=2", *extra])
+    text = (recipe("docker", "table9") / "Dockerfile").read_text(encoding="utf-8")
+    packages, wheel = text.index(" torch=="), text.index("COPY --from=wheel")
+    assert packages < wheel < text.index("/wheels/*.whl")
+    assert f" click=={metadata.version('click')} \\\n  'not-here[x]>=2'\nCOPY" in text
+    assert "pytest" not in text
+
+
 @pytest.mark.parametrize(
     "choices",
     [
@@ -79,11 +91,43 @@ def test_passwords_are_in_one_file_and_differ(recipe: Callable[..., Path], tmp_p
     folder = recipe("docker", "table9")
     lines = [line for line in (folder / ".env").read_text().splitlines() if not line.startswith("#")]
     values = dict(line.split("=") for line in lines)
-    assert set(values) == {"PGPASSWORD", "RAY_AUTH_TOKEN"}
-    assert len(set(values.values())) == 2
+    assert set(values) == {"COMPOSE_PROJECT_NAME", "STUDY_PGPASSWORD", "STUDY_RAY_TOKEN"}
+    assert len(set(values.values())) == 3
     for path in folder.rglob("*"):
         if path.is_file() and path.name != ".env":
             assert not [value for value in values.values() if value in path.read_text(encoding="utf-8")], path
+
+
+def test_no_variable_of_the_shell_replaces_one_of_the_file_of_passwords(recipe: Callable[..., Path]) -> None:
+    """Compose prefers the shell's: its PGPASSWORD is that of another server."""
+    text = (recipe("docker", "--nodes", "2", "--cpus", "1", "table9") / "compose.yaml").read_text()
+    assert set(re.findall(r"\$\{(\w+)\}", text)) == {"STUDY_PGPASSWORD", "STUDY_RAY_TOKEN"}
+    services = yaml.safe_load(text)["services"]
+    assert (
+        services["head"]["environment"].items()
+        >= {
+            "PGPASSWORD": "${STUDY_PGPASSWORD}",
+            "RAY_AUTH_TOKEN": "${STUDY_RAY_TOKEN}",
+        }.items()
+    )
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_volumes_are_those_of_the_file_that_has_their_password(recipe: Callable[..., Path], kept: bool) -> None:
+    """A project of the same name with another password could not open its database."""
+
+    def project(*name: str) -> str:
+        folder = recipe("docker", "--force", *name, "table9")
+        assert "name" not in compose(folder)
+        (line,) = re.findall(r"^COMPOSE_PROJECT_NAME=(.+)$", (folder / ".env").read_text(), re.MULTILINE)
+        return str(line)
+
+    first = project()
+    if not kept:
+        Path("sweep/.env").unlink()
+    assert (project() == first) == kept
+    Path("sweep/.env").unlink()
+    assert project("--name", "mine") == "mine"
 
 
 def test_no_password_becomes_part_of_an_image(recipe: Callable[..., Path]) -> None:

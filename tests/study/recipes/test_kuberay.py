@@ -135,6 +135,7 @@ def test_no_pod_is_root_or_has_rights_on_the_cluster(recipe: Callable[..., Path]
     ("choices", "files", "volume"),
     [
         ((), {"claim.yaml", "services.yaml"}, {"persistentVolumeClaim": {"claimName": "study"}}),
+        (("--name", "second"), {"claim.yaml", "services.yaml"}, {"persistentVolumeClaim": {"claimName": "study"}}),
         (("--claim", "share", *OWN), set(), {"persistentVolumeClaim": {"claimName": "share"}}),
         (("--store", "s3://bucket/x"), {"services.yaml"}, {"emptyDir": {}}),
         (

@@ -27,13 +27,13 @@ def directives(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "choices", [(), ("--nodes", "4", "--gpus", "8", "--cpus", "64", "--partition", "gpu", "--requeue")]
+    "choices", [(), ("--shared",), ("--nodes", "4", "--gpus", "8", "--cpus", "64", "--partition", "gpu", "--requeue")]
 )
 def test_bash_and_shellcheck_accept_every_script(
     recipe: Callable[..., Path], checked_by_shellcheck: Callable[[Path], None], choices: tuple[str, ...]
 ) -> None:
-    folder = recipe("slurm", *choices, "table9", "-o", "note=it's mine")
-    for name in ("sweep.sbatch", "node.sh", "driver.sh"):
+    folder = recipe("slurm", *choices, "table9", "--loss", "focal(gamma=2.0)")
+    for name in {"sweep.sbatch", "node.sh", "driver.sh"} - ({"node.sh"} if "--shared" in choices else set()):
         checked_by_shellcheck(folder / name)
 
 
@@ -47,7 +47,7 @@ def test_the_choices_are_asked_of_slurm(recipe: Callable[..., Path]) -> None:
         "nodes": "4",
         "ntasks-per-node": "1",
         "exclusive": "",
-        "cpus-per-task": "64",
+        "mincpus": "64",
         "gpus-per-node": "8",
         "mem": "500G",
         "account": "lab",
@@ -59,10 +59,24 @@ def test_the_choices_are_asked_of_slurm(recipe: Callable[..., Path]) -> None:
     }
 
 
-def test_what_was_not_chosen_is_left_to_slurm(recipe: Callable[..., Path]) -> None:
+def test_what_was_not_chosen_is_left_to_slurm_but_for_memory(
+    recipe: Callable[..., Path],
+) -> None:
     folder = recipe("slurm", "table9")
-    assert not {"gpus-per-node", "cpus-per-task", "mem", "partition", "account", "requeue"} & set(directives(folder))
+    assert not {"gpus-per-node", "mincpus", "partition", "account", "requeue"} & set(directives(folder))
+    assert directives(folder)["mem"] == "0"
     assert "scontrol requeue" not in (folder / "sweep.sbatch").read_text()
+
+
+def test_a_part_of_a_node_needs_no_cluster(recipe: Callable[..., Path]) -> None:
+    asked = ("--gpus", "1", "--cpus", "8", "--memory", "32G", "--requeue")
+    folder = recipe("slurm", "--shared", *asked, "table9")
+    expected = {"cpus-per-task": "8", "gpus-per-node": "1", "mem": "32G", "nodes": "1", "requeue": ""}
+    assert expected.items() <= directives(folder).items()
+    script = (folder / "sweep.sbatch").read_text()
+    assert not [words for words in ("exclusive", "srun", "node.sh", "RAY_AUTH_MODE") if words in script]
+    assert "--address local" in (folder / "driver.sh").read_text()
+    assert {path.name for path in folder.iterdir()} == {"sweep.sbatch", "driver.sh", "secrets.env"}
 
 
 def test_a_node_that_ends_ends_no_other_one(recipe: Callable[..., Path]) -> None:
@@ -70,6 +84,7 @@ def test_a_node_that_ends_ends_no_other_one(recipe: Callable[..., Path]) -> None
     folder = recipe("slurm", "--nodes", "2", "table9")
     (command,) = re.findall(r"^srun (?:.*\\\n)*.*$", (folder / "sweep.sbatch").read_text(), re.MULTILINE)
     assert {"--no-kill", "--kill-on-bad-exit=0", "--wait=0"} <= set(command.split())
+    assert "cpus-per-task" not in command  # of the first node; others may have more, or less
 
 
 def test_the_command_plans_the_run(
@@ -211,6 +226,7 @@ def test_a_ray_that_does_not_start_is_a_failure(
 
 
 SYMMETRIC_RUN = """#!/bin/bash
+echo "$RAY_ADDRESS $RAY_AUTH_TOKEN"
 # Runs the command after '--' on the first node. The second node is lost, so that srun's exit code is 137.
 while [ "$1" != -- ]; do shift; done
 shift
@@ -218,25 +234,33 @@ shift
 exit 137
 """
 STUDY = """#!/bin/bash
+echo "$RAY_ADDRESS $RAY_AUTH_TOKEN"
 trap 'exit 130' TERM
 echo '2 epochs'
 %s
 """
 
 
+@pytest.mark.parametrize("kind", [(), ("--shared",)])
 @pytest.mark.parametrize(
     ("ends", "code"),
     [("exit 0", 0), ("exit 1", 1), ("while sleep 0.1; do :; done", 130), ("kill -KILL $PPID", 137)],
     ids=["complete", "failed", "at its limit", "killed before it has a code"],
 )
 def test_the_run_s_exit_code_is_the_job_s_when_a_node_is_lost(
-    recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, code: int
+    recipe: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: tuple[str, ...],
+    ends: str,
+    code: int,
 ) -> None:
     slurm = Slurm(tmp_path)
     monkeypatch.setattr(sys, "executable", str(slurm.programs / "python"))
     slurm.program("ray", SYMMETRIC_RUN)
     slurm.program("study", STUDY % ends)
-    folder = recipe("slurm", "--requeue", "table9")
+    slurm.environment |= {"RAY_ADDRESS": "10.0.0.1:6379", "RAY_AUTH_TOKEN": "of another Ray"}
+    folder = recipe("slurm", *kind, "--requeue", "table9")
     job = slurm.submit(folder / "sweep.sbatch")
     if code == 130:
         wait_for_epochs(job, slurm)
@@ -244,20 +268,53 @@ def test_the_run_s_exit_code_is_the_job_s_when_a_node_is_lost(
     log = wait(job, slurm)
     assert job.returncode == code, log
     assert slurm.calls.read_text() == ("requeue 4711\n" if code == 130 else "")
+    assert "of another Ray" not in log
     assert not list(folder.glob("driver-*"))
 
 
-@pytest.mark.parametrize("end", ["\n", ""])
-def test_passwords_reach_the_driver_as_they_are_written(recipe: Callable[..., Path], tmp_path: Path, end: str) -> None:
+@pytest.mark.parametrize(("code", "stays"), [(0, False), (1, True), (2, False), (3, False), (130, False), (137, True)])
+def test_ray_s_files_stay_only_if_they_may_say_what_failed(
+    recipe: Callable[..., Path], tmp_path: Path, code: int, stays: bool
+) -> None:
+    slurm, files = Slurm(tmp_path), tmp_path / "ray"
+    slurm.program("ray", f"#!/bin/bash\nexit {code}\n")
+    node = recipe("slurm", "table9") / "node.sh"
+    environment = slurm.environment | {"STUDY_RAY": "127.0.0.1:20000", "RAY_TMPDIR": str(files)}
+    done = subprocess.run([node], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, files.exists()) == (code, stays)
+    assert (str(files) in done.stderr) == stays
+
+
+def driven(recipe: Callable[..., Path], tmp_path: Path, secrets: str) -> subprocess.CompletedProcess[str]:
+    """What driver.sh does with a file of passwords."""
     slurm = Slurm(tmp_path)
     slurm.program("study", '#!/bin/bash\necho "$PGPASSWORD|$AWS_REGION|$*"\n')
     folder = recipe("slurm", "table9")
-    (folder / "secrets.env").write_text(f"#AWS_REGION=none\nPGPASSWORD=a=b $HOME 'x'{end}")
+    (folder / "secrets.env").write_bytes(secrets.encode())
     environment = slurm.environment | {"STUDY_DRIVER": str(tmp_path / "driver")}
-    done = subprocess.run([folder / "driver.sh"], env=environment, capture_output=True, text=True, check=True)
+    return subprocess.run([folder / "driver.sh"], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n"])
+def test_passwords_reach_the_driver_as_they_are_written(recipe: Callable[..., Path], tmp_path: Path, end: str) -> None:
+    done = driven(recipe, tmp_path, f"#AWS_REGION=none\r\n \n\nPGPASSWORD=a=b $HOME 'x'{end}")
     home = tmp_path / "home"
-    assert done.stdout == f"a=b $HOME 'x'||run table9 --address auto --home {home}\n"
+    assert (done.stdout, done.stderr) == (f"a=b $HOME 'x'||run table9 --address auto --home {home}\n", "")
     assert (tmp_path / "driver.pid").read_text().strip().isdigit()
+    assert (tmp_path / "driver.code").read_text() == "0\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["PGPASSWORD =hunter2", "export PGPASSWORD=hunter2", "PGPASSWORD='hunter2'", 'PGPASSWORD="hunter2"', "hunter2"],
+)
+def test_a_line_that_is_no_variable_ends_the_job_without_being_shown(
+    recipe: Callable[..., Path], tmp_path: Path, line: str
+) -> None:
+    done = driven(recipe, tmp_path, f"# mine\n{line}\n")
+    words = "error: secrets.env, line 2 must be NAME=VALUE without 'export' and quotes\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", words)
+    assert (tmp_path / "driver.code").read_text() == "2\n"
 
 
 def test_programs_are_those_of_this_environment(recipe: Callable[..., Path]) -> None:

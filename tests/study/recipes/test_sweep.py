@@ -37,7 +37,21 @@ def test_the_command_trains_where_ray_runs_and_names_every_place() -> None:
         ),
         (lambda: seconds("--time", "90"), "--time must be HH:MM:SS or D-HH:MM:SS, such as 24:00:00, and more than 0"),
         (lambda: seconds("--time", "0:00:00"), "--time must be HH:MM:SS or D-HH:MM:SS"),
-        (lambda: with_paths(["./none.py"], str), "file must be a file on this machine (got 'none.py')"),
+        (lambda: with_paths(["./none.py"], str), "file must be a file on this machine (got './none.py')"),
+        (lambda: Places("/home", store="gs://x"), "--store must be a folder or s3://BUCKET/PREFIX (got 'gs://x')"),
+        (lambda: Places("/home", store="s3:/bucket"), "--store must be a folder or s3://BUCKET/PREFIX"),
+        (lambda: Places("/home", store="s3:///x"), "--store must be a folder or s3://BUCKET/PREFIX"),
+        *(
+            (
+                lambda store=store: Places("/study", store=store).check_contained(),
+                f"--store must be s3://BUCKET/PREFIX or a folder in /study, the volume (got '{store}')",
+            )
+            for store in ("./st", "/elsewhere")
+        ),
+        (
+            lambda: Places("/study", data_dir="data").check_contained(),
+            "--data-dir must be an absolute path in the containers, such as /study/data (got 'data')",
+        ),
     ],
 )
 def test_a_choice_that_no_cluster_can_have_is_refused(choose: Callable[[], object], message: str) -> None:
@@ -67,17 +81,32 @@ def test_times_are_slurm_s(text: str, expected: int) -> None:
     assert seconds("--time", text) == expected
 
 
+@pytest.mark.parametrize("store", [None, "s3://bucket", "s3://bucket/x?region=eu-central-1", "/study/states"])
+def test_containers_share_a_store(store: str | None) -> None:
+    Places("/study", store, "/data").check_contained()
+
+
 def test_own_files_get_their_names_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("mine.py", "loss.py", "notes.txt"):
+    for name in ("mine.py", "lr=0.1/loss.py", "notes.txt"):
+        Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(f"# {name}\n")
-    words = ["./mine.py:space", "--loss=./loss.py:Margin(m=1)", "-o", "notes=@notes.txt", "--name", "x", "table9"]
+    words = [
+        "./mine.py:space",
+        "--loss=./lr=0.1/loss.py:Margin(m=1)",
+        "-o",
+        "notes=@notes.txt",
+        "--name",
+        "x",
+    ]
     renamed, files = packed(words)
     assert renamed == (
         *("/files/mine.py:space", "--loss=/files/loss.py:Margin(m=1)", "-o", "notes=@/files/notes.txt"),
-        *("--name", "x", "table9"),
+        *("--name", "x"),
     )
-    assert files == {name: f"# {name}\n" for name in ("mine.py", "loss.py", "notes.txt")}
+    assert files == {"mine.py": "# mine.py\n", "loss.py": "# lr=0.1/loss.py\n", "notes.txt": "# notes.txt\n"}
+    renamed, _ = packed(["lr=0.1/loss.py:Margin", "-o", "loss=lr=0.1/loss.py:Margin"])
+    assert renamed == ("/files/loss.py:Margin", "-o", "loss=/files/loss.py:Margin")
     assert with_paths(words, str)[0] == f"{tmp_path}/mine.py:space"
 
 
