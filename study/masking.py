@@ -9,7 +9,7 @@ _SECRET = re.compile(
     r"[^&]*"
 )
 
-_URL = re.compile(r"[A-Za-z][\w+.-]*://(?:(?![A-Za-z][\w+.-]*://)\S)+")
+_BEFORE_URL = re.compile(r"(?<![\w+.-])(?=[\w+.-]+://)")
 
 
 def without_password(url: str) -> str:
@@ -21,6 +21,9 @@ def without_password(url: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Return a text without the passwords and keys of the URLs in it."""
-    text = re.sub(r"\S+", lambda word: without_password(word[0]) if "://" in word[0] else word[0], text)
-    return _URL.sub(lambda url: without_password(url[0]), text)  # several may be in one word
+    """Return a text without the passwords and keys of the URLs in it, of which one word may have several."""
+    return re.sub(r"\S+", lambda word: _masked_word(word[0]) if "://" in word[0] else word[0], text)
+
+
+def _masked_word(word: str) -> str:
+    return "".join(map(without_password, _BEFORE_URL.split(without_password(word))))
