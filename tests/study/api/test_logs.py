@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import planned, planned_run, planned_space
+from helpers import planned, planned_run, planned_space, wait_until
 
 from study.api import calls, logs
 from study.api.results import Run
@@ -75,12 +75,10 @@ def test_lines_are_stored_while_the_driver_lives_and_followed_until_it_ends(run:
     came: list[str] = []
     following = threading.Thread(target=lambda: came.extend(run.follow()))
     following.start()
-    while "one" not in run.logs():
-        pass
+    wait_until(lambda: "one" in run.logs())
     assert run.logs().splitlines()[0].endswith(" UTC, running")
     log.add("two")
-    while not came or "two" not in run.logs():
-        pass
+    wait_until(lambda: came and "two" in run.logs())
     assert following.is_alive()
     log.add("three")
     start.end("complete", 0)
