@@ -167,8 +167,8 @@ def wait(begun: Begun, store: Store, run: str, earlier: int, hint: str = "") -> 
         hint: what the user reads with the reason why it did not begin.
 
     Raises:
-        Refusal: if it was refused before, with the last line that it printed.
-        StudyError: if it ended before for another reason, or did not begin in time.
+        Refusal: if it was refused before, with the last line that it printed, or has not claimed the run in time.
+        StudyError: if it ended before for another reason.
     """
     try:
         deadline = time.monotonic() + BEGIN_SECONDS
