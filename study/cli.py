@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -265,7 +266,7 @@ def clean(run: str | None, home: str, store: str | None, grace: float, forget: b
     opened.require_writable()
     plan = records.find(opened, run)[0] if run is not None else None
     if plan is not None and forget:
-        starts.refuse_second(opened, plan.run)
+        starts.refuse_second(opened, plan.run, partial(click.echo, err=True))
     forgotten = {plan.run} if plan is not None and forget else set()
     gone = cleaning.clean_runs(opened, plan.run if plan else None, forgotten, grace * 3600, dry_run)
     would = "would be " if dry_run else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from study.execution import background
 
 
-def begin(ready: Ready, machines: Machines) -> None:
+def begin(ready: Ready, machines: Machines, say: Callable[[str], None]) -> None:
     """Store the plan, start the run in the background, and return when it trains, or has nothing to train.
 
     Args:
         ready: the run.
         machines: what this start has in place of the plan's resources.
+        say: a function that shows a line to the user.
 
     Raises:
         Refusal: if it was refused before it trained. Of a first start no plan stays then.
@@ -33,7 +35,7 @@ def begin(ready: Ready, machines: Machines) -> None:
     from study.execution import background, driver
 
     store, run = ready.store, ready.run
-    refuse_second(store, run)  # the checks since the last look may have taken minutes
+    refuse_second(store, run, say, briefly=True)  # the checks since the last look may have taken minutes
     driver.store_plan(ready.drafted, ready.before, store)
     earlier = len(starts(store, run))
     try:

@@ -97,7 +97,15 @@ class Ready:
 
 
 def intend(
-    wish: Wish, home: Home, services: Given, download: bool, verify: bool, retrain: bool, dry: bool = False
+    wish: Wish,
+    home: Home,
+    services: Given,
+    download: bool,
+    verify: bool,
+    retrain: bool,
+    say: Callable[[str], None],
+    briefly: bool = False,
+    dry: bool = False,
 ) -> Intent:
     """Plan a run beside what is stored under its name, and list what must be checked before it starts.
 
@@ -108,6 +116,8 @@ def intend(
         download: fetch data sets that are missing, as one of the checks.
         verify: read all data completely, as one of the checks, to find damaged files.
         retrain: start a stored run anew, because the sources have changed.
+        say: a function that shows a line to the user.
+        briefly: see `refuse_second`.
         dry: let the checks download nothing: with `download`, data sets are then not checked.
     """
     cluster = Cluster(wish.resources.address)
@@ -132,7 +142,7 @@ def intend(
                 work.verify(configs, data_dir)
 
     checks = (
-        lambda: refuse_second(store, run) if store is not None else None,
+        lambda: refuse_second(store, run, say, briefly) if store is not None else None,
         home.check_writable,
         lambda: home.check_services(*chosen),
         cluster.check,

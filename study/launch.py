@@ -65,7 +65,7 @@ def run(
         verify: read all data completely, to find damaged files.
         retrain: start a stored run anew, because the sources have changed.
     """
-    intent = intend(wish, home, services, download, verify, retrain)
+    intent = intend(wish, home, services, download, verify, retrain, listener.progress.say, listener.detached)
     note_left_out(intent.drafted, listener.progress)
     for check in intent.checks:
         check()
@@ -96,7 +96,7 @@ def resume(
     """
     store = home.existing_store(name)
     plan, _ = records.find(store, name)
-    refuse_second(store, plan.run)
+    refuse_second(store, plan.run, listener.progress.say, briefly=listener.detached)
     chosen = recorded(plan, *services)
     machines = replace(machines, data_dir=machines.data_dir or data_dir_of(plan, home))
     changes = {field: value for field, value in asdict(machines).items() if value is not None}
@@ -117,7 +117,7 @@ def _begin(ready: Ready, listener: Listener, machines: Machines) -> Where:
     where = Where(ready.home, ready.store, ready.run)
     try:
         if listener.detached:
-            detached.begin(ready, machines)
+            detached.begin(ready, machines, listener.progress.say)
             return where
         return _train(ready, where, listener)
     except BaseException as error:

@@ -60,7 +60,7 @@ class Plan:
         Raises:
             Refusal: as the run, except for what this machine, its servers or its data lack: these are obstacles.
         """
-        intent = intend(wish, home, services, download, verify, retrain, dry=True)
+        intent = intend(wish, home, services, download, verify, retrain, say=lambda _line: None, briefly=True, dry=True)
         draft, store, stored = intent.drafted, intent.store, frozenset[str]()
         if store is not None:
             stored = frozenset(store.keys())

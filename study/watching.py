@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import click
 
-from study.store import records
+from study.store import records, starts
 from study.store.states import Store
 from study.store.status import Status
 
@@ -33,8 +33,9 @@ class Statuses:
     def of(cls, store: Store, run: str | None) -> Statuses:
         """Read the status of a run, or of every run."""
         plans = records.all_plans(store) if run is None else [records.find(store, run)[0]]
+        alive = starts.living(store, [plan.run for plan in plans])
         sizes = store.sizes()
-        statuses = [Status.of(store, plan, sizes) for plan in plans]
+        statuses = [Status.of(store, plan, sizes, alive) for plan in plans]
         lines = []
         for plan, status in zip(plans, statuses, strict=True):
             failures = records.given_up(store, plan).items()

@@ -18,16 +18,16 @@ FOLLOW_SECONDS = 1.0  # between two readings of the store
 
 def lines(store: Store, run: str) -> list[str]:
     """Return the lines of all starts, each start with a heading."""
-    return list(_Reader(store, run).new())
+    return list(_Reader(store, run).new(starts.living(store, [run]).get(run)))
 
 
 def follow(store: Store, run: str) -> Iterator[str]:
     """Yield the lines of all starts, and further ones as they come, until the driver of the run has ended."""
     reader = _Reader(store, run)
     while True:
-        last = starts.starts(store, run)[-1:]  # read before the lines: the last lines come before the end
-        yield from reader.new()
-        if not any(start.alive() for start in last):
+        driver = starts.living(store, [run]).get(run)  # read before the lines: the last lines come before the end
+        yield from reader.new(driver)
+        if driver is None:
             return
         time.sleep(FOLLOW_SECONDS)
 
@@ -103,12 +103,13 @@ class _Reader:
         self._store, self._run = store, run
         self._seen: dict[int, int] = {}  # lines by start
 
-    def new(self) -> Iterator[str]:
+    def new(self, driver: StartRecord | None) -> Iterator[str]:
+        """Yield the lines since the last call; `driver` is the start that is alive, if there is one."""
         stored = logs(self._store, self._run)
         for start in starts.starts(self._store, self._run):
             log = stored.get(start.number, StartLog())
             if start.number not in self._seen:
-                yield _heading(start)
+                yield _heading(start, driver)
             seen = max(self._seen.get(start.number, 0), log.dropped)
             if seen > self._seen.get(start.number, 0):
                 yield f"… {seen - self._seen.get(start.number, 0)} lines are no longer stored"
@@ -117,8 +118,10 @@ class _Reader:
                 yield f"{_shown(line.time)}  {line.text}"
 
 
-def _heading(start: StartRecord) -> str:
-    state = "running" if start.alive() else "killed" if start.outcome == "running" else start.outcome
+def _heading(start: StartRecord, driver: StartRecord | None) -> str:
+    state = start.outcome
+    if state == "running" and (driver is None or driver.token != start.token):
+        state = "killed"
     return f"start {start.number}: process {start.pid} on {start.host}, from {_shown(start.started)} UTC, {state}"
 
 

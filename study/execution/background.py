@@ -29,7 +29,9 @@ from study.store.states import Store
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-BEGIN_SECONDS = 120.0  # for the process to claim the run; Ray may have to start a worker for the job first
+# For the process to claim the run: Ray may have to start a worker for the job first, and the process may have to wait
+# for `FRESH_SECONDS` until a driver on another host counts as dead.
+BEGIN_SECONDS = 150.0
 CONNECT_SECONDS = 30.0  # for the job server's answer
 _LOOK_SECONDS = 0.3
 T = TypeVar("T")

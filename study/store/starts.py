@@ -8,7 +8,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +22,12 @@ from study.store.states import Store
 BEAT_SECONDS = 2.0
 FRESH_SECONDS = 30.0  # a driver whose record is older is taken for dead
 LEASE_SECONDS = FRESH_SECONDS / 2  # a driver whose last heartbeat is older asks the store before it writes
+WATCH_SECONDS = 3 * BEAT_SECONDS + 2.0  # for some heartbeats of a driver on another host, and a slow store
+OLD_SECONDS = 3600.0  # no clock is that wrong: an older record is that of a dead driver, and is not watched
+LOOK_SECONDS = 0.5  # between two readings of the records that are watched
+
+# By the token of a start: the `seen` of its record, and when this process first read it so.
+_sightings: dict[str, tuple[str, float]] = {}
 
 
 class Superseded(StudyError):
@@ -61,12 +67,22 @@ class StartRecord:
     seen: str = ""
     ended: str | None = None
 
-    def alive(self) -> bool:
-        """Return whether the driver is running: the record is fresh and, on this machine, the process exists."""
+    def alive(self) -> bool | None:
+        """Return whether the driver is running, as far as the record says: it is fresh and, here, the process exists.
+
+        None if the record is of another host and neither fresh nor very old: that host's clock may be wrong. Whether
+        the record changes then tells (`living`).
+        """
         if self.outcome != "running":
             return False
         age = (datetime.now(UTC) - datetime.fromisoformat(self.seen)).total_seconds()
-        return age < FRESH_SECONDS and (self.host != platform.node() or _exists(self.pid))
+        if self._is_here():
+            return age < FRESH_SECONDS and _exists(self.pid)
+        return True if 0 <= age < FRESH_SECONDS else False if age > OLD_SECONDS else None
+
+    def _is_here(self) -> bool:
+        """Return whether the driver is on this machine, whose clock and processes are known."""
+        return self.host == platform.node()
 
 
 @dataclass(frozen=True)
@@ -115,7 +131,7 @@ class Start:
     ) -> None:
         self.store, self._run, self._say, self._save_log = store, run, say, save_log
         self._pulse = store.impatient()
-        self._previous = refuse_second(store, run)
+        self._previous = refuse_second(store, run, say)
         numbers = (int(name.partition(".")[0]) for name in store.records(f"runs/{run}/starts"))
         self.record = StartRecord(
             number=1 + max(numbers, default=-1),
@@ -271,10 +287,22 @@ def starts(store: Store, run: str) -> list[StartRecord]:
     return [record for record in records if record is not None]
 
 
+def living(store: Store, runs: Collection[str]) -> dict[str, StartRecord]:
+    """Return the records of the drivers that are alive, by run.
+
+    A driver on another host writes its record every `BEAT_SECONDS`. Where the clocks leave open whether it lives, its
+    record is watched for at most `WATCH_SECONDS`, those of all runs together.
+    """
+    records = {run: record for run in runs if (record := _last(store, run)) is not None}
+    judged = {run: record.alive() for run, record in records.items()}
+    changed = _watch(store, {run: record for run, record in records.items() if judged[run] is None}, WATCH_SECONDS)
+    alive = {run: record for run, record in records.items() if judged[run]}
+    return alive | {run: record for run, record in changed.items() if record.outcome == "running"}
+
+
 def is_trained(store: Store) -> bool:
     """Return whether the driver of any run is alive."""
-    last = (starts(store, run)[-1:] for run in store.records("runs"))
-    return any(start.alive() for records in last for start in records)
+    return bool(living(store, store.records("runs")))
 
 
 def request_stop(store: Store, run: str, at_once: bool) -> StartRecord:
@@ -288,31 +316,75 @@ def request_stop(store: Store, run: str, at_once: bool) -> StartRecord:
     Raises:
         Refusal: if the run is not being trained.
     """
-    records = starts(store, run)
-    if not records or not records[-1].alive():
+    record = living(store, [run]).get(run)
+    if record is None:
         hint = "'study status' shows its progress"
         raise Refusal("run", run, f"run {run!r} is not being trained, so there is nothing to stop", hint)
-    store.write_record(_stop_path(run), asdict(StopRequest(records[-1].token, at_once, now())))
-    return records[-1]
+    store.write_record(_stop_path(run), asdict(StopRequest(record.token, at_once, now())))
+    return record
 
 
-def refuse_second(store: Store, run: str) -> StartRecord | None:
+def refuse_second(store: Store, run: str, say: Callable[[str], None], briefly: bool = False) -> StartRecord | None:
     """Check that no driver of a run is alive, and return its last start. Correctness does not depend on this.
+
+    No clock decides about a driver on another host: it is alive if its record changes within `FRESH_SECONDS`. Seconds
+    in which this process knew the record already count, so that a second check does not wait again.
+
+    Args:
+        store: the store of the run.
+        run: the name of the run.
+        say: a function that shows a line to the user, who may have to wait.
+        briefly: watch for `WATCH_SECONDS` only, and no very old record, because the run does not start here and now.
 
     Raises:
         Refusal: if the driver of the last start is alive.
     """
-    records = starts(store, run)
-    if not records:
-        return None
-    last = records[-1]
-    if last.alive():
+    last = _last(store, run)
+    if last is None or last.outcome != "running":
+        return last
+    alive, driver = last.alive(), f"process {last.pid} on {last.host}"
+    if not last._is_here() and not (briefly and alive is False):
+        seconds = WATCH_SECONDS if briefly else FRESH_SECONDS
+        if _known_for(last) < seconds:
+            say(f"{driver} may still train run {run!r}: waiting at most {seconds:g} s for a sign of it")
+        changed = _watch(store, {run: last}, seconds).get(run)
+        last = changed or last
+        alive = changed is not None and changed.outcome == "running"
+    if alive:
         driver = f"process {last.pid} on {last.host} (since {last.started[:19]})"
         hint = f"Wait for it, or stop it with 'study stop {run}{_option(store)}'"
-        if last.host != platform.node():  # whose processes are not to be seen from here
-            hint += f". If it was killed, try again after {FRESH_SECONDS:g} s"
         raise Refusal("run", run, f"run {run!r} is being trained by {driver}", hint)
     return last
+
+
+def _last(store: Store, run: str) -> StartRecord | None:
+    """Return the record of a run's last start, except records that a crash left damaged; None if there is none."""
+    folder = f"runs/{run}/starts"
+    records = (_read(store, f"{folder}/{name}") for name in reversed(store.records(folder)))
+    return next((record for record in records if record is not None), None)
+
+
+def _watch(store: Store, records: Mapping[str, StartRecord], seconds: float) -> dict[str, StartRecord]:
+    """Return the last starts of the runs whose records change before this process has known them for some seconds."""
+    changed: dict[str, StartRecord] = {}
+    waiting = dict(records)
+    while waiting := {run: record for run, record in waiting.items() if _known_for(record) < seconds}:
+        time.sleep(LOOK_SECONDS)
+        for run, record in waiting.items():
+            later = _last(store, run)
+            if later is not None and later != record:
+                changed[run] = later
+        waiting = {run: record for run, record in waiting.items() if run not in changed}
+    return changed
+
+
+def _known_for(record: StartRecord) -> float:
+    """Return for how many seconds this process has known a record that it has just read, as it is."""
+    seen, since = _sightings.get(record.token, ("", 0.0))
+    if seen != record.seen:
+        _sightings[record.token] = record.seen, time.monotonic()
+        return 0.0
+    return time.monotonic() - since
 
 
 def _read(store: Store, path: str) -> StartRecord | None:

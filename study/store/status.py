@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from study.planning.stored import Plan, PlannedSpace
 from study.store.records import given_up, is_forgotten
-from study.store.starts import starts
+from study.store.starts import StartRecord, living, starts
 from study.store.states import Store
 
 
@@ -33,20 +33,25 @@ class Status:
     behind: str
 
     @classmethod
-    def of(cls, store: Store, plan: Plan, stored: Mapping[str, int]) -> Status:
+    def of(
+        cls, store: Store, plan: Plan, stored: Mapping[str, int], alive: Mapping[str, StartRecord] | None = None
+    ) -> Status:
         """Return the status of a run.
 
         Args:
             store: the store of the run.
             plan: the run's plan.
             stored: the sizes of all states in the store, in bytes, by name.
+            alive: the drivers that are alive, if they are known (`living`), which may take seconds.
         """
+        driver = (living(store, [plan.run]) if alive is None else alive).get(plan.run)
         replicates = {(trial.name, n): end for trial in plan.trials for n, end in trial.by_replicate.items()}
         complete = {replicate for replicate, end in replicates.items() if end in stored}
         failed = given_up(store, plan).keys() - complete
         points = {trial.name for trial in plan.trials if plan.is_point(trial)}
         history = [start for start in starts(store, plan.run) if start.generation == plan.generation]
-        live = bool(history) and history[-1].alive()
+        live = bool(history) and history[-1].outcome == "running"
+        live = live and driver is not None and history[-1].number >= driver.number  # or began just now
         # The replicates that an open search has yet to plan are waiting, too.
         names = {name for name, _ in failed}
         unplanned = sum(_count_unplanned(plan, space, names) for space in plan.spaces)

@@ -117,13 +117,8 @@ def test_a_killed_driver_s_table_is_resumed_on_another_machine(
         driver.wait()
     assert complete < 9
 
-    deadline = time.monotonic() + 120
-    resume = ["study", "resume", "table9", *store]
-    while (resumed := second.run(*resume, cwd=SHARED, code=None)).returncode == 2:
-        assert "is being trained by process" in resumed.stderr  # for 30 s, since another machine cannot look for it
-        assert time.monotonic() < deadline
-        time.sleep(2)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = second.run("study", "resume", "table9", *store, cwd=SHARED)  # which waits until the driver counts as dead
+    assert "on node2 may still train run" in resumed.stderr
     report = second.run("study", "report", "table9", "--format", "json", *store, cwd=SHARED).stdout
     assert report == local_report("table9")
     assert hosts(cluster, store[1]) == {"node1", "node2", "node3"}

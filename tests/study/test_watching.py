@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from helpers import planned, planned_run, planned_space, wait_until
 
 from study import watching
 from study.store import records
-from study.store.starts import Start
+from study.store.starts import Start, StartRecord
 from study.store.states import Store
 
 NAMES = ("mine", "other")
@@ -68,6 +70,23 @@ def test_each_change_is_a_line_until_the_run_ends(
 
 def test_a_run_that_nobody_trains_is_shown_once(store: Store) -> None:
     assert watching.watch(store, "mine").text.startswith("mine  planned\n  replicates: 0 complete, 0 running")
+
+
+def test_dead_drivers_of_other_hosts_are_waited_for_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("study.store.starts.WATCH_SECONDS", 1.0)
+    monkeypatch.setattr("study.store.starts.LOOK_SECONDS", 0.1)
+    seen = (datetime.now(UTC) + timedelta(seconds=45)).isoformat()
+    for name in NAMES:
+        driver = StartRecord(number=0, generation=0, started=seen, outcome="running", host="another", pid=1, token=name)
+        store.write_record(f"runs/{name}/starts/00000.json", asdict(replace(driver, seen=seen)))
+    took = []
+    for _ in range(2):
+        began = time.monotonic()
+        statuses = watching.Statuses.of(store, None).statuses
+        took.append(time.monotonic() - began)
+        assert [status.outcome for status in statuses] == ["interrupted"] * 2
+    assert 1 < took[0] < 2
+    assert took[1] < 1
 
 
 @pytest.mark.parametrize("terminal", [False, True])

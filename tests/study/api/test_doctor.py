@@ -188,7 +188,7 @@ def test_a_node_that_can_train_is_told_with_what_it_has(node):
     assert str(finding) == "ok       node      node1 (198.51.100.2): can train: 8 CPUs, 0 GPUs, 32.0 GiB of memory free"
 
 
-@pytest.mark.parametrize(("seconds", "level"), [(1.0, "ok"), (-3.0, "warning"), (20.0, "error"), (-20.0, "error")])
+@pytest.mark.parametrize(("seconds", "level"), [(1.0, "ok"), (-3.0, "warning"), (20.0, "warning")])
 def test_clocks_that_differ_are_found(node, seconds, level):
     finding = findings_of(replace(node, seconds=seconds))[0]
     assert finding.level == level

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,26 @@ def test_lines_are_stored_while_the_driver_lives_and_followed_until_it_ends(run:
     start.end("complete", 0)
     following.join(10)
     assert [line[21:] for line in came[1:]] == ["one", "two", "three"]
+
+
+def test_a_driver_on_another_host_is_followed_whatever_its_clock_says(
+    run: Run, store: Store, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.store.starts.WATCH_SECONDS", 1.0)
+    monkeypatch.setattr("study.store.starts.LOOK_SECONDS", 0.05)
+    behind = [(datetime.now(UTC) - timedelta(seconds=45, milliseconds=-beat)).isoformat() for beat in range(1000)]
+    monkeypatch.setattr("study.store.starts.now", lambda: behind.pop(0))
+    monkeypatch.setattr("study.store.starts.platform.node", lambda: "another")
+    start, log = begin()
+    monkeypatch.setattr("study.store.starts.platform.node", lambda: "here")
+    came: list[str] = []
+    following = threading.Thread(target=lambda: came.extend(run.follow()))
+    following.start()
+    wait_until(lambda: run.logs().splitlines()[0].endswith(" UTC, running"))
+    log.add("one")
+    start.end("complete", 0)
+    following.join(10)
+    assert came[1].endswith("  one")
 
 
 def test_a_trial_has_its_failures_with_tracebacks_of_all_starts(run: Run, store: Store, begin: Begin) -> None:

@@ -5,6 +5,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,18 @@ import pytest
 from helpers import wait_until
 
 from study.errors import Refusal
-from study.store.starts import FRESH_SECONDS, Start, StartRecord, Superseded, refuse_second, request_stop, starts
+from study.store.starts import (
+    FRESH_SECONDS,
+    OLD_SECONDS,
+    Start,
+    StartRecord,
+    Superseded,
+    is_trained,
+    living,
+    refuse_second,
+    request_stop,
+    starts,
+)
 from study.store.states import Store
 
 DRIVER = """
@@ -119,7 +131,7 @@ def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_i
         with pytest.raises(Refusal, match=message):
             begin(store)
     with pytest.raises(Refusal, match=message):
-        refuse_second(store, "mine")
+        refuse_second(store, "mine", lambda _line: None)
     assert len(starts(store, "mine")) == 1
     first.send_signal(signal.SIGKILL)
     first.communicate()
@@ -136,7 +148,10 @@ def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_i
         ({"pid": "dead"}, False),
         ({"pid": 1}, True),  # of another user, or ours
         ({"host": "another", "pid": "dead"}, True),  # whose processes are not to be seen from here
-        ({"host": "another", "age": FRESH_SECONDS + 5}, False),
+        ({"host": "another", "age": FRESH_SECONDS + 5}, None),  # its clock may be wrong
+        ({"host": "another", "age": -5}, None),
+        ({"host": "another", "age": -2 * OLD_SECONDS}, None),
+        ({"host": "another", "age": OLD_SECONDS + 5}, False),
         ({"outcome": "complete"}, False),
         ({"outcome": "killed"}, False),
     ],
@@ -149,7 +164,137 @@ def test_alive_is_what_is_fresh_and_here_a_process(record, expected):
     if start["pid"] == "dead":
         start["pid"] = dead.pid
     own = {"number": 0, "generation": 0, "started": start["seen"], "token": "t"}
-    assert StartRecord(**own, **start).alive() == expected
+    assert StartRecord(**own, **start).alive() is expected
+
+
+# Drivers on other hosts, whose clocks may be wrong
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Watches take a moment; returns the waits between two readings as they come."""
+    waits, sleep = [], time.sleep
+    monkeypatch.setattr("study.store.starts.WATCH_SECONDS", 0.5)
+    monkeypatch.setattr("study.store.starts.FRESH_SECONDS", 1.5)
+    monkeypatch.setattr("study.store.starts.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("study.store.starts.time.sleep", lambda seconds: (waits.append(seconds), sleep(seconds)))
+    return waits
+
+
+def elsewhere(store, age, run="mine", **record):
+    """Writes the record of a driver on another host, whose clock shows another time than ours."""
+    token = f"token of {run}"
+    own = {"number": 0, "generation": 0, "started": ago(9), "outcome": "running", "pid": 12, "token": token}
+    whole = {**own, "host": "another", "seen": ago(age), **record}
+    store.write_record(f"runs/{run}/starts/{whole['number']:05d}.json", whole)
+
+
+@pytest.fixture
+def beat(store):
+    """Lets drivers on another host live: a function that begins one, whose clock is behind ours by some seconds."""
+    ended, threads = threading.Event(), []
+
+    def begin(age, run="mine"):
+        def keep_fresh():
+            while not ended.wait(0.1):
+                elsewhere(store, age, run)
+
+        elsewhere(store, age, run)
+        threads.append(threading.Thread(target=keep_fresh))
+        threads[-1].start()
+
+    yield begin
+    ended.set()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("age", [45, 1, -45])
+def test_a_driver_lives_whatever_the_clocks_say(store, beat, watched, age):
+    beat(age)
+    assert living(store, ["mine"])["mine"].pid == 12
+    assert is_trained(store)
+    assert request_stop(store, "mine", at_once=False).host == "another"
+    for briefly in (True, False):
+        with pytest.raises(Refusal, match=r"trained by process 12 on another .*'study stop mine --store [^ ]*'$"):
+            refuse_second(store, "mine", lambda _line: None, briefly)
+    assert sum(watched) < 1.5  # the first heartbeat is enough
+
+
+@pytest.mark.parametrize("age", [45, -45])
+def test_a_driver_without_a_heartbeat_is_dead_whatever_the_clocks_say(store, watched, age):
+    elsewhere(store, age)
+    assert not is_trained(store)
+    with pytest.raises(Refusal, match="is not being trained"):
+        request_stop(store, "mine", at_once=False)
+    assert 0.3 < sum(watched) < 1  # what is known is not watched again
+
+
+@pytest.mark.parametrize("age", [45, 1, -45, 3 * OLD_SECONDS])
+def test_a_run_is_taken_over_from_another_host_after_one_wait(store, watched, age):
+    elsewhere(store, age)
+    said = []
+    refuse_second(store, "mine", said.append)
+    assert 1 < sum(watched) < 2.5
+    taken = len(watched)
+    begin(store, say=said.append).end("complete", epochs_done=0)
+    assert len(watched) == taken
+    line = "process 12 on another may still train run 'mine': waiting at most 1.5 s for a sign of it"
+    assert said == [line]
+    assert [each.outcome for each in starts(store, "mine")] == ["killed", "complete"]
+
+
+def test_a_check_that_starts_nothing_waits_less_and_not_for_a_very_old_record(store, watched):
+    elsewhere(store, age=OLD_SECONDS + 5)
+    said = []
+    assert refuse_second(store, "mine", said.append, briefly=True).pid == 12
+    assert watched == said == []
+    elsewhere(store, age=1)
+    assert refuse_second(store, "mine", said.append, briefly=True).pid == 12
+    assert sum(watched) < 1
+    assert len(said) == 1
+
+
+def test_a_driver_that_ends_while_it_is_watched_has_ended(store, watched):
+    elsewhere(store, age=45)
+    threading.Timer(0.2, elsewhere, (store, 45), {"outcome": "complete"}).start()
+    assert refuse_second(store, "mine", lambda _line: None).outcome == "complete"
+    assert living(store, ["mine"]) == {}
+
+
+def test_a_driver_that_comes_while_another_is_watched_is_seen(store, watched):
+    elsewhere(store, age=45)
+    threading.Timer(0.2, elsewhere, (store, 45), {"number": 1, "token": "later", "pid": 13}).start()
+    with pytest.raises(Refusal, match="process 13 on another"):
+        refuse_second(store, "mine", lambda _line: None)
+
+
+def test_many_runs_are_watched_together(store, beat, watched):
+    runs = [f"run{number}" for number in range(9)]
+    for run in runs[:7]:
+        elsewhere(store, 45, run)
+    for run in runs[7:]:
+        beat(-45, run)
+    assert living(store, [*runs, "planned"]).keys() == set(runs[7:])
+    assert sum(watched) < 1
+
+
+def test_a_run_long_dead_is_not_watched(store, watched):
+    elsewhere(store, age=OLD_SECONDS + 5)
+    assert living(store, ["mine"]) == {}
+    assert watched == []
+
+
+def test_a_driver_that_was_stopped_here_is_taken_over_after_a_while(store, driver, watched):
+    first = driver()
+    first.send_signal(signal.SIGSTOP)
+    wait_until(lambda: not starts(store, "mine")[-1].alive())
+    holder = begin(store)
+    first.send_signal(signal.SIGCONT)
+    printed, _ = first.communicate(timeout=30)
+    assert "is being trained by another driver" in printed
+    holder.end("complete", epochs_done=0)
+    assert [each.outcome for each in starts(store, "mine")] == ["killed", "complete"]
 
 
 def test_a_record_is_kept_fresh_while_its_driver_lives(store):

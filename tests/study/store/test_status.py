@@ -87,11 +87,14 @@ def test_a_run_whose_driver_lives_is_running(store, training, running):
         ({}, "interrupted"),
         ({"host": "another", "seen": 5}, "running"),
         ({"host": "another", "seen": 600}, "interrupted"),
+        ({"host": "another", "seen": -600}, "interrupted"),
         ({"pid": os.getpid(), "outcome": "interrupted"}, "interrupted"),
         ({"outcome": "failed"}, "failed"),
     ],
 )
-def test_whether_a_run_goes_on_is_told_by_its_last_driver(store, dead, record, outcome):
+def test_whether_a_run_goes_on_is_told_by_its_last_driver(store, dead, record, outcome, monkeypatch):
+    monkeypatch.setattr("study.store.starts.WATCH_SECONDS", 0.1)
+    monkeypatch.setattr("study.store.starts.LOOK_SECONDS", 0.05)
     if "seen" in record:
         record = {**record, "seen": ago(record["seen"])}
     started(store, pid=dead)
