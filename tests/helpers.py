@@ -618,7 +618,7 @@ def train_as_rank(rank: int, port: Any, answers: Any) -> None:
         port.put(store.port)
     else:
         store = ranks.meet("127.0.0.1", RANKS, port.get(timeout=60))
-    ranks.join(own, "cpu", lambda: store)
+    ranks.join(own, "cpu", "127.0.0.1", lambda: store)
     steps.loss_of = partial(steps.loss_of, dtype=torch.float64)
     student, measures = Exact(own), []
     for index, epoch in enumerate(RANKED_EPOCHS):

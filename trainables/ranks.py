@@ -9,6 +9,7 @@ images than ranks is left out.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, distributed
 
@@ -110,26 +112,38 @@ def meet(host: str, size: int, port: int = 0) -> Any:
     )
 
 
-def join(ranks: Ranks, device: str, make_store: Callable[[], Any]) -> None:
+def join(ranks: Ranks, device: str, address: str, make_store: Callable[[], Any]) -> None:
     """Join the other ranks, all at the same time.
 
     Args:
         ranks: this rank.
         device: cpu (gloo) or cuda (nccl).
+        address: the address of this machine at which the other ranks reach it.
         make_store: a function that returns the store of `meet`.
+
+    Raises:
+        RankLost: if a rank does not start, or cannot be reached, within `JOINING`.
     """
+    # By default gloo listens where the host's name leads. On Debian that is 127.0.1.1, which no other machine reaches.
+    # NCCL chooses an interface by itself.
+    interfaces = {one.address: name for name, each in psutil.net_if_addrs().items() for one in each}
+    if address in interfaces:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interfaces[address])
+    # torch has a public name for it since 2.14.
+    set_timeout = getattr(distributed, "set_timeout", None) or distributed.distributed_c10d._set_pg_timeout
 
     def act() -> None:
         store = make_store()
         store.set(str(ranks.rank), "here")
-        store.wait([str(rank) for rank in range(ranks.size)], JOINING)  # gloo itself would wait for `PATIENCE`
+        store.wait([str(rank) for rank in range(ranks.size)], JOINING)
         distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
             store=store,
             rank=ranks.rank,
             world_size=ranks.size,
-            timeout=PATIENCE,
+            timeout=JOINING / 5,  # gloo waits five times as long for another rank to connect; NCCL connects later
         )
+        set_timeout(PATIENCE)
 
     _together(act)
 

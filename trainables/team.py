@@ -44,7 +44,8 @@ class Member:
 
     def join(self, device: str, host: str, port: int) -> None:
         """Join rank 0, which waits at this address; see `ranks.join`."""
-        ranks.join(self._ranks, device, partial(ranks.meet, host, self._ranks.size, port))
+        here = ray.util.get_node_ip_address()
+        ranks.join(self._ranks, device, here, partial(ranks.meet, host, self._ranks.size, port))
 
     def begin(self, plain: Mapping[str, Any], payload: bytes | None, key: str, epochs: int) -> None:
         """Load a state with its name and number, or state 0 of an origin.
@@ -112,7 +113,8 @@ class Team:
             self._await_others()
             host = ray.util.get_node_ip_address()
             store = ranks.meet(host, size)
-            self._together(lambda: ranks.join(Ranks(0, size), device, lambda: store), "join", device, host, store.port)
+            join = partial(ranks.join, Ranks(0, size), device, host, lambda: store)
+            self._together(join, "join", device, host, store.port)
 
     def _await_others(self) -> None:
         """Check that all processes have started: rank 0 would wait for one that is lost before it joins."""

@@ -51,7 +51,7 @@ class Node:
     """A machine.
 
     Args:
-        name: the host name.
+        name: the host name. On the machine itself it leads to 127.0.1.1, as on Debian.
         number: the last part of its address.
         folder: what the machine sees as /mnt.
         shared: what it sees as /mnt/shared; another folder than the others' makes it a machine that sees another store.
@@ -70,7 +70,7 @@ class Node:
             (folder / each).mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)  # servers that do not run as root have their files in it
         (folder / "tmp").chmod(0o1777)
-        (folder / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {name}\n")
+        (folder / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
         own = {"HOME": "/mnt/home", "TMPDIR": "/tmp", "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
         ours = {each: value for each, value in os.environ.items() if not each.startswith(_OTHERS)}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

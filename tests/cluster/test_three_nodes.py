@@ -151,6 +151,20 @@ def test_a_detached_run_s_report_is_the_local_run_s(cluster: Cluster, local_repo
     assert report == local_report(str(BRIEF), "--name", "brief")
 
 
+def test_ranks_on_two_machines_have_the_bits_of_ranks_on_one(
+    cluster: Cluster, local_report: Callable[..., str]
+) -> None:
+    """Gloo would listen where a node's name leads: to 127.0.1.1, which the other node does not reach."""
+    user = cluster.nodes[1]
+    assert user.run("python", "-c", "import socket; print(socket.gethostbyname('node2'))").stdout == "127.0.1.1\n"
+    store = ["--store", cluster.servers.store("ranks")]
+    ranks = ["--ranks-per-trial", "2", "--cpus-per-trial", "2"]  # and each node has one CPU
+    command = ["study", "run", "figure2", "--seeds", "1", *ranks, *store, "--address", cluster.address]
+    user.run(*command, *services(cluster), seconds=300)
+    report = user.run("study", "report", "figure2", "--format", "json", *store).stdout
+    assert report == local_report("figure2", *ranks)
+
+
 def test_machines_that_do_not_see_the_store_are_left_out(cluster: Cluster, local_report: Callable[..., str]) -> None:
     head, driver, other = cluster.nodes
     shutil.copy(BRIEF, driver.folder / "work")

@@ -247,9 +247,9 @@ def rank_on_its_gpu(rank, port, answers):
     if rank == 0:
         store = place()
         port.put(store.port)
-        ranks.join(own, "cuda", lambda: store)
+        ranks.join(own, "cuda", "127.0.0.1", lambda: store)
     else:
-        ranks.join(own, "cuda", partial(place, port.get(timeout=60)))
+        ranks.join(own, "cuda", "127.0.0.1", partial(place, port.get(timeout=60)))
     start = origin(replace(SHORT, precision="fp32"), Machine("cuda", 1, ranks=2))
     _, measures = train(Learner(start, own), [EPOCH] * 2, data=data_module.load(start, EPOCH, None, 1, own))
     answers.put(measures)

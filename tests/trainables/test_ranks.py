@@ -2,11 +2,14 @@
 
 import copy
 import multiprocessing
+import os
 import socket
+import time
 from datetime import timedelta
 from itertools import zip_longest
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from helpers import RANKED, RANKED_EPOCHS, RANKS, Exact, ranked_data, steps_of, train_as_rank
@@ -150,16 +153,73 @@ def test_a_rank_that_does_not_join_is_lost_and_what_is_wrong_otherwise_is_not(mo
     monkeypatch.setattr(ranks, "JOINING", timedelta(seconds=1))
     store = ranks.meet("127.0.0.1", 2)
     with pytest.raises(ranks.RankLost, match="gone"):
-        ranks.join(Ranks(0, 2), "cpu", lambda: store)
+        ranks.join(Ranks(0, 2), "cpu", "127.0.0.1", lambda: store)
     with pytest.raises(ranks.RankLost, match="gone"):
-        ranks.join(Ranks(1, 2), "cpu", lambda: ranks.meet("127.0.0.1", 2, 1))  # where nobody waits
+        ranks.join(Ranks(1, 2), "cpu", "127.0.0.1", lambda: ranks.meet("127.0.0.1", 2, 1))  # where nobody waits
     assert not torch.distributed.is_initialized()
 
     def short_of_memory():
         raise torch.cuda.OutOfMemoryError("out of memory")
 
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        ranks.join(Ranks(0, 2), "cpu", short_of_memory)
+        ranks.join(Ranks(0, 2), "cpu", "127.0.0.1", short_of_memory)
+
+
+def join_in_vain(answers):
+    """Join a rank that is there and never connects. Torch counts the groups of a process, also this one."""
+    ranks.JOINING = timedelta(seconds=2)
+    store = ranks.meet("127.0.0.1", 2)
+    store.set("1", "here")
+    began = time.monotonic()
+    try:
+        ranks.join(Ranks(0, 2), "cpu", "127.0.0.1", lambda: store)
+    except ranks.RankLost as error:
+        answers.put((str(error), time.monotonic() - began))
+
+
+def test_a_rank_that_cannot_be_reached_is_lost_as_soon():
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=join_in_vain, args=(answers,))
+    process.start()
+    words, seconds = answers.get(timeout=120)
+    process.join(30)
+    assert words.startswith("another training process is gone: ")
+    assert seconds < 20
+
+
+def train_late(rank, port, answers):
+    """Join another rank and be late with the first sum, by more than gloo waits for ranks that join."""
+    ranks.JOINING = timedelta(seconds=10)
+    store = ranks.meet("127.0.0.1", 2, port.get(timeout=60) if rank else 0)
+    port.put(store.port)
+    ranks.join(Ranks(rank, 2), "cpu", "127.0.0.1", lambda: store)
+    time.sleep(5 * rank)
+    tensor = torch.ones(1)
+    Ranks(rank, 2).total(tensor)
+    answers.put((tensor.item(), os.environ["GLOO_SOCKET_IFNAME"]))
+    ranks.leave()
+
+
+def test_a_rank_that_has_joined_is_waited_for_for_longer_and_reached_by_its_address(monkeypatch):
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    held = {one.address: name for name, each in psutil.net_if_addrs().items() for one in each}
+    context = multiprocessing.get_context("spawn")
+    answers, port = context.Queue(), context.Queue()
+    processes = [context.Process(target=train_late, args=(rank, port, answers)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    assert [answers.get(timeout=120) for _ in processes] == [(2.0, held["127.0.0.1"])] * 2
+    for process in processes:
+        process.join(30)
+
+
+def test_the_interface_that_a_user_has_chosen_stays(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "theirs")
+    monkeypatch.setattr(ranks, "JOINING", timedelta(seconds=1))
+    with pytest.raises(ranks.RankLost):
+        ranks.join(Ranks(0, 2), "cpu", "127.0.0.1", lambda: ranks.meet("127.0.0.1", 2))
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "theirs"
 
 
 def test_ranks_meet_at_the_address_that_was_given_and_at_no_other():
