@@ -9,8 +9,10 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -44,6 +46,10 @@ from study.planning.stored import Resources
 WATCH_SECONDS = 2.0
 ANSWER_SECONDS = 60.0  # for the call to Ray under way when it is to shut down
 PATIENCE = 45  # intervals of WATCH_SECONDS without an answer before Ray counts as dead
+# How long the cluster's head (its GCS) may take no connections before Ray counts as dead. Ray itself ends a process
+# after 60 s (`gcs_rpc_server_reconnect_timeout_s`), and a driver that closes its records needs some seconds.
+GONE_SECONDS = 44.0
+CONNECT_SECONDS = 1.0  # for a connection to it; a head that is only slow takes connections
 
 
 @contextmanager
@@ -58,8 +64,9 @@ def connected(
 
     Args:
         resources: names the cluster.
-        lost: called in a thread when Ray's processes on this machine have died, or Ray has not answered for 90 s. Ray
-            itself would end this process some seconds later, without a helpful message.
+        lost: called in a thread when Ray's processes on this machine have died, the cluster's head has taken no
+            connections for 44 s, or Ray has not answered for 90 s. Ray itself would end this process some seconds
+            later, without a helpful message.
         definitions: the class that executes stages, and the functions that nodes call.
 
     Raises:
@@ -127,7 +134,9 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
         scratch.mark(session)
     ended = threading.Event()
     node = ray.get_runtime_context().get_node_id()
-    arguments = (node, _ray_processes(), ended, lost)
+    # A client outside the cluster cannot reach the head, but its connection to Ray ends with it.
+    head = "" if resources.address.startswith("ray://") else ray.get_runtime_context().gcs_address
+    arguments = (node, _ray_processes(), ended, lost, head)
     watcher = threading.Thread(target=_watch, args=arguments, name="watch Ray", daemon=True)
     watcher.start()
     try:
@@ -222,6 +231,7 @@ def _watch(
     processes: Sequence[psutil.Process],
     ended: threading.Event,
     lost: Callable[[], None],
+    head: str = "",
     patience: int = PATIENCE,
 ) -> None:
     answers = [0]
@@ -234,14 +244,27 @@ def _watch(
     asker = threading.Thread(target=ask, name="ask Ray", daemon=True)
     asker.start()
     # Intervals are counted, not measured by the clock: a process that was stopped for a while could not listen.
-    seen, silent = 0, 0
+    seen, silent, reached = 0, 0, time.monotonic()
     while not ended.wait(WATCH_SECONDS):
         seen, silent = answers[0], 0 if answers[0] != seen else silent + 1
-        if not asker.is_alive() or silent > patience or any(map(_has_ended, processes)):
+        if not silent or not head or _takes_connections(head):
+            reached = time.monotonic()
+        is_gone = time.monotonic() - reached > GONE_SECONDS
+        if not asker.is_alive() or silent > patience or is_gone or any(map(_has_ended, processes)):
             if not ended.is_set():
                 lost()
             return
     asker.join(ANSWER_SECONDS)
+
+
+def _takes_connections(address: str) -> bool:
+    """Return whether something listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _has_ended(process: psutil.Process) -> bool:

@@ -3,6 +3,7 @@
 import gc
 import ipaddress
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -52,6 +53,22 @@ def test_a_ray_that_answers_slowly_is_not_lost(monkeypatch):
     threading.Timer(2, ended.set).start()
     cluster._watch("here", [], ended, lost.set, patience=100)
     assert not lost.is_set()
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_head_that_takes_no_connections_is_lost_sooner_than_one_that_is_slow(monkeypatch, is_gone):
+    monkeypatch.setattr(cluster, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(cluster, "GONE_SECONDS", 0.5)
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: ended.wait(30))
+    ended, lost = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = f"127.0.0.1:{server.getsockname()[1]}"
+        if is_gone:
+            server.close()
+        threading.Timer(2, ended.set).start()
+        cluster._watch("here", [], ended, lost.set, head, patience=10_000)
+    assert lost.is_set() == is_gone
+    ended.set()
 
 
 def test_a_ray_whose_process_has_ended_is_lost_at_once_though_nothing_asks_it(monkeypatch):
