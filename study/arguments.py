@@ -163,7 +163,11 @@ def places(function: Function) -> Function:
 def machines(function: Function) -> Function:
     """Declare where and how wide a run is executed."""
     workers = option(
-        "--workers", group=MACHINE, type=Whole(), help="Number of stages at the same time. [default: as many as fit]"
+        "--workers",
+        group=MACHINE,
+        type=Whole(),
+        help="Number of stages at the same time; on a cluster, those that do not fit wait for machines that join. "
+        "[default: as many as fit]",
     )
     address = option(
         "--address",

@@ -107,12 +107,14 @@ def _lines(status: Status, failures: Sequence[tuple[str, int, str]]) -> list[str
         f"  epochs: {status.epochs_trained} trained, {status.epochs_needed} needed",
         f"  final states: {size(status.bytes)}",
         *(f"  failed: {trial} r{number}: {reason}" for trial, number, reason in failures),
+        *([f"  waits: {status.waits}"] if status.waits else []),
         *([f"  records: {status.behind}"] if status.behind else []),
     ]
 
 
 def _line(status: Status) -> str:
-    return f"{status.run}  {status.outcome}  {_counts(status)}; {status.epochs_trained}/{status.epochs_needed} epochs"
+    counts = f"{_counts(status)}; {status.epochs_trained}/{status.epochs_needed} epochs"
+    return f"{status.run}  {status.outcome}  {counts}" + (f"; {status.waits}" if status.waits else "")
 
 
 def _counts(status: Status) -> str:

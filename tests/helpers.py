@@ -882,7 +882,7 @@ class Recorder:
 
     def __init__(self, drain=None, later=(), unseen=()):
         self.drain, self.epochs, self.states, self.failures = drain, {}, [], []
-        self.later, self.asked, self.unseen = list(later), [], unseen
+        self.later, self.asked, self.unseen, self.waited = list(later), [], unseen, []
 
     def more(self, workers, idle):
         self.asked.append((workers, idle))
@@ -901,3 +901,42 @@ class Recorder:
 
     def failed(self, stage, failure):
         self.failures.append((stage.key, failure))
+
+    def waits(self, reason):
+        self.waited.append(reason)
+
+    def reaches_store(self):
+        return True
+
+    def can_save(self):
+        return False
+
+
+class Machines:
+    """A pool of machines, each called like its node; a test adds to `ended` and `leaving`."""
+
+    def __init__(self, workers, nodes=("node1",)):
+        self.workers, self.nodes = workers, list(nodes)
+        self.ended, self.leaving, self.left_out = set(), set(), {}
+
+    def look(self, at_once=False):
+        pass
+
+    def room(self):
+        return self.workers
+
+    @property
+    def usable(self):
+        return set(self.nodes) - self.ended - self.leaving - self.left_out.keys()
+
+    def leave_out(self, node, reason):
+        self.left_out[node] = reason
+
+    def is_lost(self, node):
+        return node in self.ended | self.leaving
+
+    def host(self, node):
+        return node
+
+    def avoided(self, lost_on):
+        return tuple(sorted(self.left_out.keys() | (set(lost_on) if self.usable - set(lost_on) else set())))

@@ -7,14 +7,14 @@ import re
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
 
 from study import modules
-from study.errors import Damaged, StudyError, one_line
+from study.errors import Away, Damaged, Refusal, StudyError, one_line
 from study.execution.job import Job
 from study.store.states import Store
 from trainables.recipe import Epoch, Origin
@@ -23,17 +23,29 @@ if TYPE_CHECKING:  # the driver imports this module, and importing torch takes s
     from trainables.team import Team
 
 SLICE_SECONDS = 1.0  # between two reports to the driver, or one epoch, whichever is longer
+AWAY_SECONDS = 2.0  # between two tries to use a store that is away
 SAVE_SECONDS = 60.0  # of training that a crash may cost, or one epoch, whichever is longer
+
+
+class _StoreAway(StudyError):
+    """The store cannot be used; what was trained is kept, and the next step tries again."""
+
+
+@contextmanager
+def _store() -> Iterator[None]:
+    """Tell a store that is away from other services that are."""
+    try:
+        yield
+    except Away as error:
+        raise _StoreAway(one_line(error)) from error
 
 
 class StageTrainable(Trainable):
     """A Trainable that trains one stage; an actor executes many stages, one after the other.
 
-    The configuration has ``stage``, a `study.planning.tree.Stage`, and ``saved``, the last state that a lost attempt at
-    the stage saved, or "". Each report has ``position`` (finished epochs of the stage), ``saved`` (the newest state in
-    the store, or "") and ``done``. The report of a failed stage also has ``failure``, the fields of a
-    `study.planning.tree.Failure`. So a trial that Tune itself counts as failed has lost a process: another rank, or
-    this process, alone or with its GPU. For another rank or a lost GPU, ``lost`` has the reason.
+    `study.execution.job` describes its configuration and its reports. A trial that Tune itself counts as failed has
+    lost a process: another rank, or this process, alone or with its GPU. For another rank or a lost GPU, ``lost`` has
+    the reason.
 
     It is a class and not a function because Tune stops an actor between two calls of `step`, and `cleanup` then saves
     the finished epochs. A function's thread would be abandoned, and is no faster
@@ -53,12 +65,15 @@ class StageTrainable(Trainable):
         self._save_finished_epochs()
         self.stage = new_config["stage"]
         self.training = False
-        self.saved = new_config["saved"]
-        self.position = self.stage.keys.index(self.saved) + 1 if self.saved else 0
+        self.saved, self.again = new_config["saved"], new_config.get("again", False)
+        self.position = self.begun_at = self.stage.keys.index(self.saved) + 1 if self.saved else 0
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train for about a second and report; save when the stage ends, and after a minute of training."""
+        """Train for about a second and report; save when the stage ends, and after a minute of training.
+
+        While the store cannot be used, keep what was trained and train no further.
+        """
         if self.lost is not None:
             raise self.lost  # Tune then starts again with other processes
         failure: dict[str, Any] = {}
@@ -66,20 +81,23 @@ class StageTrainable(Trainable):
             if not self.training:
                 self._begin()
             self._train_slice()
+        except _StoreAway as error:
+            time.sleep(AWAY_SECONDS)
+            return {**self._report(), "done": False, "waiting": one_line(error)}
         except Exception as error:  # noqa: BLE001  reported, since a trial that Tune sees as failed has lost a process
             self.training = False
             self._disband()
             if _is_lost(error):
                 self.lost = error
-                return {
-                    "position": self.position,
-                    "saved": self.saved,
-                    "done": False,
-                    "lost": one_line(error, named=True),
-                }
+                return {**self._report(), "done": False, "lost": one_line(error, named=True)}
             failure = {"failure": _failure(error)}
-        ended = self.position == len(self.stage.keys)
-        return {"position": self.position, "saved": self.saved, "done": bool(failure) or ended, **failure}
+        return {**self._report(), "done": bool(failure) or self._has_ended(), **failure}
+
+    def _report(self) -> dict[str, Any]:
+        return {"position": self.position, "saved": self.saved, "begun": self.begun_at}
+
+    def _has_ended(self) -> bool:
+        return self.position == len(self.stage.keys)
 
     def cleanup(self) -> None:
         """Save the finished epochs of a stage that is stopped before its end, and end the other ranks."""
@@ -88,7 +106,7 @@ class StageTrainable(Trainable):
 
     def _save_finished_epochs(self) -> None:
         if self.training and self.position:
-            with suppress(StudyError):  # epochs that cannot be saved are trained again
+            with suppress(StudyError, RuntimeError):  # epochs that cannot be saved are trained again
                 self._save()
 
     def _disband(self) -> None:
@@ -100,14 +118,18 @@ class StageTrainable(Trainable):
         from trainables.team import Team
 
         origin = Origin.from_json(self.stage.origin)
-        self.store = Store(self.job.store, wait=True)
+        self._open_store()
+        self.begun_at = self.saved_at = self.position
+        if self._has_ended():
+            return
         key, begun, payload = "", 0, None
         self.measures: list[dict[str, Any]] = []
         self.wall_seconds: list[float] = []
         self.provenance: list[dict[str, Any]] = []
         if self.stage.start + self.position:
             key = self.saved or self.stage.parent
-            header, payload = self.store.load(key)
+            with _store():
+                header, payload = self.store.load(key)
             begun = header["epochs"]
             self.measures, self.wall_seconds = header["measures"], header["wall_seconds"]
             self.provenance = header["provenance"]
@@ -115,23 +137,39 @@ class StageTrainable(Trainable):
             self.team = Team(self.job, origin.device, origin.ranks)
         self.team.begin(origin, payload, key, begun)
         self.provenance = [*self.provenance, {"from_epoch": begun, "run": self.job.run, **_machine(origin)}]
-        self.training, self.saved_at, self.saved_time = True, self.position, time.monotonic()
+        self.training, self.saved_time = True, time.monotonic()
+
+    def _open_store(self) -> None:
+        """Open the store, and after an earlier attempt go on from the last state that it saved.
+
+        Raises:
+            _StoreAway: if the store cannot be reached, or cannot be read.
+        """
+        try:
+            self.store = Store(self.job.store, create=False, wait=True)
+        except Refusal as refusal:  # it was there when the run began
+            raise _StoreAway(one_line(refusal)) from refusal
+        if self.again:
+            unseen = range(len(self.stage.keys), self.position, -1)
+            with _store():
+                self.position = next((n for n in unseen if self.store.has(self.stage.keys[n - 1])), self.position)
+            self.saved = self.stage.keys[self.position - 1] if self.position else ""
+            self.again = False
 
     def _train_slice(self) -> None:
-        assert self.team is not None
-        began = time.monotonic()
-        while self.position < len(self.stage.keys):
-            started = time.monotonic()
+        began, first = time.monotonic(), self.position
+        while self.training:
+            last = self.wall_seconds[-1] if self.position > self.begun_at else 0.0
+            now = time.monotonic()
+            if self._has_ended() or now + last - self.saved_time > SAVE_SECONDS:
+                self._save()  # if the store is away, the next step tries again
+            is_over = self.position > first and now - began > SLICE_SECONDS
+            if self._has_ended() or not self.training or is_over:
+                return
             epoch = Epoch.from_json(self.stage.epochs[self.position])
             self.measures.append(self._train_epoch(epoch))
             self.position += 1
-            now = time.monotonic()
-            self.wall_seconds.append(round(now - started, 4))
-            ended = self.position == len(self.stage.keys)
-            if ended or now + (now - started) - self.saved_time > SAVE_SECONDS:
-                self._save()
-            if ended or not self.training or now - began > SLICE_SECONDS:
-                return
+            self.wall_seconds.append(round(time.monotonic() - now, 4))
 
     def _train_epoch(self, epoch: Epoch) -> dict[str, Any]:
         """Train an epoch. A loss that is not finite is reported with the number of the epoch and its learning rate."""
@@ -163,7 +201,9 @@ class StageTrainable(Trainable):
             "provenance": self.provenance,
             "origin": self.stage.origin,
         }
-        if not self.store.save(key, header, save_tensors(self.team.learner.state())):
+        with _store():
+            is_first = self.store.save(key, header, save_tensors(self.team.learner.state()))
+        if not is_first:
             self.training = False  # a worker of another driver was first: its state is loaded before the next epoch
         self.saved, self.saved_at, self.saved_time = key, self.position, time.monotonic()
 

@@ -84,7 +84,8 @@ def run(
         store: folder or URL for states; by default STUDY_STORE, else ``HOME/store``.
         tracking_uri: MLflow's server or database; by default MLFLOW_TRACKING_URI, else ``HOME/mlflow.db``.
         storage: Optuna's database; by default STUDY_STORAGE, else ``HOME/optuna.db``.
-        workers: the number of stages at the same time; by default as many as fit.
+        workers: the number of stages at the same time; by default as many as fit. On a cluster, those that do not fit
+            wait for machines that join.
         address: the address of a Ray cluster (``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``), or ``local`` for this
             machine; by default RAY_ADDRESS, else ``local``.
         cpus_per_trial: the number of CPUs of a stage.

@@ -197,7 +197,7 @@ def _existing(home: Home) -> Iterator[Store]:
 
 def _of_node(node: Node, job: Job, for_run: bool) -> Iterator[Finding]:
     """Yield what was found about a node, and with `for_run` about its memory for the stages of the job."""
-    from study.execution.tune import room
+    from study.execution.pool import room
 
     for topic, reason in node.problems.items():
         yield Finding("error", topic, str(node), reason, _REMEDIES[topic])
@@ -205,10 +205,7 @@ def _of_node(node: Node, job: Job, for_run: bool) -> Iterator[Finding]:
     if clock > CLOCK_SECONDS:
         what = f"its clock differs by {clock:.0f} s from the driver's"
         yield Finding("warning", "clock", str(node), what, "Set the clocks by NTP")
-    bundle = {
-        kind: need / job.ranks for kind, need in (("CPU", job.resources.cpus), ("GPU", job.resources.gpus)) if need
-    }
-    stages = room(node.resources, bundle)
+    stages = room(node.resources, job.bundle)
     if job.resources.workers:
         stages = min(stages, job.resources.workers)
     if for_run and node.memory and node.memory < stages * STAGE_BYTES:

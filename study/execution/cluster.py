@@ -28,6 +28,7 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")  # a snapshot takes 24 kB a stage, and nothing reads it
+os.environ["RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE"] = "1"  # else Tune itself begins a preempted trial again
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the first Ctrl-C drains; see `interruptible`
 os.environ.pop("TUNE_RESULT_DIR", None)  # Tune reads neither of these two, but raises if one is set
 os.environ.pop("RAY_AIR_LOCAL_CACHE_DIR", None)

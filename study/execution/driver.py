@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 from study.errors import Away, Damaged, Refusal, StudyError, one_line
 from study.execution.ledger import Ledger
@@ -22,6 +22,7 @@ from study.store.starts import Start, Superseded
 from study.store.states import Store
 
 EXIT_CODES = {"complete": 0, "failed": 1, "behind": 3, "interrupted": 130}  # by how a start ended
+STATE_BYTES = 1 << 20  # of a state, if the work does not say
 _MLFLOW_STATUS = {"complete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -191,25 +192,28 @@ class _Drive:
             yield False
             return
         from study.execution import cluster, nodes, tune
+        from study.execution.interrupts import Drain, interruptible
         from study.execution.job import Job
 
-        drain = tune.Drain()
+        drain, say = Drain(), self._progress.say
         # Ray sets a handler of SIGTERM of its own when it starts: ours comes after it.
         plan, work = self._draft.plan, self._draft.work
         job = Job(plan.run, self._store.url, resources, plan.machine.ranks, self._store.variables())
         trainable = work.trainable()
         with (
             cluster.connected(resources, self._lost_ray, (trainable, work.prepare)),
-            tune.interruptible(drain, self._progress.say),
+            interruptible(drain, say),
         ):
             self._projection.check()  # Optuna and MLflow were opened while Ray started
-            left_out: list[str] = []
-            if resources.address or nodes.are_several():
-                left_out = nodes.unfit(nodes.Needs.of(job, self._draft), self._store, self._progress.say)
-            self.has_trained = self._begun.record.checked = True  # the heartbeat stores it
-            tune.execute(self._stages, job, trainable, drain, self, self._progress.say, left_out)
+            is_cluster = resources.address or nodes.are_several()
+            needs = nodes.Needs.of(job, self._draft)
+            with nodes.checked(needs, self._store, say) if is_cluster else nullcontext() as checks:
+                self.has_trained = self._begun.record.checked = True  # the heartbeat stores it
+                tune.execute(self._stages, job, trainable, drain, self, say, checks)
             self._needs_ray = False
-            yield drain.requested
+            if drain.reason:
+                say(f"stopped: {drain.reason}. '{self._resume}' continues the run")
+            yield drain.requested and not drain.reason
 
     def is_complete(self) -> bool:
         """Return whether every replicate has its last state, except failed points, and every search its champion."""
@@ -257,6 +261,24 @@ class _Drive:
         if any(self._draft.recipes[name].keys[-1] == key for name in self._draft.through(key)):
             self._outlook.refresh()
             self._progress.update()
+        return True
+
+    def waits(self, reason: str) -> None:
+        """Let the status show what the training waits for; "" when it goes on."""
+        self._begun.record.waits = reason
+
+    def reaches_store(self) -> bool:
+        """Return whether the driver's own heartbeats reach the store."""
+        return self._begun.is_confirmed
+
+    def can_save(self) -> bool:
+        """Try whether as many bytes as the largest state can be written into the store."""
+        work = self._draft.work
+        largest = max(map(work.state_bytes, self._draft.configs), default=0) if work.state_bytes else STATE_BYTES
+        try:
+            self._store.impatient().probe(largest)
+        except Away:
+            return False
         return True
 
     def failed(self, stage: Stage, failure: Failure) -> None:

@@ -1,11 +1,13 @@
 """The interface between the driver and the workers: the settings of a worker, its stages and its reports.
 
 A Ray Trainable that executes stages (`study.space.Work.trainable`) takes a `Job` in ``setup(config, job)``. The
-configuration there, and that of ``reset_config``, has two entries. ``stage`` is a `study.planning.tree.Stage`.
-``saved`` is the name of the last state of the stage that a lost attempt saved, or "". Each ``step`` trains some epochs
-and reports a dictionary:
+configuration there, and that of ``reset_config``, has these entries. ``stage`` is a `study.planning.tree.Stage`.
+``saved`` is the name of the last state of the stage that an earlier attempt is known to have saved, or "". ``again`` is
+whether there was one: it may have saved further states. Each ``step`` trains some epochs and reports a dictionary:
 
 - ``position``: the number of trained epochs of the stage; ``saved``: its newest state in the store, or ""; ``done``.
+- ``begun``, if an earlier attempt has saved more than ``saved`` said: the position at which this attempt began.
+- ``waiting``, if the store cannot be used: the reason. The epochs are kept, and the next ``step`` tries again.
 - ``failure``, if the stage must be given up: the fields of a `study.planning.tree.Failure`. An exception that is raised
   counts as a lost process: the stage is tried again in another process.
 
@@ -42,3 +44,9 @@ class Job:
     resources: Resources
     ranks: int = 1
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What each rank of a stage wants, by kind."""
+        needs = {"CPU": self.resources.cpus, "GPU": self.resources.gpus}
+        return {kind: need / self.ranks for kind, need in needs.items() if need}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import ray
 import ray.util.client
@@ -18,18 +18,23 @@ _PROCESS = re.compile(r"\bpid[:=] ?(\d+)")
 _ADDRESS = re.compile(r"\bip[:=] ?([\w.:]+)")
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """Why a process of Ray was lost.
 
     Attributes:
         reason: the cause at the end of Ray's text, with the process, in one line.
         host: the name of its machine, or "".
         text: Ray's whole text, as of a traceback.
+        node: Ray's identifier of its node, or "".
+        is_of_machine: whether the machine was preempted or has ended, so that the process is not at fault.
     """
 
     reason: str
     host: str
     text: str
+    node: str = ""
+    is_of_machine: bool = False
 
 
 def loss_of(error: BaseException) -> Loss:
@@ -44,13 +49,15 @@ def loss_of(error: BaseException) -> Loss:
         reason = f"{reason.rstrip('.')}. {LOST_HINT}"
     else:  # after a traceback, the last line names the error
         reason = one_line(RuntimeError(lines[-1] if any(line.startswith("File ") for line in lines) else lines[0]))
+    is_of_machine = bool(getattr(error, "preempted", False)) or "its node has died" in text
     process, address = _PROCESS.search(text), _ADDRESS.search(text)
     if process is None or address is None:
-        return Loss(reason, "", text)
-    host = _host(address[1])
+        return Loss(reason, "", text, is_of_machine=is_of_machine)
+    node, host = _node(address[1])
     logs = _logs()
     files = f"; its logs: {logs}/*-{process[1]}.* there" if logs else ""
-    return Loss(f"{reason.rstrip('.')} (on {host}, process {process[1]}{files})", host, text)
+    reason = f"{reason.rstrip('.')} (on {host}, process {process[1]}{files})"
+    return Loss(reason, host, text, node, is_of_machine)
 
 
 def _logs() -> str:
@@ -61,10 +68,11 @@ def _logs() -> str:
     return "" if (session / scratch.OWNER_FILE).exists() else str(session / "logs")
 
 
-def _host(address: str) -> str:
-    """Return the name of the machine with an address of Ray, or the address if Ray does not know it."""
+def _node(address: str) -> tuple[str, str]:
+    """Return the identifier and the machine's name of the last node with an address; "" and the address if unknown."""
     try:
-        names = [node["NodeManagerHostname"] for node in ray.nodes() if node["NodeManagerAddress"] == address]
+        nodes = [node for node in ray.nodes() if node["NodeManagerAddress"] == address]
     except Exception:  # noqa: BLE001  Ray has ended
-        names = []
-    return names[0] if names else address
+        nodes = []
+    nodes.sort(key=lambda node: bool(node["Alive"]))
+    return (nodes[-1]["NodeID"], nodes[-1]["NodeManagerHostname"]) if nodes else ("", address)

@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from study.errors import Damaged, Refusal, StudyError, one_line
 from study.execution.job import Job
 from study.execution.losses import loss_of
 from study.machine import cpus, gpus
-from study.masking import without_password
+from study.masking import masked, without_password
 from study.planning.draft import Draft
 from study.services import within
 from study.store.s3 import set_variables
@@ -95,26 +95,37 @@ def here(needs: Needs, store: Store) -> Node:
 
 def ask(needs: Needs, store: Store) -> list[Node]:
     """Return the nodes that are alive, with their answers. All are asked at the same time. Ray must be connected."""
+    with _mark(store) as token:
+        return _asked(needs, store, token)
+
+
+def _asked(needs: Needs, store: Store, token: str) -> list[Node]:
+    import ray
+
+    nodes = _answers(needs, token, [node for node in ray.nodes() if node["Alive"]])
+    return [_seen(node, store, token) for node in sorted(nodes, key=lambda node: (node.host, node.id))]
+
+
+def _answers(needs: Needs, token: str, described: Sequence[Mapping[str, Any]]) -> list[Node]:
+    """Return nodes, which Ray has described, with their answers."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeManagerHostname"])
-    with _mark(store) as token:
-        probe = ray.remote(num_cpus=0, max_retries=0)(_answer)
-        asked = time.time()
-        pending = {}
-        for node in alive:
-            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            gpus = node["Resources"].get("GPU", 0)
-            pending[probe.options(scheduling_strategy=here).remote(needs, token, node["NodeID"], gpus)] = node
-        nodes, late = [], list(pending)
-        while late and time.time() < asked + ANSWER_SECONDS:
-            ready, late = ray.wait(late, timeout=max(0.0, asked + ANSWER_SECONDS - time.time()))
-            nodes += [_node(pending[answer], partial(ray.get, answer), asked, time.time()) for answer in ready]
-        for answer in late:
-            ray.cancel(answer, force=True)
-            nodes.append(_node(pending[answer], None, asked, time.time()))
-        return [_seen(node, store, token) for node in sorted(nodes, key=lambda node: (node.host, node.id))]
+    probe = ray.remote(num_cpus=0, max_retries=0)(_answer)
+    asked = time.time()
+    pending = {}
+    for node in described:
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        gpus = node["Resources"].get("GPU", 0)
+        pending[probe.options(scheduling_strategy=here).remote(needs, token, node["NodeID"], gpus)] = node
+    nodes, late = [], list(pending)
+    while late and time.time() < asked + ANSWER_SECONDS:
+        ready, late = ray.wait(late, timeout=max(0.0, asked + ANSWER_SECONDS - time.time()))
+        nodes += [_node(pending[answer], partial(ray.get, answer), asked, time.time()) for answer in ready]
+    for answer in late:
+        ray.cancel(answer, force=True)
+        nodes.append(_node(pending[answer], None, asked, time.time()))
+    return nodes
 
 
 def are_several() -> bool:
@@ -124,23 +135,52 @@ def are_several() -> bool:
     return sum(bool(node["Alive"]) for node in ray.nodes()) > 1
 
 
-def unfit(needs: Needs, store: Store, say: Callable[[str], None]) -> list[str]:
-    """Return the identifiers of the nodes that cannot train a run, and print why. Ray must be connected.
+@dataclass(frozen=True)
+class Checks:
+    """What is asked of the nodes of a cluster.
+
+    Attributes:
+        needs: what a node must have.
+        token: a token in the store, which a node must see.
+        asked: the identifiers of the nodes that were asked at the start.
+        left_out: those of them that cannot train.
+    """
+
+    needs: Needs
+    token: str
+    asked: frozenset[str]
+    left_out: frozenset[str]
+
+    def of_late(self, nodes: Collection[str]) -> dict[str, str]:
+        """Return why nodes that have joined since the start cannot train, by identifier. Executed on such a node."""
+        late = set(nodes) - self.asked
+        if not late:
+            return {}
+        import ray
+
+        answers = _answers(self.needs, self.token, [node for node in ray.nodes() if node["NodeID"] in late])
+        return {node.id: "; ".join(node.problems.values()) for node in answers if node.problems}
+
+
+@contextmanager
+def checked(needs: Needs, store: Store, say: Callable[[str], None]) -> Iterator[Checks]:
+    """Ask all nodes before training, and print why some cannot train; yield what later ones are asked.
 
     Raises:
         Refusal: if no node can.
     """
-    nodes = [node for node in ask(needs, store) if may_train(node, needs.job)]
-    bad = [node for node in nodes if node.problems]
-    lines = [f"node {node}: {'; '.join(node.problems.values())}" for node in bad]
-    if bad and len(bad) == len(nodes):
-        address = needs.job.resources.address
-        raise Refusal(
-            "--address", address, "must be a cluster with a node that can train the run", hint=". ".join(lines)
-        )
-    for line in lines:
-        say(f"left out: {line}")
-    return [node.id for node in bad]
+    with _mark(store) as token:
+        nodes = [node for node in _asked(needs, store, token) if may_train(node, needs.job)]
+        bad = [node for node in nodes if node.problems]
+        lines = [masked(f"node {node}: {'; '.join(node.problems.values())}") for node in bad]
+        if bad and len(bad) == len(nodes):
+            address = needs.job.resources.address
+            raise Refusal(
+                "--address", address, "must be a cluster with a node that can train the run", hint=". ".join(lines)
+            )
+        for line in lines:
+            say(f"left out: {line}")
+        yield Checks(needs, token, frozenset(node.id for node in nodes), frozenset(node.id for node in bad))
 
 
 def may_train(node: Node, job: Job) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,7 @@ from study.search.objectives import front, objectives
 from study.store.starts import Superseded
 from study.store.states import Store
 
+AWAY_SECONDS = 1800.0  # for which points wait for the store, as workers do
 IDLE_SECONDS = 1.0  # how long to wait for a suggestion while nothing is trained
 JUDGED_AT_LEAST = 5  # points that must be judged before a point can be stopped early
 REFUSED_IN_A_ROW = 10  # points: then a search stops, because its domain hardly has a valid point
@@ -54,6 +56,8 @@ class Points:
         self._answers: queue.SimpleQueue[tuple[PlannedSpace, dict[str, Any]]] = queue.SimpleQueue()
         self._requested: set[str] = set()  # searches that wait for a suggestion
         self._refused: dict[str, int] = {}  # by search: points that were refused in a row in this start
+        self._unbegun: PlannedTrial | None = None  # planned, but the plan could not be stored yet
+        self._away_since: float | None = None
         self._halted = False
 
     def halt(self) -> None:
@@ -99,11 +103,20 @@ class Points:
     def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
         """Return stages of further points or champions; an empty list if there are none yet; None if none will come."""
         try:
-            return self._more(workers, idle)
+            stages = self._more(workers, idle)
+            self._away_since = None
+            return stages
         except Superseded:
             self.halt()
             return None
         except (Away, Damaged, FileNotFoundError) as error:  # stages that are being trained continue
+            now = time.monotonic()
+            if isinstance(error, Away) and now < (self._away_since or now) + AWAY_SECONDS:
+                if self._away_since is None:
+                    self._away_since = now
+                    self._say(f"no points are started while the store cannot be used: {one_line(error)}")
+                time.sleep(IDLE_SECONDS if idle else 0.0)
+                return []
             self._say(f"no more points are started, because the store cannot be used: {one_line(error)}")
             self.halt()
             return None
@@ -112,6 +125,8 @@ class Points:
         if self._halted or not any(map(self._goes_on, self._searches())):
             return None
         self._projection.check_suggestions()
+        if self._unbegun is not None:
+            return self._begin(self._unbegun)
         for space in filter(self._goes_on, self._searches()):
             points = self._draft.plan.points(space)
             for point in points:
@@ -180,7 +195,9 @@ class Points:
 
     def _begin(self, trial: PlannedTrial) -> list[Stage]:
         """Store the plan with a new trial. Return its stages, which begin where the store or a planned stage ends."""
+        self._unbegun = trial  # until the plan is stored, which is tried again
         self._ledger.save_plan()
+        self._unbegun = None
         replicates = [(trial.name, number) for number in trial.by_replicate]
         if trial.refused:
             for replicate in replicates:

@@ -10,6 +10,7 @@ from study.errors import Damaged, Refusal
 from study.planning import tree
 from study.planning.growth import redraft
 from study.store import records
+from study.store.starts import is_trained
 from study.store.states import Store, Stored
 
 
@@ -72,11 +73,12 @@ def clean(
         except Damaged:
             if not young:
                 set_aside += dry_run or bool(store.set_aside(key))
+    # A run that is being trained shows what is in `nodes` to machines that join, however late.
+    folders = ("damaged/",) if is_trained(store) else ("damaged/", "nodes/")
     leftovers = [
         stored
         for stored in store.objects()
-        if stored.age_seconds >= grace_seconds
-        and (stored.path.endswith(".tmp") or stored.path.startswith(("damaged/", "nodes/")))
+        if stored.age_seconds >= grace_seconds and (stored.path.endswith(".tmp") or stored.path.startswith(folders))
     ]
     for leftover in leftovers if not dry_run else ():
         store.delete_record(leftover.path)

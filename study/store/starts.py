@@ -49,6 +49,7 @@ class StartRecord:
         epochs_trained: how many epochs it has trained so far.
         checked: whether all checks have passed, so that it trains or has ended without training.
         training: the number of replicates that wait for the stages in training.
+        waits: what the training waits for, such as room on the cluster or the store; "" while it goes on.
         behind: why MLflow or Optuna may not show everything; "" if they do.
     """
 
@@ -63,6 +64,7 @@ class StartRecord:
     epochs_trained: int = 0
     checked: bool = False
     training: int = 0
+    waits: str = ""
     behind: str = ""
     seen: str = ""
     ended: str | None = None
@@ -166,6 +168,11 @@ class Start:
     def superseded(self) -> bool:
         """Whether another driver has claimed the run, as far as this one knows."""
         return self._superseded
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the last heartbeat reached the store."""
+        return _clock() - self._confirmed <= LEASE_SECONDS
 
     def check(self) -> None:
         """Check that this driver still holds the run. The store is read only if the last heartbeat is too old.
@@ -276,7 +283,7 @@ class Start:
             if not self._warned:
                 self._warned = True
                 reason = f"the store cannot be written ({one_line(error)})"
-                self._say(f"{reason}; training continues, but results that cannot be saved are lost")
+                self._say(f"{reason}; training continues until a state is to be saved, and then waits")
             return None
 
 

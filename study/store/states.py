@@ -211,6 +211,16 @@ class Store:
             return _certain(lambda: self._read(_state_path(key)), lambda data: _state(key, data))
 
     @_reaching
+    def probe(self, size: int) -> None:
+        """Write so many bytes and delete them, to see whether a state could be saved."""
+        path = f"nodes/probe-{secrets.token_hex(6)}"
+        try:
+            self._write(path, bytes(size))
+        finally:
+            with suppress(Away):
+                self.delete_record(path)
+
+    @_reaching
     def has(self, key: str) -> bool:
         """Return whether there is a state of this name, whole or damaged."""
         return self._exists(_state_path(key))

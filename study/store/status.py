@@ -17,6 +17,7 @@ class Status:
 
     Attributes:
         behind: why MLflow or Optuna may not show everything; "" if they do.
+        waits: what the training waits for, or waited for when it ended; "" for nothing.
     """
 
     run: str
@@ -31,6 +32,7 @@ class Status:
     outcome: str
     bytes: int
     behind: str
+    waits: str
 
     @classmethod
     def of(
@@ -84,6 +86,7 @@ class Status:
             outcome=outcome,
             bytes=sum(stored[end] for end in {replicates[replicate] for replicate in complete}),
             behind=behind,
+            waits=history[-1].waits if history and unfinished else "",
         )
 
 

@@ -23,6 +23,7 @@ from ray import cloudpickle
 from trainable_forms import Silent
 
 from study.execution import cluster, tune
+from study.execution.interrupts import Drain
 from study.execution.job import Job
 from study.machine import Machine
 from study.planning import drafting, tree
@@ -58,7 +59,7 @@ def ray_alone(space: str, workers: int) -> None:
             tree.stages(list(draft.recipes.values()), set()),
             Job("alone", folder, Resources(workers=workers)),
             Kept,
-            tune.Drain(),
+            Drain(),
             Silent(),
         )
         ends = {recipe.keys[-1] for recipe in draft.recipes.values()}

@@ -16,6 +16,7 @@ from measuring import alternate, arguments, at_least_one, spread, write
 from study.execution import cluster, tune  # isort: skip  # before Ray, whose environment they set
 from ray.tune.trainable import wrap_function
 
+from study.execution.interrupts import Drain
 from study.execution.job import Job
 from study.planning.stored import Resources
 from study.planning.tree import Failure, Stage
@@ -58,6 +59,14 @@ class Silent:
     def failed(self, stage: Stage, failure: Failure) -> None:
         raise RuntimeError(failure.reason)
 
+    def waits(self, reason: str) -> None: ...
+
+    def reaches_store(self) -> bool:
+        return True
+
+    def can_save(self) -> bool:
+        return True
+
     def more(self, workers: int, idle: bool) -> None: ...
 
 
@@ -66,7 +75,7 @@ def seconds(trainable: Any, count: int) -> float:
     stages = [Stage("", 0, (f"{number}",), ({},), {}, 1) for number in range(count)]
     job = Job("benchmark", "", Resources(workers=2))
     began = time.perf_counter()
-    tune.execute(stages, job, trainable, tune.Drain(), Silent())
+    tune.execute(stages, job, trainable, Drain(), Silent())
     return (time.perf_counter() - began) / count
 
 

@@ -222,7 +222,7 @@ def trained(resolved: Any, folder: str) -> dict[str, str]:
     from trainables.trainable import StageTrainable
 
     (stage,) = tree.stages([resolved], set())
-    job, saved = Job("mutants", folder, Resources()), ""
+    store, job, saved = Store(folder), Job("mutants", folder, Resources()), ""
     for steps in (1, len(stage.keys)):
         actor = StageTrainable.__new__(StageTrainable)
         actor.setup({"stage": stage, "saved": saved}, job=job)
@@ -234,7 +234,7 @@ def trained(resolved: Any, folder: str) -> dict[str, str]:
     found = {}
     for key in stage.keys:
         try:
-            header, payload = Store(folder).load(key)
+            header, payload = store.load(key)
         except Exception:  # noqa: BLE001  it was not trained
             continue
         seen = json.dumps([header["epochs"], header["measures"]], sort_keys=True)

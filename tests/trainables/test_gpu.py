@@ -162,6 +162,7 @@ def a_stage():
 
 
 def stage_in_a_process(folder, answers):
+    Store(folder)
     made = StageTrainable.__new__(StageTrainable)
     made.setup({"stage": a_stage(), "saved": ""}, job=Job("mine", folder, Resources(gpus=0.5, gpu_steps="recorded")))
     while not (result := made.step())["done"]:
@@ -190,8 +191,10 @@ import json, sys, torch
 sys.path[:0] = {path!r}
 from study.execution.job import Job
 from study.planning.stored import Resources
+from study.store.states import Store
 from trainables.trainable import StageTrainable
 from test_gpu import a_stage
+Store({folder!r})
 made = StageTrainable.__new__(StageTrainable)
 made.setup({{"stage": a_stage(), "saved": ""}}, job=Job("mine", {folder!r}, Resources(gpus=1.0, gpu_steps="recorded")))
 from trainables import loop

@@ -44,14 +44,15 @@ def recipe(first: str, switch: str) -> Resolved:
 
 def train(stages: list[tree.Stage], folder: Path) -> Store:
     """Train each stage by another actor, in this process."""
-    job = Job("mine", str(folder), Resources())
+    store = Store(str(folder))
+    job = Job("mine", store.url, Resources())
     for stage in stages:
         actor = StageTrainable.__new__(StageTrainable)
         actor.setup({"stage": stage, "saved": ""}, job=job)
         while not (result := actor.step())["done"]:
             pass
         assert "failure" not in result, result
-    return Store(job.store)
+    return store
 
 
 def bits(store: Store, recipe: Resolved) -> tuple[bytes, list[dict[str, object]]]:

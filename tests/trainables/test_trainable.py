@@ -42,7 +42,8 @@ def stage() -> Stage:
 
 
 def actor(job: Job, stage: Stage, saved: str = "") -> StageTrainable:
-    """Return a Trainable as Tune makes one, in this process."""
+    """Return a Trainable as Tune makes one, in this process. The store is there, as in a run."""
+    Store(job.store)
     made = StageTrainable.__new__(StageTrainable)
     made.setup({"stage": stage, "saved": saved}, job=job)
     return made

@@ -38,7 +38,8 @@ def test_a_lost_process_is_told_with_its_cause_its_machine_and_its_log(one_ray, 
     actor = ray.remote(num_cpus=0)(Lost).remote(how)
     with pytest.raises(ray.exceptions.RayError) as lost:
         ray.get(actor.act.remote(how))
-    reason, host, text = loss_of(lost.value)
-    assert re.fullmatch(rf"{words} \(on {platform.node()}, process (\d+)\)", reason), reason
-    assert host == platform.node()
-    assert "\x1b" not in text
+    loss = loss_of(lost.value)
+    assert re.fullmatch(rf"{words} \(on {platform.node()}, process (\d+)\)", loss.reason), loss.reason
+    assert (loss.host, loss.node) == (platform.node(), ray.get_runtime_context().get_node_id())
+    assert not loss.is_of_machine
+    assert "\x1b" not in loss.text

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import metadata
 
 import pytest
+import ray
 
 from study.errors import Refusal
 from study.execution import nodes
@@ -90,12 +91,22 @@ def test_gpus_that_only_ray_knows_of_are_a_problem():
 
 def test_nodes_of_a_real_ray_are_asked_and_a_run_without_any_is_refused(one_ray, needs, store):
     said = []
-    assert nodes.unfit(needs, store, said.append) == []
+    with nodes.checked(needs, store, said.append) as checks:
+        (here,) = checks.asked
+        assert (here, checks.left_out) == (ray.get_runtime_context().get_node_id(), set())
+        assert checks.of_late([here]) == {}
+        late = replace(checks, asked=frozenset())
+        assert late.of_late([here]) == {}
+        lacking = replace(late, needs=replace(needs, versions={"nothing": "1.0"}))
+        assert lacking.of_late([here]) == {here: "it has no nothing"}
+        elsewhere = replace(late, token="absent")
+        assert elsewhere.of_late([here])[here].startswith("it does not see the store")
     assert said == []
     other = replace(needs, versions={**needs.versions, "torch": "0.1"})
     words = "--address must be a cluster with a node that can train the run"
-    with pytest.raises(
+    refused = pytest.raises(
         Refusal, match=rf"^{words} \(got ''\)\. node {platform.node()} \(.*\): it has torch .* has 0\.1$"
-    ):
-        nodes.unfit(other, store, said.append)
+    )
+    with refused, nodes.checked(other, store, said.append):
+        pass
     assert store.records("nodes") == []

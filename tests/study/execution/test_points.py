@@ -380,8 +380,31 @@ def test_what_optuna_raised_is_raised_where_points_are_asked_for():
         search.points.more(1, idle=True)
 
 
+def test_while_the_store_is_away_points_wait_and_then_all_are_trained(monkeypatch, capsys):
+    undisturbed = Searching()
+    undisturbed.drive()
+    search = Searching()
+    away = {"save_plan": 0, "header": 0}  # calls, of which two in a row fail and then one does not
+
+    def flaky(name, call):
+        def called(*arguments):
+            away[name] += 1
+            if away[name] % 3:
+                raise Away("No space left on device")
+            return call(*arguments)
+
+        return called
+
+    for owner, name in ((search.ledger, "save_plan"), (search.store, "header")):
+        monkeypatch.setattr(owner, name, flaky(name, getattr(owner, name)))
+    search.drive()
+    assert search.trials == undisturbed.trials
+    assert capsys.readouterr().out.count("no points are started while the store cannot be used: No space left") > 1
+
+
 @pytest.mark.parametrize("error", [Away("full"), Damaged("state r0/6 0: its header"), FileNotFoundError("r0/6 0")])
 def test_a_store_that_cannot_be_read_ends_the_suggestions_and_not_the_run(monkeypatch, error, capsys):
+    monkeypatch.setattr(points, "AWAY_SECONDS", 0.0)
     search = Searching()
     search.train(search.points.more(1, idle=True))
 

@@ -1,12 +1,17 @@
 """The searcher alone: which stage it hands out when, for any behaviour of the workers."""
 
+import time
+
 import pytest
-from helpers import Recorder, stage
+from helpers import Machines, Recorder, stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study.execution import searcher as searchers
+from study.execution.attempts import LOST_ATTEMPTS
+from study.execution.interrupts import Drain
 from study.execution.losses import Loss
-from study.execution.tune import LOST_ATTEMPTS, Drain, StageSearcher
+from study.execution.searcher import StageSearcher
 from study.planning.tree import Failure, descendants
 
 few = settings(max_examples=100, deadline=None)
@@ -44,13 +49,13 @@ def complete(searcher, trial, stage, outcome):
 def test_a_state_that_the_driver_does_not_see_is_not_saved_and_its_stage_is_given_up_in_the_end():
     first, second = stage("first", remaining=2), stage("second", "first")
     events = Recorder(unseen=("first",))
-    searcher = StageSearcher([first, second], 1, Drain(), events)
+    searcher = StageSearcher([first, second], Machines(1), Drain(), events)
     for attempt in range(LOST_ATTEMPTS):
-        assert searcher.suggest(f"t{attempt}") == {"stage": first, "saved": ""}
+        assert searcher.suggest(f"t{attempt}")["stage"] is first
         searcher.on_trial_complete(f"t{attempt}", {"position": 2, "saved": "first", "done": True, "hostname": "node2"})
     assert searcher.suggest("after") == StageSearcher.FINISHED
     reason = "the training process ended unexpectedly 3 times. node2 has saved a state that the driver does not see in"
-    assert events.failures == [("first", Failure(f"{reason} the store"))]
+    assert events.failures == [("first", Failure(f"{reason} the store", host="node2"))]
     assert events.states == []
 
 
@@ -65,7 +70,7 @@ def test_epochs_are_told_before_the_state_that_they_end_in():
             told.append(key)
             return True
 
-    searcher = StageSearcher([stage("only")], 1, Drain(), Ordered())
+    searcher = StageSearcher([stage("only")], Machines(1), Drain(), Ordered())
     searcher.suggest("t")
     searcher.on_trial_complete("t", {"position": 2, "saved": "only", "done": True})
     assert told == ["2 epochs", "only"]
@@ -74,7 +79,7 @@ def test_epochs_are_told_before_the_state_that_they_end_in():
 def test_the_reason_why_the_last_process_was_lost_is_told():
     only = stage("only")
     events = Recorder()
-    searcher = StageSearcher([only], 1, Drain(), events)
+    searcher = StageSearcher([only], Machines(1), Drain(), events)
     for attempt, reason in enumerate(("no torch", "no torch", "no memory")):
         searcher.suggest(f"t{attempt}")
         searcher.lost(f"t{attempt}", Loss(reason, "node2", f"Traceback of {reason} at http://me:hunter2@host"))
@@ -88,7 +93,7 @@ def test_the_reason_why_the_last_process_was_lost_is_told():
 @given(stages=forests(), workers=st.integers(1, 4), random=st.randoms(use_true_random=False), faults=st.booleans())
 def test_in_any_order_of_completions_each_stage_is_handed_out_when_it_is_ready(stages, workers, random, faults):
     events, begun, running, trial = Recorder(), [], {}, 0
-    searcher = StageSearcher(stages, workers, Drain(), events)
+    searcher = StageSearcher(stages, Machines(workers), Drain(), events)
     waiting, saved, given_up = {each.key: each for each in stages}, set(), {}
     while True:
         ready = [each for each in waiting.values() if each.parent == "origin" or each.parent in saved]
@@ -127,8 +132,8 @@ def test_in_any_order_of_completions_each_stage_is_handed_out_when_it_is_ready(s
 
 def test_a_drain_hands_out_nothing_more_and_gives_nothing_up():
     drain, events = Drain(), Recorder()
-    searcher = StageSearcher([stage("a"), stage("b")], 2, drain, events)
-    assert searcher.suggest("t0") == {"stage": stage("a"), "saved": ""}
+    searcher = StageSearcher([stage("a"), stage("b")], Machines(2), drain, events)
+    assert searcher.suggest("t0") == {"stage": stage("a"), "saved": "", "again": False, "avoided": ()}
     drain.requested = True
     assert searcher.suggest("t1") == StageSearcher.FINISHED
     searcher.on_trial_complete("t0", error=True)
@@ -137,7 +142,7 @@ def test_a_drain_hands_out_nothing_more_and_gives_nothing_up():
 
 def test_a_state_saved_on_the_way_is_told_once():
     events = Recorder()
-    searcher = StageSearcher([stage("a")], 1, Drain(), events)
+    searcher = StageSearcher([stage("a")], Machines(1), Drain(), events)
     searcher.suggest("t0")
     for saved in ("", "a/half", "a/half"):
         searcher.on_trial_result("t0", {"position": 1, "saved": saved})
@@ -148,14 +153,135 @@ def test_a_state_saved_on_the_way_is_told_once():
 
 def test_a_lost_attempt_is_handed_out_again_from_where_it_saved_and_counts_each_epoch_once():
     events = Recorder()
-    searcher = StageSearcher([stage("a")], 1, Drain(), events)
+    searcher = StageSearcher([stage("a")], Machines(1), Drain(), events)
     searcher.suggest("t0")
     searcher.on_trial_result("t0", {"position": 1, "saved": "a/half"})
     searcher.on_trial_complete("t0", error=True)
-    assert searcher.suggest("t1") == {"stage": stage("a"), "saved": "a/half"}
+    assert searcher.suggest("t1") == {"stage": stage("a"), "saved": "a/half", "again": True, "avoided": ()}
     complete(searcher, "t1", stage("a"), "saves")
     assert (events.states, events.epochs, events.failures) == (["a/half", "a"], {"a": 2}, [])
     assert searcher.suggest("t2") == StageSearcher.FINISHED
+
+
+# What is nobody's fault
+
+
+def report(searcher, trial, node, **more):
+    """Report as a worker on a node does that has trained nothing yet."""
+    searcher.on_trial_result(trial, {"position": 0, "saved": "", "nodes": [node], "hostname": node, **more})
+
+
+def test_a_stage_that_moves_from_machines_about_to_end_is_not_given_up():
+    events, pool = Recorder(), Machines(1, [f"node{number}" for number in range(20)])
+    searcher = StageSearcher([stage("a")], pool, Drain(), events)
+    for number in range(10):
+        assert searcher.suggest(f"t{number}")["stage"] == stage("a")
+        if number % 2:  # its process got SIGTERM, or Ray has announced the end; it raises at its next step
+            report(searcher, f"t{number}", f"node{number}", moved=True)
+            searcher.on_trial_complete(f"t{number}", error=True)
+        else:  # it waited for room, and all machines that it may use have ended
+            searcher.move(f"t{number}")
+            searcher.on_trial_complete(f"t{number}")
+    assert events.failures == []
+
+
+def test_a_stage_whose_machine_ends_is_not_given_up_and_tries_another_after_a_loss_of_its_own():
+    events, pool = Recorder(), Machines(1, ["node1", "node2", "node3"])
+    searcher = StageSearcher([stage("a")], pool, Drain(), events)
+    for number in range(5):
+        searcher.suggest(f"t{number}")
+        report(searcher, f"t{number}", "node1")
+        pool.ended.add("node1")
+        searcher.on_trial_complete(f"t{number}", error=True)
+    suggested = searcher.suggest("own")
+    assert suggested["avoided"] == ()
+    report(searcher, "own", "node2")
+    searcher.on_trial_complete("own", error=True)
+    assert searcher.suggest("again")["avoided"] == ("node2",)
+    assert events.failures == []
+
+
+def test_a_stage_that_a_machine_fails_is_tried_on_others_before_it_is_given_up():
+    events, pool = Recorder(), Machines(1, ["node1", "node2"])
+    searcher = StageSearcher([stage("a")], pool, Drain(), events)
+    for node, avoided in (("node1", ()), ("node2", ("node1",))):
+        trial = f"on {node}"
+        assert searcher.suggest(trial)["avoided"] == avoided
+        report(searcher, trial, node)
+        result = {"position": 0, "saved": "", "nodes": [node], "hostname": node, "done": True}
+        failure = {"reason": f"OSError: no data on {node}", "traceback": "T", "for_good": False, "damaged": ""}
+        searcher.on_trial_complete(trial, result | {f"failure/{name}": value for name, value in failure.items()})
+    assert events.failures == [("a", Failure("OSError: no data on node2", "T"))]
+
+
+def test_a_late_node_that_cannot_train_is_left_out_and_its_stage_goes_elsewhere():
+    events, pool = Recorder(), Machines(1, ["node1", "late"])
+    searcher = StageSearcher([stage("a")], pool, Drain(), events)
+    searcher.suggest("t0")
+    report(searcher, "t0", "late", moved=True, **{"unfit/late": "it has no torch"})
+    searcher.on_trial_complete("t0", error=True)
+    assert pool.left_out == {"late": "it has no torch"}
+    assert searcher.suggest("t1")["avoided"] == ("late",)
+    assert events.failures == []
+
+
+def test_while_a_worker_waits_for_the_store_nothing_else_is_begun():
+    searcher = StageSearcher([stage("a"), stage("b")], Machines(2), Drain(), Recorder())
+    searcher.suggest("t0")
+    report(searcher, "t0", "node1", waiting="No space left on device")
+    assert searcher.waits() == "No space left on device"
+    assert searcher.suggest("t1") is None
+    report(searcher, "t0", "node1")
+    assert searcher.waits() == ""
+    assert searcher.suggest("t1")["stage"] == stage("b")
+
+
+def test_when_the_worker_that_waited_is_lost_one_stage_is_begun_to_see_whether_the_store_is_back():
+    searcher = StageSearcher([stage("a"), stage("b"), stage("c")], Machines(3), Drain(), Recorder())
+    searcher.suggest("t0")
+    report(searcher, "t0", "node1", waiting="No space left on device")
+    searcher.on_trial_complete("t0", error=True)
+    assert searcher.waits() == "No space left on device"
+    assert searcher.suggest("t1") is not None
+    assert searcher.suggest("t2") is None
+    searcher.on_trial_result("t1", {"position": 1, "saved": "half", "nodes": ["node1"]})
+    assert searcher.waits() == ""
+    assert searcher.suggest("t2") is not None
+
+
+@pytest.mark.parametrize("can_save", [True, False])
+def test_a_worker_is_alone_if_the_driver_can_save_and_it_has_tried_twice_since(monkeypatch, can_save):
+    monkeypatch.setattr(searchers, "ALONE_SECONDS", 60.0)
+    events = Recorder()
+    events.can_save = lambda: can_save
+    searcher = StageSearcher([stage("a")], Machines(1), Drain(), events)
+    searcher.suggest("t0")
+    alone = []
+    for _ in range(4):
+        report(searcher, "t0", "node1", waiting="No space left on device")
+        now = time.monotonic() + sum((0, 61, 61, 61)[: len(alone) + 1])
+        with monkeypatch.context() as later:
+            later.setattr(searchers.time, "monotonic", lambda now=now: now)
+            alone.append(searcher.alone_without_store())
+    assert alone == [{}, {}, {}, {"t0": "No space left on device"} if can_save else {}]
+
+
+def test_epochs_that_an_earlier_attempt_saved_without_a_report_are_counted_once():
+    events = Recorder()
+    searcher = StageSearcher([stage("a")], Machines(1), Drain(), events)
+    searcher.suggest("t0")
+    searcher.on_trial_result("t0", {"position": 1, "saved": "", "moved": True})  # saved after the report
+    searcher.on_trial_complete("t0", error=True)
+    assert searcher.suggest("t1")["again"]
+    searcher.on_trial_complete("t1", {"position": 2, "saved": "a", "begun": 1, "done": True})
+    assert events.epochs == {"a": 2}
+
+
+def test_a_search_plans_no_more_points_than_there_is_room_for():
+    events, pool = Recorder(later=[[stage("a")]]), Machines(100)
+    pool.room = lambda: 2
+    StageSearcher([], pool, Drain(), events).suggest("t0")
+    assert events.asked == [(2, True)]
 
 
 # More stages while others are trained
@@ -163,7 +289,7 @@ def test_a_lost_attempt_is_handed_out_again_from_where_it_saved_and_counts_each_
 
 def test_more_is_asked_for_when_a_worker_has_nothing_to_do_and_the_end_is_when_there_is_none():
     events = Recorder(later=[[], [stage("b"), stage("below b", "b")], [stage("below", "a")]])
-    searcher = StageSearcher([stage("a", remaining=2)], 2, Drain(), events)
+    searcher = StageSearcher([stage("a", remaining=2)], Machines(2), Drain(), events)
     assert searcher.suggest("t0")["stage"].key == "a"
     assert events.asked == []
     assert searcher.suggest("t1") is None  # none yet
@@ -184,7 +310,7 @@ def test_more_is_asked_for_when_a_worker_has_nothing_to_do_and_the_end_is_when_t
 
 def test_nothing_is_finished_before_more_says_so():
     events = Recorder(later=[[], [], [stage("a")]])
-    searcher = StageSearcher([], 1, Drain(), events)
+    searcher = StageSearcher([], Machines(1), Drain(), events)
     assert [searcher.suggest("t0") for _ in range(2)] == [None, None]
     assert searcher.suggest("t0")["stage"].key == "a"
     assert events.asked == [(1, True)] * 3
@@ -192,7 +318,7 @@ def test_nothing_is_finished_before_more_says_so():
 
 def test_a_stage_that_is_under_way_is_not_begun_twice():
     again = [stage("a"), stage("b", "a"), stage("c", "a")]
-    searcher = StageSearcher([stage("a"), stage("b", "a")], 2, Drain(), Recorder(later=[again, again]))
+    searcher = StageSearcher([stage("a"), stage("b", "a")], Machines(2), Drain(), Recorder(later=[again, again]))
     assert searcher.suggest("t0")["stage"].key == "a"
     assert [searcher.suggest("t1") for _ in range(2)] == [None, None]
     complete(searcher, "t0", stage("a"), "saves")
@@ -205,7 +331,7 @@ def test_a_stage_that_is_under_way_is_not_begun_twice():
 
 def test_a_stage_that_was_given_up_may_come_again():
     events = Recorder(later=[[stage("a"), stage("below", "a")]])
-    searcher = StageSearcher([stage("a"), stage("below", "a")], 1, Drain(), events)
+    searcher = StageSearcher([stage("a"), stage("below", "a")], Machines(1), Drain(), events)
     searcher.suggest("t0")
     complete(searcher, "t0", stage("a"), "finds no disk")
     assert events.failures == [("a", Failure("E", "T", for_good=False))]
@@ -238,7 +364,7 @@ def test_however_many_workers_and_whatever_the_order_each_stage_is_trained_once(
     events, running, begun, trial = Recorder(later=later[1:]), {}, [], 0
     trained = set()
     events.more = lambda *_, **__: next_list(events.later, trained)
-    searcher = StageSearcher(unique(later[0]), workers, Drain(), events)
+    searcher = StageSearcher(unique(later[0]), Machines(workers), Drain(), events)
     while (suggested := searcher.suggest(f"t{trial}")) != StageSearcher.FINISHED:
         if suggested is not None:
             each = suggested["stage"]

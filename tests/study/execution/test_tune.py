@@ -17,9 +17,12 @@ from ray import cloudpickle
 from ray.tune import Trainable
 
 from study.errors import Refusal
-from study.execution import tune
+from study.execution import gate, silence, tune
+from study.execution.attempts import LOST_ATTEMPTS
+from study.execution.interrupts import Drain, interruptible
 from study.execution.job import Job
-from study.execution.tune import LOST_ATTEMPTS, LOST_HINT, Drain, interruptible, room, waiting
+from study.execution.losses import LOST_HINT
+from study.execution.pool import room, waiting
 from study.planning.stored import Resources
 from study.planning.tree import Failure
 
@@ -47,6 +50,14 @@ class Scripted(Trainable):
             self.note("begin")
             if do == "die" or (do == "die once" and self.begun_before() == 1):
                 os._exit(1)
+            if do == "stop once" and self.begun_before() == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if do == "be preempted often" and self.begun_before() <= LOST_ATTEMPTS:
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.position = 1
+                return {"position": 1, "saved": "", "done": False}
+            if do == "wait for the store" and not Path(f"{self.job.store}.whole").exists():
+                self.position = -2
             if do == "lose another":
                 self.position = -1
                 return {"position": 0, "saved": "", "done": False, "lost": "RankLost: no route to host"}
@@ -56,6 +67,11 @@ class Scripted(Trainable):
             if do == "find the disk full":
                 failure = {"reason": "OSError: full", "traceback": "at line 2", "for_good": False, "damaged": "a"}
                 return {"position": 0, "saved": "", "done": True, "failure": failure}
+        if self.position == -2:
+            time.sleep(0.5)
+            self.position = 0 if Path(f"{self.job.store}.whole").exists() else -2
+            if self.position:
+                return {"position": 0, "saved": "", "done": False, "waiting": "No space left on device"}
         if self.position == -1:
             raise OSError("no route to host")
         if do in ("wait", "wait long"):
@@ -78,11 +94,11 @@ class Scripted(Trainable):
 def train(one_ray, tmp_path):
     """A function that executes stages and returns the recorder and the lines of the workers' log."""
 
-    def call(*stages, workers=2, cpus=0.5, events=None):
+    def call(*stages, workers=2, cpus=0.5, events=None, say=lambda _line: None, drain=None):
         events = events or Recorder()
         log = tmp_path / "log"
         job = Job("r", str(log), Resources(workers=workers, cpus=cpus))
-        tune.execute(stages, job, Scripted, events.drain or Drain(), events)
+        tune.execute(stages, job, Scripted, drain or events.drain or Drain(), events, say)
         return events, [tuple(line.split()) for line in log.read_text().splitlines()]
 
     return call
@@ -175,6 +191,62 @@ def test_a_drain_waits_for_an_epoch_longer_than_tune_waits_for_an_actor(train):
     _, log = train(stage("slow", do="wait long"), stage("next"), workers=1, events=events)
     asked.join()
     assert [entry[:2] for entry in log] == [("begin", "slow"), ("cleanup", "slow")]
+
+
+@pytest.mark.slow
+def test_a_stopped_worker_is_told_of_and_replaced(train, monkeypatch):
+    monkeypatch.setattr(silence, "FIRST_SAY_SECONDS", 8.0)
+    monkeypatch.setattr(silence, "FIRST_REPLACE_SECONDS", 10.0)
+    said = []
+    events, log = train(stage("only", do="stop once"), workers=1, say=said.append)
+    assert [what for what, _, _ in log] == ["begin", "begin", "end"]
+    assert (events.states, events.failures) == (["only"], [])
+    told, replaced = said
+    worker = rf"{platform.node()} \(process {log[0][2]}\)"
+    more = r"If it does not for \d s more, another worker takes its stage over"
+    assert re.fullmatch(rf"{worker} has not reported for \d+ s\. {more}", told)
+    assert re.fullmatch(rf"{worker} has not reported for \d+ s: another worker takes its stage over", replaced)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_asked_to_end_saves_and_its_stage_goes_on_in_another(train):
+    events, log = train(stage("only", do="be preempted often"), workers=1)
+    done = [what for what, _, _ in log]
+    assert done == ["begin", "cleanup"] * LOST_ATTEMPTS + ["begin", "end"]
+    assert len({process for *_, process in log}) == LOST_ATTEMPTS + 1
+    assert (events.states, events.failures) == (["only"], [])
+
+
+def test_while_the_store_is_full_workers_wait_nothing_else_is_begun_and_then_all_goes_on(train, tmp_path):
+    said = []
+
+    class Emptied(Recorder):
+        def waits(self, reason):
+            super().waits(reason)
+            if reason:
+                threading.Timer(2, (tmp_path / "log.whole").touch).start()
+
+    stages = [stage("full", remaining=2, do="wait for the store"), stage("next")]
+    events, log = train(*stages, workers=1, events=Emptied(), say=said.append)
+    assert [entry[:2] for entry in log] == [("begin", "full"), ("end", "full"), ("begin", "next"), ("end", "next")]
+    assert events.failures == []
+    since, over = events.waited
+    assert re.fullmatch(r"the store cannot be used since [\d:]{8}: No space left on device", since)
+    assert over == ""
+    told, again = said
+    assert told == (
+        "training waits, since the store cannot be used: No space left on device. Trained epochs are kept in memory"
+    )
+    assert re.fullmatch(r"the store can be used again, after \d s", again)
+
+
+def test_a_store_that_stays_away_ends_the_run_with_the_reason(train, monkeypatch):
+    monkeypatch.setattr(gate, "STORE_SECONDS", 1.0)
+    events = Recorder()
+    drain = Drain()
+    train(stage("full", do="wait for the store"), stage("next"), workers=1, events=events, drain=drain)
+    assert drain.reason == "the store could not be used for 0 minutes: No space left on device"
+    assert (events.states, events.failures) == ([], [])
 
 
 def test_more_than_the_machines_have_is_refused(train, tmp_path):
@@ -273,9 +345,9 @@ def taken(one_ray):
 
 
 def test_a_stage_that_waits_for_room_says_so_and_does_not_begin_after_a_drain(taken, tmp_path, monkeypatch):
-    monkeypatch.setattr(tune, "WAIT_SECONDS", 0.5)
-    monkeypatch.setattr(tune, "WAIT_AGAIN_SECONDS", 1.0)
-    monkeypatch.setattr(tune, "_is_placed", lambda: False)  # the other user's driver is this process
+    monkeypatch.setattr(gate, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(gate, "WAIT_AGAIN_SECONDS", 1.0)
+    monkeypatch.setattr(gate, "_is_placed", lambda: False)  # the other user's driver is this process
     take, free = taken
     take()
     said, events, drain = [], Recorder(), Drain()
@@ -289,7 +361,9 @@ def test_a_stage_that_waits_for_room_says_so_and_does_not_begin_after_a_drain(ta
     job = Job("r", str(tmp_path / "log"), Resources(workers=1, cpus=0.5))
     tune.execute([stage("a")], job, Scripted, drain, events, say)
     cpus = f"{ray.cluster_resources()['CPU']:g}"
-    assert said == [f"waiting for Ray: a trial wants 0.5 CPUs, and 0 of {cpus} CPUs are free"] * 2
+    words = rf"waiting for Ray since [\d:]{{8}}: a trial wants 0.5 CPUs, and 0 of {cpus} CPUs are free"
+    assert [re.fullmatch(words, line) is not None for line in said] == [True, True]
+    assert events.waited == said
     assert not (tmp_path / "log").exists()
     assert (events.states, events.failures) == ([], [])
 
@@ -311,10 +385,11 @@ def test_a_stage_whose_process_is_being_started_does_not_begin_after_a_drain(one
 
 
 def test_what_a_trial_waits_for_names_all_its_ranks():
-    line = waiting({"CPU": 1.0, "GPU": 1.0}, 2, {"CPU": 8.0, "GPU": 4.0}, {"CPU": 3.0})
-    assert line == "waiting for Ray: a trial wants 2 CPUs and 2 GPUs, and 3 of 8 CPUs and 0 of 4 GPUs are free"
+    line = waiting({"CPU": 1.0, "GPU": 1.0}, 2, {"CPU": 8.0, "GPU": 4.0}, {"CPU": 3.0}, True, "12:00:00")
+    state = "3 of 8 CPUs and 0 of 4 GPUs are free"
+    assert line == f"waiting for Ray since 12:00:00: a trial wants 2 CPUs and 2 GPUs, and {state}"
 
 
 def test_what_is_free_is_not_told_if_ray_counts_machines_that_were_left_out():
-    line = waiting({"CPU": 1.0}, 1, {"CPU": 8.0}, {})
-    assert line == "waiting for Ray: a trial wants 1 CPU, and others use some of the 8 CPUs"
+    line = waiting({"CPU": 1.0}, 1, {"CPU": 8.0}, {}, True, "12:00:00")
+    assert line == "waiting for Ray since 12:00:00: a trial wants 1 CPU, and others use some of the 8 CPUs"

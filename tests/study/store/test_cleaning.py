@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from study.store import cleaning
 from study.store.cleaning import Cleaned, clean
 from study.store.states import Store
 
@@ -92,6 +93,13 @@ def test_leftovers_go_after_the_grace_period(store):
     records = [left(store, "runs/r/plan.json", days=99), left(store, "measures/aa/aa01.json", days=99)]
     assert cleaned(store) == Cleaned(leftovers=4, leftover_bytes=16)
     assert contents(store).keys() == {*young, *records}
+
+
+def test_what_a_run_shows_to_machines_that_join_stays_while_it_is_trained(store, monkeypatch):
+    monkeypatch.setattr(cleaning, "is_trained", lambda _store: True)
+    shown = left(store, "nodes/f00d.json", days=2)
+    assert cleaned(store) == Cleaned()
+    assert contents(store).keys() == {shown}
 
 
 def test_a_damaged_state_is_set_aside_and_stops_nothing(store):

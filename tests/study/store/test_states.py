@@ -54,6 +54,16 @@ def test_a_state_that_comes_between_the_check_and_the_write_stays(tmp_path, monk
     assert files(store) == [path_of()]
 
 
+def test_a_probe_says_whether_a_state_could_be_saved_and_leaves_nothing(tmp_path):
+    store = Store(str(tmp_path))
+    store.probe(1 << 20)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    (tmp_path / "nodes").rmdir()
+    (tmp_path / "nodes").write_text("in the way")
+    with pytest.raises(Away):
+        store.probe(1)
+
+
 def test_keys_are_the_names_of_whole_states(store):
     assert store.keys() == set()
     for key in ("ab12", "ab34", "cd56"):

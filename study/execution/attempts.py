@@ -1,0 +1,60 @@
+"""The processes that a stage has lost: whether it is tried again, and where not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from study.execution.losses import LOST_HINT, Loss
+from study.execution.pool import Pool
+from study.planning.tree import Failure
+
+LOST_ATTEMPTS = 3  # processes that a stage may lose by itself
+LOST_MACHINES = 10  # machines that it may lose in a row without saving a state: it may be what ends them
+
+
+@dataclass
+class _Losses:
+    by_itself: list[Loss] = field(default_factory=list)
+    machines: int = 0
+    saved: str = ""
+
+
+class Attempts:
+    """The losses of each stage. A machine that is preempted, or ends with all its workers, is nobody's fault.
+
+    Args:
+        pool: knows which machines have ended, by now: Ray may report the loss of a process before that of its machine.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._losses: dict[str, _Losses] = {}
+
+    def lose(self, stage: str, saved: str, loss: Loss) -> Failure | None:
+        """Note that a stage has lost a process; return why it is given up, or None if it is tried again.
+
+        Args:
+            stage: the name of the stage.
+            saved: the last state that it has saved, or "".
+            loss: the reason.
+        """
+        losses = self._losses.setdefault(stage, _Losses())
+        if saved != losses.saved:
+            losses.saved, losses.machines = saved, 0
+        if loss.is_of_machine or (loss.node and self._pool.is_lost(loss.node)):
+            losses.machines += 1
+            if losses.machines < LOST_MACHINES:
+                return None
+            reason = f"its machine ended {LOST_MACHINES} times before a further state was saved"
+            return Failure(f"{reason}. {loss.reason}", loss.text, host=loss.host)
+        losses.by_itself = [each for each in losses.by_itself if not self._pool.is_lost(each.node)] + [loss]
+        if len(losses.by_itself) < LOST_ATTEMPTS:
+            return None
+        hosts = sorted({each.host for each in losses.by_itself if each.host})
+        where = f"on {', '.join(hosts)}" if len(hosts) > 1 else f"{LOST_ATTEMPTS} times"
+        reason = f"the training process ended unexpectedly {where}"
+        return Failure(f"{reason}. {loss.reason or LOST_HINT}", loss.text, host=loss.host)
+
+    def lost_on(self, stage: str) -> set[str]:
+        """Return the nodes on which a stage has lost a process by itself."""
+        return {loss.node for loss in self._losses.get(stage, _Losses()).by_itself if loss.node}

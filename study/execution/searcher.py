@@ -1,0 +1,285 @@
+"""The Searcher of Ray Tune that hands out stages whose parent exists, longest remaining path first."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import study.execution.cluster  # noqa: F401  # isort: skip  # before Ray, whose environment it sets
+from ray.tune.search import Searcher
+
+from study.execution.attempts import Attempts
+from study.execution.interrupts import Drain
+from study.execution.losses import LOST_HINT, Loss
+from study.execution.pool import Pool
+from study.masking import masked
+from study.planning.tree import Failure, Stage, descendants
+
+UNFIT = "unfit/"  # Tune flattens a report's dictionaries
+ALONE_SECONDS = 60.0  # for which a worker waits for the store while others can use it
+
+
+class Events(Protocol):
+    """The receiver of events, which also supplies further stages. It is called in the driver's main thread."""
+
+    def trained(self, stage: Stage, epochs: int) -> None:
+        """Note that a number of further epochs of a stage have been trained."""
+
+    def durable(self, key: str) -> bool:
+        """Note that a worker has saved a state; return whether the driver sees it in the store."""
+
+    def failed(self, stage: Stage, failure: Failure) -> None:
+        """Note that a stage was given up."""
+
+    def waits(self, reason: str) -> None:
+        """Note what the training waits for; "" when it goes on."""
+
+    def reaches_store(self) -> bool:
+        """Return whether the driver's own records reach the store."""
+
+    def can_save(self) -> bool:
+        """Try whether the driver can write something as large as a state into the store."""
+
+    def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
+        """Return further stages for idle workers: an empty list if there are none yet, None if none will come.
+
+        Args:
+            workers: the number of workers.
+            idle: whether nothing is being trained, so that a short wait for an answer costs nothing.
+        """
+
+
+@dataclass
+class _Running:
+    """A trial that is being trained.
+
+    Attributes:
+        position: the epochs of its stage that were reported.
+        saved: the last state of its stage that is in the store, or "".
+        nodes: the nodes of its ranks, when it has reported.
+        host: the machine of its rank 0, when it has reported.
+        loss: why its process was lost, as far as this is known.
+        is_moved: whether it must go on in another process, through nobody's fault.
+        waits: why it waits for the store; "" if it does not.
+        since: when it began to wait, on the monotonic clock.
+        tries: how often it has tried to use the store since then.
+    """
+
+    stage: Stage
+    position: int
+    saved: str
+    nodes: Sequence[str] = ()
+    host: str = ""
+    loss: Loss | None = None
+    is_moved: bool = False
+    waits: str = ""
+    since: float = 0.0
+    tries: int = 0
+
+
+class StageSearcher(Searcher):
+    """Hands out stages whose parent exists, and drops stages that can no longer be trained.
+
+    A stage whose process is lost is handed out again, see `Attempts`. So is one whose failure may be that of its
+    machine, if there is another machine. A stage whose training raised is given up at once. While a worker cannot use
+    the store, no further stage is handed out.
+
+    Args:
+        stages: the first stages; `events` may supply more.
+        pool: the machines, which say how many stages are trained at the same time.
+        drain: once requested, nothing more is handed out.
+        events: the receiver of events.
+    """
+
+    def __init__(self, stages: Sequence[Stage], pool: Pool, drain: Drain, events: Events) -> None:
+        super().__init__(metric="position", mode="max")
+        self._open: dict[str, Stage] = {}  # stages that are not trained yet, by name
+        self._waiting: dict[str, list[Stage]] = {}
+        self._ready: list[tuple[int, int, Stage]] = []
+        self._order = itertools.count()
+        self._saved: dict[str, str] = {}  # by stage that was stopped before its end: the last state that it saved
+        self._running: dict[str, _Running] = {}  # by trial
+        self._pool, self._drain, self._events = pool, drain, events
+        self._attempts = Attempts(pool)
+        self._away = ""  # why the store cannot be used
+        self._next_probe = 0.0
+        self._tries: dict[str, int] = {}  # by trial: its tries since when the driver can save
+        self.add(stages)
+
+    def add(self, stages: Sequence[Stage]) -> None:
+        """Add stages, sorted by priority. Stages that are already known are not added again."""
+        new = [stage for stage in stages if stage.key not in self._open]
+        self._open.update({stage.key: stage for stage in new})
+        for stage in new:
+            if stage.parent in self._open:
+                self._waiting.setdefault(stage.parent, []).append(stage)
+            else:
+                self._push(stage)
+
+    def _push(self, stage: Stage) -> None:
+        heapq.heappush(self._ready, (-stage.remaining, next(self._order), stage))
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | Any:
+        """Return a trial's configuration; see `study.execution.job`.
+
+        Return None while no stage is ready, and FINISHED when no stage is left.
+        """
+        if self._drain.requested:
+            return Searcher.FINISHED
+        if len(self._running) >= self._pool.workers or (self._running and self._away):
+            return None
+        if not self._ready:
+            # A search plans no more points than there is room for: further ones are better when results are known.
+            workers = min(self._pool.workers, max(1, self._pool.room()))
+            more = self._events.more(workers, idle=not self._running)
+            self.add(more or ())
+            if not self._ready:
+                return Searcher.FINISHED if more is None and not self._running else None
+        stage = heapq.heappop(self._ready)[2]
+        saved = self._saved.get(stage.key, "")
+        self._running[trial_id] = _Running(stage, stage.keys.index(saved) + 1 if saved else 0, saved)
+        avoided = self._pool.avoided(self._attempts.lost_on(stage.key))
+        return {"stage": stage, "saved": saved, "again": stage.key in self._saved, "avoided": avoided}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass on the progress of a stage, and a state that it saved on the way."""
+        trial = self._running.get(trial_id)
+        if trial is None or "position" not in result:
+            return
+        trial.nodes, trial.host = result.get("nodes", ()), result.get("hostname", "")
+        trial.is_moved = bool(result.get("moved"))
+        if self._events.reaches_store():  # else no node can use it
+            for name in [name for name in result if name.startswith(UNFIT)]:
+                self._pool.leave_out(name.removeprefix(UNFIT), result[name])
+        if "lost" in result:
+            trial.loss = Loss(result["lost"], trial.host, "")
+        self._note_wait(trial, masked(result.get("waiting", "")))  # an error may name a URL
+        trial.position = max(trial.position, result.get("begun", 0))  # counted before, or another driver's
+        if result["position"] > trial.position:
+            self._events.trained(trial.stage, result["position"] - trial.position)
+            trial.position = result["position"]
+        if result["saved"] and result["saved"] != trial.saved:
+            if self._events.durable(result["saved"]):
+                trial.saved, trial.loss = result["saved"], None
+                self._note_store_is_back()
+            else:
+                host = trial.host or "a node"
+                reason = f"{host} has saved a state that the driver does not see in the store"
+                trial.loss = Loss(reason, trial.host, "")
+
+    def _note_wait(self, trial: _Running, waits: str) -> None:
+        if waits:
+            if not trial.waits:
+                trial.since, trial.tries = time.monotonic(), 0
+            trial.tries += 1
+            self._away = trial.waits = waits
+        elif trial.waits:
+            trial.waits = ""
+            self._note_store_is_back()
+
+    def _note_store_is_back(self) -> None:
+        if not any(trial.waits for trial in self._running.values()):
+            self._away = ""
+
+    def waits(self) -> str:
+        """Return why workers wait for the store; "" if none does.
+
+        If the ones that waited have ended, the reason stays until another one can use the store.
+        """
+        return self._away
+
+    def alone_without_store(self) -> dict[str, str]:
+        """Return the trials that have waited long for the store, although the driver can save, with the reasons.
+
+        They have tried again since the driver could: one try may have begun before.
+        """
+        now = time.monotonic()
+        late = {id_: trial for id_, trial in self._running.items() if trial.waits and now - trial.since > ALONE_SECONDS}
+        if late and now >= self._next_probe:
+            self._next_probe = now + ALONE_SECONDS
+            can_save, before = self._events.can_save(), self._tries
+            self._tries = {id_: before.get(id_, trial.tries) for id_, trial in late.items()} if can_save else {}
+        return {id_: trial.waits for id_, trial in late.items() if trial.tries > self._tries.get(id_, math.inf) + 1}
+
+    def move(self, trial_id: str) -> None:
+        """Note that a trial is to go on elsewhere, before it is stopped."""
+        if trial_id in self._running:
+            self._running[trial_id].is_moved = True
+
+    def lost(self, trial_id: str, loss: Loss) -> None:
+        """Note why the process of a stage was lost, before its trial is completed."""
+        trial = self._running.get(trial_id)
+        if trial is not None:
+            # The process itself may have reported a reason, which says more.
+            trial.loss = loss if trial.loss is None else replace(loss, reason=trial.loss.reason)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Release the stages that waited for a trained stage. Hand out a lost stage again, or give up a failed one."""
+        if trial_id not in self._running:
+            return
+        result = result or {}
+        if not error and result:
+            self.on_trial_result(trial_id, result)
+        trial = self._running.pop(trial_id)
+        stage, prefix = trial.stage, "failure/"  # Tune flattens the dictionary `failure`
+        fields = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
+        if trial.saved == stage.key:
+            del self._open[stage.key]
+            for child in self._waiting.pop(stage.key, ()):
+                self._push(child)
+        elif fields and not error:
+            self._fail(trial, Failure(**fields))
+        elif not self._drain.requested:
+            self._saved[stage.key] = trial.saved
+            given_up = None if trial.is_moved else self._attempts.lose(stage.key, trial.saved, self._loss(trial))
+            if given_up is None:
+                self._push(stage)
+            else:
+                self._give_up(stage, given_up)
+
+    def _loss(self, trial: _Running) -> Loss:
+        self._pool.look(at_once=True)
+        loss = trial.loss or Loss(LOST_HINT, trial.host, "")
+        ended = next((node for node in trial.nodes if self._pool.is_lost(node)), "")
+        node = ended or loss.node or next(iter(trial.nodes), "")
+        return replace(loss, node=node, host=self._pool.host(node) or loss.host)
+
+    def _fail(self, trial: _Running, failure: Failure) -> None:
+        """Give a failed stage up, unless its machine may be at fault, and there is another one that has not tried."""
+        stage, node = trial.stage, next(iter(trial.nodes), "")
+        self._pool.look(at_once=True)
+        others = self._pool.usable - self._attempts.lost_on(stage.key) - {node}
+        is_lost, may_pass = self._pool.is_lost(node), not failure.for_good and not failure.damaged
+        if may_pass and node and (others or is_lost) and not self._drain.requested:
+            loss = Loss(failure.reason, failure.host, failure.traceback, node, is_lost)
+            if self._attempts.lose(stage.key, trial.saved, loss) is None:
+                self._saved[stage.key] = trial.saved
+                self._push(stage)
+                return
+        self._give_up(stage, failure)
+
+    def _give_up(self, stage: Stage, failure: Failure) -> None:
+        for below in [stage, *descendants(stage.key, self._open.values())]:
+            self._waiting.pop(below.parent, None)
+            del self._open[below.key]
+        reason, traceback = masked(failure.reason), masked(failure.traceback)  # an error may name a URL
+        self._events.failed(stage, replace(failure, reason=reason, traceback=traceback))
+
+    def __deepcopy__(self, _memo: object) -> StageSearcher:
+        """Return itself, because Tune copies its configuration."""
+        return self
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Return an empty object, because Tune pickles its configuration for a restore that never happens."""
+        return object, ()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing, because a run is resumed from the store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing; see `save`."""
