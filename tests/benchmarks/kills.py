@@ -199,28 +199,32 @@ def epochs_unsaved(home: Path) -> int:
 
 def everything(home: Path) -> dict[str, object]:
     """What a user sees of a run: report, Optuna's trials, and every metric of every MLflow run, by replicate."""
+    report = study("report", RUN, "--format", "csv", home=home).communicate(timeout=60)[0]
+    return {"report": report, **shown(RUN, f"sqlite:///{home / 'mlflow.db'}", f"sqlite:///{home / 'optuna.db'}")}
+
+
+def shown(name: str, tracking_uri: str, storage: str) -> dict[str, object]:
+    """What MLflow and Optuna show of a run."""
     import mlflow
     import optuna
 
-    report = study("report", RUN, "--format", "csv", home=home).communicate(timeout=60)[0]
-    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    (experiment,) = [each for each in client.search_experiments() if each.name == RUN]
+    client = mlflow.MlflowClient(tracking_uri)
+    (experiment,) = [each for each in client.search_experiments() if each.name == name]
     metrics: dict[str, object] = {}
     for run in client.search_runs([experiment.experiment_id], max_results=1000):
-        name = f"{run.data.tags.get('study.trial', 'parent')} {run.data.tags.get('study.replicate', '')}"
-        while name in metrics:
-            name += ", doubled"
-        assert run.info.status == "FINISHED", f"{name} is {run.info.status}"
-        metrics[name] = {
+        replicate = f"{run.data.tags.get('study.trial', 'parent')} {run.data.tags.get('study.replicate', '')}"
+        while replicate in metrics:
+            replicate += ", doubled"
+        assert run.info.status == "FINISHED", f"{replicate} is {run.info.status}"
+        metrics[replicate] = {
             key: [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)]
             for key in run.data.metrics
         }
-        metrics[name + " model"] = len(run.outputs.model_outputs) if run.outputs else 0
-    storage = f"sqlite:///{home / 'optuna.db'}"
-    (summary,) = optuna.get_all_study_summaries(storage)
-    trials = optuna.load_study(study_name=summary.study_name, storage=storage).trials
+        metrics[replicate + " model"] = len(run.outputs.model_outputs) if run.outputs else 0
+    (study_name,) = [each for each in optuna.get_all_study_names(storage) if each.startswith(f"{name}/")]
+    trials = optuna.load_study(study_name=study_name, storage=storage).trials
     told = [(trial.number, trial.state.name, trial.params, trial.values, trial.user_attrs) for trial in trials]
-    return {"report": report, "mlflow": metrics, "optuna": told}
+    return {"mlflow": metrics, "optuna": told}
 
 
 def difference(expected: Any, found: Any) -> tuple[int, int]:

@@ -159,12 +159,23 @@ class Node:
         """Let all processes of this machine go on."""
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: int) -> None:
-        space = Path(f"/proc/{self._pid}/ns/pid").readlink()
+    def crash(self) -> None:
+        """Kill all processes of this machine, as a crash does; the machine can be used again."""
+        self._signal(signal.SIGKILL)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return what runs on this machine, except its first process."""
+        space, mine = Path(f"/proc/{self._pid}/ns/pid").readlink(), []
         for process in psutil.process_iter():
             with suppress(OSError, psutil.Error):
                 if process.pid != self._pid and Path(f"/proc/{process.pid}/ns/pid").readlink() == space:
-                    process.send_signal(number)
+                    mine.append(process)
+        return mine
+
+    def _signal(self, number: int) -> None:
+        for process in self.processes():
+            with suppress(psutil.Error):
+                process.send_signal(number)
 
     def end(self) -> None:
         """Kill all that runs on this machine, as when its power fails. It cannot be used any more."""

@@ -7,11 +7,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.nodes import Node, Unavailable
+from cluster.nodes import Node, Unavailable, kill
 
 PASSWORD = "hunter2"
+_POSTGRES = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups")  # it refuses to be run by root
+_DATA = "/mnt/postgres/data"
 _WAIT = """
 import sys, time, urllib.error, urllib.request
 for url in sys.argv[1:]:
@@ -24,6 +28,28 @@ for url in sys.argv[1:]:
             time.sleep(0.3)
         else:
             break
+"""
+
+
+# S3 by moto. While a file exists, whoever writes is refused, as by a bucket's policy.
+_S3 = """
+import sys
+from pathlib import Path
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+from werkzeug.wrappers import Response
+
+address, is_read_only = sys.argv[1], Path(sys.argv[2])
+moto = DomainDispatcherApplication(create_backend_app)
+
+def serve(environment, start_response):
+    if environment["REQUEST_METHOD"] != "GET" and environment["REQUEST_METHOD"] != "HEAD" and is_read_only.exists():
+        error = "<Error><Code>AccessDenied</Code><Message>The bucket is read-only</Message></Error>"
+        return Response(error, 403, content_type="application/xml")(environment, start_response)
+    return moto(environment, start_response)
+
+run_simple(address, 9000, serve, threaded=True)
 """
 
 
@@ -47,10 +73,10 @@ class Servers:
             "MLFLOW_TRACKING_USERNAME": "admin",
             "MLFLOW_TRACKING_PASSWORD": f"{PASSWORD}-of-mlflow",  # it must have 12 characters
         }
-        self._programs = self._start_postgres()
-        moto = f"from moto.server import main; main(['-H', '{address}', '-p', '9000'])"
-        host.popen([sys.executable, "-W", "ignore", "-c", moto], host.folder / "moto.log")
-        self._start_mlflow()
+        self._programs = self._make_postgres()
+        self._postgres = self._serve_postgres()
+        host.popen([sys.executable, "-W", "ignore", "-c", _S3, address, "/mnt/read-only"], host.folder / "moto.log")
+        self._mlflow = self._start_mlflow()
 
     def wait(self) -> None:
         """Wait until all of them answer."""
@@ -66,7 +92,35 @@ class Servers:
         endpoint = f"endpoint_override={self.host.address}:9000&scheme=http&region=us-east-1"
         return f"s3://bucket/{folder}?{endpoint}"
 
-    def _start_postgres(self) -> Path:
+    @contextmanager
+    def read_only_store(self) -> Iterator[None]:
+        """Within the context, let S3 refuse whoever writes."""
+        flag = self.host.folder / "read-only"
+        flag.touch()
+        try:
+            yield
+        finally:
+            flag.unlink()
+
+    @contextmanager
+    def without_mlflow(self) -> Iterator[None]:
+        """Within the context, let there be no MLflow server."""
+        kill(self._mlflow)
+        try:
+            yield
+        finally:
+            self._mlflow = self._start_mlflow()
+
+    @contextmanager
+    def without_postgres(self) -> Iterator[None]:
+        """Within the context, let there be no PostgreSQL server."""
+        kill(self._postgres)
+        try:
+            yield
+        finally:
+            self._postgres = self._serve_postgres()
+
+    def _make_postgres(self) -> Path:
         found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
         if not found or shutil.which("setpriv") is None:
             raise Unavailable("there is no PostgreSQL: install postgresql")
@@ -74,16 +128,17 @@ class Servers:
         folder.mkdir()
         shutil.chown(folder, "postgres", "postgres")
         (self.host.folder / "password").write_text(PASSWORD)
-        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]  # it refuses to be run by root
-        data, access = "/mnt/postgres/data", "host all all 0.0.0.0/0 scram-sha-256"
-        make = [f"{programs}/initdb", "-D", data, "-U", "study", "-A", "scram-sha-256", "--pwfile=/mnt/password", "-N"]
-        self.host.run(*user, *make)
+        make = ["-D", _DATA, "-U", "study", "-A", "scram-sha-256", "--pwfile=/mnt/password", "-N"]
+        self.host.run(*_POSTGRES, f"{programs}/initdb", *make)
         with (folder / "data" / "pg_hba.conf").open("a") as file:
-            file.write(f"{access}\n")
+            file.write("host all all 0.0.0.0/0 scram-sha-256\n")
+        return programs
+
+    def _serve_postgres(self) -> subprocess.Popen[str]:
         settings = {"listen_addresses": self.host.address, "unix_socket_directories": "", "fsync": "off"}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        self.host.popen([*user, f"{programs}/postgres", "-D", data, *options], self.host.folder / "postgres.log")
-        return programs
+        command = [*_POSTGRES, f"{self._programs}/postgres", "-D", _DATA, *options]
+        return self.host.popen(command, self.host.folder / "postgres.log")
 
     def _start_mlflow(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]

@@ -11,11 +11,12 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster.conftest import Cluster
+from cluster.machines import Cluster
 from cluster.nodes import PRIVATE, ROOT, SHARED, Node, kill
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -79,20 +80,67 @@ def records(cluster: Cluster, run: str) -> Any:
     return json.loads(cluster.nodes[0].run("python", "-c", RECORDS, *arguments).stdout)
 
 
-@pytest.fixture
-def stranger(cluster: Cluster) -> Iterator[Node]:
-    """A fourth node: it has another torch, no data, and a GPU that only Ray knows of."""
-    variables = {"PYTHONPATH": f"{PRIVATE}/other:{ROOT}"}
-    node = cluster.network.add(f"stranger{len(cluster.network.nodes)}", **cluster.servers.variables | variables)
-    torch = node.folder / "work" / "other" / "torch-2.11.0.dist-info"
-    torch.mkdir(parents=True)
-    (torch / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.11.0\n")
+@contextmanager
+def further(cluster: Cluster, name: str, torch: str = "", *options: str) -> Iterator[Node]:
+    """Add a node; with `torch`, it claims to have this version of torch."""
+    paths = f"{PRIVATE}/other:{ROOT}" if torch else str(ROOT)
+    variables = cluster.servers.variables | {"PYTHONPATH": paths}
+    node = cluster.network.add(f"{name}{len(cluster.network.nodes)}", **variables)
+    if torch:
+        metadata = node.folder / "work" / "other" / f"torch-{torch}.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {torch}\n")
     try:
-        assert cluster.join(node, "--num-gpus=1").wait(240) == 0
+        assert cluster.join(node, *options).wait(240) == 0
         yield node
     finally:
         node.run("ray", "stop", code=None)  # the head is told, and does not wait for an answer
         node.end()
+
+
+@pytest.fixture
+def stranger(cluster: Cluster) -> Iterator[Node]:
+    """A fourth node: it has another torch, no data, and a GPU that only Ray knows of."""
+    with further(cluster, "stranger", "2.11.0", "--num-gpus=1") as node:
+        yield node
+
+
+def wait_until(condition: Callable[[], object], log: Path, seconds: float = 400.0) -> None:
+    """Wait for something; if it does not come, show a log."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(1)
+
+
+def trains(node: Node) -> bool:
+    """Return whether a worker is on a node."""
+    return any(process.name().startswith("ray::StageTrain") for process in node.processes())
+
+
+def test_machines_that_join_are_used_or_left_out_and_one_that_ends_is_not_waited_for(cluster: Cluster) -> None:
+    user = cluster.nodes[1]
+    store, log = ["--store", cluster.servers.store("elastic")], user.folder / "elastic.log"
+    command = ["study", "run", "table9", "--seeds", "2", *store, "--address", cluster.address, *services(cluster)]
+    driver = user.popen(command, log)
+    try:
+        wait_until(lambda: " epochs, " in log.read_text(), log)  # in a line of progress
+        with further(cluster, "late") as late, further(cluster, "odd", "2.11.0") as odd:
+            wait_until(lambda: trains(late) and f"left out: node {odd.name}" in log.read_text(), log)
+            late.crash()
+            assert driver.wait(600) == 0, log.read_text()
+            assert odd.name not in hosts(cluster, store[1])
+        said = log.read_text()
+        assert f"{late.name} ({late.address}) has joined: room for 4 at a time" in said
+        assert f"left out: node {odd.name} ({odd.address}): it has torch 2.11.0, and the driver has " in said
+        assert f"{late.name} ({late.address}) has left: room for 3 at a time" in said
+        assert "failed: " not in said
+    finally:
+        kill(driver)
+        driver.wait()
+    (run,) = json.loads(user.run("study", "status", "--json", *store).stdout)
+    assert (run["outcome"], run["complete"]) == ("complete", 18)
+    assert records(cluster, run["run"]) == [["FINISHED"] * 18, ["COMPLETE"] * 9]
 
 
 def test_a_killed_driver_s_table_is_resumed_on_another_machine(
