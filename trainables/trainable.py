@@ -94,7 +94,8 @@ class StageTrainable(Trainable):
         return {**self._report(), "done": bool(failure) or self._has_ended(), **failure}
 
     def _report(self) -> dict[str, Any]:
-        return {"position": self.position, "saved": self.saved, "begun": self.begun_at}
+        begun = {"begun": self.begun_at} if self.begun_at else {}
+        return {"position": self.position, "saved": self.saved, **begun}
 
     def _has_ended(self) -> bool:
         return self.position == len(self.stage.keys)
