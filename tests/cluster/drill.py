@@ -100,7 +100,7 @@ class Round:
         user, servers = self.cluster.nodes[1], self.cluster.servers
         report = user.run("study", "report", self.name, "--format", "csv", *self.store).stdout
         paths = f"{TESTS / 'benchmarks'}:{TESTS}:{TESTS.parent}"
-        arguments = [self.name, "sqlite:////mnt/work/mlflow.db", servers.storage]  # its server takes minutes for all
+        arguments = [self.name, servers.tracking_file, servers.storage]  # its server takes minutes for all
         shown = servers.host.run("python", "-c", SHOWN, *arguments, PYTHONPATH=paths, **servers.variables).stdout
         seen = {"report": report, **json.loads(shown)}
         return json.loads(json.dumps(seen).replace(self.name, "NAME"))

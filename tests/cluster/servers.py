@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.nodes import Node, Unavailable, kill
+from cluster.nodes import PRIVATE, Node, Unavailable, kill
 
 PASSWORD = "hunter2"
 _POSTGRES = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups")  # it refuses to be run by root
@@ -65,6 +65,7 @@ class Servers:
         address = host.address
         self.storage = f"postgresql://study@{address}/postgres"
         self.tracking = f"http://{address}:5000"
+        self.tracking_file = f"sqlite:///{PRIVATE}/mlflow.db"  # of MLflow's server, on its own machine
         self.variables = {
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": PASSWORD,
@@ -145,9 +146,9 @@ class Servers:
         command += ["--host", self.host.address, "--port", "5000", "--allowed-hosts", f"{self.host.address}:5000"]
         command += [
             "--backend-store-uri",
-            "sqlite:////mnt/work/mlflow.db",
+            self.tracking_file,
             "--artifacts-destination",
-            "/mnt/work/files",
+            f"{PRIVATE}/files",
         ]
         return self.host.popen(
             command,
