@@ -67,6 +67,7 @@ def hosts(node: Node, home: str) -> set[str]:
 
 def test_slurm_s_files_train_on_two_nodes(machines: Network) -> None:
     first, second = machines.add("node1"), machines.add("node2")
+    first.know([second])
     choices = ["--out", "sweep", "--nodes", "2", "--home", "studies"]
     first.run("study", "cluster", "slurm", *choices, "figure2", "--seeds", "1", cwd="/mnt/shared")
     program(machines, "srun", SRUN)
@@ -91,8 +92,7 @@ class Containers:
         self.passwords = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
         self.nodes = {name: network.add(name) for name in self.services}
         for node in self.nodes.values():
-            with (node.folder / "hosts").open("a") as file:
-                file.writelines(f"{each.address} {each.name}\n" for each in self.nodes.values() if each is not node)
+            node.know(self.nodes.values())
 
     def variables(self, name: str) -> dict[str, str]:
         service = self.services[name]
