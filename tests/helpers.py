@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -59,6 +60,13 @@ class Denying(NamedTuple):
 
     address: str
     given: set[str | None]
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody uses now."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
@@ -883,6 +891,7 @@ class Recorder:
     def __init__(self, drain=None, later=(), unseen=()):
         self.drain, self.epochs, self.states, self.failures = drain, {}, [], []
         self.later, self.asked, self.unseen, self.waited = list(later), [], unseen, []
+        self.elsewhere = 0
 
     def more(self, workers, idle):
         self.asked.append((workers, idle))
@@ -901,6 +910,27 @@ class Recorder:
 
     def failed(self, stage, failure):
         self.failures.append((stage.key, failure))
+
+    def cut(self, stage):
+        return [stage]
+
+    def begin(self, stage):
+        return True
+
+    def arrived(self, stage):
+        return False
+
+    def keep(self, stage, position):
+        return ()
+
+    def end(self, stage):
+        pass
+
+    def is_shared(self, stage):
+        return False
+
+    def trained_elsewhere(self, epochs):
+        self.elsewhere += epochs
 
     def waits(self, reason):
         self.waited.append(reason)

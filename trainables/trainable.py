@@ -6,7 +6,7 @@ import platform
 import re
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,9 +65,14 @@ class StageTrainable(Trainable):
         self._save_finished_epochs()
         self.stage = new_config["stage"]
         self.training = False
+        self.kept = frozenset[str]()
         self.saved, self.again = new_config["saved"], new_config.get("again", False)
         self.position = self.begun_at = self.stage.keys.index(self.saved) + 1 if self.saved else 0
         return True
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Save these states of the stage, too, as soon as they are trained, because another run needs them."""
+        self.kept = frozenset(keys)
 
     def step(self) -> dict[str, Any]:
         """Train for about a second and report; save when the stage ends, and after a minute of training.
@@ -162,7 +167,8 @@ class StageTrainable(Trainable):
         while self.training:
             last = self.wall_seconds[-1] if self.position > self.begun_at else 0.0
             now = time.monotonic()
-            if self._has_ended() or now + last - self.saved_time > SAVE_SECONDS:
+            is_kept = self.position > 0 and self.stage.keys[self.position - 1] in self.kept
+            if self._has_ended() or is_kept or now + last - self.saved_time > SAVE_SECONDS:
                 self._save()  # if the store is away, the next step tries again
             is_over = self.position > first and now - began > SLICE_SECONDS
             if self._has_ended() or not self.training or is_over:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
 from study.errors import Away, Damaged, Refusal, StudyError, one_line
@@ -13,6 +13,7 @@ from study.execution.outlook import Outlook
 from study.execution.points import Points
 from study.execution.progress import Progress
 from study.execution.projection import Projection, Services
+from study.execution.sharing import Sharing
 from study.planning.draft import Draft, Replicate
 from study.planning.stored import Plan, Resources
 from study.planning.tree import Failure, Stage
@@ -181,6 +182,7 @@ class _Drive:
         self.points = Points(draft, begun.store, projection, ledger, progress.say, resume)
         self._outlook = Outlook(draft, begun.store, ledger, self.points)
         self._outlook.plan(self._stages)
+        self._sharing = Sharing(begun.store, draft.plan.run, begun, progress.say)
         progress.begin(self._outlook.counts)
 
     @contextmanager
@@ -201,6 +203,7 @@ class _Drive:
         job = Job(plan.run, self._store.url, resources, plan.machine.ranks, self._store.variables())
         trainable = work.trainable()
         with (
+            self._sharing.announced(self._ledger.planned()),  # before Ray starts, so that others know it in time
             cluster.connected(resources, self._lost_ray, (trainable, work.prepare)),
             interruptible(drain, say),
         ):
@@ -234,6 +237,7 @@ class _Drive:
         stages = self.points.more(workers, idle)
         if self._draft.plan is not plan:
             self._outlook.plan(stages or ())
+            self._sharing.announce(self._ledger.planned())
         self._progress.update()
         return stages
 
@@ -249,11 +253,54 @@ class _Drive:
     def _count_active(self) -> None:
         self._begun.record.training = len({name for names in self._active.values() for name in names})
 
+    def cut(self, stage: Stage) -> Sequence[Stage]:
+        """Cut a stage where other drivers need its states."""
+        parts = self._sharing.cut(stage)
+        self._ledger.cut(stage, parts)
+        self._outlook.cut(stage, parts)
+        return parts
+
+    def begin(self, stage: Stage) -> bool:
+        """Claim a stage, unless another driver trains it."""
+        return not self._sharing.begin(stage)
+
+    def arrived(self, stage: Stage) -> bool:
+        """Look for the last state of a stage that another driver trains."""
+        try:
+            if not self._store.impatient().has(stage.key):
+                return False
+        except Away:
+            return False
+        self._note(stage.key)
+        self._outlook.refresh()
+        self._progress.update()
+        return True
+
+    def trained_elsewhere(self, epochs: int) -> None:
+        """Count epochs as those of another run. The heartbeat stores the count."""
+        self._begun.record.epochs_done += epochs
+
+    def keep(self, stage: Stage, position: int) -> Collection[str]:
+        """Return the states inside a stage that other drivers need."""
+        return self._sharing.keep(stage, position)
+
+    def end(self, stage: Stage) -> None:
+        """Release the claim of a stage."""
+        self._sharing.end(stage)
+
+    def is_shared(self, stage: Stage) -> bool:
+        """Return whether the driver of another run has planned a stage, too."""
+        return self._sharing.is_shared(stage)
+
     def durable(self, key: str) -> bool:
         """Show a state that the driver sees in the store; if replicates end in it, count them."""
         with suppress(Away):  # asked again when the training has ended
             if not self._store.has(key):
                 return False
+        self._note(key)
+        return True
+
+    def _note(self, key: str) -> None:
         self._ledger.save(key)
         self._projection.state(key)
         if self._active.pop(key, None):
@@ -261,7 +308,6 @@ class _Drive:
         if any(self._draft.recipes[name].keys[-1] == key for name in self._draft.through(key)):
             self._outlook.refresh()
             self._progress.update()
-        return True
 
     def waits(self, reason: str) -> None:
         """Let the status show what the training waits for; "" when it goes on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from study.execution.silence import Silence, Silent
 
 WAIT_SECONDS = 10.0  # without a running stage before the user reads what the first one waits for
 WAIT_AGAIN_SECONDS = 60.0
+LEAVE_SECONDS = 20.0  # without a running stage before another driver may train those that wait for room
 TICK_SECONDS = 0.5
 STORE_SECONDS = 1800.0  # for which workers wait for the store before the run ends
 
@@ -79,30 +80,46 @@ class Gate(FIFOScheduler):
         if time.monotonic() >= self._next_tick:
             self._next_tick = time.monotonic() + TICK_SECONDS
             self._pool.look()
-            self._put_back([trial for trial in pending if not self._drain.requested], tune_controller)
-            self._look_after_workers([trial for trial in trials if trial.status == Trial.RUNNING])
+            if not self._drain.requested:
+                self._put_back(pending, tune_controller)
+            running = {trial.trial_id: trial for trial in trials if trial.status == Trial.RUNNING}
+            self._look_after_workers(running)
+            self._look_after_others(running)
             self._look_for_room(is_idle=bool(pending) and len(pending) == len(trials) and not self._drain.requested)
         return None if self._drain.requested else super().choose_trial_to_run(tune_controller)
 
     def _put_back(self, pending: list[Trial], tune_controller: Any) -> None:
-        """Hand out again what waits for room, and must avoid all machines that are left by now."""
+        """Hand out again what waits for room, and must avoid all machines that are left by now, or waits for long."""
+        now = time.monotonic()
+        waits_long = self._idle_since is not None and now - self._idle_since[0] > LEAVE_SECONDS and not _is_placed()
         for trial in pending:
-            if self._pool.usable and self._pool.usable <= set(trial.config["avoided"]):
+            is_nowhere = bool(self._pool.usable) and self._pool.usable <= set(trial.config["avoided"])
+            if is_nowhere:
                 self._searcher.move(trial.trial_id)
+            if is_nowhere or (waits_long and self._searcher.leave(trial.trial_id)):
                 trial.init_local_path()  # otherwise Tune could not make its result
                 tune_controller.stop_trial(trial)
 
-    def _look_after_workers(self, running: list[Trial]) -> None:
-        by_id = {trial.trial_id: trial for trial in running}
-        for trial in running:
-            kind = json.dumps(trial.config["stage"].origin, sort_keys=True)
-            self._silence.begin(trial.trial_id, kind, repr(trial.temporary_state.ray_actor))
+    def _look_after_others(self, running: Mapping[str, Trial]) -> None:
+        """Let workers save what other drivers need."""
+        for trial_id, keys in self._searcher.to_keep(running.keys()).items():
+            actor: Any = running[trial_id].temporary_state.ray_actor
+            if hasattr(actor, "keep"):
+                actor.keep.remote(keys)
+
+    def _look_after_workers(self, running: Mapping[str, Trial]) -> None:
+        for trial_id, trial in running.items():
+            if trial_id not in self._silence:
+                kind = json.dumps(trial.config["stage"].origin, sort_keys=True)
+                self._silence.begin(trial_id, kind, repr(trial.temporary_state.ray_actor))
         for silent in self._silence.look(counts=self._events.reaches_store()):
-            if silent.trial in by_id:
-                self._tell(by_id[silent.trial], silent)
+            if silent.trial in running:
+                self._tell(running[silent.trial], silent)
         for trial_id, reason in self._searcher.alone_without_store().items():
-            if trial_id in by_id:
-                self._replace(by_id[trial_id], f"its state cannot be saved or read, and the driver can write: {reason}")
+            if trial_id in running:
+                self._replace(
+                    running[trial_id], f"its state cannot be saved or read, and the driver can write: {reason}"
+                )
 
     def _tell(self, trial: Trial, silent: Silent) -> None:
         result = trial.last_result or {}

@@ -11,6 +11,9 @@ whether there was one: it may have saved further states. Each ``step`` trains so
 - ``failure``, if the stage must be given up: the fields of a `study.planning.tree.Failure`. An exception that is raised
   counts as a lost process: the stage is tried again in another process.
 
+A class may have a method ``keep(keys)``. It is called between two steps with the names of states inside the stage that
+another run needs: each is saved as soon as it is trained.
+
 States are written by `study.store.states.Store.save`. The state after epoch e has the name ``stage.keys[e]``, and the
 stage's last state is always written. A header holds ``key``; ``epochs``, counted from state 0; for each of these epochs
 ``measures``, a dictionary, and ``wall_seconds``; and ``provenance``. This is a list of parts with ``from_epoch``,

@@ -101,6 +101,16 @@ class Ledger:
         self._planned |= {stage.key: stage for stage in stages}
         return stages
 
+    def cut(self, stage: Stage, parts: Collection[Stage]) -> None:
+        """Note that a planned stage is trained in parts."""
+        if len(parts) > 1:
+            self._planned.pop(stage.key, None)
+            self._planned |= {part.key: part for part in parts}
+
+    def planned(self) -> Collection[Stage]:
+        """Return the stages that are planned and neither trained nor given up."""
+        return self._planned.values()
+
     def doomed(self, replicates: Iterable[Replicate]) -> dict[Replicate, GivenUp]:
         """Give up the replicates that need a stage whose training has raised, since it would raise again.
 

@@ -41,6 +41,12 @@ class Outlook:
         self._left |= {stage.key: len(stage.keys) for stage in stages}
         self.refresh()
 
+    def cut(self, stage: Stage, parts: Sequence[Stage]) -> None:
+        """Count the parts in which a stage is trained."""
+        if len(parts) > 1:
+            self._left.pop(stage.key, None)
+            self._left |= {part.key: len(part.keys) for part in parts}
+
     def train(self, stage: Stage, epochs: int) -> None:
         """Count epochs of a stage as trained."""
         self._left[stage.key] = max(0, self._left.get(stage.key, 0) - epochs)

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ from study.masking import masked
 from study.planning.tree import Failure, Stage, descendants
 
 UNFIT = "unfit/"  # Tune flattens a report's dictionaries
+ELSEWHERE_SECONDS = 2.0  # between two looks for stages that other drivers train
+LEFT_SECONDS = 3 * ELSEWHERE_SECONDS  # in which another driver may claim a stage that this one has no room for
 ALONE_SECONDS = 60.0  # for which a worker waits for the store while others can use it
 
 
@@ -35,6 +37,32 @@ class Events(Protocol):
 
     def failed(self, stage: Stage, failure: Failure) -> None:
         """Note that a stage was given up."""
+
+    def cut(self, stage: Stage) -> Sequence[Stage]:
+        """Return the parts in which a stage is to be trained, because other drivers need states inside."""
+
+    def begin(self, stage: Stage) -> bool:
+        """Note that a stage is to be trained; return whether no other driver trains it."""
+
+    def arrived(self, stage: Stage) -> bool:
+        """Return whether another driver has trained a stage: its last state is in the store, and is noted."""
+
+    def keep(self, stage: Stage, position: int) -> Collection[str]:
+        """Return the states, inside a stage that is being trained, that other drivers need.
+
+        Args:
+            stage: the stage.
+            position: how many of its epochs have been trained.
+        """
+
+    def end(self, stage: Stage) -> None:
+        """Note that a stage is no longer being trained."""
+
+    def is_shared(self, stage: Stage) -> bool:
+        """Return whether the driver of another run, which is alive, has planned a stage, too."""
+
+    def trained_elsewhere(self, epochs: int) -> None:
+        """Note that epochs of this run have been trained by another one since the start."""
 
     def waits(self, reason: str) -> None:
         """Note what the training waits for; "" when it goes on."""
@@ -65,6 +93,7 @@ class _Running:
         host: the machine of its rank 0, when it has reported.
         loss: why its process was lost, as far as this is known.
         is_moved: whether it must go on in another process, through nobody's fault.
+        is_left: whether another driver may train it first.
         waits: why it waits for the store; "" if it does not.
         since: when it began to wait, on the monotonic clock.
         tries: how often it has tried to use the store since then.
@@ -77,6 +106,7 @@ class _Running:
     host: str = ""
     loss: Loss | None = None
     is_moved: bool = False
+    is_left: bool = False
     waits: str = ""
     since: float = 0.0
     tries: int = 0
@@ -104,6 +134,11 @@ class StageSearcher(Searcher):
         self._order = itertools.count()
         self._saved: dict[str, str] = {}  # by stage that was stopped before its end: the last state that it saved
         self._running: dict[str, _Running] = {}  # by trial
+        self._elsewhere: list[Stage] = []  # stages that other drivers train
+        self._waits_elsewhere = False
+        self._foreign: set[str] = set()  # stages that other drivers have begun
+        self._next_look = 0.0
+        self._kept: dict[str, frozenset[str]] = {}  # by trial: states that its worker was asked to save
         self._pool, self._drain, self._events = pool, drain, events
         self._attempts = Attempts(pool)
         self._away = ""  # why the store cannot be used
@@ -133,18 +168,88 @@ class StageSearcher(Searcher):
             return Searcher.FINISHED
         if len(self._running) >= self._pool.workers or (self._running and self._away):
             return None
-        if not self._ready:
+        self._look_elsewhere()
+        stage = self._next()
+        if stage is None:
             # A search plans no more points than there is room for: further ones are better when results are known.
             workers = min(self._pool.workers, max(1, self._pool.room()))
             more = self._events.more(workers, idle=not self._running)
             self.add(more or ())
-            if not self._ready:
-                return Searcher.FINISHED if more is None and not self._running else None
-        stage = heapq.heappop(self._ready)[2]
+            stage = self._next()
+        if stage is None:
+            self._wait_elsewhere(bool(self._elsewhere) and not self._running)
+            return Searcher.FINISHED if more is None and not self._running and not self._elsewhere else None
         saved = self._saved.get(stage.key, "")
         self._running[trial_id] = _Running(stage, stage.keys.index(saved) + 1 if saved else 0, saved)
         avoided = self._pool.avoided(self._attempts.lost_on(stage.key))
+        self._wait_elsewhere(False)
         return {"stage": stage, "saved": saved, "again": stage.key in self._saved, "avoided": avoided}
+
+    def _next(self) -> Stage | None:
+        """Return the next stage that no other driver trains; None if there is none."""
+        while self._ready:
+            stage = heapq.heappop(self._ready)[2]
+            parts = self._events.cut(stage)
+            if len(parts) > 1 and stage.key in self._saved:  # the worker of a part looks for what there is of it
+                self._saved |= {part.key: "" for part in parts}
+            self._open |= {part.key: part for part in parts}
+            for part in parts[1:]:
+                self._waiting.setdefault(part.parent, []).append(part)
+            if not self._events.begin(parts[0]):
+                self._elsewhere.append(parts[0])
+            elif parts[0].key not in self._saved and self._events.arrived(parts[0]):  # another driver was faster
+                self._events.end(parts[0])
+                self._take(parts[0])
+            else:
+                return parts[0]
+        return None
+
+    def _look_elsewhere(self) -> None:
+        """Look for the stages that other drivers train. Those that have not arrived may be free by now."""
+        if not self._elsewhere or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + ELSEWHERE_SECONDS
+        stages, self._elsewhere = self._elsewhere, []
+        for stage in stages:
+            if self._events.arrived(stage):
+                self._take(stage)
+            else:
+                self._foreign.add(stage.key)
+                self._saved.setdefault(stage.key, "")  # its driver may have saved states on the way
+                self._push(stage)
+
+    def _take(self, stage: Stage) -> None:
+        """Complete a stage that another driver has trained."""
+        saved = self._saved.get(stage.key, "")
+        self._events.trained_elsewhere(len(stage.keys) - (stage.keys.index(saved) + 1 if saved else 0))
+        self._complete(stage)
+
+    def _wait_elsewhere(self, waits: bool) -> None:
+        if waits != self._waits_elsewhere:
+            self._waits_elsewhere = waits
+            self._events.waits("another run trains what this run needs, too" if waits else "")
+
+    def _complete(self, stage: Stage) -> None:
+        del self._open[stage.key]
+        for child in self._waiting.pop(stage.key, ()):
+            self._push(child)
+
+    def to_keep(self, trials: Collection[str]) -> dict[str, Collection[str]]:
+        """Return by trial the states that its worker must save from now on, because other drivers need them.
+
+        Args:
+            trials: those that have a worker.
+        """
+        asked: dict[str, Collection[str]] = {}
+        for trial_id in self._running.keys() & trials:
+            trial = self._running[trial_id]
+            if trial.waits:  # it may have trained what it cannot save yet
+                continue
+            keys = frozenset(self._events.keep(trial.stage, trial.position))
+            if keys - self._kept.get(trial_id, frozenset()):
+                asked[trial_id] = keys
+            self._kept[trial_id] = keys | self._kept.get(trial_id, frozenset())
+        return asked
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on the progress of a stage, and a state that it saved on the way."""
@@ -159,7 +264,11 @@ class StageSearcher(Searcher):
         if "lost" in result:
             trial.loss = Loss(result["lost"], trial.host, "")
         self._note_wait(trial, masked(result.get("waiting", "")))  # an error may name a URL
-        trial.position = max(trial.position, result.get("begun", 0))  # counted before, or another driver's
+        begun = result.get("begun", 0)
+        if begun > trial.position:  # counted before, or another driver's
+            if trial.stage.key in self._foreign:
+                self._events.trained_elsewhere(begun - trial.position)
+            trial.position = begun
         if result["position"] > trial.position:
             self._events.trained(trial.stage, result["position"] - trial.position)
             trial.position = result["position"]
@@ -211,6 +320,16 @@ class StageSearcher(Searcher):
         if trial_id in self._running:
             self._running[trial_id].is_moved = True
 
+    def leave(self, trial_id: str) -> bool:
+        """Let another driver train the stage of a trial that waits for room; return whether the trial is to be stopped.
+
+        The room may be that of an idle process of the other driver, which in turn waits for this stage.
+        """
+        is_left = trial_id in self._running and self._events.is_shared(self._running[trial_id].stage)
+        if is_left:
+            self._running[trial_id].is_left = True
+        return is_left
+
     def lost(self, trial_id: str, loss: Loss) -> None:
         """Note why the process of a stage was lost, before its trial is completed."""
         trial = self._running.get(trial_id)
@@ -226,16 +345,20 @@ class StageSearcher(Searcher):
         if not error and result:
             self.on_trial_result(trial_id, result)
         trial = self._running.pop(trial_id)
+        self._kept.pop(trial_id, None)
+        self._events.end(trial.stage)
         stage, prefix = trial.stage, "failure/"  # Tune flattens the dictionary `failure`
         fields = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
         if trial.saved == stage.key:
-            del self._open[stage.key]
-            for child in self._waiting.pop(stage.key, ()):
-                self._push(child)
+            self._complete(stage)
         elif fields and not error:
             self._fail(trial, Failure(**fields))
         elif not self._drain.requested:
             self._saved[stage.key] = trial.saved
+            if trial.is_left:
+                self._elsewhere.append(stage)
+                self._next_look = time.monotonic() + LEFT_SECONDS
+                return
             given_up = None if trial.is_moved else self._attempts.lose(stage.key, trial.saved, self._loss(trial))
             if given_up is None:
                 self._push(stage)

@@ -50,10 +50,13 @@ class Silence:
         self._warm: set[str] = set()  # processes that have reported
         self._looked = clock()
 
+    def __contains__(self, trial: str) -> bool:
+        """Return whether a trial has begun and not ended."""
+        return trial in self._workers
+
     def begin(self, trial: str, kind: Hashable, process: str) -> None:
-        """Note that a process trains a trial of some kind, unless this is known."""
-        if trial not in self._workers:
-            self._workers[trial] = _Worker(kind, process, self._clock())
+        """Note that a process trains a trial of some kind."""
+        self._workers[trial] = _Worker(kind, process, self._clock())
 
     def report(self, trial: str, waits: bool = False) -> None:
         """Note a worker's report. One that waits for the store is not slow, and sets no example."""

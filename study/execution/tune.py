@@ -85,6 +85,8 @@ def execute(
     pool.check()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it warns about logs and snapshots that are not kept
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(PENDING)  # otherwise Tune would start the processes one by one
+    for kind in ("", "_AUTOSCALER"):  # Tune's warning fails if a run waits for long before its first stage; Gate warns
+        os.environ[f"TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S{kind}"] = "inf"  # it is spelt so
     searcher = StageSearcher(stages, pool, drain, events)
     with _session_folder() as session, redirect_stdout(sys.stderr):
         # Not a `Tuner`: with ray://, it would move this driver, with its searcher and its events, to the head node.

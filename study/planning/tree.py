@@ -119,6 +119,18 @@ def stages(recipes: Collection[Resolved], stored: Collection[str], keep: Collect
     return sorted(unsorted, key=lambda stage: -stage.remaining)
 
 
+def cut(stage: Stage, keys: Collection[str]) -> list[Stage]:
+    """Return the stages that train the same epochs one after the other, and end at these states, too."""
+    parts, begin = [], 0
+    for end in range(1, len(stage.keys) + 1):
+        if end == len(stage.keys) or stage.keys[end - 1] in keys:
+            parent = stage.keys[begin - 1] if begin else stage.parent
+            part = (parent, stage.start + begin, stage.keys[begin:end], stage.epochs[begin:end])
+            parts.append(Stage(*part, stage.origin, stage.remaining - begin))
+            begin = end
+    return parts
+
+
 def descendants(key: str, all_stages: Iterable[Stage]) -> list[Stage]:
     """Return the stages that cannot be trained without the state `key`."""
     below: Mapping[str, list[Stage]] = _by_parent(all_stages)

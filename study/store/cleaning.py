@@ -21,8 +21,8 @@ class Cleaned:
     Attributes:
         states: the states that lose their tensors.
         bytes: the size of these states.
-        leftovers: temporary files of killed writers, answers of nodes to killed drivers, and damaged objects that were
-            set aside earlier.
+        leftovers: temporary files of killed writers, records for killed drivers and of them, and damaged objects that
+            were set aside earlier.
         leftover_bytes: the size of these leftovers.
         kept_by_grace: the states that are kept only because they are young.
         set_aside: the damaged states that are set aside.
@@ -73,8 +73,8 @@ def clean(
         except Damaged:
             if not young:
                 set_aside += dry_run or bool(store.set_aside(key))
-    # A run that is being trained shows what is in `nodes` to machines that join, however late.
-    folders = ("damaged/",) if is_trained(store) else ("damaged/", "nodes/")
+    # What is in the others is of drivers: some of it is read as long as they live, however old it is.
+    folders = ("damaged/",) if is_trained(store) else ("damaged/", "nodes/", "drivers/", "claims/")
     leftovers = [
         stored
         for stored in store.objects()

@@ -45,7 +45,8 @@ class StartRecord:
         outcome: running, complete, failed, interrupted, or killed.
         host, pid: the machine and the process of its driver.
         token: a random text that distinguishes this start from all others.
-        epochs_done: how many of the plan's states needed no training when it began.
+        epochs_done: how many of the plan's states needed no training when it began, or have been trained by other
+            runs since.
         epochs_trained: how many epochs it has trained so far.
         checked: whether all checks have passed, so that it trains or has ended without training.
         training: the number of replicates that wait for the stages in training.
@@ -305,6 +306,18 @@ def living(store: Store, runs: Collection[str]) -> dict[str, StartRecord]:
     changed = _watch(store, {run: record for run, record in records.items() if judged[run] is None}, WATCH_SECONDS)
     alive = {run: record for run, record in records.items() if judged[run]}
     return alive | {run: record for run, record in changed.items() if record.outcome == "running"}
+
+
+def seems_alive(store: Store, run: str, token: str) -> bool:
+    """Return whether the driver of a run's last start seems to live, and its start has this token. Never waits.
+
+    Where the clocks leave it open, a driver seems to live until its record has not changed for `FRESH_SECONDS`.
+    """
+    record = _last(store, run)
+    if record is None or record.token != token:
+        return False
+    alive, known_for = record.alive(), _known_for(record)
+    return known_for < FRESH_SECONDS if alive is None else alive
 
 
 def is_trained(store: Store) -> bool:

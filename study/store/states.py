@@ -324,6 +324,21 @@ class Store:
         self._write(path, _sealed(path, record), durable)
 
     @_reaching
+    def create_record(self, path: str, record: Mapping[str, Any]) -> bool:
+        """Write a record that does not exist yet, and need not outlive a power cut; return whether it was written.
+
+        On a local file system, one of several writers succeeds. Elsewhere, the check and the write are two requests.
+        Of writers that come between, the last one succeeds, and so does one that has read its own record back before.
+        """
+        if self._exists(path):
+            return False
+        data = _sealed(path, record)
+        with suppress(FileExistsError, FileNotFoundError):
+            self._write(path, data, durable=False, replace=False)
+            return self._read(path) == data
+        return False
+
+    @_reaching
     def read_record(self, path: str) -> dict[str, Any] | None:
         """Return a record, or None if there is none.
 

@@ -65,6 +65,14 @@ class Round:
         self._driver = cluster.nodes[1].popen([*command, *self.store, *services], self.log)
         self._replaced = threading.Lock()  # held while the driver is killed and resumed
 
+    def wait_for_training(self) -> float:
+        """Wait until epochs are trained; return the time."""
+        while " epochs, " not in self.log.read_text():  # in a line of progress
+            if self.has_ended():
+                raise SystemExit(f"{self.name} has ended before it trained:\n{self.log.read_text()}")
+            time.sleep(0.2)
+        return time.monotonic()
+
     def resume_elsewhere(self) -> None:
         """Kill the driver, and resume its run on another machine from another folder."""
         with self._replaced:
@@ -151,12 +159,19 @@ def workers(node: Node) -> list[psutil.Process]:
 
 
 def disturbed(this: Round, draw: random.Random, seconds: float) -> list[dict[str, Any]]:
-    """Let everything happen to a run, each at a random moment. Return what happened when."""
+    """Let everything happen to a run, each at a random moment since it trains. Return what happened when.
+
+    Args:
+        this: the run.
+        draw: draws the moments.
+        seconds: for how long an undisturbed run trains.
+    """
+    since = this.wait_for_training()
     happened: list[dict[str, Any]] = []
     problems: list[str] = []
 
     def happen(name: str, event: Callable[[], None], after: float) -> None:
-        time.sleep(max(0.0, this.began + after - time.monotonic()))
+        time.sleep(max(0.0, since + after - time.monotonic()))
         happened.append({"event": name, "after_seconds": round(after, 1), "run_had_ended": this.has_ended()})
         try:
             event()
@@ -167,7 +182,7 @@ def disturbed(this: Round, draw: random.Random, seconds: float) -> list[dict[str
 
     threads = []
     for name, event in events(this, draw).items():
-        after = draw.uniform(5, max(10, LEFT_TO_LIVE * seconds))
+        after = draw.uniform(0, LEFT_TO_LIVE * seconds)
         threads.append(threading.Thread(target=happen, args=(name, event, after)))
         threads[-1].start()
     for thread in threads:
@@ -197,13 +212,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, network(Path(folder)) as made:
         cluster = Cluster(made)
         calm = Round(cluster, "undisturbed", asked.replicates)
+        training = -calm.wait_for_training()
         seconds = calm.wait(3600)
+        training += time.monotonic()
         expected = calm.result()
         print(f"undisturbed: {seconds:.0f} s, {calm.epochs()[1]} epochs", flush=True)
         for seed in range(asked.seed, asked.seed + asked.rounds):
             draw = random.Random(seed)
             this = Round(cluster, f"drill-{seed}", asked.replicates)
-            happened = disturbed(this, draw, seconds)
+            happened = disturbed(this, draw, training)
             took = this.wait(3600)
             seen = this.result()
             lost, doubled = difference(expected, seen)
@@ -224,7 +241,8 @@ def main() -> None:
             if not rounds[-1]["equal"]:
                 print(this.log.read_text(), flush=True)
             if asked.out:
-                record = {"command": " ".join(["python", *sys.argv]), **environment(), "seconds": round(seconds)}
+                undisturbed = {"seconds": round(seconds), "training_seconds": round(training)}
+                record = {"command": " ".join(["python", *sys.argv]), **environment(), "undisturbed": undisturbed}
                 asked.out.write_text(json.dumps({**record, "rounds": rounds}, indent=1, ensure_ascii=False) + "\n")
             mend(cluster)
     sys.exit(not all(each["equal"] for each in rounds))

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from helpers import Denying, Study, wait_until, write_space
+from helpers import Denying, Study, free_port, wait_until, write_space
 
 from study.errors import Refusal, StudyError
 from study.execution import background
@@ -219,12 +218,6 @@ class Head(NamedTuple):
     jobs: str
     folder: Path
     python: str
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

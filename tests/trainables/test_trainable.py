@@ -96,6 +96,22 @@ def test_a_stopped_stage_saves_what_it_has_trained(job: Job, stage: Stage, monke
     assert Store(job.store).keys() == {stage.keys[1]}
 
 
+def test_a_state_that_another_run_needs_is_saved_on_the_way(
+    job: Job, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainable, "SLICE_SECONDS", 0.0)
+    asked = actor(job, stage)
+    asked.step()
+    asked.keep({stage.keys[0], stage.keys[2], "of another stage"})
+    finish(asked)
+    assert Store(job.store).keys() == {stage.keys[0], stage.keys[2], stage.keys[4]}
+    (part, _) = tree.cut(stage, {stage.keys[2]})
+    elsewhere = Job("other", job.store + "2", Resources())
+    finish(actor(elsewhere, part))
+    payloads = {Store(each).load(part.key)[1] for each in (job.store, elsewhere.store)}
+    assert len(payloads) == 1
+
+
 def test_what_training_raises_is_reported_in_one_line_with_its_traceback(job: Job, stage: Stage) -> None:
     wild = {**stage.epochs[0], "lr": 1e30}
     result = finish(actor(job, replace(stage, epochs=(wild, *stage.epochs[1:]))))

@@ -21,6 +21,7 @@ import pytest
 from benchmarks import kills
 from helpers import Study, s3_url
 
+from study.errors import Away
 from study.execution import searcher
 from study.planning.growth import redraft
 from study.store import records
@@ -96,6 +97,19 @@ def test_a_run_that_is_stopped_resumes_to_the_same_end(
     if how == "SIGTERM":
         assert "workers finish their epoch and save" in output
         assert after["epochs_trained"] == after["epochs_needed"], "a drain loses nothing"
+    assert kills.everything(home) == expected
+
+
+def test_what_the_driver_cannot_look_up_counts_as_trained_by_nobody(
+    space: str, home: Path, command: Study, one_ray: None, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> bool:
+        raise Away("no route to host")
+
+    monkeypatch.setattr(Store, "has", away)  # in this process, and not in the workers
+    command("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN, "--workers", "2", home=home)
+    after = status(command, home)
+    assert after["epochs_trained"] == after["epochs_needed"]
     assert kills.everything(home) == expected
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,18 +19,12 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from helpers import exporter, wait_until
+from helpers import exporter, free_port, wait_until
 from test_projection import Run, close
 
 from study.store.states import Store
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:

@@ -1,6 +1,7 @@
 """Stages on a real Ray, trained by a class that only follows a stage's instruction."""
 
 import io
+import math
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ import ray
 from helpers import Recorder, stage
 from ray import cloudpickle
 from ray.tune import Trainable
+from ray.tune.execution import insufficient_resources_manager
 
 from study.errors import Refusal
 from study.execution import gate, silence, tune
@@ -37,7 +39,7 @@ class Scripted(Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config):
-        self.stage, self.position = new_config["stage"], 0
+        self.stage, self.position, self.kept = new_config["stage"], 0, ()
         return True
 
     def note(self, what):
@@ -58,6 +60,8 @@ class Scripted(Trainable):
                 return {"position": 1, "saved": "", "done": False}
             if do == "wait for the store" and not Path(f"{self.job.store}.whole").exists():
                 self.position = -2
+            if do == "wait to be asked":
+                self.position = -3
             if do == "lose another":
                 self.position = -1
                 return {"position": 0, "saved": "", "done": False, "lost": "RankLost: no route to host"}
@@ -72,6 +76,12 @@ class Scripted(Trainable):
             self.position = 0 if Path(f"{self.job.store}.whole").exists() else -2
             if self.position:
                 return {"position": 0, "saved": "", "done": False, "waiting": "No space left on device"}
+        if self.position == -3 and not self.kept:
+            time.sleep(0.1)
+            return {"position": 0, "saved": "", "done": False}
+        if self.position == -3:
+            self.position = 1
+            return {"position": 1, "saved": next(iter(self.kept)), "done": False}
         if self.position == -1:
             raise OSError("no route to host")
         if do in ("wait", "wait long"):
@@ -81,6 +91,9 @@ class Scripted(Trainable):
         self.position = 2
         self.note("end")
         return {"position": 2, "saved": self.stage.key, "done": True}
+
+    def keep(self, keys):
+        self.kept = keys
 
     def begun_before(self):
         return Path(self.job.store).read_text().count(f"begin {self.stage.key} ")
@@ -181,6 +194,32 @@ def test_a_drain_lets_the_running_stage_save_and_begins_nothing(train):
     events, log = train(*stages, workers=1, events=Recorder(Drain()))
     assert [entry[:2] for entry in log] == [("begin", "slow"), ("cleanup", "slow")]
     assert (events.states, events.failures) == ([], [])
+
+
+def test_a_worker_is_asked_to_save_what_another_driver_needs(train):
+    class Needed(Recorder):
+        def keep(self, stage, position):
+            return {f"{stage.key}/half"} - set(self.states)
+
+    events, _ = train(stage("only", do="wait to be asked"), events=Needed())
+    assert events.states == ["only/half", "only"]
+
+
+def test_a_run_may_wait_for_long_before_its_first_stage(train):
+    """Ray's warning about this looks at the first trial, and fails without one."""
+
+    class Late(Recorder):
+        def begin(self, stage):
+            return time.monotonic() > begun + 3
+
+        def is_shared(self, stage):
+            return True
+
+    begun, events = time.monotonic(), Late()
+    train(stage("only"), events=events)
+    assert events.states == ["only"]
+    assert events.waited == ["another run trains what this run needs, too", ""]
+    assert insufficient_resources_manager._get_insufficient_resources_warning_threshold() == math.inf
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.planning.tree import branching, descendants, joints, missing, nodes, stages
+from study.planning.tree import branching, cut, descendants, joints, missing, nodes, stages
 from study.space import Resolved
 
 few = settings(max_examples=60, deadline=None)
@@ -192,3 +192,17 @@ def test_a_longer_recipe_goes_on_from_the_end_of_a_shorter_one():
 def test_duplicates_cost_nothing(copies):
     (stage,) = stages([resolved("o", "abc")] * copies, ())
     assert len(stage.keys) == 3
+
+
+@few
+@given(work=works(), keys=st.sets(st.text("oab/", max_size=8)))
+def test_a_stage_is_cut_where_another_run_needs_its_states(work, keys):
+    recipes, stored = work
+    for stage in stages(recipes, stored):
+        parts = cut(stage, keys)
+        assert {part.key for part in parts} == (keys & set(stage.keys)) | {stage.key}
+        assert sum((part.keys for part in parts), ()) == stage.keys
+        assert sum((part.epochs for part in parts), ()) == stage.epochs
+        assert [part.parent for part in parts] == [stage.parent, *(part.key for part in parts[:-1])]
+        assert all(part.start + part.remaining == stage.start + stage.remaining for part in parts)
+        assert all(part.start == len(part.keys[0].split("/")) - 2 for part in parts)

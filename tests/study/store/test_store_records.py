@@ -39,6 +39,13 @@ def test_a_changed_byte_of_a_record_is_noticed(shared, record, place, mask):
         shared.read_record(PLAN)
 
 
+def test_a_record_is_created_once(shared):
+    shared.delete_record("claims/a.json")
+    assert shared.create_record("claims/a.json", {"run": "first", "ends": ()})
+    assert not shared.create_record("claims/a.json", {"run": "second"})
+    assert shared.read_record("claims/a.json") == {"run": "first", "ends": []}
+
+
 def test_records_are_listed_by_name(store):
     assert store.records("runs") == []
     for run in ("b", "a"):

@@ -1,0 +1,136 @@
+"""Drivers of two runs on one store: who trains which stage."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from helpers import wait_until
+
+from study.execution import sharing
+from study.execution.sharing import Sharing
+from study.planning.tree import Stage
+from study.store.starts import Start
+from study.store.states import Store
+
+
+def path(*keys, parent="origin", start=0):
+    return Stage(parent, start, keys, tuple({"epoch": key} for key in keys), {}, len(keys))
+
+
+LONG, SHORT = path("a", "b", "c", "d"), path("a", "b")
+
+
+class Driver:
+    """The start of a run in this process, and what it shares."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self.said = []
+        self.start = Start(store, run, 0, self.said.append)
+        self.sharing = Sharing(store, run, self.start, self.said.append)
+
+    def end(self) -> None:
+        self.sharing.close()
+        self.start.end("complete", 0)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(sharing, "LOOK_SECONDS", 0.02)
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def drivers(store):
+    """Two drivers, which do not know of each other yet."""
+    both = Driver(store, "first"), Driver(store, "second")
+    yield both
+    for driver in both:
+        driver.end()
+    assert store.records("drivers") == store.records("claims") == []
+
+
+def test_a_driver_alone_claims_nothing(store, drivers):
+    first, _ = drivers
+    first.sharing.announce([LONG])
+    assert first.sharing.cut(LONG) == [LONG]
+    assert not first.sharing.begin(LONG)
+    assert first.sharing.keep(LONG, 0) == ()
+    assert store.records("claims") == []
+
+
+def test_a_stage_that_another_driver_trains_is_left_to_it_until_it_has_ended(drivers):
+    first, second = drivers
+    second.sharing.announce([SHORT])
+    first.sharing.announce([LONG])
+    part, rest = first.sharing.cut(LONG)
+    assert [part.keys, rest.keys] == [("a", "b"), ("c", "d")]
+    assert not first.sharing.begin(part)
+    wait_until(lambda: second.sharing.begin(SHORT))
+    assert second.sharing.begin(SHORT) == "first"
+    assert second.said == ["run first trains stages that this run needs, too: it waits for them"]
+    first.sharing.end(part)
+    assert not second.sharing.begin(SHORT)
+    assert first.sharing.begin(part) == "second"
+
+
+def test_a_path_is_cut_where_that_of_another_driver_parts_from_it(drivers):
+    first, second = drivers
+    second.sharing.announce([path("a", "b", "c", "x", "y")])
+    first.sharing.announce([LONG])
+    assert [part.keys for part in first.sharing.cut(LONG)] == [("a", "b", "c"), ("d",)]
+
+
+def test_a_driver_that_appears_later_gets_the_states_it_needs_from_a_stage_under_way(drivers):
+    first, second = drivers
+    first.sharing.announce([LONG])
+    assert not first.sharing.begin(LONG)
+    second.sharing.announce([SHORT])
+    wait_until(lambda: first.sharing.keep(LONG, 1))
+    assert first.sharing.keep(LONG, 1) == {"b"}
+    assert second.sharing.begin(SHORT)
+    assert second.sharing.begin(path("c", parent="b", start=2))
+    assert first.sharing.keep(LONG, 2) == set()
+    assert not second.sharing.begin(SHORT)  # "b" is stored, or was passed before anyone asked for it
+    assert second.sharing.begin(path("c", parent="b", start=2))
+
+
+def test_a_claim_ends_with_its_driver(store, drivers):
+    first, second = drivers
+    second.sharing.announce([SHORT])
+    first.sharing.announce([LONG])
+    assert not first.sharing.begin(SHORT)
+    wait_until(lambda: second.sharing.begin(SHORT))
+    first.start.end("interrupted", 0)  # without withdrawing its claim, as when it is killed
+    assert not second.sharing.begin(SHORT)
+    first.sharing.end(SHORT)
+    assert store.records("claims") == ["a.json"]  # of the second one
+
+
+def test_of_drivers_that_claim_a_stage_at_the_same_time_one_trains_it(store):
+    record = [{"run": f"run{number}"} for number in range(8)]
+    for stage in range(20):
+        created = []
+        barrier = threading.Barrier(len(record))
+
+        def create(number, path=f"claims/{stage}.json", barrier=barrier, created=created):
+            barrier.wait()
+            if store.create_record(path, record[number]):
+                created.append(number)
+
+        threads = [threading.Thread(target=create, args=(number,)) for number in range(len(record))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (only,) = created
+        assert store.read_record(f"claims/{stage}.json") == record[only]
+
+
+def test_what_a_driver_of_another_version_announces_is_not_read(store, drivers):
+    first, second = drivers
+    for name in ("odd.json", f"second@{second.start.record.token}@0.json"):
+        store.write_record(f"drivers/{name}", {"version": 7})
+    first.sharing.announce([LONG])
+    assert first.sharing.cut(LONG) == [LONG]
+    for name in store.records("drivers"):
+        store.delete_record(f"drivers/{name}")
