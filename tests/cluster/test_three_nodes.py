@@ -121,7 +121,8 @@ def trains(node: Node) -> bool:
 def test_machines_that_join_are_used_or_left_out_and_one_that_ends_is_not_waited_for(cluster: Cluster) -> None:
     user = cluster.nodes[1]
     store, log = ["--store", cluster.servers.store("elastic")], user.folder / "elastic.log"
-    command = ["study", "run", "table9", "--seeds", "2", *store, "--address", cluster.address, *services(cluster)]
+    # Four seeds: on a busy machine, Ray takes minutes to notice that a machine has crashed.
+    command = ["study", "run", "table9", "--seeds", "4", *store, "--address", cluster.address, *services(cluster)]
     driver = user.popen(command, log)
     try:
         wait_until(lambda: " epochs, " in log.read_text(), log)  # in a line of progress
@@ -133,14 +134,14 @@ def test_machines_that_join_are_used_or_left_out_and_one_that_ends_is_not_waited
         said = log.read_text()
         assert f"{late.name} ({late.address}) has joined: room for 4 at a time" in said
         assert f"left out: node {odd.name} ({odd.address}): it has torch 2.11.0, and the driver has " in said
-        # That it has left is not always said: Ray notices a crash late, and its stages go on elsewhere at once.
+        assert f"{late.name} ({late.address}) has left: room for 3 at a time" in said
         assert "failed: " not in said
     finally:
         kill(driver)
         driver.wait()
     (run,) = json.loads(user.run("study", "status", "--json", *store).stdout)
-    assert (run["outcome"], run["complete"]) == ("complete", 18)
-    assert records(cluster, run["run"]) == [["FINISHED"] * 18, ["COMPLETE"] * 9]
+    assert (run["outcome"], run["complete"]) == ("complete", 36)
+    assert records(cluster, run["run"]) == [["FINISHED"] * 36, ["COMPLETE"] * 9]
 
 
 def test_a_killed_driver_s_table_is_resumed_on_another_machine(
