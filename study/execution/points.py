@@ -28,7 +28,7 @@ REFUSED_IN_A_ROW = 10  # points: then a search stops, because its domain hardly 
 class Points:
     """The next points and champions of a run's open searches.
 
-    A point is requested from Optuna when a worker is idle, after Optuna has received all results so far. So with one
+    A point is requested from Optuna for each idle worker, after Optuna has received all results so far. So with one
     worker, a search that is killed and resumed suggests the same points as an undisturbed one. When the last point has
     ended, the best one (with several objectives, the Pareto front) is trained again under fresh replicates.
 
@@ -54,9 +54,9 @@ class Points:
         self._say, self._resume = say, resume
         self._objectives: dict[tuple[str, ...], list[float]] = {}  # by a trial's ends, for which they never change
         self._answers: queue.SimpleQueue[tuple[PlannedSpace, dict[str, Any]]] = queue.SimpleQueue()
-        self._requested: set[str] = set()  # searches that wait for a suggestion
+        self._requested: dict[str, int] = {}  # by search: suggestions that have not arrived
         self._refused: dict[str, int] = {}  # by search: points that were refused in a row in this start
-        self._unbegun: PlannedTrial | None = None  # planned, but the plan could not be stored yet
+        self._unbegun: list[PlannedTrial] = []  # planned, but the plan could not be stored yet
         self._away_since: float | None = None
         self._halted = False
 
@@ -125,29 +125,31 @@ class Points:
         if self._halted or not any(map(self._goes_on, self._searches())):
             return None
         self._projection.check_suggestions()
-        if self._unbegun is not None:
-            return self._begin(self._unbegun)
+        if self._unbegun:
+            return self._begin()
         for space in filter(self._goes_on, self._searches()):
             points = self._draft.plan.points(space)
             for point in points:
                 if point.rung and all(self._rung_key(point, number) in self._ledger for number in point.by_replicate):
                     return self._judge(space, point)
             if len(points) < _total(space):
-                idle_workers = workers - sum(map(self._ledger.in_progress, points))
-                if idle_workers > 0 and space.name not in self._requested and not self._is_stopped(space):
-                    self._ask(space, point_label(len(points)))
+                self._ask(space, workers - sum(map(self._ledger.in_progress, points)))
             elif not any(map(self._ledger.in_progress, points)):
                 for best in self._uncrowned(space):
                     self._draft.add_champion(space, best)
                     return self._begin(self._draft.plan.trials[-1])
-        try:
-            space, values = self._answers.get(timeout=IDLE_SECONDS if idle else 0.05)
-        except queue.Empty:
-            return []
-        self._requested.discard(space.name)
+        answers: list[tuple[PlannedSpace, dict[str, Any]]] = []
+        wait = IDLE_SECONDS if idle else 0.05
+        with suppress(queue.Empty):
+            while True:
+                answers.append(self._answers.get(timeout=0.0 if answers else wait))
+        return self._begin(*(self._add(space, values) for space, values in answers)) if answers else []
+
+    def _add(self, space: PlannedSpace, values: Mapping[str, Any]) -> PlannedTrial:
+        """Add a suggested point to the plan."""
+        self._requested[space.name] -= 1
         point = self._draft.add_point(space, values)
         self._refused[space.name] = self._refused.get(space.name, 0) + 1 if point.refused else 0
-        stages = self._begin(point)
         if point.refused:
             self._say(f"failed: {point.name} ({_words(values)}): {point.refused}")
             if self._is_stopped(space):
@@ -156,7 +158,7 @@ class Points:
                     f"in {space.file}, and '{self._resume}' goes on with new points; another "
                     "domain needs another --name"
                 )
-        return stages
+        return point
 
     def champions(self) -> dict[str, list[PlannedTrial]]:
         """Return the champions that have ended, the best first, by the name of their search."""
@@ -189,15 +191,22 @@ class Points:
             and not self._uncrowned(space)
         )
 
-    def _ask(self, space: PlannedSpace, label: str) -> None:
-        self._requested.add(space.name)
-        self._projection.ask(space, label, lambda values: self._answers.put((space, values)))
+    def _ask(self, space: PlannedSpace, idle_workers: int) -> None:
+        """Request as many points as there are idle workers, and never more than the search has or may be refused."""
+        planned, requested = len(self._draft.plan.points(space)), self._requested.get(space.name, 0)
+        wanted = min(idle_workers, _total(space) - planned, REFUSED_IN_A_ROW - self._refused.get(space.name, 0))
+        for number in range(planned + requested, planned + wanted):
+            self._projection.ask(space, point_label(number), lambda values: self._answers.put((space, values)))
+        self._requested[space.name] = max(wanted, requested)
 
-    def _begin(self, trial: PlannedTrial) -> list[Stage]:
-        """Store the plan with a new trial. Return its stages, which begin where the store or a planned stage ends."""
-        self._unbegun = trial  # until the plan is stored, which is tried again
+    def _begin(self, *trials: PlannedTrial) -> list[Stage]:
+        """Store the plan with new trials. Return their stages, which begin where the store or a planned stage ends."""
+        self._unbegun += trials  # until the plan is stored, which is tried again
         self._ledger.save_plan()
-        self._unbegun = None
+        begun, self._unbegun = self._unbegun, []
+        return [stage for trial in begun for stage in self._stages(trial)]
+
+    def _stages(self, trial: PlannedTrial) -> list[Stage]:
         replicates = [(trial.name, number) for number in trial.by_replicate]
         if trial.refused:
             for replicate in replicates:

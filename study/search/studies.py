@@ -83,6 +83,7 @@ def load(plan: Plan, space: PlannedSpace, url: str, options: str = "") -> optuna
         raise Refusal("--storage", shown, words) from error
 
 
+SUGGESTIONS = 20  # of Optuna, before a point is repeated
 TWIN_OF = "twin_of"  # the attribute of a trial that was added twice, with the number of the first one
 
 
@@ -175,8 +176,9 @@ class Search:
         """Return the values of an open search's next point. Repeated calls with the same label return the same values.
 
         TPE (Bergstra et al., 2011) suggests them from all results so far, seeded by (the search's seed, the number of
-        trials). It works on a copy of the study in memory, and the point is then added as a whole. So a driver that is
-        killed leaves no partial suggestion, and a resumed search suggests the same points as an undisturbed one.
+        trials). Points without a result count as bad ones, so that points for many workers differ. It works on a copy
+        of the study in memory, and the point is then added as a whole. So a driver that is killed leaves no partial
+        suggestion, and a resumed search suggests the same points as an undisturbed one.
         """
         assert space.search is not None
         name = f"{space.name}/{label}"
@@ -189,7 +191,7 @@ class Search:
                 return dict(late[0].params)
             copy = optuna.create_study(directions=study.directions, sampler=_sampler(space.search.seed, len(history)))
             copy.add_trials([trial for trial in history if trial.params])
-            suggested = copy.ask(_distributions(space)).params
+            suggested = _new_point(copy, _distributions(space), [trial.params for trial in history])
             self._add(space, label, suggested, suggested)
         return dict(self._trials[name].params)
 
@@ -283,8 +285,23 @@ def _distributions(space: PlannedSpace) -> dict[str, BaseDistribution]:
 
 
 def _sampler(seed: int, trials: int) -> TPESampler:
+    """Return a sampler that avoids the neighbourhood of points without a result, as many workers need."""
     seed_digest = hashlib.sha256(f"{seed}, {trials}".encode()).digest()
-    return TPESampler(seed=int.from_bytes(seed_digest[:4], "little"))
+    return TPESampler(seed=int.from_bytes(seed_digest[:4], "little"), constant_liar=True)
+
+
+def _new_point(
+    study: optuna.Study, distributions: Mapping[str, BaseDistribution], before: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the first suggestion that differs from all points before it, if it is among so many.
+
+    A point that is trained again has the same result, and a small domain may have no other point.
+    """
+    for _ in range(SUGGESTIONS):
+        suggested: dict[str, Any] = study.ask(dict(distributions)).params
+        if suggested not in before:
+            break
+    return suggested
 
 
 def distribution(domain: Domain) -> BaseDistribution:

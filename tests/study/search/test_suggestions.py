@@ -11,8 +11,8 @@ from helpers import Killed, killed, opened, optuna_trials, planned, planned_run,
 from optuna.trial import TrialState
 
 from study.planning.stored import PlannedSearch
-from study.search.studies import study_name
-from study.space import Integer, Real, Request
+from study.search.studies import _distributions, study_name
+from study.space import Choice, Integer, Real, Request
 
 SPACE = planned_space(
     "search",
@@ -93,6 +93,29 @@ def test_points_that_are_asked_at_a_time_differ(storage):
     points = [search.ask(SPACE, f"#{number}") for number in range(4)]
     assert len({values["q"] for values in points}) == 4
     assert [trial.params for trial in optuna_trials(storage, search)] == points
+
+
+def test_each_point_of_a_small_domain_is_suggested_once_before_any_is_repeated(storage):
+    space = replace(SPACE, domain={"S": Integer(0, 3), "switch": Choice(("IB", "CB", "CR"))})
+    search = opened(replace(open_plan(), spaces=(space,)), storage)
+    points = [tuple(search.ask(space, f"#{number}").values()) for number in range(16)]
+    assert len(set(points[:12])) == 12
+    assert len(set(points)) == 12
+
+
+def test_points_for_128_workers_differ_where_tpe_would_repeat_some(storage):
+    grid = {"S": Integer(0, 9), "first": Real(-2.0, 2.0, 0.5), "switch": Choice(("IB", "CB", "CR"))}  # 270 points
+    space = replace(SPACE, domain=grid)
+    search = opened(replace(open_plan(), spaces=(space,)), storage)
+    told = [search.ask(space, f"#{number}") for number in range(20)]
+    for number, values in enumerate(told):
+        search.tell(point(f"#{number}", values), [-float(values["S"])])
+    waiting = [search.ask(space, f"#{number}") for number in range(20, 148)]
+    assert len({tuple(values.values()) for values in [*told, *waiting]}) == 148
+    plain = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, constant_liar=False), direction="maximize")
+    plain.add_trials([trial for trial in optuna_trials(storage, search) if trial.state.is_finished()])
+    asked = [tuple(plain.ask(_distributions(space)).params.values()) for _ in range(128)]
+    assert len(set(asked)) < 128
 
 
 def test_a_search_that_grows_from_10_to_20_is_one_of_20(storage, undisturbed):
