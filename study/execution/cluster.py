@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -172,9 +173,14 @@ def _private_ray() -> Iterator[None]:
     """Within this context, let Ray start for this process alone. Ray has no public options for this.
 
     Its processes listen on loopback instead of every address, which is Ray's default on macOS and Windows. Its agent
-    starts without the servers of a dashboard, as it does where `ray[default]` is not installed.
+    starts without the servers of a dashboard, as it does where `ray[default]` is not installed. Three processes that it
+    does not need do not start: for the output of workers, which nobody reads here, for Ray's autoscaler, and for
+    reports of usage.
     """
+    parameters = partial(ray._private.parameter.RayParams, include_log_monitor=False, no_monitor=True)
     ours: list[tuple[ModuleType, str, Any]] = [
+        (ray._private.parameter, "RayParams", parameters),
+        (ray._private.services, "start_api_server", lambda *_arguments, **_named: (None, None)),
         (ray_constants, "ENABLE_RAY_CLUSTER", False),
         (ray._private.utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")),
     ]
