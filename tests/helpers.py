@@ -891,7 +891,7 @@ class Recorder:
     def __init__(self, drain=None, later=(), unseen=()):
         self.drain, self.epochs, self.states, self.failures = drain, {}, [], []
         self.later, self.asked, self.unseen, self.waited = list(later), [], unseen, []
-        self.elsewhere = 0
+        self.elsewhere, self.parts = 0, {}
 
     def more(self, workers, idle):
         self.asked.append((workers, idle))
@@ -911,23 +911,8 @@ class Recorder:
     def failed(self, stage, failure):
         self.failures.append((stage.key, failure))
 
-    def cut(self, stage):
-        return [stage]
-
-    def begin(self, stage):
-        return True
-
-    def arrived(self, stage):
-        return False
-
-    def keep(self, stage, position):
-        return ()
-
-    def end(self, stage):
-        pass
-
-    def is_shared(self, stage):
-        return False
+    def cut(self, parts):
+        self.parts[parts[-1].key] = parts
 
     def trained_elsewhere(self, epochs):
         self.elsewhere += epochs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
 from study.errors import Away, Damaged, Refusal, StudyError, one_line
@@ -212,7 +212,7 @@ class _Drive:
             needs = nodes.Needs.of(job, self._draft)
             with nodes.checked(needs, self._store, say) if is_cluster else nullcontext() as checks:
                 self.has_trained = self._begun.record.checked = True  # the heartbeat stores it
-                tune.execute(self._stages, job, trainable, drain, self, say, checks)
+                tune.execute(self._stages, job, trainable, drain, self, say, checks, self._sharing)
             self._needs_ray = False
             if drain.reason:
                 say(f"stopped: {drain.reason}. '{self._resume}' continues the run")
@@ -253,44 +253,16 @@ class _Drive:
     def _count_active(self) -> None:
         self._begun.record.training = len({name for names in self._active.values() for name in names})
 
-    def cut(self, stage: Stage) -> Sequence[Stage]:
-        """Cut a stage where other drivers need its states."""
-        parts = self._sharing.cut(stage)
-        self._ledger.cut(stage, parts)
-        self._outlook.cut(stage, parts)
-        return parts
-
-    def begin(self, stage: Stage) -> bool:
-        """Claim a stage, unless another driver trains it."""
-        return not self._sharing.begin(stage)
-
-    def arrived(self, stage: Stage) -> bool:
-        """Look for the last state of a stage that another driver trains."""
-        try:
-            if not self._store.impatient().has(stage.key):
-                return False
-        except Away:
-            return False
-        self._note(stage.key)
-        self._outlook.refresh()
-        self._progress.update()
-        return True
-
     def trained_elsewhere(self, epochs: int) -> None:
         """Count epochs as those of another run. The heartbeat stores the count."""
         self._begun.record.epochs_done += epochs
+        self._outlook.refresh()
+        self._progress.update()
 
-    def keep(self, stage: Stage, position: int) -> Collection[str]:
-        """Return the states inside a stage that other drivers need."""
-        return self._sharing.keep(stage, position)
-
-    def end(self, stage: Stage) -> None:
-        """Release the claim of a stage."""
-        self._sharing.end(stage)
-
-    def is_shared(self, stage: Stage) -> bool:
-        """Return whether the driver of another run has planned a stage, too."""
-        return self._sharing.is_shared(stage)
+    def cut(self, parts: Sequence[Stage]) -> None:
+        """Let the estimates know that a stage is trained in parts."""
+        self._ledger.cut(parts)
+        self._outlook.cut(parts)
 
     def durable(self, key: str) -> bool:
         """Show a state that the driver sees in the store; if replicates end in it, count them."""
@@ -305,8 +277,9 @@ class _Drive:
         self._projection.state(key)
         if self._active.pop(key, None):
             self._count_active()
-        if any(self._draft.recipes[name].keys[-1] == key for name in self._draft.through(key)):
-            self._outlook.refresh()
+        ended = [name for name in self._draft.through(key) if self._draft.recipes[name].keys[-1] == key]
+        if ended:
+            self._outlook.end(ended)
             self._progress.update()
 
     def waits(self, reason: str) -> None:

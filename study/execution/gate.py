@@ -14,10 +14,11 @@ import ray
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
+from study.execution.events import Events
 from study.execution.interrupts import Drain
 from study.execution.losses import Loss, loss_of
 from study.execution.pool import Pool
-from study.execution.searcher import Events, StageSearcher
+from study.execution.searcher import StageSearcher
 from study.execution.silence import Silence, Silent
 
 WAIT_SECONDS = 10.0  # without a running stage before the user reads what the first one waits for
@@ -25,6 +26,7 @@ WAIT_AGAIN_SECONDS = 60.0
 LEAVE_SECONDS = 20.0  # without a running stage before another driver may train those that wait for room
 TICK_SECONDS = 0.5
 STORE_SECONDS = 1800.0  # for which workers wait for the store before the run ends
+HANG_SECONDS = 60.0  # without a heartbeat in the store and a worker's report: a file system may hang instead of failing
 
 
 class Gate(FIFOScheduler):
@@ -48,9 +50,11 @@ class Gate(FIFOScheduler):
         self._idle_since: tuple[float, datetime] | None = None  # monotonic, and the time of day
         self._next_line = 0.0
         self._store_since: tuple[float, datetime] | None = None
+        self._reached = time.monotonic()  # when the store, or a worker that may wait for it, answered last
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Note that a worker has reported."""
+        self._reached = time.monotonic()
         self._silence.report(trial.trial_id, waits="waiting" in result)
         return str(super().on_trial_result(tune_controller, trial, result))
 
@@ -67,38 +71,47 @@ class Gate(FIFOScheduler):
         if error is not None:
             self._searcher.lost(trial.trial_id, loss_of(error))
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Stop the pending stages once a drain is requested; otherwise choose as Tune does."""
-        live = tune_controller.get_live_trials()  # with trials whose process was lost
-        trials = [trial for trial in live if not trial.is_finished()]
-        pending = [trial for trial in trials if trial.status == Trial.PENDING]
-        if self._drain.requested:
-            for trial in pending:
-                trial.init_local_path()  # otherwise Tune could not make its result
-                tune_controller.stop_trial(trial)
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Look after the run. Stop the pending stages once a drain is requested."""
         self._look_after_store()
+        if self._drain.requested:
+            for trial in self._trials(tune_controller):
+                if trial.status == Trial.PENDING:
+                    self._stop(trial, tune_controller)
         if time.monotonic() >= self._next_tick:
             self._next_tick = time.monotonic() + TICK_SECONDS
             self._pool.look()
+            trials = self._trials(tune_controller)
+            pending = [trial for trial in trials if trial.status == Trial.PENDING]
             if not self._drain.requested:
                 self._put_back(pending, tune_controller)
             running = {trial.trial_id: trial for trial in trials if trial.status == Trial.RUNNING}
             self._look_after_workers(running)
             self._look_after_others(running)
             self._look_for_room(is_idle=bool(pending) and len(pending) == len(trials) and not self._drain.requested)
-        return None if self._drain.requested else super().choose_trial_to_run(tune_controller)
+        # Tune itself starts what is pending
+
+    @staticmethod
+    def _trials(tune_controller: Any) -> list[Trial]:
+        return [trial for trial in tune_controller.get_live_trials() if not trial.is_finished()]  # some were lost
+
+    @staticmethod
+    def _stop(trial: Trial, tune_controller: Any) -> None:
+        trial.init_local_path()  # otherwise Tune could not make its result
+        tune_controller.stop_trial(trial)
 
     def _put_back(self, pending: list[Trial], tune_controller: Any) -> None:
         """Hand out again what waits for room, and must avoid all machines that are left by now, or waits for long."""
-        now = time.monotonic()
-        waits_long = self._idle_since is not None and now - self._idle_since[0] > LEAVE_SECONDS and not _is_placed()
+        usable = self._pool.usable
         for trial in pending:
-            is_nowhere = bool(self._pool.usable) and self._pool.usable <= set(trial.config["avoided"])
-            if is_nowhere:
+            if usable and usable <= set(trial.config["avoided"]):
                 self._searcher.move(trial.trial_id)
-            if is_nowhere or (waits_long and self._searcher.leave(trial.trial_id)):
-                trial.init_local_path()  # otherwise Tune could not make its result
-                tune_controller.stop_trial(trial)
+                self._stop(trial, tune_controller)
+        if self._idle_since is not None and time.monotonic() - self._idle_since[0] > LEAVE_SECONDS:
+            shared = [trial for trial in pending if self._searcher.is_shared(trial.trial_id)]
+            for trial in shared if shared and not _is_placed() else ():
+                self._searcher.leave(trial.trial_id)
+                self._stop(trial, tune_controller)
 
     def _look_after_others(self, running: Mapping[str, Trial]) -> None:
         """Let workers save what other drivers need."""
@@ -139,7 +152,10 @@ class Gate(FIFOScheduler):
             ray.kill(trial.temporary_state.ray_actor)
 
     def _look_after_store(self) -> None:
-        reason, now = self._searcher.waits(), time.monotonic()
+        now = time.monotonic()
+        if self._events.reaches_store():
+            self._reached = now
+        reason = self._searcher.waits() or ("it does not answer" if now - self._reached > HANG_SECONDS else "")
         if reason and self._store_since is None:
             self._store_since = (now, datetime.now())
             self._say(f"training waits, since the store cannot be used: {reason}. Trained epochs are kept in memory")

@@ -101,11 +101,9 @@ class Ledger:
         self._planned |= {stage.key: stage for stage in stages}
         return stages
 
-    def cut(self, stage: Stage, parts: Collection[Stage]) -> None:
+    def cut(self, parts: Collection[Stage]) -> None:
         """Note that a planned stage is trained in parts."""
-        if len(parts) > 1:
-            self._planned.pop(stage.key, None)
-            self._planned |= {part.key: part for part in parts}
+        self._planned |= {part.key: part for part in parts}  # the last part ends where the stage does
 
     def planned(self) -> Collection[Stage]:
         """Return the stages that are planned and neither trained nor given up."""

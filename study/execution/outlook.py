@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from study.errors import StudyError
@@ -10,7 +11,7 @@ from study.execution.ledger import Ledger
 from study.execution.points import Points
 from study.execution.progress import Counts
 from study.planning import tree
-from study.planning.draft import Draft
+from study.planning.draft import Draft, Replicate
 from study.planning.stored import PlannedSpace, PlannedTrial
 from study.planning.tree import Stage
 from study.search.objectives import objectives
@@ -33,7 +34,8 @@ class Outlook:
         self._bases = {
             space.name: draft.expected(space) for space in draft.plan.spaces if space.search is not None
         }  # stand-ins for a point and a champion
-        self._judged: set[str] = set()  # trials that were compared with the best one
+        self._to_compare: deque[Replicate] = deque()  # their trials may have ended, and were not compared yet
+        self._seen = 0  # trials of the plan
         self.counts = Counts()
 
     def plan(self, stages: Sequence[Stage]) -> None:
@@ -41,17 +43,20 @@ class Outlook:
         self._left |= {stage.key: len(stage.keys) for stage in stages}
         self.refresh()
 
-    def cut(self, stage: Stage, parts: Sequence[Stage]) -> None:
+    def cut(self, parts: Sequence[Stage]) -> None:
         """Count the parts in which a stage is trained."""
-        if len(parts) > 1:
-            self._left.pop(stage.key, None)
-            self._left |= {part.key: len(part.keys) for part in parts}
+        self._left |= {part.key: len(part.keys) for part in parts}  # the last part ends where the stage does
 
     def train(self, stage: Stage, epochs: int) -> None:
         """Count epochs of a stage as trained."""
         self._left[stage.key] = max(0, self._left.get(stage.key, 0) - epochs)
         self.counts.trained += epochs
         self.counts.epochs = max(self.counts.epochs, self.counts.trained)
+
+    def end(self, replicates: Collection[Replicate]) -> None:
+        """Count replicates whose last state has been saved, and compare their trials."""
+        self._to_compare.extend(replicates)
+        self.refresh()
 
     def refresh(self) -> None:
         """Count again what depends on the plan and on what is stored."""
@@ -72,6 +77,8 @@ class Outlook:
         counts.complete, counts.replicates = self._ledger.complete(), len(self._draft.recipes) + replicates
         counts.failed = len(self._ledger.given_up.keys() | self._ledger.lost.keys())
         counts.epochs = counts.trained + sum(self._left.values()) + round(expected)
+        self._to_compare.extend((trial.name, trial.first_replicate) for trial in plan.trials[self._seen :])
+        self._seen = len(plan.trials)
         if len(plan.spaces) == 1:  # values of different spaces are not compared
             with suppress(FileNotFoundError, StudyError):  # the store is away; only the user's view needs this
                 self._compare(plan.spaces[0])
@@ -86,11 +93,11 @@ class Outlook:
 
         A champion shows another measure than its point, and a point that was stopped early has trained for less.
         """
-        for trial in self._draft.plan.trials:
-            if trial.name in self._judged or not self._ledger.has_ended(trial):
-                continue
-            if not trial.champion_of and not trial.stopped and trial.trial.measure == space.objectives[0]:
+        while self._to_compare:
+            trial = self._draft.trial(self._to_compare[0])
+            is_comparable = not trial.champion_of and not trial.stopped and trial.trial.measure == space.objectives[0]
+            if is_comparable and self._ledger.has_ended(trial):
                 value = objectives(self._draft.plan, trial, self._store.header)[0]
                 if self.counts.best is None or value > self.counts.best[0]:
                     self.counts.best = (value, trial.label)
-            self._judged.add(trial.name)
+            self._to_compare.popleft()

@@ -8,12 +8,13 @@ import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import study.execution.cluster  # noqa: F401  # isort: skip  # before Ray, whose environment it sets
 from ray.tune.search import Searcher
 
 from study.execution.attempts import Attempts
+from study.execution.events import ALONE, Events, Others
 from study.execution.interrupts import Drain
 from study.execution.losses import LOST_HINT, Loss
 from study.execution.pool import Pool
@@ -24,62 +25,6 @@ UNFIT = "unfit/"  # Tune flattens a report's dictionaries
 ELSEWHERE_SECONDS = 2.0  # between two looks for stages that other drivers train
 LEFT_SECONDS = 3 * ELSEWHERE_SECONDS  # in which another driver may claim a stage that this one has no room for
 ALONE_SECONDS = 60.0  # for which a worker waits for the store while others can use it
-
-
-class Events(Protocol):
-    """The receiver of events, which also supplies further stages. It is called in the driver's main thread."""
-
-    def trained(self, stage: Stage, epochs: int) -> None:
-        """Note that a number of further epochs of a stage have been trained."""
-
-    def durable(self, key: str) -> bool:
-        """Note that a worker has saved a state; return whether the driver sees it in the store."""
-
-    def failed(self, stage: Stage, failure: Failure) -> None:
-        """Note that a stage was given up."""
-
-    def cut(self, stage: Stage) -> Sequence[Stage]:
-        """Return the parts in which a stage is to be trained, because other drivers need states inside."""
-
-    def begin(self, stage: Stage) -> bool:
-        """Note that a stage is to be trained; return whether no other driver trains it."""
-
-    def arrived(self, stage: Stage) -> bool:
-        """Return whether another driver has trained a stage: its last state is in the store, and is noted."""
-
-    def keep(self, stage: Stage, position: int) -> Collection[str]:
-        """Return the states, inside a stage that is being trained, that other drivers need.
-
-        Args:
-            stage: the stage.
-            position: how many of its epochs have been trained.
-        """
-
-    def end(self, stage: Stage) -> None:
-        """Note that a stage is no longer being trained."""
-
-    def is_shared(self, stage: Stage) -> bool:
-        """Return whether the driver of another run, which is alive, has planned a stage, too."""
-
-    def trained_elsewhere(self, epochs: int) -> None:
-        """Note that epochs of this run have been trained by another one since the start."""
-
-    def waits(self, reason: str) -> None:
-        """Note what the training waits for; "" when it goes on."""
-
-    def reaches_store(self) -> bool:
-        """Return whether the driver's own records reach the store."""
-
-    def can_save(self) -> bool:
-        """Try whether the driver can write something as large as a state into the store."""
-
-    def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
-        """Return further stages for idle workers: an empty list if there are none yet, None if none will come.
-
-        Args:
-            workers: the number of workers.
-            idle: whether nothing is being trained, so that a short wait for an answer costs nothing.
-        """
 
 
 @dataclass
@@ -124,9 +69,12 @@ class StageSearcher(Searcher):
         pool: the machines, which say how many stages are trained at the same time.
         drain: once requested, nothing more is handed out.
         events: the receiver of events.
+        others: the drivers of other runs.
     """
 
-    def __init__(self, stages: Sequence[Stage], pool: Pool, drain: Drain, events: Events) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], pool: Pool, drain: Drain, events: Events, others: Others = ALONE
+    ) -> None:
         super().__init__(metric="position", mode="max")
         self._open: dict[str, Stage] = {}  # stages that are not trained yet, by name
         self._waiting: dict[str, list[Stage]] = {}
@@ -139,7 +87,7 @@ class StageSearcher(Searcher):
         self._foreign: set[str] = set()  # stages that other drivers have begun
         self._next_look = 0.0
         self._kept: dict[str, frozenset[str]] = {}  # by trial: states that its worker was asked to save
-        self._pool, self._drain, self._events = pool, drain, events
+        self._pool, self._drain, self._events, self._others = pool, drain, events, others
         self._attempts = Attempts(pool)
         self._away = ""  # why the store cannot be used
         self._next_probe = 0.0
@@ -188,21 +136,27 @@ class StageSearcher(Searcher):
     def _next(self) -> Stage | None:
         """Return the next stage that no other driver trains; None if there is none."""
         while self._ready:
-            stage = heapq.heappop(self._ready)[2]
-            parts = self._events.cut(stage)
-            if len(parts) > 1 and stage.key in self._saved:  # the worker of a part looks for what there is of it
+            stage = self._cut(heapq.heappop(self._ready)[2])
+            if not self._others.begin(stage):
+                self._elsewhere.append(stage)
+            elif stage.key not in self._saved and self._others.arrived(stage):  # another driver was faster
+                self._others.end(stage)
+                self._take(stage)
+            else:
+                return stage
+        return None
+
+    def _cut(self, stage: Stage) -> Stage:
+        """Cut a stage where other drivers need its states; return the first part."""
+        parts = self._others.cut(stage)
+        if len(parts) > 1:
+            self._events.cut(parts)
+            if stage.key in self._saved:  # the worker of a part looks for what there is of it
                 self._saved |= {part.key: "" for part in parts}
             self._open |= {part.key: part for part in parts}
             for part in parts[1:]:
                 self._waiting.setdefault(part.parent, []).append(part)
-            if not self._events.begin(parts[0]):
-                self._elsewhere.append(parts[0])
-            elif parts[0].key not in self._saved and self._events.arrived(parts[0]):  # another driver was faster
-                self._events.end(parts[0])
-                self._take(parts[0])
-            else:
-                return parts[0]
-        return None
+        return parts[0]
 
     def _look_elsewhere(self) -> None:
         """Look for the stages that other drivers train. Those that have not arrived may be free by now."""
@@ -211,7 +165,7 @@ class StageSearcher(Searcher):
         self._next_look = time.monotonic() + ELSEWHERE_SECONDS
         stages, self._elsewhere = self._elsewhere, []
         for stage in stages:
-            if self._events.arrived(stage):
+            if self._others.arrived(stage):
                 self._take(stage)
             else:
                 self._foreign.add(stage.key)
@@ -221,6 +175,7 @@ class StageSearcher(Searcher):
     def _take(self, stage: Stage) -> None:
         """Complete a stage that another driver has trained."""
         saved = self._saved.get(stage.key, "")
+        self._events.durable(stage.key)
         self._events.trained_elsewhere(len(stage.keys) - (stage.keys.index(saved) + 1 if saved else 0))
         self._complete(stage)
 
@@ -245,7 +200,7 @@ class StageSearcher(Searcher):
             trial = self._running[trial_id]
             if trial.waits:  # it may have trained what it cannot save yet
                 continue
-            keys = frozenset(self._events.keep(trial.stage, trial.position))
+            keys = frozenset(self._others.keep(trial.stage, trial.position))
             if keys - self._kept.get(trial_id, frozenset()):
                 asked[trial_id] = keys
             self._kept[trial_id] = keys | self._kept.get(trial_id, frozenset())
@@ -320,15 +275,16 @@ class StageSearcher(Searcher):
         if trial_id in self._running:
             self._running[trial_id].is_moved = True
 
-    def leave(self, trial_id: str) -> bool:
-        """Let another driver train the stage of a trial that waits for room; return whether the trial is to be stopped.
+    def is_shared(self, trial_id: str) -> bool:
+        """Return whether another driver may train the stage of a trial, too."""
+        return trial_id in self._running and self._others.is_shared(self._running[trial_id].stage)
+
+    def leave(self, trial_id: str) -> None:
+        """Let another driver train the stage of a trial that waits for room, before the trial is stopped.
 
         The room may be that of an idle process of the other driver, which in turn waits for this stage.
         """
-        is_left = trial_id in self._running and self._events.is_shared(self._running[trial_id].stage)
-        if is_left:
-            self._running[trial_id].is_left = True
-        return is_left
+        self._running[trial_id].is_left = True
 
     def lost(self, trial_id: str, loss: Loss) -> None:
         """Note why the process of a stage was lost, before its trial is completed."""
@@ -346,7 +302,7 @@ class StageSearcher(Searcher):
             self.on_trial_result(trial_id, result)
         trial = self._running.pop(trial_id)
         self._kept.pop(trial_id, None)
-        self._events.end(trial.stage)
+        self._others.end(trial.stage)
         stage, prefix = trial.stage, "failure/"  # Tune flattens the dictionary `failure`
         fields = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
         if trial.saved == stage.key:

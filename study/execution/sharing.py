@@ -152,8 +152,8 @@ class Sharing:
         """Return the stages into which a stage is cut, since stages of other drivers end or part from it inside."""
         return tree.cut(stage, set[str]().union(*(paths.within(stage) for paths in self._paths.values())))
 
-    def begin(self, stage: Stage) -> str:
-        """Claim a stage; return the run whose driver has claimed it before, or ""."""
+    def begin(self, stage: Stage) -> bool:
+        """Claim a stage; return False if the driver of another run has claimed it before."""
         first = stage.keys[0]
         holder = self._claim(first) if self._others else ""
         if not holder:
@@ -161,7 +161,13 @@ class Sharing:
         elif holder not in self._told:
             self._told.add(holder)
             self._say(f"run {holder} trains stages that this run needs, too: it waits for them")
-        return holder
+        return not holder
+
+    def arrived(self, stage: Stage) -> bool:
+        """Return whether the last state of a stage is in the store."""
+        with suppress(Away):  # looked for again
+            return self._store.has(stage.key)
+        return False
 
     def _claim(self, key: str) -> str:
         """Claim a state; return the run whose driver has claimed it before, or "" if this one has it now."""

@@ -15,16 +15,17 @@ from typing import Any
 import study.execution.cluster  # noqa: F401  # isort: skip  # before Ray, whose environment it sets
 import ray
 from ray import tune
-from ray.tune.execution import class_cache
+from ray.tune.execution import class_cache, experiment_state
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from study import scratch
+from study.execution.events import ALONE, Events, Others
 from study.execution.gate import Gate
 from study.execution.interrupts import Drain
 from study.execution.job import Job
 from study.execution.nodes import Checks
 from study.execution.pool import Pool
-from study.execution.searcher import Events, StageSearcher
+from study.execution.searcher import StageSearcher
 from study.execution.workers import with_job
 from study.planning.tree import Stage
 
@@ -65,6 +66,7 @@ def execute(
     events: Events,
     say: Callable[[str], None] = lambda _line: None,
     checks: Checks | None = None,
+    others: Others = ALONE,
 ) -> None:
     """Train stages until no stage is left that can be trained, or a drain is requested. Ray must be connected.
 
@@ -76,6 +78,7 @@ def execute(
         events: the receiver of events.
         say: prints a line, as about machines that join and workers that do not report.
         checks: the nodes that were asked at the start, and what is asked of others; None to ask none.
+        others: the drivers of other runs.
 
     Raises:
         Refusal: if not even one stage fits on the machines.
@@ -87,8 +90,8 @@ def execute(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(PENDING)  # otherwise Tune would start the processes one by one
     for kind in ("", "_AUTOSCALER"):  # Tune's warning fails if a run waits for long before its first stage; Gate warns
         os.environ[f"TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S{kind}"] = "inf"  # it is spelt so
-    searcher = StageSearcher(stages, pool, drain, events)
-    with _session_folder() as session, redirect_stdout(sys.stderr):
+    searcher = StageSearcher(stages, pool, drain, events, others)
+    with _session_folder() as session, _without_snapshots(), redirect_stdout(sys.stderr):
         # Not a `Tuner`: with ray://, it would move this driver, with its searcher and its events, to the head node.
         tune.run(
             with_job(trainable, job, checks),
@@ -107,6 +110,29 @@ def execute(
             raise_on_failed_trial=False,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         )
+
+
+@contextmanager
+def _without_snapshots() -> Iterator[None]:
+    """Within this context, Tune writes the states of its trials at the start only, for its own end needs a file.
+
+    They are for a restore that never happens, and take it seconds for a few hundred trials, in which no worker is
+    served. Its option for a longer period leaves the last time, with all trials.
+    """
+    manager = experiment_state._ExperimentCheckpointManager
+    sync, are_written = manager.sync_up_experiment_state, False
+
+    def sync_once(self: Any, save_fn: Callable[[], None], force: bool = False, wait: bool = False) -> None:
+        nonlocal are_written
+        if not are_written or wait:
+            sync(self, (lambda: None) if are_written else save_fn, force, wait)
+            are_written = True
+
+    manager.sync_up_experiment_state = sync_once
+    try:
+        yield
+    finally:
+        manager.sync_up_experiment_state = sync
 
 
 @contextmanager

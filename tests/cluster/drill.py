@@ -216,7 +216,8 @@ def main() -> None:
         seconds = calm.wait(3600)
         training += time.monotonic()
         expected = calm.result()
-        print(f"undisturbed: {seconds:.0f} s, {calm.epochs()[1]} epochs", flush=True)
+        epochs = calm.epochs()[1]
+        print(f"undisturbed: {seconds:.0f} s, {epochs} epochs", flush=True)
         for seed in range(asked.seed, asked.seed + asked.rounds):
             draw = random.Random(seed)
             this = Round(cluster, f"drill-{seed}", asked.replicates)
@@ -241,7 +242,7 @@ def main() -> None:
             if not rounds[-1]["equal"]:
                 print(this.log.read_text(), flush=True)
             if asked.out:
-                undisturbed = {"seconds": round(seconds), "training_seconds": round(training)}
+                undisturbed = {"seconds": round(seconds), "training_seconds": round(training), "epochs": epochs}
                 record = {"command": " ".join(["python", *sys.argv]), **environment(), "undisturbed": undisturbed}
                 asked.out.write_text(json.dumps({**record, "rounds": rounds}, indent=1, ensure_ascii=False) + "\n")
             mend(cluster)

@@ -25,7 +25,8 @@ class Cluster:
         self.servers = Servers(network.services)
         variables = self.servers.variables
         # A busy machine, or a test that freezes a node for a while, must not end the node for good.
-        variables = variables | {"RAY_health_check_failure_threshold": "10"}
+        # One that crashes is noticed after 10 s.
+        variables = variables | {"RAY_health_check_failure_threshold": "10", "RAY_health_check_period_ms": "1000"}
         self.nodes = [network.add(f"node{number}", **variables) for number in (1, 2, 3)]
         self.address = f"{self.nodes[0].address}:6379"
         head = self._start(self.nodes[0], "--head", "--port=6379", f"--dashboard-host={self.nodes[0].address}")

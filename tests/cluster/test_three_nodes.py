@@ -121,8 +121,7 @@ def trains(node: Node) -> bool:
 def test_machines_that_join_are_used_or_left_out_and_one_that_ends_is_not_waited_for(cluster: Cluster) -> None:
     user = cluster.nodes[1]
     store, log = ["--store", cluster.servers.store("elastic")], user.folder / "elastic.log"
-    # Four seeds: on a busy machine, Ray takes minutes to notice that a machine has crashed.
-    command = ["study", "run", "table9", "--seeds", "4", *store, "--address", cluster.address, *services(cluster)]
+    command = ["study", "run", "table9", "--seeds", "3", *store, "--address", cluster.address, *services(cluster)]
     driver = user.popen(command, log)
     try:
         wait_until(lambda: " epochs, " in log.read_text(), log)  # in a line of progress
@@ -140,8 +139,8 @@ def test_machines_that_join_are_used_or_left_out_and_one_that_ends_is_not_waited
         kill(driver)
         driver.wait()
     (run,) = json.loads(user.run("study", "status", "--json", *store).stdout)
-    assert (run["outcome"], run["complete"]) == ("complete", 36)
-    assert records(cluster, run["run"]) == [["FINISHED"] * 36, ["COMPLETE"] * 9]
+    assert (run["outcome"], run["complete"]) == ("complete", 27)
+    assert records(cluster, run["run"]) == [["FINISHED"] * 27, ["COMPLETE"] * 9]
 
 
 def test_a_killed_driver_s_table_is_resumed_on_another_machine(

@@ -173,7 +173,7 @@ def test_a_ray_that_refuses_the_token_is_refused_and_taken_once_the_token_is_rig
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 40)
     environment = os.environ | {"RAY_AUTH_TOKEN": "b" * 40}
-    code = "import ray, time; ray.init(num_cpus=1, include_dashboard=False, object_store_memory=100 << 20); "
+    code = "import ray, time; ray.init('local', num_cpus=1, include_dashboard=False, object_store_memory=100 << 20); "
     code += "print('address', ray.get_runtime_context().gcs_address, flush=True); time.sleep(120)"
     with subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

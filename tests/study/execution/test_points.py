@@ -144,8 +144,8 @@ def test_a_plan_is_stored_with_a_point_before_the_point_is_trained():
 def test_no_more_points_are_in_progress_than_there_are_workers():
     search = Searching(late=True)
     assert search.points.more(2, idle=False) == []
-    assert search.points.more(2, idle=False) == []  # it has been asked for: not asked for again
-    assert search.projection.asked == ["#0"]
+    assert search.points.more(2, idle=False) == []  # they have been asked for: not asked for again
+    assert search.projection.asked == ["#0", "#1"]
     search.projection.answer()
     begun = [*search.points.more(2, idle=False)]
     assert search.points.more(2, idle=False) == []
@@ -158,6 +158,42 @@ def test_no_more_points_are_in_progress_than_there_are_workers():
     search.train(begun[:2])
     search.points.more(2, idle=False)
     assert search.projection.asked == ["#0", "#1", "#2"]
+
+
+def test_points_for_many_workers_are_asked_for_at_once_and_the_plan_is_stored_once():
+    search = Searching(late=True, trials=30)
+    search.points.more(8, idle=False)
+    assert search.projection.asked == [f"#{number}" for number in range(8)]
+    for _ in range(5):
+        search.projection.answer()
+    begun = search.points.more(8, idle=False)
+    assert len(search.store.records) == 1
+    assert {stage.key for stage in begun} == {"r0/2", *(f"r0/6 {x}" for x in range(5))}
+    search.train(begun)
+    search.points.more(8, idle=False)
+    assert search.projection.asked == [f"#{number}" for number in range(13)]  # three of the first are still to come
+
+
+def test_points_that_the_store_could_not_take_are_begun_when_it_can(monkeypatch):
+    search = Searching(late=True)
+    search.points.more(2, idle=False)
+    search.projection.answer()
+    search.projection.answer()
+
+    def fails():
+        raise Away("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search.ledger, "save_plan", fails)
+        assert search.points.more(2, idle=False) == []
+    assert [stage.key for stage in search.points.more(2, idle=False)] == ["r0/2", "r0/6 0", "r0/6 1"]
+    assert search.points.more(2, idle=False) == []
+
+
+def test_no_more_points_are_asked_for_than_may_be_refused():
+    search = Searching(suggestions=(1, *range(100, 130)), trials=100)
+    search.drive(workers=64)
+    assert len(search.trials) == 11  # ten in a row are refused
 
 
 def test_a_point_that_was_found_before_costs_nothing_and_is_shown():
@@ -430,7 +466,8 @@ def test_the_outlook_counts_what_is_still_to_be_asked_and_compares_points_only()
         for stage in stages:
             outlook.train(stage, len(stage.keys))
             search.train([stage])
-            outlook.refresh()
+            through = search.draft.through(stage.key)
+            outlook.end([each for each in through if search.draft.recipes[each].keys[-1] == stage.key])
         shown.append(str(outlook.counts))
     assert shown == [
         "6/36 epochs, 1/4 points, 1/6 replicates, best so far 78.0 (#0)",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from study.execution import searcher as searchers
 from study.execution.attempts import LOST_ATTEMPTS
+from study.execution.events import ALONE
 from study.execution.interrupts import Drain
 from study.execution.losses import Loss
 from study.execution.searcher import StageSearcher
@@ -89,11 +90,10 @@ def test_the_reason_why_the_last_process_was_lost_is_told():
     assert events.failures == [("only", Failure(words, text, host="node2"))]
 
 
-class Neighbour(Recorder):
+class Neighbour(type(ALONE)):
     """Another driver trains the stages in `trains`; those in `stored` have been trained."""
 
     def __init__(self):
-        super().__init__()
         self.trains, self.stored, self.parts, self.ended = set(), set(), {}, []
 
     def cut(self, stage):
@@ -114,17 +114,17 @@ class Neighbour(Recorder):
 
 def test_a_stage_that_another_driver_trains_is_waited_for(monkeypatch):
     monkeypatch.setattr(searchers, "ELSEWHERE_SECONDS", 0.0)
-    events = Neighbour()
-    events.trains = {"trunk", "lost"}
+    events, others = Recorder(), Neighbour()
+    others.trains = {"trunk", "lost"}
     stages = [stage("trunk", remaining=3), stage("lost", remaining=2), stage("below", "trunk", 2)]
-    searcher = StageSearcher(stages, Machines(2), Drain(), events)
+    searcher = StageSearcher(stages, Machines(2), Drain(), events, others)
     assert searcher.suggest("t0") is None
     assert events.waited == ["another run trains what this run needs, too"]
-    events.stored.add("trunk")
+    others.stored.add("trunk")
     given = searcher.suggest("t1")
     assert (given["stage"].key, given["again"]) == ("below", False)
     assert searcher.suggest("t2") is None
-    events.trains.clear()  # its driver was killed
+    others.trains.clear()  # its driver was killed
     given = searcher.suggest("t2")
     assert (given["stage"].key, given["again"], given["saved"]) == ("lost", True, "")  # with what was saved on the way
     assert (events.waited[1:], events.elsewhere) == ([""], 2)
@@ -133,39 +133,44 @@ def test_a_stage_that_another_driver_trains_is_waited_for(monkeypatch):
     for trial, key in (("t1", "below"), ("t2", "lost")):
         searcher.on_trial_complete(trial, {"position": 2, "saved": key, "done": True})
     assert searcher.suggest("t3") == StageSearcher.FINISHED
-    assert events.ended == ["below", "lost"]
+    assert others.ended == ["below", "lost"]
+    assert events.states == ["trunk", "below", "lost"]
 
 
 def test_what_another_driver_has_trained_since_the_start_is_not_trained():
-    events = Neighbour()
-    events.stored = {"a", "b"}
-    searcher = StageSearcher([stage("a", remaining=2), stage("b", "a"), stage("c", "b")], Machines(2), Drain(), events)
+    events, others = Recorder(), Neighbour()
+    others.stored = {"a", "b"}
+    stages = [stage("a", remaining=2), stage("b", "a"), stage("c", "b")]
+    searcher = StageSearcher(stages, Machines(2), Drain(), events, others)
     assert searcher.suggest("t0")["stage"].key == "c"
-    assert events.ended == ["a", "b"]
+    assert (others.ended, events.states, events.elsewhere) == (["a", "b"], ["a", "b"], 4)
 
 
 def test_a_stage_is_trained_in_the_parts_that_others_need():
     whole = Stage("origin", 0, ("a", "b", "c", "d"), ({},) * 4, {}, 6)
     child = stage("child", "d", 2)
-    events = Neighbour()
-    events.parts = {"d": cut(whole, {"b", "c"})}
-    searcher = StageSearcher([whole, child], Machines(2), Drain(), events)
+    events, others = Recorder(), Neighbour()
+    parts = cut(whole, {"b", "c"})
+    others.parts = {"d": parts}
+    searcher = StageSearcher([whole, child], Machines(2), Drain(), events, others)
     for number, keys in enumerate([("a", "b"), ("c",), ("d",)]):
         assert searcher.suggest(f"t{number}")["stage"].keys == keys
         assert searcher.suggest("none yet") is None
         searcher.on_trial_complete(f"t{number}", {"position": len(keys), "saved": keys[-1], "done": True})
     assert searcher.suggest("t3")["stage"] is child
+    assert events.parts == {"d": parts}
 
 
 def test_a_stage_without_room_is_left_to_another_driver_for_a_while(monkeypatch):
     monkeypatch.setattr(searchers, "LEFT_SECONDS", 0.3)
-    alone, events = Recorder(), Neighbour()
-    searcher = StageSearcher([stage("only")], Machines(1), Drain(), alone)
-    searcher.suggest("t0")
-    assert not searcher.leave("t0")
+    events = Recorder()
     searcher = StageSearcher([stage("only")], Machines(1), Drain(), events)
     searcher.suggest("t0")
-    assert searcher.leave("t0")
+    assert not searcher.is_shared("t0")
+    searcher = StageSearcher([stage("only")], Machines(1), Drain(), events, Neighbour())
+    searcher.suggest("t0")
+    assert searcher.is_shared("t0")
+    searcher.leave("t0")
     searcher.on_trial_complete("t0")
     assert searcher.suggest("t1") is None
     time.sleep(0.4)
@@ -175,9 +180,9 @@ def test_a_stage_without_room_is_left_to_another_driver_for_a_while(monkeypatch)
 
 def test_if_a_part_fails_so_does_what_is_below_the_whole_stage():
     whole = Stage("origin", 0, ("a", "b"), ({},) * 2, {}, 3)
-    events = Neighbour()
-    events.parts = {"b": cut(whole, {"a"})}
-    searcher = StageSearcher([whole, stage("child", "b")], Machines(2), Drain(), events)
+    events, others = Recorder(), Neighbour()
+    others.parts = {"b": cut(whole, {"a"})}
+    searcher = StageSearcher([whole, stage("child", "b")], Machines(2), Drain(), events, others)
     given = searcher.suggest("t0")["stage"]
     complete(searcher, "t0", given, "raises")
     assert searcher.suggest("t1") == StageSearcher.FINISHED

@@ -53,7 +53,7 @@ def test_a_driver_alone_claims_nothing(store, drivers):
     first, _ = drivers
     first.sharing.announce([LONG])
     assert first.sharing.cut(LONG) == [LONG]
-    assert not first.sharing.begin(LONG)
+    assert first.sharing.begin(LONG)
     assert first.sharing.keep(LONG, 0) == ()
     assert store.records("claims") == []
 
@@ -64,13 +64,13 @@ def test_a_stage_that_another_driver_trains_is_left_to_it_until_it_has_ended(dri
     first.sharing.announce([LONG])
     part, rest = first.sharing.cut(LONG)
     assert [part.keys, rest.keys] == [("a", "b"), ("c", "d")]
-    assert not first.sharing.begin(part)
-    wait_until(lambda: second.sharing.begin(SHORT))
-    assert second.sharing.begin(SHORT) == "first"
+    assert first.sharing.begin(part)
+    wait_until(lambda: not second.sharing.begin(SHORT))
     assert second.said == ["run first trains stages that this run needs, too: it waits for them"]
     first.sharing.end(part)
-    assert not second.sharing.begin(SHORT)
-    assert first.sharing.begin(part) == "second"
+    assert second.sharing.begin(SHORT)
+    assert not first.sharing.begin(part)
+    assert first.said == ["run second trains stages that this run needs, too: it waits for them"]
 
 
 def test_a_path_is_cut_where_that_of_another_driver_parts_from_it(drivers):
@@ -83,25 +83,25 @@ def test_a_path_is_cut_where_that_of_another_driver_parts_from_it(drivers):
 def test_a_driver_that_appears_later_gets_the_states_it_needs_from_a_stage_under_way(drivers):
     first, second = drivers
     first.sharing.announce([LONG])
-    assert not first.sharing.begin(LONG)
+    assert first.sharing.begin(LONG)
     second.sharing.announce([SHORT])
     wait_until(lambda: first.sharing.keep(LONG, 1))
     assert first.sharing.keep(LONG, 1) == {"b"}
-    assert second.sharing.begin(SHORT)
-    assert second.sharing.begin(path("c", parent="b", start=2))
+    assert not second.sharing.begin(SHORT)
+    assert not second.sharing.begin(path("c", parent="b", start=2))
     assert first.sharing.keep(LONG, 2) == set()
-    assert not second.sharing.begin(SHORT)  # "b" is stored, or was passed before anyone asked for it
-    assert second.sharing.begin(path("c", parent="b", start=2))
+    assert second.sharing.begin(SHORT)  # "b" is stored, or was passed before anyone asked for it
+    assert not second.sharing.begin(path("c", parent="b", start=2))
 
 
 def test_a_claim_ends_with_its_driver(store, drivers):
     first, second = drivers
     second.sharing.announce([SHORT])
     first.sharing.announce([LONG])
-    assert not first.sharing.begin(SHORT)
-    wait_until(lambda: second.sharing.begin(SHORT))
+    assert first.sharing.begin(SHORT)
+    wait_until(lambda: not second.sharing.begin(SHORT))
     first.start.end("interrupted", 0)  # without withdrawing its claim, as when it is killed
-    assert not second.sharing.begin(SHORT)
+    assert second.sharing.begin(SHORT)
     first.sharing.end(SHORT)
     assert store.records("claims") == ["a.json"]  # of the second one
 

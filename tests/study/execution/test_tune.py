@@ -17,10 +17,12 @@ from helpers import Recorder, stage
 from ray import cloudpickle
 from ray.tune import Trainable
 from ray.tune.execution import insufficient_resources_manager
+from ray.tune.execution.tune_controller import TuneController
 
 from study.errors import Refusal
 from study.execution import gate, silence, tune
 from study.execution.attempts import LOST_ATTEMPTS
+from study.execution.events import ALONE
 from study.execution.interrupts import Drain, interruptible
 from study.execution.job import Job
 from study.execution.losses import LOST_HINT
@@ -60,6 +62,8 @@ class Scripted(Trainable):
                 return {"position": 1, "saved": "", "done": False}
             if do == "wait for the store" and not Path(f"{self.job.store}.whole").exists():
                 self.position = -2
+            if do == "train for long":
+                time.sleep(3)
             if do == "wait to be asked":
                 self.position = -3
             if do == "lose another":
@@ -104,17 +108,26 @@ class Scripted(Trainable):
 
 
 @pytest.fixture
-def train(one_ray, tmp_path):
+def train(one_ray, tmp_path, monkeypatch):
     """A function that executes stages and returns the recorder and the lines of the workers' log."""
+    monkeypatch.setattr(gate, "WAIT_SECONDS", math.inf)  # a busy machine places a stage late, and would say so
 
-    def call(*stages, workers=2, cpus=0.5, events=None, say=lambda _line: None, drain=None):
+    def call(*stages, workers=2, cpus=0.5, events=None, say=lambda _line: None, drain=None, others=ALONE):
         events = events or Recorder()
         log = tmp_path / "log"
         job = Job("r", str(log), Resources(workers=workers, cpus=cpus))
-        tune.execute(stages, job, Scripted, drain or events.drain or Drain(), events, say)
+        tune.execute(stages, job, Scripted, drain or events.drain or Drain(), events, say, None, others)
         return events, [tuple(line.split()) for line in log.read_text().splitlines()]
 
     return call
+
+
+def test_tune_writes_the_states_of_its_trials_once(train, monkeypatch):
+    written, write = [], TuneController.save_to_dir
+    monkeypatch.setattr(TuneController, "save_to_dir", lambda self: written.append(self) or write(self))
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")  # as often as it can
+    events, _ = train(stage("a", remaining=2), stage("b", "a"))
+    assert (len(written), events.states) == (1, ["a", "b"])
 
 
 def times(log, what):
@@ -197,26 +210,27 @@ def test_a_drain_lets_the_running_stage_save_and_begins_nothing(train):
 
 
 def test_a_worker_is_asked_to_save_what_another_driver_needs(train):
-    class Needed(Recorder):
+    class Needy(type(ALONE)):
         def keep(self, stage, position):
-            return {f"{stage.key}/half"} - set(self.states)
+            return {f"{stage.key}/half"} - set(events.states)
 
-    events, _ = train(stage("only", do="wait to be asked"), events=Needed())
+    events = Recorder()
+    train(stage("only", do="wait to be asked"), events=events, others=Needy())
     assert events.states == ["only/half", "only"]
 
 
 def test_a_run_may_wait_for_long_before_its_first_stage(train):
     """Ray's warning about this looks at the first trial, and fails without one."""
 
-    class Late(Recorder):
+    class Late(type(ALONE)):
         def begin(self, stage):
             return time.monotonic() > begun + 3
 
         def is_shared(self, stage):
             return True
 
-    begun, events = time.monotonic(), Late()
-    train(stage("only"), events=events)
+    begun, events = time.monotonic(), Recorder()
+    train(stage("only"), events=events, others=Late())
     assert events.states == ["only"]
     assert events.waited == ["another run trains what this run needs, too", ""]
     assert insufficient_resources_manager._get_insufficient_resources_warning_threshold() == math.inf
@@ -292,6 +306,22 @@ def test_a_store_that_stays_away_ends_the_run_with_the_reason(train, monkeypatch
     train(stage("full", do="wait for the store"), stage("next"), workers=1, events=events, drain=drain)
     assert drain.reason == "the store could not be used for 0 minutes: No space left on device"
     assert (events.states, events.failures) == ([], [])
+
+
+def test_a_store_that_hangs_is_told_of_although_nobody_reports_an_error(train, monkeypatch):
+    monkeypatch.setattr(gate, "HANG_SECONDS", 0.5)
+    said = []
+
+    class Hanging(Recorder):
+        def reaches_store(self):
+            return bool(self.waited)
+
+    events, _ = train(stage("slow", do="train for long"), workers=1, events=Hanging(), say=said.append)
+    since, over = events.waited
+    assert re.fullmatch(r"the store cannot be used since [\d:]{8}: it does not answer", since)
+    assert over == ""
+    assert said[0].startswith("training waits, since the store cannot be used: it does not answer")
+    assert (events.states, events.failures) == (["slow"], [])
 
 
 def test_more_than_the_machines_have_is_refused(train, tmp_path):

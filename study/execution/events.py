@@ -1,0 +1,95 @@
+"""What the training tells the driver, and what it asks of the drivers of other runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from study.planning.tree import Failure, Stage
+
+
+class Events(Protocol):
+    """The receiver of events, which also supplies further stages. It is called in the driver's main thread."""
+
+    def trained(self, stage: Stage, epochs: int) -> None:
+        """Note that a number of further epochs of a stage have been trained."""
+
+    def trained_elsewhere(self, epochs: int) -> None:
+        """Note that epochs of this run have been trained by another one since the start."""
+
+    def durable(self, key: str) -> bool:
+        """Note that a state has been saved; return whether the driver sees it in the store."""
+
+    def failed(self, stage: Stage, failure: Failure) -> None:
+        """Note that a stage was given up."""
+
+    def cut(self, parts: Sequence[Stage]) -> None:
+        """Note that a stage is trained in parts, the last of which ends where the stage does."""
+
+    def waits(self, reason: str) -> None:
+        """Note what the training waits for; "" when it goes on."""
+
+    def reaches_store(self) -> bool:
+        """Return whether the driver's own records reach the store."""
+
+    def can_save(self) -> bool:
+        """Try whether the driver can write something as large as a state into the store."""
+
+    def more(self, workers: int, idle: bool) -> Sequence[Stage] | None:
+        """Return further stages for idle workers: an empty list if there are none yet, None if none will come.
+
+        Args:
+            workers: the number of workers.
+            idle: whether nothing is being trained, so that a short wait for an answer costs nothing.
+        """
+
+
+class Others(Protocol):
+    """The drivers of other runs that train on the same store; see `study.execution.sharing`."""
+
+    def cut(self, stage: Stage) -> Sequence[Stage]:
+        """Return the parts in which a stage is to be trained, because other drivers need states inside."""
+
+    def begin(self, stage: Stage) -> bool:
+        """Claim a stage that is to be trained; return whether no other driver trains it."""
+
+    def arrived(self, stage: Stage) -> bool:
+        """Return whether the last state of a stage that another driver trains is in the store."""
+
+    def keep(self, stage: Stage, position: int) -> Collection[str]:
+        """Return the states, inside a stage that is being trained, that other drivers need.
+
+        Args:
+            stage: the stage.
+            position: how many of its epochs have been trained.
+        """
+
+    def end(self, stage: Stage) -> None:
+        """Release a stage that is no longer being trained."""
+
+    def is_shared(self, stage: Stage) -> bool:
+        """Return whether another driver that is alive has planned a stage, too."""
+
+
+class _Alone:
+    """No other driver."""
+
+    def cut(self, stage: Stage) -> Sequence[Stage]:
+        return [stage]
+
+    def begin(self, stage: Stage) -> bool:  # noqa: ARG002
+        return True
+
+    def arrived(self, stage: Stage) -> bool:  # noqa: ARG002
+        return False
+
+    def keep(self, stage: Stage, position: int) -> Collection[str]:  # noqa: ARG002
+        return ()
+
+    def end(self, stage: Stage) -> None: ...
+
+    def is_shared(self, stage: Stage) -> bool:  # noqa: ARG002
+        return False
+
+
+ALONE: Others = _Alone()
