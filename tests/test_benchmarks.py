@@ -23,12 +23,14 @@ TINY = {
     "sampler": ["--epochs", "1"],
     "loader": ["--images", "200"],
     "epoch": ["--images", "130"],
-    "step": ["--steps", "2"],
+    "step": ["--steps", "2", "networks", "floors"],  # the other parts have a test of their own
     "kernels": ["--steps", "1", "--device", "cpu"],
     "tracking": ["--trials", "1", "--epochs", "4"],
     "scale": ["--counts", "2"],
     "table": ["--epochs", "2", "--space", "SPACE", "--plain=--reuse-actors"],
-    "cost_table9": ["--space", "SPACE"],
+    "cost_table9": ["--space", "SPACE", "--workers", "1"],
+    "crowd": ["--workers", "2", "--rounds", "2", "--sleep", "0.1"],
+    "thousand": ["--trials", "2"],
     "trainable_forms": ["--stages", "2"],
 }
 

@@ -1,6 +1,6 @@
 """What store, tracking and report add to digits Table 9: the platform against its own stages on Ray without them.
 
-    python tests/benchmarks/cost_table9.py [--repeats 3] [--out JSON]
+    python tests/benchmarks/cost_table9.py [--workers 2 1] [--repeats 3] [--out JSON]
 
 Three replicates, planned, trained and reported as ``study run table9`` does; and the same stages, in the same order, by
 the same Trainable on Ray Tune, their states kept as bare files in memory. Both are processes of their own, timed from
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measuring import alternate, arguments, seconds, spread, undisturbed, write
+from measuring import alternate, arguments, at_least_one, seconds, spread, undisturbed, write
 from ray import cloudpickle
 from trainable_forms import Silent
 
@@ -97,12 +97,16 @@ def main() -> None:
     parser = arguments(__doc__, "cost_table9", repeats=3)
     parser.add_argument("--ray-alone", type=int, metavar="WORKERS", help="only that side, once, in this process")
     parser.add_argument("--space", default="table9", help="another one for a smoke test only")
+    cores = len(os.sched_getaffinity(0))
+    each = [cores, max(1, cores - 1)]
+    parser.add_argument(
+        "--workers", type=at_least_one, nargs="+", default=each, help="by default all cores, and one less"
+    )
     asked = parser.parse_args()
     if asked.ray_alone:
         ray_alone(asked.space, asked.ray_alone)
         return
-    cores = len(os.sched_getaffinity(0))
-    cases = [compared(asked.space, workers, asked.repeats) for workers in (cores, max(1, cores - 1))]
+    cases = [compared(asked.space, workers, asked.repeats) for workers in asked.workers]
     write(
         asked.out, {"unit": "s of wall time, process start to end", "n": asked.repeats, "cores": cores, "cases": cases}
     )

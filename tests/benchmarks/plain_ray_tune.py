@@ -1,10 +1,12 @@
 """Table 9 on digits-LT, one seed, as a plain Ray Tune script: what one would write without this platform.
 
     python tests/benchmarks/plain_ray_tune.py FOLDER [--epochs 100] [--reuse-actors] [--without-mlflow]
+    python tests/benchmarks/plain_ray_tune.py FOLDER --rates 1000 [--epochs 3] [--cpus 0.5]
 
-Grid search over the nine cells, a function trainable, a DataLoader with torch's WeightedRandomSampler, Ray's own
-MLflowLoggerCallback. Only the images, already normalised, and the network are this project's. It ends with one line of
-JSON: the wall seconds and where they went. `table.py` measures it beside `study run table9`.
+Grid search over the nine cells, or over so many learning rates, a function trainable, a DataLoader with torch's
+WeightedRandomSampler, Ray's own MLflowLoggerCallback. Only the images, already normalised, and the network are this
+project's. It ends with one line of JSON: the wall seconds and where they went. `table.py` measures it beside `study run
+table9`, and `thousand.py` beside a thousand learning rates.
 """
 
 import argparse
@@ -21,6 +23,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 import ray
 import torch
 import torch.nn.functional as F  # noqa: N812
+from learning_rates import rates
 from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
@@ -157,6 +160,8 @@ def main():
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--reuse-actors", action="store_true", help="let a process train many cells (Ray: off)")
     parser.add_argument("--without-mlflow", action="store_true", help="to see what Ray's callback costs")
+    parser.add_argument("--rates", type=int, help="so many learning rates instead of the nine cells")
+    parser.add_argument("--cpus", type=float, default=1, help="of a trial")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
 
@@ -185,13 +190,15 @@ def main():
         "weight_decay": 2e-4,
         "seed": 0,
     }
+    if options.rates:
+        config |= {"first": "IB", "switch": "CR", "lr": tune.grid_search(rates(options.rates)), "warmup": 1}
     loaded = process_seconds()
     ray.init(address="local", include_dashboard=False)
     connected = process_seconds()
     mlflow = Timed(f"sqlite:///{options.folder}/mlflow.db", experiment_name="table9")
     callbacks = [] if options.without_mlflow else [mlflow]
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(train, data=data), {"cpu": 1}),
+        tune.with_resources(tune.with_parameters(train, data=data), {"cpu": options.cpus}),
         param_space=config,
         tune_config=tune.TuneConfig(metric="top1", mode="max", reuse_actors=options.reuse_actors),
         run_config=tune.RunConfig(name="table9", storage_path=str(options.folder), callbacks=callbacks),

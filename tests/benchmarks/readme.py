@@ -301,6 +301,54 @@ def outage(result: Json) -> Iterator[Row]:
     )
 
 
+def drill(result: Json) -> Iterator[Row]:
+    """Yield a row for each seed."""
+    calm = result["undisturbed"]
+    for each in result["rounds"]:
+        met = each["equal"] and not each["lost"] and not each["doubled"]
+        events = "; ".join(f"{one['event']}, {one['after_seconds']:.0f}" for one in each["happened"])
+        yield (
+            f"a night on a cluster of three machines, seed {each['seed']}: report, MLflow and Optuna against an "
+            "undisturbed run",
+            f"equal, {'met' if met else '**missed**'}",
+            f"{each['epochs_more']} epochs of {calm['epochs']:,} more, {each['seconds_more']} s of {calm['seconds']} "
+            f"more. After so many seconds of training: {events}",
+        )
+
+
+def crowd(result: Json) -> Iterator[Row]:
+    names = {"listed": "trials that are listed", "searched": "points of a search", "ray": "bare Ray Tune"}
+    size = f"stages of {number(result['sleep_seconds'])} s, {result['rounds']} for each worker, n = {result['n']}"
+    for workers, sides in result["workers"].items():
+        for side, name in names.items():
+            each = sides[side]
+            free = " / ".join(number(each[f"free_{which}"]["median"]) for which in ("median", "p95", "max"))
+            cost = f"{between(each['driver_cpu_ms_a_stage'])} ms a stage"
+            distinct = f"; {between(each['distinct_percent'])} % distinct" if side == "searched" else ""
+            yield (
+                f"{workers} workers, {name}: time until a free worker has its next stage (median / 95 % / most), the "
+                "driver's CPU and memory",
+                "",
+                f"{free} s; {cost}; {between(each['driver_peak_rss_mib'])} MiB{distinct}; {size}",
+            )
+
+
+def thousand(result: Json) -> Iterator[Row]:
+    ours, plain = result["ours"], result["plain"]
+    what = f"{result['trials']:,} trials of three epochs on four workers: a plain Ray Tune script against `study run`"
+    rates = result["trials_a_minute"]
+    cpu = f"{between(plain['driver_cpu_seconds'])} against {between(ours['driver_cpu_seconds'])} s"
+    memory = f"{between(plain['driver_peak_rss_mib'])} against {between(ours['driver_peak_rss_mib'])} MiB"
+    yield (
+        what,
+        "",
+        f"{between(rates['plain'])} against {between(rates['ours'])} trials a minute; the driver's CPU: {cpu}, its "
+        f"memory: {memory}; n = {result['n']}",
+    )
+    status = ours["status_seconds"]
+    yield "`study status` in the middle of it", at_most("1 s", status["max"] <= 1), f"{between(status)} s"
+
+
 def everything(result: Json) -> Iterator[Row]:
     minutes, epochs = number(result["wall_seconds"] / 60), f"{result['epochs_trained']:,}"
     text = f"{minutes} min: {result['complete']} trainings, {epochs} epochs"
@@ -321,6 +369,9 @@ SECTIONS: tuple[Callable[[Json], Iterator[Row]], ...] = (
     tracking,
     cost_table9,
     trainable_forms,
+    crowd,
+    thousand,
+    drill,
     kills,
     stops,
     outage,

@@ -9,6 +9,7 @@ is left out.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from measuring import alternate, arguments, at_least_one, spread, write
@@ -58,6 +59,10 @@ class Silent:
 
     def failed(self, stage: Stage, failure: Failure) -> None:
         raise RuntimeError(failure.reason)
+
+    def trained_elsewhere(self, epochs: int) -> None: ...
+
+    def cut(self, parts: Sequence[Stage]) -> None: ...
 
     def waits(self, reason: str) -> None: ...
 
