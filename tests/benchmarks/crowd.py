@@ -195,8 +195,10 @@ def main() -> None:
     if asked.alone:
         print(json.dumps(measured(asked.alone, asked.workers[0], asked)))
         return
-    found = {workers: compared(workers, asked) for workers in asked.workers}
-    write(asked.out, {"n": asked.repeats, "sleep_seconds": asked.sleep, "rounds": asked.rounds, "workers": found})
+    found: dict[int, dict[str, Any]] = {}
+    for workers in asked.workers:  # what was measured stays if the next one is stopped
+        found[workers] = compared(workers, asked)
+        write(asked.out, {"n": asked.repeats, "sleep_seconds": asked.sleep, "rounds": asked.rounds, "workers": found})
 
 
 if __name__ == "__main__":

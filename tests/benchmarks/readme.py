@@ -311,8 +311,8 @@ def drill(result: Json) -> Iterator[Row]:
             f"a night on a cluster of three machines, seed {each['seed']}: report, MLflow and Optuna against an "
             "undisturbed run",
             f"equal, {'met' if met else '**missed**'}",
-            f"{each['epochs_more']} epochs of {calm['epochs']:,} more, {each['seconds_more']} s of {calm['seconds']} "
-            f"more. After so many seconds of training: {events}",
+            f"{each['epochs_more']} epochs more than {calm['epochs']:,}, {each['seconds_more']} s more than "
+            f"{calm['seconds']}. After so many seconds of training: {events}",
         )
 
 

@@ -22,7 +22,8 @@ from typing import Any
 import psutil
 from measuring import HERE, alternate, arguments, at_least_one, ratio, spread, undisturbed, write
 
-LOOK_SECONDS, LOOKS = 0.5, 3
+LOOK_SECONDS = 0.5  # between two looks at a process
+STATUS_SECONDS, LOOKS = 15.0, 3  # between two calls of `study status`, which takes CPU from the run; calls that count
 
 
 def watched(command: list[str], meanwhile: Callable[[], None] = lambda: None) -> dict[str, float]:
@@ -56,27 +57,20 @@ def ours(folder: str, count: int) -> dict[str, float]:
     """The platform, and the seconds of `study status` once half of the trials have ended."""
     status = [sys.executable, "-m", "study", "status", "thousand", "--json", "--home", folder]
     took: list[float] = []
+    next_look = time.perf_counter() + STATUS_SECONDS
 
     def look() -> None:
-        if len(took) < LOOKS:
-            began = time.perf_counter()
+        nonlocal next_look
+        began = time.perf_counter()
+        if len(took) < LOOKS and began >= next_look:
             done = subprocess.run(status, capture_output=True, text=True, env=undisturbed())
-            seconds = time.perf_counter() - began
+            ended = time.perf_counter()
+            next_look = ended + STATUS_SECONDS
             if done.returncode == 0 and json.loads(done.stdout)["complete"] >= count // 2:
-                took.append(seconds)
+                took.append(ended - began)
 
-    command = [
-        sys.executable,
-        "-m",
-        "study",
-        "run",
-        str(HERE / "learning_rates.py"),
-        "--name",
-        "thousand",
-        "--seeds",
-        "1",
-    ]
-    sizes = ["-o", f"count={count}", "--workers", "4", "--cpus-per-trial", "0.5", "--home", folder]
+    command = [sys.executable, "-m", "study", "run", str(HERE / "learning_rates.py"), "--name", "thousand"]
+    sizes = ["--seeds", "1", "-o", f"count={count}", "--workers", "4", "--cpus-per-trial", "0.5", "--home", folder]
     found = watched([*command, *sizes], look)
     return {**found, "status_seconds": max(took, default=0.0)}
 
