@@ -106,6 +106,8 @@ def written(sweep: Sweep, asked: Kubernetes, files: Mapping[str, str], generated
             files="".join(f"  {name}: {block(text, 4)}" for name, text in texts.items()).removesuffix("\n"),
             ray=for_yaml(asked.ray),
             nodes=nodes.count,
+            drain=asked.limit.drain,
+            grace=asked.limit.drain + 30,  # for the command itself, and for Ray's end
             store="" if store is None else f"- {for_yaml({'name': 'STUDY_STORE', 'value': store})}",
             tolerations=f"tolerations: {for_yaml(_TOLERATIONS)}" if nodes.gpus else "",
             resources=for_yaml({"requests": {"cpu": nodes.cpus, **limits}, "limits": limits}),

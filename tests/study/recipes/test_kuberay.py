@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from click.testing import Result
+from ray.scripts.scripts import drain_node
 
 POD = ("--image", "r.example/study:1", "--cpus", "8", "--memory", "64G")
 OWN = ("--tracking-uri", "http://mlflow.example:5000", "--storage", "postgresql+psycopg://me@db.example/optuna")
@@ -99,6 +101,17 @@ def test_the_choices_are_in_the_job(recipe: Callable[..., Path]) -> None:
     assert resources["requests"] == {"cpu": 8, "memory": "64Gi", "nvidia.com/gpu": 8}
     assert resources["limits"]["nvidia.com/gpu"] == 8
     assert {pod["spec"]["containers"][0]["image"] for pod in pods(job)} == {"r.example/study:1"}
+
+
+def test_a_pod_that_is_evicted_announces_it_to_ray_and_has_time_to_save(recipe: Callable[..., Path]) -> None:
+    pod = groups(rayjob(recipe("kuberay", *POD, "--drain", "90", "table9")))[1]["template"]["spec"]
+    shell, option, command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert (shell, option) == ("sh", "-c")
+    drain, wait = (shlex.split(part) for part in command.split("&&"))
+    assert drain[:4] == ["timeout", "20", "ray", "drain-node"]
+    options = drain_node.make_context("drain-node", drain[4:]).params  # what Ray would understand
+    assert (options["reason"], options["deadline_remaining_seconds"]) == ("DRAIN_NODE_REASON_PREEMPTION", 90)
+    assert (wait, pod["terminationGracePeriodSeconds"]) == (["sleep", "90"], 120)
 
 
 def test_passwords_are_references_to_a_secret(recipe: Callable[..., Path]) -> None:
