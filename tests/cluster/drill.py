@@ -33,7 +33,7 @@ import psutil  # noqa: E402
 from benchmarks.kills import difference  # noqa: E402
 from benchmarks.measuring import environment  # noqa: E402
 from cluster.machines import Cluster  # noqa: E402
-from cluster.nodes import SHARED, Node, kill, network  # noqa: E402
+from cluster.nodes import SHARED, kill, network  # noqa: E402
 
 SHOWN = """
 import json, sys
@@ -43,6 +43,7 @@ print(json.dumps(shown(*sys.argv[1:])))
 """
 MLFLOW_SECONDS, POSTGRES_SECONDS, READ_ONLY_SECONDS = 60, 30, 20
 STOPPED_SECONDS = (20, 60)  # of a worker
+TRIES, AGAIN_SECONDS = 10, 10  # a driver that ended early is resumed so often, after so many seconds
 LEFT_TO_LIVE = 0.7  # all that happens begins within this part of an undisturbed run
 
 
@@ -93,12 +94,13 @@ class Round:
                 kill(self._driver)
                 raise SystemExit(f"{self.name} takes more than {seconds:g} s:\n{self.log.read_text()}")
             time.sleep(0.5)
-        took = time.monotonic() - self.began
-        for _ in range(3):  # 3 is the exit code of records that lag behind
-            if self._driver.returncode != 3:
+        for _ in range(TRIES):  # as a job that is restarted: a service may have been away when the driver was resumed
+            if not self._driver.returncode:
                 break
+            time.sleep(AGAIN_SECONDS)
             self.resume_elsewhere()
             self._driver.wait()
+        took = time.monotonic() - self.began
         if self._driver.returncode:
             raise SystemExit(f"{self.name} has exit code {self._driver.returncode}:\n{self.log.read_text()}")
         return took
@@ -135,7 +137,7 @@ def events(this: Round, draw: random.Random) -> dict[str, Callable[[], None]]:
             time.sleep(seconds)
 
     def stop_a_worker() -> None:
-        processes = [each for each in workers(cluster.nodes[victim]) if each.status() != psutil.STATUS_STOPPED]
+        processes = [each for each in cluster.nodes[victim].training() if each.status() != psutil.STATUS_STOPPED]
         process = draw.choice(processes) if processes else None
         if process is not None:
             process.send_signal(signal.SIGSTOP)
@@ -151,11 +153,6 @@ def events(this: Round, draw: random.Random) -> dict[str, Callable[[], None]]:
         f"a worker stopped for {stopped:.0f} s": stop_a_worker,
         "driver killed": this.resume_elsewhere,
     }
-
-
-def workers(node: Node) -> list[psutil.Process]:
-    """Return the processes on a machine that train."""
-    return [each for each in node.processes() if each.name().startswith("ray::StageTrain")]
 
 
 def disturbed(this: Round, draw: random.Random, seconds: float) -> list[dict[str, Any]]:
@@ -196,7 +193,7 @@ def mend(cluster: Cluster) -> None:
     """Let the cluster be as at the beginning: the machine that crashed joins again, those that joined end."""
     while len(cluster.nodes) > 3:
         cluster.nodes.pop().crash()
-    if not workers(cluster.nodes[2]) and not any("raylet" in each.name() for each in cluster.nodes[2].processes()):
+    if not cluster.nodes[2].training() and not any("raylet" in each.name() for each in cluster.nodes[2].processes()):
         assert cluster.join(cluster.nodes[2]).wait(300) == 0
 
 

@@ -177,6 +177,15 @@ class Node:
                     mine.append(process)
         return mine
 
+    def training(self) -> list[psutil.Process]:
+        """Return the processes on this machine that train."""
+        mine = []
+        for process in self.processes():
+            with suppress(psutil.Error):
+                if process.name().startswith("ray::StageTrain"):
+                    mine.append(process)
+        return mine
+
     def _signal(self, number: int) -> None:
         for process in self.processes():
             with suppress(psutil.Error):

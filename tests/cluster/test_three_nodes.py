@@ -113,11 +113,6 @@ def wait_until(condition: Callable[[], object], log: Path, seconds: float = 400.
         time.sleep(1)
 
 
-def trains(node: Node) -> bool:
-    """Return whether a worker is on a node."""
-    return any(process.name().startswith("ray::StageTrain") for process in node.processes())
-
-
 def test_machines_that_join_are_used_or_left_out_and_one_that_ends_is_not_waited_for(cluster: Cluster) -> None:
     user = cluster.nodes[1]
     store, log = ["--store", cluster.servers.store("elastic")], user.folder / "elastic.log"
@@ -126,7 +121,7 @@ def test_machines_that_join_are_used_or_left_out_and_one_that_ends_is_not_waited
     try:
         wait_until(lambda: " epochs, " in log.read_text(), log)  # in a line of progress
         with further(cluster, "late") as late, further(cluster, "odd", "2.11.0") as odd:
-            wait_until(lambda: trains(late) and f"left out: node {odd.name}" in log.read_text(), log)
+            wait_until(lambda: late.training() and f"left out: node {odd.name}" in log.read_text(), log)
             late.crash()
             assert driver.wait(600) == 0, log.read_text()
             assert odd.name not in hosts(cluster, store[1])
