@@ -917,7 +917,7 @@ class Recorder:
     def trained_elsewhere(self, epochs):
         self.elsewhere += epochs
 
-    def waits(self, reason):
+    def waits(self, what_for, reason):
         self.waited.append(reason)
 
     def reaches_store(self):

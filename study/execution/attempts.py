@@ -8,15 +8,18 @@ from study.execution.losses import LOST_HINT, Loss
 from study.execution.pool import Pool
 from study.planning.tree import Failure
 
-LOST_ATTEMPTS = 3  # processes that a stage may lose by itself
+LOST_ATTEMPTS = 3  # processes that a stage may lose by itself in a row without saving a state
 LOST_MACHINES = 10  # machines that it may lose in a row without saving a state: it may be what ends them
 
 
 @dataclass
 class _Losses:
+    """The losses of a stage since the last state that it saved, and the nodes of all that were its own."""
+
     by_itself: list[Loss] = field(default_factory=list)
     machines: int = 0
     saved: str = ""
+    nodes: set[str] = field(default_factory=set)
 
 
 class Attempts:
@@ -40,7 +43,7 @@ class Attempts:
         """
         losses = self._losses.setdefault(stage, _Losses())
         if saved != losses.saved:
-            losses.saved, losses.machines = saved, 0
+            losses.saved, losses.machines, losses.by_itself = saved, 0, []
         if loss.is_of_machine or (loss.node and self._pool.is_lost(loss.node)):
             losses.machines += 1
             if losses.machines < LOST_MACHINES:
@@ -48,6 +51,7 @@ class Attempts:
             reason = f"its machine ended {LOST_MACHINES} times before a further state was saved"
             return Failure(f"{reason}. {loss.reason}", loss.text, host=loss.host)
         losses.by_itself = [each for each in losses.by_itself if not self._pool.is_lost(each.node)] + [loss]
+        losses.nodes.add(loss.node)
         if len(losses.by_itself) < LOST_ATTEMPTS:
             return None
         hosts = sorted({each.host for each in losses.by_itself if each.host})
@@ -57,4 +61,5 @@ class Attempts:
 
     def lost_on(self, stage: str) -> set[str]:
         """Return the nodes on which a stage has lost a process by itself."""
-        return {loss.node for loss in self._losses.get(stage, _Losses()).by_itself if loss.node}
+        nodes = self._losses.get(stage, _Losses()).nodes
+        return {node for node in nodes if node and not self._pool.is_lost(node)}

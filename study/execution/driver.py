@@ -64,7 +64,7 @@ def start(
         store_plan(draft, before, store)
         is_new = before is None
         ledger = _ledger(draft, begun, progress.say)
-        begun.begin(ledger.done(), ledger.done(_known(draft, before)))
+        begun.begin(ledger.done(), ledger.trained)
         if ledger.missing():
             from study.execution import tune  # noqa: F401  Ray first: imports beside those of MLflow would take turns
         projection = Projection(draft, store, services, progress.say, begun.check)
@@ -109,7 +109,7 @@ def start(
                 records.delete_plan(store, run)
         raise
     finally:  # only now may another driver come: until here this one writes records
-        begun.end(outcome, 0 if ledger is None else ledger.done())
+        begun.end(outcome, 0 if ledger is None else _trained(ledger, begun))
         progress.close()
 
 
@@ -150,11 +150,10 @@ def store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
     records.save_plan(store, plan)
 
 
-def _known(draft: Draft, before: Plan | None) -> list[Replicate]:
-    """Return the replicates that the plan had at the last start."""
-    trials = () if before is None else before.trials
-    names = [(trial.name, number) for trial in trials for number in trial.by_replicate]
-    return [name for name in names if name in draft.recipes]
+def _trained(ledger: Ledger, begun: Start) -> int:
+    """Return how many states the run has trained, if the store may have more than was reported, or else 0."""
+    reported = begun.record.epochs_done + begun.record.epochs_trained
+    return ledger.trained() if ledger.done() > reported else 0
 
 
 def _ledger(draft: Draft, begun: Start, say: Callable[[str], None]) -> Ledger:
@@ -177,6 +176,7 @@ class _Drive:
         self._draft, self._store, self._projection, self._progress = draft, begun.store, projection, progress
         self._begun, self._ledger, self._resume = begun, ledger, resume
         self._needs_ray, self.has_trained = True, False
+        self._waits: dict[str, str] = {}  # by what it waits for: the line for the user
         self._active: dict[str, list[Replicate]] = {}  # by the stage that is being trained: replicates that need it
         self._stages = ledger.plan(draft.recipes)
         self.points = Points(draft, begun.store, projection, ledger, progress.say, resume)
@@ -235,7 +235,7 @@ class _Drive:
         """Return stages of the next points of open searches."""
         plan = self._draft.plan
         stages = self.points.more(workers, idle)
-        if self._draft.plan is not plan:
+        if stages or self._draft.plan is not plan:
             self._outlook.plan(stages or ())
             self._sharing.announce(self._ledger.planned())
         self._progress.update()
@@ -260,7 +260,7 @@ class _Drive:
         self._progress.update()
 
     def cut(self, parts: Sequence[Stage]) -> None:
-        """Let the estimates know that a stage is trained in parts."""
+        """Count on the parts of a stage."""
         self._ledger.cut(parts)
         self._outlook.cut(parts)
 
@@ -282,9 +282,10 @@ class _Drive:
             self._outlook.end(ended)
             self._progress.update()
 
-    def waits(self, reason: str) -> None:
-        """Let the status show what the training waits for; "" when it goes on."""
-        self._begun.record.waits = reason
+    def waits(self, what_for: str, reason: str) -> None:
+        """Let the status show what the training waits for."""
+        self._waits[what_for] = reason
+        self._begun.record.waits = "; ".join(filter(None, self._waits.values()))
 
     def reaches_store(self) -> bool:
         """Return whether the driver's own heartbeats reach the store."""
@@ -322,5 +323,6 @@ class _Drive:
             return
         self._progress.say(f"Ray has ended. Saved states stay, and '{self._resume}' continues the run")
         self._projection.abandon()
-        self._begun.end("interrupted", self._ledger.done())  # another driver may come only when the records are closed
+        # Another driver may come only when the records are closed.
+        self._begun.end("interrupted", _trained(self._ledger, self._begun))
         os._exit(EXIT_CODES["interrupted"])

@@ -26,8 +26,13 @@ class Events(Protocol):
     def cut(self, parts: Sequence[Stage]) -> None:
         """Note that a stage is trained in parts, the last of which ends where the stage does."""
 
-    def waits(self, reason: str) -> None:
-        """Note what the training waits for; "" when it goes on."""
+    def waits(self, what_for: str, reason: str) -> None:
+        """Note that the training waits.
+
+        Args:
+            what_for: "machines", "the store", or "another run".
+            reason: a line for the user; "" if it does not wait for this any more.
+        """
 
     def reaches_store(self) -> bool:
         """Return whether the driver's own records reach the store."""
@@ -39,7 +44,7 @@ class Events(Protocol):
         """Return further stages for idle workers: an empty list if there are none yet, None if none will come.
 
         Args:
-            workers: the number of workers.
+            workers: how many stages may be trained at the same time.
             idle: whether nothing is being trained, so that a short wait for an answer costs nothing.
         """
 
@@ -51,13 +56,15 @@ class Others(Protocol):
         """Return the parts in which a stage is to be trained, because other drivers need states inside."""
 
     def begin(self, stage: Stage) -> bool:
-        """Claim a stage that is to be trained; return whether no other driver trains it."""
+        """Claim a stage that is to be trained; return whether it may begin, since no other driver trains it."""
 
     def arrived(self, stage: Stage) -> bool:
         """Return whether the last state of a stage that another driver trains is in the store."""
 
-    def keep(self, stage: Stage, position: int) -> Collection[str]:
+    def keep(self, stage: Stage, position: int) -> Collection[str] | None:
         """Return the states, inside a stage that is being trained, that other drivers need.
+
+        None if another driver trains the stage, so that this one must leave it.
 
         Args:
             stage: the stage.
@@ -69,6 +76,9 @@ class Others(Protocol):
 
     def is_shared(self, stage: Stage) -> bool:
         """Return whether another driver that is alive has planned a stage, too."""
+
+    def was_shared(self, stage: Stage) -> bool:
+        """Return whether another driver, which may have ended, may have saved states of a stage since the start."""
 
 
 class _Alone:
@@ -83,12 +93,15 @@ class _Alone:
     def arrived(self, stage: Stage) -> bool:  # noqa: ARG002
         return False
 
-    def keep(self, stage: Stage, position: int) -> Collection[str]:  # noqa: ARG002
+    def keep(self, stage: Stage, position: int) -> Collection[str] | None:  # noqa: ARG002
         return ()
 
     def end(self, stage: Stage) -> None: ...
 
     def is_shared(self, stage: Stage) -> bool:  # noqa: ARG002
+        return False
+
+    def was_shared(self, stage: Stage) -> bool:  # noqa: ARG002
         return False
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from study.execution.silence import Silence, Silent
 
 WAIT_SECONDS = 10.0  # without a running stage before the user reads what the first one waits for
 WAIT_AGAIN_SECONDS = 60.0
-LEAVE_SECONDS = 20.0  # without a running stage before another driver may train those that wait for room
+LEAVE_SECONDS = 20.0  # for which a stage waits for room before another driver may train it
 TICK_SECONDS = 0.5
+PAUSE_SECONDS = 0.1  # between two questions for stages while there are none
 STORE_SECONDS = 1800.0  # for which workers wait for the store before the run ends
 HANG_SECONDS = 60.0  # without a heartbeat in the store and a worker's report: a file system may hang instead of failing
 
@@ -32,8 +34,9 @@ HANG_SECONDS = 60.0  # without a heartbeat in the store and a worker's report: a
 class Gate(FIFOScheduler):
     """Starts stages as Tune does, and meanwhile looks after the run.
 
-    After a drain, stages that have no process yet do not start. The number of workers follows the machines. A worker
-    that is silent for too long is replaced. The user reads what the run waits for: machines, or the store.
+    After a drain, stages that have no process yet do not start, and the others end at their next report. The number of
+    workers follows the machines. A worker that is silent for too long is replaced. The user reads what the run waits
+    for: machines, or the store.
 
     Args:
         searcher, pool, drain, events: of the run.
@@ -47,19 +50,25 @@ class Gate(FIFOScheduler):
         self._searcher, self._pool, self._drain, self._events, self._say = searcher, pool, drain, events, say
         self._silence = Silence()
         self._next_tick = time.monotonic()
+        self._pending: dict[str, float] = {}  # by trial that waits for room: since when
         self._idle_since: tuple[float, datetime] | None = None  # monotonic, and the time of day
         self._next_line = 0.0
         self._store_since: tuple[float, datetime] | None = None
         self._reached = time.monotonic()  # when the store, or a worker that may wait for it, answered last
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Note that a worker has reported."""
+        """Note that a worker has reported; let it save and stop if the run is to end, or another driver was faster.
+
+        Tune could end the whole experiment instead, but would kill workers whose epoch takes longer than 15 s.
+        """
         self._reached = time.monotonic()
         self._silence.report(trial.trial_id, waits="waiting" in result)
-        return str(super().on_trial_result(tune_controller, trial, result))
+        stops = self._drain.requested or self._searcher.is_left(trial.trial_id)
+        return str(self.STOP if stops else super().on_trial_result(tune_controller, trial, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Note that a trial has ended."""
+        """Note that a trial has ended, with its last report: Tune passes on only those before."""
+        self._silence.report(trial.trial_id, waits="waiting" in result)
         self._silence.end(trial.trial_id)
         super().on_trial_complete(tune_controller, trial, result)
 
@@ -83,12 +92,18 @@ class Gate(FIFOScheduler):
             self._pool.look()
             trials = self._trials(tune_controller)
             pending = [trial for trial in trials if trial.status == Trial.PENDING]
-            if not self._drain.requested:
-                self._put_back(pending, tune_controller)
             running = {trial.trial_id: trial for trial in trials if trial.status == Trial.RUNNING}
-            self._look_after_workers(running)
+            starting = _starting(pending, tune_controller)
+            self._look_after_workers(running, starting)
             self._look_after_others(running)
-            self._look_for_room(is_idle=bool(pending) and len(pending) == len(trials) and not self._drain.requested)
+            if not self._drain.requested:
+                self._put_back(pending, starting, tune_controller)
+            is_idle = bool(pending) and len(pending) == len(trials) and not starting and not self._drain.requested
+            self._look_for_room(is_idle)
+            if not trials:
+                self._give_up_idle_processes(tune_controller)
+        if not tune_controller.get_live_trials():
+            time.sleep(PAUSE_SECONDS)
         # Tune itself starts what is pending
 
     @staticmethod
@@ -100,18 +115,29 @@ class Gate(FIFOScheduler):
         trial.init_local_path()  # otherwise Tune could not make its result
         tune_controller.stop_trial(trial)
 
-    def _put_back(self, pending: list[Trial], tune_controller: Any) -> None:
-        """Hand out again what waits for room, and must avoid all machines that are left by now, or waits for long."""
-        usable = self._pool.usable
-        for trial in pending:
+    def _put_back(self, pending: list[Trial], starting: Collection[str], tune_controller: Any) -> None:
+        """Hand out again what waits for room and must avoid all machines that are left by now.
+
+        Leave to another driver what it trains by now, or may train while this one has no room for it.
+        """
+        now, usable = time.monotonic(), self._pool.usable
+        waiting = [trial for trial in pending if trial.trial_id not in starting]
+        self._pending = {trial.trial_id: self._pending.get(trial.trial_id, now) for trial in waiting}
+        for trial in waiting:
+            id_ = trial.trial_id
+            waits_long = now - self._pending[id_] > LEAVE_SECONDS
             if usable and usable <= set(trial.config["avoided"]):
-                self._searcher.move(trial.trial_id)
-                self._stop(trial, tune_controller)
-        if self._idle_since is not None and time.monotonic() - self._idle_since[0] > LEAVE_SECONDS:
-            shared = [trial for trial in pending if self._searcher.is_shared(trial.trial_id)]
-            for trial in shared if shared and not _is_placed() else ():
-                self._searcher.leave(trial.trial_id)
-                self._stop(trial, tune_controller)
+                self._searcher.move(id_)
+            elif waits_long and self._searcher.is_shared(id_):
+                self._searcher.leave(id_)
+            elif not self._searcher.is_left(id_):
+                continue
+            self._stop(trial, tune_controller)
+
+    def _give_up_idle_processes(self, tune_controller: Any) -> None:
+        """End the process that Tune keeps for the next stage, if this run waits for another one: that may need it."""
+        if self._searcher.waits_elsewhere:
+            _controller(tune_controller)._cleanup_cached_actors(force_all=True)
 
     def _look_after_others(self, running: Mapping[str, Trial]) -> None:
         """Let workers save what other drivers need."""
@@ -120,46 +146,52 @@ class Gate(FIFOScheduler):
             if hasattr(actor, "keep"):
                 actor.keep.remote(keys)
 
-    def _look_after_workers(self, running: Mapping[str, Trial]) -> None:
+    def _look_after_workers(self, running: Mapping[str, Trial], starting: Mapping[str, Any]) -> None:
+        for trial_id in starting:
+            self._silence.start(trial_id)
+        actors = {trial_id: trial.temporary_state.ray_actor for trial_id, trial in running.items()}
         for trial_id, trial in running.items():
             if trial_id not in self._silence:
-                kind = json.dumps(trial.config["stage"].origin, sort_keys=True)
-                self._silence.begin(trial_id, kind, repr(trial.temporary_state.ray_actor))
-        for silent in self._silence.look(counts=self._events.reaches_store()):
-            if silent.trial in running:
-                self._tell(running[silent.trial], silent)
-        for trial_id, reason in self._searcher.alone_without_store().items():
-            if trial_id in running:
-                self._replace(
-                    running[trial_id], f"its state cannot be saved or read, and the driver can write: {reason}"
-                )
+                origin = {name: value for name, value in trial.config["stage"].origin.items() if name != "seed"}
+                self._silence.begin(trial_id, json.dumps(origin, sort_keys=True), repr(actors[trial_id]))
+        for silent in self._silence.look(counts=self._events.reaches_store(), hurries=self._drain.requested):
+            if silent.trial in actors:
+                self._tell(silent, "has not reported", actors[silent.trial])
+            elif silent.trial in starting:
+                self._tell(silent, "has been starting", starting[silent.trial])
+        for trial_id, reason in self._searcher.outage.only().items():
+            if trial_id in actors:
+                reason = f"its state cannot be saved or read, and the driver can write: {reason}"
+                self._replace(trial_id, reason, actors[trial_id])
 
-    def _tell(self, trial: Trial, silent: Silent) -> None:
-        result = trial.last_result or {}
-        worker = f"{result['hostname']} (process {result['pid']})" if "pid" in result else "a worker"
-        line = f"{worker} has not reported for {silent.seconds:.0f} s"
+    def _tell(self, silent: Silent, does: str, actor: Any) -> None:
+        node, process = _location(actor)
+        host = self._pool.host(node) or "an unknown machine"
+        worker = f"{host} (process {process})" if process else f"a worker on {host}"
+        line = f"{worker} {does} for {silent.seconds:.0f} s"
         if silent.left > 0:
-            self._say(f"{line}. If it does not for {silent.left:.0f} s more, another worker takes its stage over")
+            self._say(f"{line}. If that goes on for {silent.left:.0f} s, another worker takes its stage over")
         else:
-            self._say(f"{line}: another worker takes its stage over")
-            self._replace(trial, line)
+            self._say(f"{line}: {'it is ended' if self._drain.requested else 'another worker takes its stage over'}")
+            self._replace(silent.trial, line, actor)
 
-    def _replace(self, trial: Trial, reason: str) -> None:
+    def _replace(self, trial_id: str, reason: str, actor: Any) -> None:
         """End a worker, so that its stage is handed out again. If it wakes later, states that exist stay."""
-        self._silence.end(trial.trial_id)
-        self._searcher.lost(trial.trial_id, Loss(reason, (trial.last_result or {}).get("hostname", ""), ""))
-        if trial.temporary_state.ray_actor is not None:  # else it has ended meanwhile
-            ray.kill(trial.temporary_state.ray_actor)
+        self._silence.end(trial_id)
+        node, _ = _location(actor)
+        self._searcher.lost(trial_id, Loss(reason, self._pool.host(node), "", node))
+        if actor is not None:  # else it has ended meanwhile
+            ray.kill(actor)
 
     def _look_after_store(self) -> None:
         now = time.monotonic()
         if self._events.reaches_store():
             self._reached = now
-        reason = self._searcher.waits() or ("it does not answer" if now - self._reached > HANG_SECONDS else "")
+        reason = self._searcher.outage.reason or ("it does not answer" if now - self._reached > HANG_SECONDS else "")
         if reason and self._store_since is None:
             self._store_since = (now, datetime.now())
             self._say(f"training waits, since the store cannot be used: {reason}. Trained epochs are kept in memory")
-            self._events.waits(f"the store cannot be used since {_clock(self._store_since[1])}: {reason}")
+            self._events.waits("the store", f"the store cannot be used since {_clock(self._store_since[1])}: {reason}")
         elif reason and self._store_since is not None and now - self._store_since[0] > STORE_SECONDS:
             if not self._drain.requested:
                 minutes = f"{STORE_SECONDS / 60:.0f} minutes"
@@ -167,24 +199,23 @@ class Gate(FIFOScheduler):
         elif not reason and self._store_since is not None:
             self._say(f"the store can be used again, after {now - self._store_since[0]:.0f} s")
             self._store_since = None
-            self._events.waits("")
+            self._events.waits("the store", "")
 
     def _look_for_room(self, is_idle: bool) -> None:
         """Tell what the first stage waits for while nothing is trained, and how long it has waited."""
         now = time.monotonic()
         if not is_idle:
             if self._idle_since is not None and self._next_line > self._idle_since[0] + WAIT_SECONDS:
-                self._events.waits("")
+                self._events.waits("machines", "")
             self._idle_since = None
             return
         if self._idle_since is None:
             self._idle_since, self._next_line = (now, datetime.now()), now + WAIT_SECONDS
         if now > self._next_line:
             self._next_line = now + WAIT_AGAIN_SECONDS
-            if not _is_placed():
-                line = self._pool.waiting(_clock(self._idle_since[1]))
-                self._say(line)
-                self._events.waits(line)
+            line = self._pool.waiting(_clock(self._idle_since[1]))
+            self._say(line)
+            self._events.waits("machines", line)
 
     def __deepcopy__(self, _memo: object) -> Gate:
         """Return itself; see `StageSearcher.__deepcopy__`."""
@@ -209,8 +240,25 @@ def _last_error(trial: Trial) -> BaseException | None:
     return None
 
 
-def _is_placed() -> bool:
-    """Return whether a stage of this driver has its resources, so that only its process is being started."""
-    job = ray.get_runtime_context().get_job_id()  # an identifier of a placement group ends in its job's
-    groups = ray.util.placement_group_table()
-    return any(name.endswith(job) and group["state"] == "CREATED" for name, group in groups.items())
+def _location(actor: Any) -> tuple[str, int]:
+    """Return Ray's identifier of the node of an actor, and its process; "" and 0 as far as Ray does not know.
+
+    An actor that hangs cannot be asked. For one without a report, `Trial.last_result` would ask it, and wait for ever.
+    """
+    with suppress(Exception):  # Ray does not answer, which `cluster.connected` notices if it stays so
+        described = ray._private.state.actors(actor._actor_id.hex())
+        return described["Address"]["NodeID"], described["Pid"]
+    return "", 0
+
+
+def _starting(pending: Collection[Trial], tune_controller: Any) -> dict[str, Any]:
+    """Return the actors that are being started, or prepared for another stage, by their pending trials."""
+    controller = _controller(tune_controller)
+    placed = controller._actor_manager._live_actors_to_ray_actors_resources
+    tracked = {trial.trial_id: controller._trial_to_actor.get(trial) for trial in pending}
+    return {trial_id: placed[actor][0] for trial_id, actor in tracked.items() if actor in placed}
+
+
+def _controller(wrapped: Any) -> Any:
+    """Return Tune's controller itself: what schedulers are given warns about what it does not expect them to use."""
+    return vars(wrapped).get("_tune_controller", wrapped)

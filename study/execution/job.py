@@ -3,11 +3,13 @@
 A Ray Trainable that executes stages (`study.space.Work.trainable`) takes a `Job` in ``setup(config, job)``. The
 configuration there, and that of ``reset_config``, has these entries. ``stage`` is a `study.planning.tree.Stage`.
 ``saved`` is the name of the last state of the stage that an earlier attempt is known to have saved, or "". ``again`` is
-whether there was one: it may have saved further states. Each ``step`` trains some epochs and reports a dictionary:
+whether there may be further ones, of that attempt or of another run. Each ``step`` trains some epochs and reports a
+dictionary:
 
 - ``position``: the number of trained epochs of the stage; ``saved``: its newest state in the store, or ""; ``done``.
-- ``begun``, if an earlier attempt has saved more than ``saved`` said: the position at which this attempt began.
+- ``begun``, if an earlier attempt or another run has saved states of the stage: the position at which this one began.
 - ``waiting``, if the store cannot be used: the reason. The epochs are kept, and the next ``step`` tries again.
+- ``lost``, if only another process can go on: the reason. The next ``step`` raises.
 - ``failure``, if the stage must be given up: the fields of a `study.planning.tree.Failure`. An exception that is raised
   counts as a lost process: the stage is tried again in another process.
 

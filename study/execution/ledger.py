@@ -195,6 +195,24 @@ class Ledger:
         self._stored = self._store.keys()
         return len(self._saved - self._stored)
 
+    def trained(self) -> int:
+        """Return the number of states that need no training because this run has trained them, by their headers.
+
+        Headers that say nothing about it, or cannot be read, count as those of other runs.
+        """
+        run, keys = self._draft.plan.run, set[str]()
+        for name, recipe in self._draft.recipes.items():
+            last = self.deepest(name)
+            if last is None or last in keys:
+                continue
+            with suppress(StudyError, FileNotFoundError, KeyError):
+                parts = self._store.header(last)["provenance"]
+                ends = [part["from_epoch"] for part in parts[1:]] + [recipe.keys.index(last)]
+                for part, end in zip(parts, ends, strict=False):
+                    if part["run"] == run:
+                        keys.update(recipe.keys[part["from_epoch"] + 1 : end + 1])
+        return len(keys)
+
     def deepest(self, replicate: Replicate) -> str | None:
         """Return the last state of a replicate that is stored; None if there is none."""
         return next((key for key in reversed(self._draft.recipes[replicate].keys[1:]) if key in self._stored), None)

@@ -152,8 +152,11 @@ class Checks:
     left_out: frozenset[str]
 
     def of_late(self, nodes: Collection[str]) -> dict[str, str]:
-        """Return why nodes that have joined since the start cannot train, by identifier. Executed on such a node."""
-        late = set(nodes) - self.asked
+        """Return why nodes that were not fit at the start, or not there, cannot train, by identifier.
+
+        Executed on such a node.
+        """
+        late = set(nodes) - (self.asked - self.left_out)
         if not late:
             return {}
         import ray

@@ -139,7 +139,7 @@ class Points:
                     self._draft.add_champion(space, best)
                     return self._begin(self._draft.plan.trials[-1])
         answers: list[tuple[PlannedSpace, dict[str, Any]]] = []
-        wait = IDLE_SECONDS if idle else 0.05
+        wait = IDLE_SECONDS if idle else 0.0
         with suppress(queue.Empty):
             while True:
                 answers.append(self._answers.get(timeout=0.0 if answers else wait))

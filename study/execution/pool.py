@@ -19,6 +19,8 @@ from study.masking import masked
 
 GPU_PARTS = 10_000  # Ray's smallest part of a GPU is one of so many
 LOOK_SECONDS = 2.0
+# After which a node that was left out is asked again, since its fault may be over: twice as long each time.
+AGAIN_SECONDS, AGAIN_SECONDS_AT_MOST = 300.0, 3600.0
 NODE_LABEL = "ray.io/node-id"  # which Ray gives to every node
 
 
@@ -31,7 +33,7 @@ class Pool:
         say: prints a line.
 
     Attributes:
-        left_out: the identifiers; a node that turns out to be unfit is added.
+        left_out: the identifiers. A node that turns out to be unfit is added, one that may be fit by now is removed.
         leaving: the nodes that Ray has announced to end soon.
         workers: the number of stages at the same time, at least one. On a cluster, a number that the user asked for
             stays as it is: Ray's autoscaler sees the stages that wait for room.
@@ -40,7 +42,11 @@ class Pool:
     def __init__(self, job: Job, left_out: Collection[str] = (), say: Callable[[str], None] = lambda _: None) -> None:
         self._job, self._say = job, say
         self._bundle = job.bundle
-        self.left_out, self.leaving = set(left_out), set[str]()
+        self.left_out, self.leaving = set[str](), set[str]()
+        self._pauses: dict[str, float] = {}  # by node that was left out: the seconds until it is asked again
+        self._until: dict[str, float] = {}  # and when that is
+        for node in left_out:
+            self._leave_out(node)
         self._known: dict[str, Mapping[str, Any]] = {}  # every node seen so far, by its identifier
         self._alive: set[str] = set()
         self._next_look = -math.inf
@@ -51,6 +57,7 @@ class Pool:
         if time.monotonic() < self._next_look and not at_once:
             return
         self._next_look = time.monotonic() + LOOK_SECONDS
+        self.left_out -= {node for node in self.left_out if time.monotonic() > self._until[node]}
         before, is_first = {id_: self._known[id_] for id_ in self.usable}, not self._known
         try:
             nodes = {node["NodeID"]: node for node in ray.nodes()}
@@ -72,12 +79,19 @@ class Pool:
             self._say(f"{'; '.join(changed)}: room for {self.room()} at a time")
 
     def leave_out(self, node: str, reason: str) -> None:
-        """Note that a node cannot train the run, and tell the user why, once."""
+        """Note that a node cannot train the run for now, and tell the user why, once."""
         if node not in self.left_out:
-            self.left_out.add(node)
+            is_first = node not in self._pauses
+            self._leave_out(node)
             self._count()
             name = _name(self._known[node]) if node in self._known else node
-            self._say(f"left out: node {name}: {masked(reason)}")
+            if is_first:
+                self._say(f"left out: node {name}: {masked(reason)}")
+
+    def _leave_out(self, node: str) -> None:
+        self.left_out.add(node)
+        self._pauses[node] = min(2 * self._pauses.get(node, AGAIN_SECONDS / 2), AGAIN_SECONDS_AT_MOST)
+        self._until[node] = time.monotonic() + self._pauses[node]
 
     def _count(self) -> None:
         asked, fits = self._job.resources.workers, self.room()

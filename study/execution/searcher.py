@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from study.execution.attempts import Attempts
 from study.execution.events import ALONE, Events, Others
 from study.execution.interrupts import Drain
 from study.execution.losses import LOST_HINT, Loss
+from study.execution.outage import Outage
 from study.execution.pool import Pool
 from study.masking import masked
 from study.planning.tree import Failure, Stage, descendants
@@ -24,7 +24,6 @@ from study.planning.tree import Failure, Stage, descendants
 UNFIT = "unfit/"  # Tune flattens a report's dictionaries
 ELSEWHERE_SECONDS = 2.0  # between two looks for stages that other drivers train
 LEFT_SECONDS = 3 * ELSEWHERE_SECONDS  # in which another driver may claim a stage that this one has no room for
-ALONE_SECONDS = 60.0  # for which a worker waits for the store while others can use it
 
 
 @dataclass
@@ -38,10 +37,7 @@ class _Running:
         host: the machine of its rank 0, when it has reported.
         loss: why its process was lost, as far as this is known.
         is_moved: whether it must go on in another process, through nobody's fault.
-        is_left: whether another driver may train it first.
-        waits: why it waits for the store; "" if it does not.
-        since: when it began to wait, on the monotonic clock.
-        tries: how often it has tried to use the store since then.
+        is_left: whether another driver trains it, or may do so first.
     """
 
     stage: Stage
@@ -52,9 +48,6 @@ class _Running:
     loss: Loss | None = None
     is_moved: bool = False
     is_left: bool = False
-    waits: str = ""
-    since: float = 0.0
-    tries: int = 0
 
 
 class StageSearcher(Searcher):
@@ -70,6 +63,10 @@ class StageSearcher(Searcher):
         drain: once requested, nothing more is handed out.
         events: the receiver of events.
         others: the drivers of other runs.
+
+    Attributes:
+        outage: the workers that cannot use the store.
+        waits_elsewhere: whether all that is left to train is being trained by other drivers.
     """
 
     def __init__(
@@ -83,15 +80,14 @@ class StageSearcher(Searcher):
         self._saved: dict[str, str] = {}  # by stage that was stopped before its end: the last state that it saved
         self._running: dict[str, _Running] = {}  # by trial
         self._elsewhere: list[Stage] = []  # stages that other drivers train
-        self._waits_elsewhere = False
+        self.waits_elsewhere = False
         self._foreign: set[str] = set()  # stages that other drivers have begun
+        self._counted: dict[str, int] = {}  # by stage that was left to another driver: the epochs trained here
         self._next_look = 0.0
         self._kept: dict[str, frozenset[str]] = {}  # by trial: states that its worker was asked to save
         self._pool, self._drain, self._events, self._others = pool, drain, events, others
         self._attempts = Attempts(pool)
-        self._away = ""  # why the store cannot be used
-        self._next_probe = 0.0
-        self._tries: dict[str, int] = {}  # by trial: its tries since when the driver can save
+        self.outage = Outage(events.can_save)
         self.add(stages)
 
     def add(self, stages: Sequence[Stage]) -> None:
@@ -114,14 +110,12 @@ class StageSearcher(Searcher):
         """
         if self._drain.requested:
             return Searcher.FINISHED
-        if len(self._running) >= self._pool.workers or (self._running and self._away):
+        if len(self._running) >= self._pool.workers or (self._running and self.outage.reason):
             return None
         self._look_elsewhere()
         stage = self._next()
         if stage is None:
-            # A search plans no more points than there is room for: further ones are better when results are known.
-            workers = min(self._pool.workers, max(1, self._pool.room()))
-            more = self._events.more(workers, idle=not self._running)
+            more = self._events.more(self._pool.workers, idle=not self._running)
             self.add(more or ())
             stage = self._next()
         if stage is None:
@@ -131,7 +125,8 @@ class StageSearcher(Searcher):
         self._running[trial_id] = _Running(stage, stage.keys.index(saved) + 1 if saved else 0, saved)
         avoided = self._pool.avoided(self._attempts.lost_on(stage.key))
         self._wait_elsewhere(False)
-        return {"stage": stage, "saved": saved, "again": stage.key in self._saved, "avoided": avoided}
+        again = stage.key in self._saved or self._others.was_shared(stage)
+        return {"stage": stage, "saved": saved, "again": again, "avoided": avoided}
 
     def _next(self) -> Stage | None:
         """Return the next stage that no other driver trains; None if there is none."""
@@ -162,7 +157,7 @@ class StageSearcher(Searcher):
         """Look for the stages that other drivers train. Those that have not arrived may be free by now."""
         if not self._elsewhere or time.monotonic() < self._next_look:
             return
-        self._next_look = time.monotonic() + ELSEWHERE_SECONDS
+        began = time.monotonic()
         stages, self._elsewhere = self._elsewhere, []
         for stage in stages:
             if self._others.arrived(stage):
@@ -171,18 +166,23 @@ class StageSearcher(Searcher):
                 self._foreign.add(stage.key)
                 self._saved.setdefault(stage.key, "")  # its driver may have saved states on the way
                 self._push(stage)
+        # A look at many stages in a slow store must leave time for the workers.
+        self._next_look = time.monotonic() + max(ELSEWHERE_SECONDS, 10 * (time.monotonic() - began))
 
     def _take(self, stage: Stage) -> None:
         """Complete a stage that another driver has trained."""
+        if not self._events.durable(stage.key):  # the store is away again
+            self._elsewhere.append(stage)
+            return
         saved = self._saved.get(stage.key, "")
-        self._events.durable(stage.key)
-        self._events.trained_elsewhere(len(stage.keys) - (stage.keys.index(saved) + 1 if saved else 0))
+        counted = self._counted.pop(stage.key, stage.keys.index(saved) + 1 if saved else 0)
+        self._events.trained_elsewhere(len(stage.keys) - counted)
         self._complete(stage)
 
     def _wait_elsewhere(self, waits: bool) -> None:
-        if waits != self._waits_elsewhere:
-            self._waits_elsewhere = waits
-            self._events.waits("another run trains what this run needs, too" if waits else "")
+        if waits != self.waits_elsewhere:
+            self.waits_elsewhere = waits
+            self._events.waits("another run", "another run trains what this run needs, too" if waits else "")
 
     def _complete(self, stage: Stage) -> None:
         del self._open[stage.key]
@@ -192,19 +192,28 @@ class StageSearcher(Searcher):
     def to_keep(self, trials: Collection[str]) -> dict[str, Collection[str]]:
         """Return by trial the states that its worker must save from now on, because other drivers need them.
 
+        Also claim what no other driver knew of when it began, and leave what another driver trains by now.
+
         Args:
             trials: those that have a worker.
         """
         asked: dict[str, Collection[str]] = {}
-        for trial_id in self._running.keys() & trials:
-            trial = self._running[trial_id]
-            if trial.waits:  # it may have trained what it cannot save yet
+        for trial_id, trial in self._running.items():
+            if trial_id in self.outage or trial.is_left:  # the first may have trained what it cannot save yet
                 continue
-            keys = frozenset(self._others.keep(trial.stage, trial.position))
-            if keys - self._kept.get(trial_id, frozenset()):
-                asked[trial_id] = keys
-            self._kept[trial_id] = keys | self._kept.get(trial_id, frozenset())
+            keys = self._others.keep(trial.stage, trial.position)
+            if keys is None:
+                trial.is_left = True
+            elif trial_id in trials:
+                before = self._kept.get(trial_id, frozenset[str]())
+                if set(keys) - before:
+                    asked[trial_id] = keys
+                self._kept[trial_id] = before.union(keys)
         return asked
+
+    def is_left(self, trial_id: str) -> bool:
+        """Return whether the stage of a trial is left to another driver, so that the trial must be stopped."""
+        return trial_id in self._running and self._running[trial_id].is_left
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on the progress of a stage, and a state that it saved on the way."""
@@ -218,7 +227,7 @@ class StageSearcher(Searcher):
                 self._pool.leave_out(name.removeprefix(UNFIT), result[name])
         if "lost" in result:
             trial.loss = Loss(result["lost"], trial.host, "")
-        self._note_wait(trial, masked(result.get("waiting", "")))  # an error may name a URL
+        self.outage.report(trial_id, masked(result.get("waiting", "")))  # an error may name a URL
         begun = result.get("begun", 0)
         if begun > trial.position:  # counted before, or another driver's
             if trial.stage.key in self._foreign:
@@ -230,45 +239,11 @@ class StageSearcher(Searcher):
         if result["saved"] and result["saved"] != trial.saved:
             if self._events.durable(result["saved"]):
                 trial.saved, trial.loss = result["saved"], None
-                self._note_store_is_back()
+                self.outage.work()
             else:
                 host = trial.host or "a node"
                 reason = f"{host} has saved a state that the driver does not see in the store"
                 trial.loss = Loss(reason, trial.host, "")
-
-    def _note_wait(self, trial: _Running, waits: str) -> None:
-        if waits:
-            if not trial.waits:
-                trial.since, trial.tries = time.monotonic(), 0
-            trial.tries += 1
-            self._away = trial.waits = waits
-        elif trial.waits:
-            trial.waits = ""
-            self._note_store_is_back()
-
-    def _note_store_is_back(self) -> None:
-        if not any(trial.waits for trial in self._running.values()):
-            self._away = ""
-
-    def waits(self) -> str:
-        """Return why workers wait for the store; "" if none does.
-
-        If the ones that waited have ended, the reason stays until another one can use the store.
-        """
-        return self._away
-
-    def alone_without_store(self) -> dict[str, str]:
-        """Return the trials that have waited long for the store, although the driver can save, with the reasons.
-
-        They have tried again since the driver could: one try may have begun before.
-        """
-        now = time.monotonic()
-        late = {id_: trial for id_, trial in self._running.items() if trial.waits and now - trial.since > ALONE_SECONDS}
-        if late and now >= self._next_probe:
-            self._next_probe = now + ALONE_SECONDS
-            can_save, before = self._events.can_save(), self._tries
-            self._tries = {id_: before.get(id_, trial.tries) for id_, trial in late.items()} if can_save else {}
-        return {id_: trial.waits for id_, trial in late.items() if trial.tries > self._tries.get(id_, math.inf) + 1}
 
     def move(self, trial_id: str) -> None:
         """Note that a trial is to go on elsewhere, before it is stopped."""
@@ -302,6 +277,7 @@ class StageSearcher(Searcher):
             self.on_trial_result(trial_id, result)
         trial = self._running.pop(trial_id)
         self._kept.pop(trial_id, None)
+        self.outage.end(trial_id)
         self._others.end(trial.stage)
         stage, prefix = trial.stage, "failure/"  # Tune flattens the dictionary `failure`
         fields = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
@@ -312,6 +288,7 @@ class StageSearcher(Searcher):
         elif not self._drain.requested:
             self._saved[stage.key] = trial.saved
             if trial.is_left:
+                self._counted[stage.key] = trial.position
                 self._elsewhere.append(stage)
                 self._next_look = time.monotonic() + LEFT_SECONDS
                 return

@@ -1,15 +1,16 @@
 """Two runs on one store at the same time: each shared stage is trained by one driver, and the other one waits for it.
 
-Every driver announces its stages. The others end theirs where those end, and where the paths part, so that all drivers
-cut a shared path into the same stages. Before a driver trains a stage, it claims the stage's first state, as long as
-other drivers are alive. A claim holds while its driver lives, and correctness never depends on it: of two equal states
-the first one stays.
+Every driver announces its stages. The others cut theirs where those begin and end, and where the paths part, so that
+all drivers cut a shared path into the same stages. Before a driver trains a stage, it claims the stage's first state,
+as long as other drivers are alive. A claim holds while its driver lives, and correctness never depends on it: of two
+equal states the first one stays.
 """
 
 from __future__ import annotations
 
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -42,34 +43,37 @@ class Holder:
 
 @dataclass(frozen=True)
 class Announced:
-    """The stored record of the stages that a driver has planned.
+    """The stored record of what a driver has planned.
 
     Attributes:
-        stages: the states of each.
+        keys: the states of its stages.
+        ends: states before which its stages begin, or at which they end.
     """
 
-    stages: tuple[tuple[str, ...], ...]
+    keys: tuple[str, ...]
+    ends: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Paths:
-    """The states of a driver's stages, and those at which they end."""
+    """What a driver has announced so far."""
 
     keys: frozenset[str] = frozenset()
     ends: frozenset[str] = frozenset()
 
     def and_those_of(self, announced: Announced) -> _Paths:
-        keys = self.keys.union(*announced.stages)
-        return _Paths(keys, self.ends.union(stage[-1] for stage in announced.stages if stage))
+        return _Paths(self.keys.union(announced.keys), self.ends.union(announced.ends))
 
     def within(self, stage: Stage) -> set[str]:
-        """Return the states of a stage at which a stage of the driver ends, and the last one that both share."""
+        """Return the states of a stage at which one of the driver begins or ends, and the last one that both share."""
         shared = [key for key in stage.keys if key in self.keys]
-        return {*self.ends.intersection(shared), *shared[-1:]}
+        return {*self.ends.intersection(stage.keys), *shared[-1:]}
 
 
 class Sharing:
-    """The stages that this driver and others have in common. A thread looks for other drivers.
+    """The stages that this driver and others have in common.
+
+    A thread looks for other drivers, and writes what has changed since its last look.
 
     Args:
         store: the store.
@@ -81,11 +85,15 @@ class Sharing:
     def __init__(self, store: Store, run: str, begun: Start, say: Callable[[str], None]) -> None:
         self._store, self._say = store.impatient(), say
         self._me = Holder(run, begun.record.token)
+        self._mine = Announced((), ())
+        self._cuts: frozenset[str] = frozenset()  # states at which stages of this driver are cut
         self._announced = ""  # the name of the last announcement
+        self._has_changed = False  # since then
         self._others: set[str] = set()  # the runs of other drivers that are alive
         self._paths: dict[str, _Paths] = {}  # by run, also of drivers that have ended
         self._read_before: set[str] = set()  # announcements
         self._claims: dict[str, set[str]] = {}  # by stage that is being trained: the states that were claimed for it
+        self._unreleased: deque[str] = deque()  # claims that are to be released when the store is back
         self._told: set[str] = set()  # runs of which the user was told
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_often, name="sharing", daemon=True)
@@ -100,38 +108,59 @@ class Sharing:
             self.close()
 
     def announce(self, stages: Collection[Stage]) -> None:
-        """Let other drivers know the stages of this one, and look for theirs."""
-        with suppress(Away):  # without it, stages may be trained twice
-            name = f"drivers/{self._me.run}@{self._me.token}@{secrets.token_hex(4)}.json"
-            record = Announced(tuple(stage.keys for stage in stages))
-            self._store.write_record(name, asdict(record), durable=False)
-            self._withdraw()
-            self._announced = name
+        """Let other drivers know the stages of this one: the first time at once, later at the next look."""
+        ends = {end for stage in stages for end in (stage.parent, stage.key)}
+        self._mine = Announced(tuple(key for stage in stages for key in stage.keys), tuple(sorted(ends)))
+        self._has_changed = True
         if not self._thread.is_alive() and not self._ended.is_set():
             self._look()
             self._thread.start()
-
-    def _withdraw(self) -> None:
-        if self._announced:
-            self._store.delete_record(self._announced)
 
     def _look_often(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
             self._look()
 
     def _look(self) -> None:
+        """Write and release what has changed, and look for other drivers. What fails now is done at the next look."""
         others = set()
-        with suppress(Away, FileNotFoundError):  # looked for again
-            for name in self._store.records("drivers"):
-                run, _, rest = name.partition("@")
-                if not self._is_another(Holder(run, rest.partition("@")[0])):
+        with suppress(Away, FileNotFoundError):
+            while self._unreleased:
+                self._release_now(self._unreleased[0])
+                self._unreleased.popleft()
+            if self._has_changed:
+                self._write()
+            names = self._store.records("drivers")
+            self._has_changed = self._has_changed or self._announced not in names
+            for name in names:
+                run, token = (name + "@").split("@")[:2]
+                if name == self._announced:
                     continue
-                announced = None if name in self._read_before else self._read(f"drivers/{name}", Announced)
-                if announced is not None:
-                    self._paths = self._paths | {run: self._paths.get(run, _Paths()).and_those_of(announced)}
-                    self._read_before.add(name)
-                others.add(run)
+                if Holder(run, token) == self._me or not seems_alive(self._store, run, token):
+                    self._store.delete_record(f"drivers/{name}")  # an earlier one, or of a driver that has ended
+                elif run != self._me.run:
+                    self._read_announced(name, run)
+                    others.add(run)
             self._others = others
+
+    def _write(self) -> None:
+        self._has_changed = False  # before it is read: a change meanwhile is written at the next look
+        before, mine = self._announced, self._mine
+        name = f"{self._me.run}@{self._me.token}@{secrets.token_hex(4)}.json"
+        try:
+            record = Announced(mine.keys, tuple(sorted(self._cuts.union(mine.ends))))
+            self._store.write_record(f"drivers/{name}", asdict(record), durable=False)
+        except Away:
+            self._has_changed = True
+            raise
+        self._announced = name
+        if before:
+            self._store.delete_record(f"drivers/{before}")
+
+    def _read_announced(self, name: str, run: str) -> None:
+        announced = None if name in self._read_before else self._read(f"drivers/{name}", Announced)
+        if announced is not None:
+            self._paths = self._paths | {run: self._paths.get(run, _Paths()).and_those_of(announced)}
+            self._read_before.add(name)
 
     def _read(self, path: str, kind: type[T]) -> T | None:
         """Return a record; None if there is none, or if it is damaged or of another version."""
@@ -148,20 +177,28 @@ class Sharing:
         """Return whether another driver that is alive has planned the stage, too."""
         return any(stage.keys[0] in self._paths[run].keys for run in self._others & self._paths.keys())
 
+    def was_shared(self, stage: Stage) -> bool:
+        """Return whether another driver, which may have ended, has planned a part of the stage since the start."""
+        return any(not paths.keys.isdisjoint(stage.keys) for paths in self._paths.values())
+
     def cut(self, stage: Stage) -> Sequence[Stage]:
-        """Return the stages into which a stage is cut, since stages of other drivers end or part from it inside."""
-        return tree.cut(stage, set[str]().union(*(paths.within(stage) for paths in self._paths.values())))
+        """Return the stages into which a stage is cut, since stages of other drivers begin, end or part inside."""
+        parts = tree.cut(stage, set[str]().union(*(paths.within(stage) for paths in self._paths.values())))
+        cuts = self._cuts.union(part.key for part in parts[:-1])
+        if cuts != self._cuts:
+            self._cuts, self._has_changed = cuts, True
+        return parts
 
     def begin(self, stage: Stage) -> bool:
-        """Claim a stage; return False if the driver of another run has claimed it before."""
+        """Claim a stage; return False if the driver of another run has claimed it before, or the store is away."""
         first = stage.keys[0]
         holder = self._claim(first) if self._others else ""
-        if not holder:
+        if holder == "":
             self._claims[stage.key] = {first} if self._others else set()
-        elif holder not in self._told:
+        elif holder is not None and holder not in self._told:
             self._told.add(holder)
             self._say(f"run {holder} trains stages that this run needs, too: it waits for them")
-        return not holder
+        return holder == ""
 
     def arrived(self, stage: Stage) -> bool:
         """Return whether the last state of a stage is in the store."""
@@ -169,9 +206,12 @@ class Sharing:
             return self._store.has(stage.key)
         return False
 
-    def _claim(self, key: str) -> str:
-        """Claim a state; return the run whose driver has claimed it before, or "" if this one has it now."""
-        with suppress(Away):  # then it may be trained twice
+    def _claim(self, key: str) -> str | None:
+        """Claim a state; return the run whose driver has claimed it before, or "" if this one has it now.
+
+        None if the store is away.
+        """
+        with suppress(Away):
             while not self._store.create_record(_path(key), asdict(self._me)):
                 holder = self._read(_path(key), Holder)
                 if holder == self._me:
@@ -179,9 +219,10 @@ class Sharing:
                 if holder is not None and self._is_another(holder):
                     return holder.run
                 self._store.delete_record(_path(key))  # of a driver that has ended
-        return ""
+            return ""
+        return None
 
-    def keep(self, stage: Stage, position: int) -> Collection[str]:
+    def keep(self, stage: Stage, position: int) -> Collection[str] | None:
         """Claim the parts of a stage that is being trained; return the states inside that other drivers need.
 
         A driver may appear when the stage has begun. So the parts that it needs are claimed now. The claim of a part
@@ -190,16 +231,20 @@ class Sharing:
         Args:
             stage: the stage.
             position: how many of its epochs have been trained.
+
+        Returns:
+            The states; None if the driver of another run has claimed the part that is next.
         """
         if not self._others or stage.key not in self._claims:
             return ()
         parts = self.cut(stage)
         ahead = [part for part in parts if stage.keys.index(part.key) >= position]
-        firsts, claimed = {part.keys[0] for part in ahead}, self._claims[stage.key]
-        for key in firsts - claimed:
-            self._claim(key)
-        self._release(claimed - firsts)
-        self._claims[stage.key] = firsts
+        firsts, claimed = [part.keys[0] for part in ahead], self._claims[stage.key]
+        holders = {key: "" if key in claimed else self._claim(key) for key in firsts}
+        self._claims[stage.key] = {key for key, holder in holders.items() if holder == ""}
+        self._release(claimed.difference(firsts))
+        if firsts and holders[firsts[0]]:
+            return None
         return {part.key for part in ahead} - {stage.key}
 
     def end(self, stage: Stage) -> None:
@@ -208,19 +253,27 @@ class Sharing:
 
     def _release(self, keys: Collection[str]) -> None:
         for key in keys:
-            with suppress(Away):  # it ends with this driver
-                if self._read(_path(key), Holder) == self._me:
-                    self._store.delete_record(_path(key))
+            try:
+                self._release_now(key)
+            except Away:
+                self._unreleased.append(key)
+
+    def _release_now(self, key: str) -> None:
+        is_claimed_again = any(key in claimed for claimed in list(self._claims.values()))
+        if not is_claimed_again and self._read(_path(key), Holder) == self._me:
+            self._store.delete_record(_path(key))
 
     def close(self) -> None:
         """End the thread and withdraw what this driver has announced and claimed."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        for claimed in self._claims.values():
-            self._release(claimed)
-        with suppress(Away):
-            self._withdraw()
+        claims, self._claims = self._claims, {}
+        with suppress(Away):  # they end with this driver
+            for key in (*self._unreleased, *(key for claimed in claims.values() for key in claimed)):
+                self._release_now(key)
+            if self._announced:
+                self._store.delete_record(f"drivers/{self._announced}")
 
 
 def _path(key: str) -> str:

@@ -10,13 +10,14 @@ SAY_TIMES, SAY_SECONDS = 3, 30.0  # of the longest report seen, and at least so 
 REPLACE_TIMES, REPLACE_SECONDS = 10, 180.0  # then the stage is given to another worker; S3's own patience is 120 s
 # Before the first report of a process, or of a kind of stages: it may import for long, or decode a million images.
 FIRST_SAY_SECONDS, FIRST_REPLACE_SECONDS = 300.0, 7200.0
+START_SAY_SECONDS, START_REPLACE_SECONDS = 120.0, 900.0  # for a process that starts: its imports may be on a slow disk
 GAP_SECONDS = 10.0  # between two looks, in which this process was itself stopped or blocked
 
 
 @dataclass
 class _Worker:
     kind: Hashable
-    process: str
+    process: str  # "" while it starts
     since: float
     said: bool = False
 
@@ -27,7 +28,7 @@ class Silent:
 
     Attributes:
         trial: its trial.
-        seconds: for how long it has not reported.
+        seconds: for how long it has not reported, or has been starting.
         left: the seconds until it is replaced; 0 or less if that is due.
     """
 
@@ -52,7 +53,12 @@ class Silence:
 
     def __contains__(self, trial: str) -> bool:
         """Return whether a trial has begun and not ended."""
-        return trial in self._workers
+        return trial in self._workers and bool(self._workers[trial].process)
+
+    def start(self, trial: str) -> None:
+        """Note that the process of a trial is being started, or prepared for another stage."""
+        if trial not in self._workers:
+            self._workers[trial] = _Worker("", "", self._clock())
 
     def begin(self, trial: str, kind: Hashable, process: str) -> None:
         """Note that a process trains a trial of some kind."""
@@ -72,12 +78,14 @@ class Silence:
         """Forget a trial that has ended."""
         self._workers.pop(trial, None)
 
-    def look(self, counts: bool = True) -> list[Silent]:
+    def look(self, counts: bool = True, hurries: bool = False) -> list[Silent]:
         """Return the workers that the user must be told of, once each, and those that must be replaced.
 
         Args:
             counts: whether the time since the last look counts. It does not while the store is away, for which workers
                 wait, nor if this process itself was stopped meanwhile.
+            hurries: whether the run is to stop. A worker that has reported before is then waited for only until the
+                user would be told of it.
         """
         now = self._clock()
         gap, self._looked = now - self._looked, now
@@ -86,13 +94,18 @@ class Silence:
                 worker.since = min(now, worker.since + gap)
         silent = []
         for trial, worker in self._workers.items():
-            longest, seconds = self._longest.get(worker.kind), now - worker.since
-            if longest is None or worker.process not in self._warm:
-                say, replace = FIRST_SAY_SECONDS, FIRST_REPLACE_SECONDS
-            else:
-                say = max(SAY_SECONDS, SAY_TIMES * longest)
-                replace = max(REPLACE_SECONDS, REPLACE_TIMES * longest)
+            seconds, (say, replace) = now - worker.since, self._limits(worker, hurries)
             if seconds > replace or (seconds > say and not worker.said):
                 worker.said = True
                 silent.append(Silent(trial, seconds, replace - seconds))
         return silent
+
+    def _limits(self, worker: _Worker, hurries: bool) -> tuple[float, float]:
+        """Return the seconds after which the user is told of a worker, and those after which it is replaced."""
+        if not worker.process:
+            return START_SAY_SECONDS, START_REPLACE_SECONDS
+        longest = self._longest.get(worker.kind)
+        if longest is None or worker.process not in self._warm:
+            return FIRST_SAY_SECONDS, FIRST_REPLACE_SECONDS
+        say, replace = max(SAY_SECONDS, SAY_TIMES * longest), max(REPLACE_SECONDS, REPLACE_TIMES * longest)
+        return say, say if hurries else replace

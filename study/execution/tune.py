@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +15,7 @@ import study.execution.cluster  # noqa: F401  # isort: skip  # before Ray, whose
 import ray
 from ray import tune
 from ray.tune.execution import class_cache, experiment_state
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from study import scratch
@@ -33,22 +33,6 @@ from study.planning.tree import Stage
 class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
 
 PENDING = 1_000_000  # stages that may wait for a process: the searcher hands out as many as there are workers
-
-
-@dataclass
-class _StopEach(tune.Stopper):
-    """Ends each stage at its next report once a drain is requested. Tune then lets the stage's actor save.
-
-    Ending the whole experiment instead (`stop_all`) would kill workers whose epoch takes longer than 15 s.
-    """
-
-    drain: Drain
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        return self.drain.requested
-
-    def stop_all(self) -> bool:
-        return False
 
 
 class _Silent(TrialProgressCallback):
@@ -91,7 +75,7 @@ def execute(
     for kind in ("", "_AUTOSCALER"):  # Tune's warning fails if a run waits for long before its first stage; Gate warns
         os.environ[f"TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S{kind}"] = "inf"  # it is spelt so
     searcher = StageSearcher(stages, pool, drain, events, others)
-    with _session_folder() as session, _without_snapshots(), redirect_stdout(sys.stderr):
+    with _session_folder() as session, _without_snapshots(), _without_blocking(), redirect_stdout(sys.stderr):
         # Not a `Tuner`: with ray://, it would move this driver, with its searcher and its events, to the head node.
         tune.run(
             with_job(trainable, job, checks),
@@ -105,7 +89,6 @@ def execute(
             verbose=0,
             callbacks=[_Silent()],
             progress_reporter=tune.CLIReporter(),  # silent; Tune's own choice would clear the outputs of a notebook
-            stop=_StopEach(drain),
             max_failures=0,
             raise_on_failed_trial=False,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -133,6 +116,24 @@ def _without_snapshots() -> Iterator[None]:
         yield
     finally:
         manager.sync_up_experiment_state = sync
+
+
+@contextmanager
+def _without_blocking() -> Iterator[None]:
+    """Within this context, Tune looks after its processes, and asks `Gate`, also while the searcher has no stage.
+
+    Otherwise it would only ask the searcher, for up to ten minutes, and hold a process and its resources meanwhile.
+    """
+    update = TuneController._update_trial_queue
+
+    def update_once(self: Any, blocking: bool = False, timeout: int = 0) -> bool:  # noqa: ARG001
+        return bool(update(self))
+
+    TuneController._update_trial_queue = update_once
+    try:
+        yield
+    finally:
+        TuneController._update_trial_queue = update
 
 
 @contextmanager

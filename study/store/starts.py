@@ -154,16 +154,17 @@ class Start:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
-    def begin(self, epochs_done: int, epochs_done_before: int) -> None:
+    def begin(self, epochs_done: int, trained: Callable[[], int]) -> None:
         """Start counting epochs, and complete the count of a previous start that was killed.
 
         Args:
             epochs_done: how many of the plan's states need no training.
-            epochs_done_before: how many of these states the plan had when it was last started. A start that was killed
+            trained: returns how many of these states the run has trained, in all its starts. A start that was killed
                 may have trained epochs that its record does not count.
         """
         self.record.epochs_done = epochs_done
-        self._settle_previous(epochs_done_before)
+        if self._previous is not None and self._previous.outcome == "running":
+            self._settle_previous(trained())
 
     @property
     def superseded(self) -> bool:
@@ -190,24 +191,39 @@ class Start:
         if self._superseded:
             raise Superseded(f"run {self._run!r} is being trained by another driver")
 
-    def _settle_previous(self, epochs_done: int) -> None:
+    def _settle_previous(self, trained: int) -> None:
         """Record that the previous start was killed, if its record still says that it is running."""
         last = self._previous
         if last is not None and last.outcome == "running":
-            trained = max(last.epochs_trained, epochs_done - last.epochs_done)
-            settled = replace(last, epochs_trained=trained, outcome="killed", training=0)
+            settled = replace(last, epochs_trained=self._trained(last, trained), outcome="killed", training=0)
             self.store.write_record(_path(self._run, last.number), asdict(settled))
 
-    def end(self, outcome: str, epochs_done: int) -> None:
-        """Record the outcome: complete, failed, or interrupted.
+    def _trained(self, record: StartRecord, trained: int) -> int:
+        """Return the epochs that a start has trained: those that it has counted, or more if the store shows more.
 
-        Workers may have saved epochs that they could not report any more. These count too, by `epochs_done`.
+        Args:
+            record: of the start.
+            trained: how many of the plan's states the run has trained, in all starts up to this one.
+        """
+        if trained > record.epochs_trained:
+            before = [each for each in starts(self.store, self._run) if each.number < record.number]
+            trained -= sum(each.epochs_trained for each in before if each.generation == record.generation)
+        return max(record.epochs_trained, trained)
+
+    def end(self, outcome: str, trained: int) -> None:
+        """Record the outcome.
+
+        Args:
+            outcome: complete, failed, or interrupted.
+            trained: how many of the plan's states the run has trained, in all its starts. Workers may have saved epochs
+                that they could not report any more. 0 if all were reported.
         """
         self._ended.set()
         self._thread.join()
         record = self.record
         with self._renewal:  # a thread that writes records may just be renewing this one
-            record.epochs_trained = max(record.epochs_trained, epochs_done - record.epochs_done)
+            with suppress(StudyError):  # the store is away
+                record.epochs_trained = self._trained(record, trained)
             record.ended, record.outcome, record.training = now(), outcome, 0
             if not self._superseded:
                 self._guarded(lambda: self._save_log(record.number))

@@ -118,8 +118,11 @@ def test_a_run_takes_over_what_a_killed_driver_was_training(runs):
     kill(runs.processes["table6"])
     assert runs.processes["table9"].wait(600) == 0, runs.said("table9")
     assert runs.status("table9")["outcome"] == "complete"
+    reported = runs.status("table6")["epochs_trained"]
     left = runs.json("run", "table6", "--seeds", "1", "--dry-run", *runs.at("table6"))["epochs_to_train"]
     assert runs.start("resume", "table6").wait(600) == 0, runs.said("table6")
     resumed = runs.status("table6")
     assert (resumed["outcome"], resumed["epochs_trained_now"]) == ("complete", left)
     assert left < resumed["epochs_needed"]
+    before = resumed["epochs_trained"] - left
+    assert reported <= before < reported + 100, "what table9 trained meanwhile is not table6's"

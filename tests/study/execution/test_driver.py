@@ -22,7 +22,7 @@ from benchmarks import kills
 from helpers import Study, s3_url
 
 from study.errors import Away
-from study.execution import searcher
+from study.execution import outage
 from study.planning.growth import redraft
 from study.store import records
 from study.store.states import Store
@@ -184,7 +184,7 @@ def test_what_cannot_be_saved_fails_alone_and_resume_finishes_it(
     one_ray: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(searcher, "ALONE_SECONDS", 0.5)
+    monkeypatch.setattr(outage, "ONLY_SECONDS", 0.5)
     # The folder of one state cannot be made: the save raises the OSError that a full disk raises.
     store = Store(str(whole / "store"))
     recipe = redraft(records.find(store, kills.RUN)[0]).recipes["small/CB⇒CR (digits-LT IF 50)", 1]

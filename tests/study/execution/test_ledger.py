@@ -42,6 +42,23 @@ def test_what_is_planned_begins_where_the_store_or_a_planned_stage_ends(ledger):
     assert ledger.complete() == 1
 
 
+def test_the_run_has_trained_what_the_headers_of_states_say(ledger, tmp_path):
+    store = Store(str(tmp_path))
+    parts = {
+        "r0 trunk 2": [(0, "other")],
+        "r0 a 4": [(0, "other"), (2, "mine")],
+        "r1 b 4": [(0, "mine"), (1, "other"), (3, "mine")],
+    }
+    for key, trained in parts.items():
+        provenance = [{"from_epoch": first, "run": run} for first, run in trained]
+        store.save(key, {"key": key, "provenance": provenance}, b"")
+        ledger.save(key)
+    store.save("r1 a 4", {"key": "r1 a 4"}, b"")  # of a trainable that says nothing
+    ledger.save("r1 a 4")
+    assert ledger.done() == 10
+    assert ledger.trained() == 4
+
+
 def test_what_raised_is_given_up_recorded_and_dooms_what_needs_it(ledger, tmp_path):
     stages = {stage.key: stage for stage in ledger.plan([("s/a (digits)", 1)])}
     hit = ledger.fail(stages["r1 a 4"], Failure("it raised", "line 3", for_good=True))

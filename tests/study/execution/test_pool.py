@@ -5,7 +5,7 @@ import pytest
 from study.errors import Refusal
 from study.execution import pool as pools
 from study.execution.job import Job
-from study.execution.pool import Pool, placement
+from study.execution.pool import LOOK_SECONDS, Pool, placement
 from study.planning.stored import Resources
 
 
@@ -123,6 +123,26 @@ def test_a_stage_avoids_nodes_that_cannot_train_and_those_where_it_lost_a_proces
     assert said == ["left out: node node2 (198.51.100.2): it has no torch"]
     assert pool.avoided({"id1"}) == ("id2", "id3")
     assert pool.workers == 2
+
+
+def test_a_node_that_was_left_out_is_asked_again_after_pauses_that_grow(pool_of, ray_has, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(pools.time, "monotonic", lambda: now[0])
+    pool, said = pool_of(left_out=["id2"])
+    ray_has(node(1), node(2))
+    pool.look()
+    pauses = []
+    for _ in range(6):
+        began = now[0]
+        while "id2" not in pool.usable:
+            now[0] += LOOK_SECONDS + 1
+            pool.look()
+        pauses.append(round((now[0] - began) / 60))
+        assert pool.workers == 4
+        pool.leave_out("id2", "it has no data")
+        assert pool.workers == 2
+    assert pauses == [5, 10, 20, 40, 60, 60]
+    assert said == []  # the start has told of it
 
 
 def test_a_request_without_nodes_to_avoid_is_one_that_an_autoscaler_understands():

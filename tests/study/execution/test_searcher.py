@@ -94,7 +94,7 @@ class Neighbour(type(ALONE)):
     """Another driver trains the stages in `trains`; those in `stored` have been trained."""
 
     def __init__(self):
-        self.trains, self.stored, self.parts, self.ended = set(), set(), {}, []
+        self.trains, self.stored, self.parts, self.ended, self.kept = set(), set(), {}, [], {}
 
     def cut(self, stage):
         return self.parts.pop(stage.key, [stage])
@@ -107,6 +107,9 @@ class Neighbour(type(ALONE)):
 
     def is_shared(self, stage):
         return True
+
+    def keep(self, stage, position):
+        return None if stage.key in self.trains else self.kept.get(stage.key, ())
 
     def end(self, stage):
         self.ended.append(stage.key)
@@ -121,10 +124,12 @@ def test_a_stage_that_another_driver_trains_is_waited_for(monkeypatch):
     assert searcher.suggest("t0") is None
     assert events.waited == ["another run trains what this run needs, too"]
     others.stored.add("trunk")
+    time.sleep(0.01)
     given = searcher.suggest("t1")
     assert (given["stage"].key, given["again"]) == ("below", False)
     assert searcher.suggest("t2") is None
     others.trains.clear()  # its driver was killed
+    time.sleep(0.01)
     given = searcher.suggest("t2")
     assert (given["stage"].key, given["again"], given["saved"]) == ("lost", True, "")  # with what was saved on the way
     assert (events.waited[1:], events.elsewhere) == ([""], 2)
@@ -176,6 +181,51 @@ def test_a_stage_without_room_is_left_to_another_driver_for_a_while(monkeypatch)
     time.sleep(0.4)
     assert searcher.suggest("t1")["stage"].key == "only"
     assert events.failures == []
+
+
+def test_a_stage_that_another_driver_has_claimed_meanwhile_is_left_to_it(monkeypatch):
+    monkeypatch.setattr(searchers, "LEFT_SECONDS", 0.0)
+    events, others = Recorder(), Neighbour()
+    searcher = StageSearcher([stage("pending"), stage("running")], Machines(2), Drain(), events, others)
+    searcher.suggest("t0")
+    searcher.suggest("t1")
+    searcher.on_trial_result("t1", {"position": 1, "saved": "", "done": False})
+    assert searcher.to_keep(["t1"]) == {}
+    assert not searcher.is_left("t0")
+    others.trains = {"pending", "running"}
+    assert searcher.to_keep(["t1"]) == {}
+    assert searcher.is_left("t0")
+    assert searcher.is_left("t1")
+    searcher.on_trial_complete("t0")
+    searcher.on_trial_complete("t1", {"position": 1, "saved": "", "done": False})
+    others.stored = {"pending", "running"}
+    time.sleep(0.01)
+    assert searcher.suggest("t2") == StageSearcher.FINISHED
+    assert (events.epochs, events.elsewhere, events.failures) == ({"running": 1}, 3, [])
+
+
+def test_a_worker_is_asked_once_to_save_what_others_need_and_not_before_it_runs():
+    others = Neighbour()
+    searcher = StageSearcher([stage("a")], Machines(1), Drain(), Recorder(), others)
+    searcher.suggest("t0")
+    others.kept = {"a": {"inside"}}
+    assert searcher.to_keep([]) == {}
+    assert searcher.to_keep(["t0"]) == {"t0": {"inside"}}
+    assert searcher.to_keep(["t0"]) == {}
+
+
+def test_what_another_driver_has_trained_is_waited_for_again_if_the_store_is_away_just_then(monkeypatch):
+    monkeypatch.setattr(searchers, "ELSEWHERE_SECONDS", 0.0)
+    events, others = Recorder(unseen=["a"]), Neighbour()
+    others.trains, others.stored = {"a"}, {"a"}
+    searcher = StageSearcher([stage("a")], Machines(1), Drain(), events, others)
+    for _ in range(2):
+        time.sleep(0.01)
+        assert searcher.suggest("t0") is None
+    events.unseen = []
+    time.sleep(0.01)
+    assert searcher.suggest("t0") == StageSearcher.FINISHED
+    assert (events.states, events.elsewhere) == (["a"], 2)
 
 
 def test_if_a_part_fails_so_does_what_is_below_the_whole_stage():
@@ -329,10 +379,10 @@ def test_while_a_worker_waits_for_the_store_nothing_else_is_begun():
     searcher = StageSearcher([stage("a"), stage("b")], Machines(2), Drain(), Recorder())
     searcher.suggest("t0")
     report(searcher, "t0", "node1", waiting="No space left on device")
-    assert searcher.waits() == "No space left on device"
+    assert searcher.outage.reason == "No space left on device"
     assert searcher.suggest("t1") is None
     report(searcher, "t0", "node1")
-    assert searcher.waits() == ""
+    assert searcher.outage.reason == ""
     assert searcher.suggest("t1")["stage"] == stage("b")
 
 
@@ -341,29 +391,12 @@ def test_when_the_worker_that_waited_is_lost_one_stage_is_begun_to_see_whether_t
     searcher.suggest("t0")
     report(searcher, "t0", "node1", waiting="No space left on device")
     searcher.on_trial_complete("t0", error=True)
-    assert searcher.waits() == "No space left on device"
+    assert searcher.outage.reason == "No space left on device"
     assert searcher.suggest("t1") is not None
     assert searcher.suggest("t2") is None
     searcher.on_trial_result("t1", {"position": 1, "saved": "half", "nodes": ["node1"]})
-    assert searcher.waits() == ""
+    assert searcher.outage.reason == ""
     assert searcher.suggest("t2") is not None
-
-
-@pytest.mark.parametrize("can_save", [True, False])
-def test_a_worker_is_alone_if_the_driver_can_save_and_it_has_tried_twice_since(monkeypatch, can_save):
-    monkeypatch.setattr(searchers, "ALONE_SECONDS", 60.0)
-    events = Recorder()
-    events.can_save = lambda: can_save
-    searcher = StageSearcher([stage("a")], Machines(1), Drain(), events)
-    searcher.suggest("t0")
-    alone = []
-    for _ in range(4):
-        report(searcher, "t0", "node1", waiting="No space left on device")
-        now = time.monotonic() + sum((0, 61, 61, 61)[: len(alone) + 1])
-        with monkeypatch.context() as later:
-            later.setattr(searchers.time, "monotonic", lambda now=now: now)
-            alone.append(searcher.alone_without_store())
-    assert alone == [{}, {}, {}, {"t0": "No space left on device"} if can_save else {}]
 
 
 def test_epochs_that_an_earlier_attempt_saved_without_a_report_are_counted_once():
@@ -377,11 +410,11 @@ def test_epochs_that_an_earlier_attempt_saved_without_a_report_are_counted_once(
     assert events.epochs == {"a": 2}
 
 
-def test_a_search_plans_no_more_points_than_there_is_room_for():
+def test_a_search_plans_a_point_for_each_worker_so_that_an_autoscaler_sees_what_the_user_asked_for():
     events, pool = Recorder(later=[[stage("a")]]), Machines(100)
-    pool.room = lambda: 2
+    pool.room = lambda: 0
     StageSearcher([], pool, Drain(), events).suggest("t0")
-    assert events.asked == [(2, True)]
+    assert events.asked == [(100, True)]
 
 
 # More stages while others are trained

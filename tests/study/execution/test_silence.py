@@ -12,6 +12,8 @@ from study.execution.silence import (
     REPLACE_TIMES,
     SAY_SECONDS,
     SAY_TIMES,
+    START_REPLACE_SECONDS,
+    START_SAY_SECONDS,
     Silence,
 )
 
@@ -35,11 +37,11 @@ class Clock:
     def begin(self, trial, kind, process=PROCESS):
         self.silence.begin(trial, kind, process)
 
-    def wait(self, seconds, counts=True):
+    def wait(self, seconds, counts=True, hurries=False):
         """Let seconds pass. Keep who was told of and whether it is to be replaced, with the time."""
         for _ in range(round(seconds / STEP)):
             self.now += STEP
-            self.told += [(each.trial, each.left <= 0, self.now) for each in self.silence.look(counts)]
+            self.told += [(each.trial, each.left <= 0, self.now) for each in self.silence.look(counts, hurries)]
         return self.told
 
 
@@ -63,6 +65,27 @@ def test_a_worker_may_need_a_multiple_of_the_longest_report_seen_and_at_least_a_
     assert due(told, "t", False) - began == max(SAY_SECONDS, SAY_TIMES * longest) + STEP
     assert due(told, "t", True) - began == max(REPLACE_SECONDS, REPLACE_TIMES * longest) + STEP
     assert sum(not replaced for _, replaced, _ in told) == 1  # the user reads it once
+
+
+def test_a_run_that_is_to_stop_waits_for_a_worker_that_has_reported_only_until_the_user_is_told(clock):
+    for trial, process in (("warm", PROCESS), ("cold", "another")):
+        clock.begin(trial, "kind", process)
+    clock.wait(1)
+    clock.silence.report("warm")
+    clock.wait(SAY_SECONDS)
+    began = clock.now
+    told = clock.wait(10, hurries=True)
+    assert [(trial, replaced) for trial, replaced, _ in told] == [("warm", True)] * len(told)
+    assert told[0][2] == began + STEP
+
+
+def test_a_process_that_starts_has_limits_of_its_own(clock):
+    clock.silence.start("t")
+    told = clock.wait(START_REPLACE_SECONDS + 5)
+    assert due(told, "t", False) == START_SAY_SECONDS + STEP
+    assert due(told, "t", True) == START_REPLACE_SECONDS + STEP
+    clock.begin("t", "kind")
+    assert clock.wait(SAY_SECONDS) == told  # from now on it is a worker
 
 
 def test_a_worker_that_reports_is_not_told_of(clock):

@@ -42,7 +42,17 @@ class Scripted(Trainable):
 
     def reset_config(self, new_config):
         self.stage, self.position, self.kept = new_config["stage"], 0, ()
+        hung = Path(f"{self.job.store}.hung")
+        if self.stage.epochs[0]["do"] == "hang once before it begins" and not hung.exists():
+            hung.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
         return True
+
+    def get_auto_filled_metrics(self, *arguments, **named):
+        if self.stage.epochs[0]["do"] == "stop when asked for where it is" and not Path(self.job.store).exists():
+            self.note("asked")
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().get_auto_filled_metrics(*arguments, **named)
 
     def note(self, what):
         with Path(self.job.store).open("a") as log:
@@ -236,16 +246,36 @@ def test_a_run_may_wait_for_long_before_its_first_stage(train):
     assert insufficient_resources_manager._get_insufficient_resources_warning_threshold() == math.inf
 
 
+def ask_after_begin(drain, log, key):
+    """Request a drain as soon as an epoch of a stage has begun."""
+    while not (log.exists() and f"begin {key} " in log.read_text()):
+        time.sleep(0.1)
+    drain.requested = True
+
+
+def test_a_run_that_waits_for_another_one_holds_no_cpu(train):
+    is_free = threading.Event()
+
+    class Slow(type(ALONE)):
+        def begin(self, stage):
+            return stage.key == "first" or is_free.is_set()
+
+    def look():
+        while not (events.states and ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]):
+            time.sleep(0.2)
+        is_free.set()
+
+    events = Recorder()
+    threading.Thread(target=look, daemon=True).start()
+    _, log = train(stage("first", remaining=2), stage("second"), workers=1, events=events, others=Slow())
+    assert events.states == ["first", "second"]
+    assert len({process for _, _, process in log}) == 2
+
+
 @pytest.mark.slow
 def test_a_drain_waits_for_an_epoch_longer_than_tune_waits_for_an_actor(train, tmp_path):
     drain = Drain()
-
-    def ask():
-        while not (tmp_path / "log").exists():  # the epoch has not begun
-            time.sleep(0.1)
-        drain.requested = True
-
-    asked = threading.Thread(target=ask)
+    asked = threading.Thread(target=ask_after_begin, args=(drain, tmp_path / "log", "slow"))
     asked.start()
     _, log = train(stage("slow", do="wait long"), stage("next"), workers=1, drain=drain)
     asked.join()
@@ -253,21 +283,65 @@ def test_a_drain_waits_for_an_epoch_longer_than_tune_waits_for_an_actor(train, t
 
 
 @pytest.mark.slow
-def test_a_stopped_worker_is_told_of_and_replaced(train, monkeypatch):
+@pytest.mark.parametrize(("do", "first"), [("stop once", "begin"), ("stop when asked for where it is", "asked")])
+def test_a_stopped_worker_is_told_of_and_replaced(train, monkeypatch, do, first):
     monkeypatch.setattr(silence, "FIRST_SAY_SECONDS", 8.0)
     monkeypatch.setattr(silence, "FIRST_REPLACE_SECONDS", 24.0)  # on a busy machine, looks are seconds apart
     said = []
-    events, log = train(stage("only", do="stop once"), workers=1, say=said.append)
-    assert [what for what, _, _ in log] == ["begin", "begin", "end"]
+    events, log = train(stage("only", do=do), workers=1, say=said.append)
+    assert [what for what, _, _ in log] == [first, "begin", "end"]
     assert (events.states, events.failures) == (["only"], [])
     told, replaced = said
     worker = rf"{platform.node()} \(process {log[0][2]}\)"
-    more = r"If it does not for \d+ s more, another worker takes its stage over"
+    more = r"If that goes on for \d+ s, another worker takes its stage over"
     assert re.fullmatch(rf"{worker} has not reported for \d+ s\. {more}", told)
     assert re.fullmatch(rf"{worker} has not reported for \d+ s: another worker takes its stage over", replaced)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("before", [[], [stage("before", remaining=2)]], ids=["a new process", "one that is reused"])
+def test_a_process_that_does_not_start_is_told_of_and_replaced(train, monkeypatch, before):
+    monkeypatch.setattr(silence, "START_SAY_SECONDS", 1.0)
+    monkeypatch.setattr(silence, "START_REPLACE_SECONDS", 20.0)  # a process needs seconds to start on a busy machine
+    said = []
+    events, log = train(*before, stage("a", do="hang once before it begins"), workers=1, say=said.append)
+    words = [line for line in said if " has been starting for " in line]
+    host = re.escape(platform.node())
+    worker = rf"({host} \(process \d+\)|a worker on {host})"  # Ray learns the number of a new process when it is ready
+    then = r"\. If that goes on for \d+ s, another worker takes its stage over", ": another worker takes its stage over"
+    told = [re.fullmatch(rf"{worker} has been starting for \d+ s{end}", line) for end in then for line in words]
+    assert sum(each is not None for each in told) == len(words) >= 2
+    assert (events.states[-1], events.failures) == ("a", [])
+    assert list(times(log, "end")) == [*(each.key for each in before), "a"]
+
+
+def test_a_drain_does_not_wait_for_a_worker_that_hangs(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(silence, "SAY_SECONDS", 3.0)
+    said, drain = [], Drain()
+    slow = [stage(key, remaining=9, do="train for long") for key in ("first", "second")]
+    stages = [*slow, stage("hangs", do="stop once")]
+    asked = threading.Thread(target=ask_after_begin, args=(drain, tmp_path / "log", "hangs"))
+    asked.start()
+    events, log = train(*stages, workers=1, drain=drain, say=said.append)
+    asked.join()
+    assert re.fullmatch(r".* \(process \d+\) has not reported for \d+ s: it is ended", said[-1])
+    assert (events.states, events.failures, list(times(log, "end"))) == (["first", "second"], [], ["first", "second"])
+
+
+def test_a_stage_that_another_driver_has_claimed_is_saved_and_left_to_it(train):
+    class Faster(type(ALONE)):
+        def keep(self, stage, position):
+            return None if position else ()
+
+        def arrived(self, stage):
+            return bool(events.epochs)
+
+    events = Recorder()
+    _, log = train(stage("a", do="wait"), workers=1, events=events, others=Faster())
+    assert (events.states, events.epochs, events.elsewhere) == (["a"], {"a": 1}, 1)
+    assert list(times(log, "cleanup")) == ["a"]
+
+
 def test_a_process_that_is_asked_to_end_saves_and_its_stage_goes_on_in_another(train):
     events, log = train(stage("only", do="be preempted often"), workers=1)
     done = [what for what, _, _ in log]
@@ -280,8 +354,8 @@ def test_while_the_store_is_full_workers_wait_nothing_else_is_begun_and_then_all
     said = []
 
     class Emptied(Recorder):
-        def waits(self, reason):
-            super().waits(reason)
+        def waits(self, what_for, reason):
+            super().waits(what_for, reason)
             if reason:
                 threading.Timer(2, (tmp_path / "log.whole").touch).start()
 
@@ -422,7 +496,6 @@ def taken(one_ray):
 def test_a_stage_that_waits_for_room_says_so_and_does_not_begin_after_a_drain(taken, tmp_path, monkeypatch):
     monkeypatch.setattr(gate, "WAIT_SECONDS", 0.5)
     monkeypatch.setattr(gate, "WAIT_AGAIN_SECONDS", 1.0)
-    monkeypatch.setattr(gate, "_is_placed", lambda: False)  # the other user's driver is this process
     take, free = taken
     take()
     said, events, drain = [], Recorder(), Drain()

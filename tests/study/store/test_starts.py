@@ -76,9 +76,9 @@ def driver(store):
         process.communicate()
 
 
-def begin(store, done=0, done_before=0, say=lambda _: None):
+def begin(store, done=0, trained=0, say=lambda _: None):
     start = Start(store, "mine", 0, say)
-    start.begin(done, done_before)
+    start.begin(done, lambda: trained)
     return start
 
 
@@ -90,7 +90,7 @@ def test_starts_are_counted_in_order(store):
     for outcome in ("interrupted", "failed", "complete"):
         start = begin(store)
         start.record.epochs_trained += 4
-        start.end(outcome, epochs_done=4)
+        start.end(outcome, trained=0)
     assert [each.outcome for each in starts(store, "mine")] == ["interrupted", "failed", "complete"]
     for each in starts(store, "mine"):
         assert (each.epochs_done, each.epochs_trained, each.pid) == (0, 4, os.getpid())
@@ -102,14 +102,14 @@ def test_starts_are_counted_in_order(store):
 def test_what_a_worker_saved_unreported_is_counted(store, driver):
     drained = begin(store)
     drained.record.epochs_trained = 3
-    drained.end("interrupted", epochs_done=5)  # it was told of three epochs, and finds five in the store
+    drained.end("interrupted", trained=5)  # it was told of three epochs, and finds five in the store
     killed = driver()  # it trains six, and is told of two
     wait_until(lambda: starts(store, "mine")[-1].epochs_trained == 2)
     killed.kill()
     killed.communicate()
-    last = begin(store, done=11, done_before=6)  # of the twelve epochs that are new, five are there: not the driver's
+    last = begin(store, done=100, trained=11)  # the others are another run's
     last.record.epochs_trained = 1
-    last.end("complete", epochs_done=12)
+    last.end("complete", trained=12)
     assert [each.epochs_trained for each in starts(store, "mine")] == [5, 6, 1]
     assert [each.outcome for each in starts(store, "mine")] == ["interrupted", "killed", "complete"]
 
@@ -119,7 +119,7 @@ def test_a_killed_start_keeps_its_count_where_the_store_shows_less(store, driver
     wait_until(lambda: starts(store, "mine")[-1].epochs_trained == 2)
     killed.kill()
     killed.communicate()
-    begin(store, done=1, done_before=1).end("complete", epochs_done=1)
+    begin(store, done=1, trained=1).end("complete", trained=1)
     assert [each.epochs_trained for each in starts(store, "mine")] == [2, 0]
 
 
@@ -135,7 +135,7 @@ def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_i
     assert len(starts(store, "mine")) == 1
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    begin(store).end("complete", epochs_done=0)
+    begin(store).end("complete", trained=0)
     assert [each.outcome for each in starts(store, "mine")] == ["killed", "complete"]
 
 
@@ -237,7 +237,7 @@ def test_a_run_is_taken_over_from_another_host_after_one_wait(store, watched, ag
     refuse_second(store, "mine", said.append)
     assert 1 < sum(watched) < 2.5
     taken = len(watched)
-    begin(store, say=said.append).end("complete", epochs_done=0)
+    begin(store, say=said.append).end("complete", trained=0)
     assert len(watched) == taken
     line = "process 12 on another may still train run 'mine': waiting at most 1.5 s for a sign of it"
     assert said == [line]
@@ -293,7 +293,7 @@ def test_a_driver_that_was_stopped_here_is_taken_over_after_a_while(store, drive
     first.send_signal(signal.SIGCONT)
     printed, _ = first.communicate(timeout=30)
     assert "is being trained by another driver" in printed
-    holder.end("complete", epochs_done=0)
+    holder.end("complete", trained=0)
     assert [each.outcome for each in starts(store, "mine")] == ["killed", "complete"]
 
 
@@ -303,7 +303,7 @@ def test_a_record_is_kept_fresh_while_its_driver_lives(store):
     start.record.training = 3
     wait_until(lambda: starts(store, "mine")[-1].seen > seen)
     wait_until(lambda: starts(store, "mine")[-1].training == 3)
-    start.end("complete", epochs_done=0)
+    start.end("complete", trained=0)
     ended = starts(store, "mine")
     assert ended[-1].training == 0
     time.sleep(0.2)
@@ -338,7 +338,7 @@ def test_an_old_request_does_not_stop_a_later_start(store, driver):
         seen = starts(store, "mine")[-1].seen
         wait_until(lambda: starts(store, "mine")[-1].seen > seen)
         time.sleep(0.3)
-        later.end("complete", epochs_done=0)
+        later.end("complete", trained=0)
     finally:
         signal.signal(signal.SIGINT, before)
     assert caught == []
@@ -348,7 +348,7 @@ def test_nobody_can_be_asked_to_stop_what_nobody_trains(store):
     for _ in range(2):
         with pytest.raises(Refusal, match=r"^run 'mine' is not being trained, .*\. 'study status' shows its progress"):
             request_stop(store, "mine", at_once=False)
-        begin(store).end("complete", epochs_done=0)
+        begin(store).end("complete", trained=0)
 
 
 def test_a_driver_that_finds_another_s_record_stops(store):
@@ -392,8 +392,8 @@ def test_a_driver_that_was_stopped_for_long_asks_the_store_before_it_writes(stor
             late.check()
     holder.check()
     assert len(said) == len(signals) == 1
-    late.end("complete", epochs_done=0)  # writes nothing
-    holder.end("complete", epochs_done=0)
+    late.end("complete", trained=0)  # writes nothing
+    holder.end("complete", trained=0)
     assert [each.outcome for each in starts(store, "mine")] == ["killed", "complete"]
 
 
@@ -407,7 +407,7 @@ def test_a_driver_that_slept_alone_keeps_its_run(store, monkeypatch):
     time.sleep(0.01)
     start.check()
     assert starts(store, "mine")[-1].seen > seen  # now no other driver can come
-    start.end("complete", epochs_done=0)
+    start.end("complete", trained=0)
 
 
 def test_a_heartbeat_that_comes_late_is_settled_at_the_end(store):
@@ -416,7 +416,7 @@ def test_a_heartbeat_that_comes_late_is_settled_at_the_end(store):
     store.write_record("runs/mine/starts/00000.json", {**asdict(record), "seen": ago(31)})
     holder = begin(store)
     store.write_record("runs/mine/starts/00000.json", {**asdict(record), "epochs_trained": 3})
-    holder.end("complete", epochs_done=0)
+    holder.end("complete", trained=0)
     assert [(each.outcome, each.epochs_trained) for each in starts(store, "mine")] == [("killed", 3), ("complete", 0)]
 
 
@@ -434,7 +434,7 @@ def test_a_store_that_cannot_be_written_is_said_once_and_ends_nothing(store, tmp
     folder.with_name("away").rename(folder)
     start.record.epochs_trained = 7
     wait_until(lambda: starts(store, "mine")[-1].epochs_trained == 7)  # it goes on once the store is back
-    start.end("complete", epochs_done=7)
+    start.end("complete", trained=7)
     assert starts(store, "mine")[-1].outcome == "complete"
 
 
@@ -444,16 +444,16 @@ def test_an_end_that_cannot_be_written_is_no_error(store, tmp_path):
     folder = tmp_path / "store/runs/mine/starts"
     folder.rename(folder.with_name("away"))
     folder.write_text("no folder")
-    start.end("complete", epochs_done=0)
+    start.end("complete", trained=0)
     assert len(said) == 1
 
 
 def test_a_record_that_a_crash_left_damaged_hides_no_other_and_its_number_is_not_taken_again(store, tmp_path):
     for _ in range(3):
-        begin(store).end("failed", epochs_done=0)
+        begin(store).end("failed", trained=0)
     (tmp_path / "store/runs/mine/starts/00002.json").write_bytes(b"")
     assert [each.number for each in starts(store, "mine")] == [0, 1]
-    begin(store).end("complete", epochs_done=0)
+    begin(store).end("complete", trained=0)
     assert [each.number for each in starts(store, "mine")] == [0, 1, 3]
 
 
@@ -463,6 +463,6 @@ def test_a_start_that_was_cut_off_before_it_counted_leaves_no_other_running(stor
     killed.kill()
     killed.communicate()
     Start(store, "mine", 0, lambda _: None).end("interrupted", 0)
-    begin(store).end("complete", epochs_done=0)
+    begin(store).end("complete", trained=0)
     found = [(each.outcome, each.epochs_trained) for each in starts(store, "mine")]
     assert found == [("killed", 2), ("interrupted", 0), ("complete", 0)]
