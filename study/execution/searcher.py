@@ -122,7 +122,7 @@ class StageSearcher(Searcher):
             self._wait_elsewhere(bool(self._elsewhere) and not self._running)
             return Searcher.FINISHED if more is None and not self._running and not self._elsewhere else None
         saved = self._saved.get(stage.key, "")
-        self._running[trial_id] = _Running(stage, stage.keys.index(saved) + 1 if saved else 0, saved)
+        self._running[trial_id] = _Running(stage, self._position(stage), saved)
         avoided = self._pool.avoided(self._attempts.lost_on(stage.key))
         self._wait_elsewhere(False)
         again = stage.key in self._saved or self._others.was_shared(stage)
@@ -174,10 +174,13 @@ class StageSearcher(Searcher):
         if not self._events.durable(stage.key):  # the store is away again
             self._elsewhere.append(stage)
             return
-        saved = self._saved.get(stage.key, "")
-        counted = self._counted.pop(stage.key, stage.keys.index(saved) + 1 if saved else 0)
-        self._events.trained_elsewhere(len(stage.keys) - counted)
+        self._events.trained_elsewhere(len(stage.keys) - self._position(stage))
         self._complete(stage)
+
+    def _position(self, stage: Stage) -> int:
+        """Return how many epochs of a stage have been counted: those saved, or trained here before it was left."""
+        saved = self._saved.get(stage.key, "")
+        return max(self._counted.pop(stage.key, 0), stage.keys.index(saved) + 1 if saved else 0)
 
     def _wait_elsewhere(self, waits: bool) -> None:
         if waits != self.waits_elsewhere:

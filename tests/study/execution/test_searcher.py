@@ -204,6 +204,20 @@ def test_a_stage_that_another_driver_has_claimed_meanwhile_is_left_to_it(monkeyp
     assert (events.epochs, events.elsewhere, events.failures) == ({"running": 1}, 3, [])
 
 
+def test_epochs_that_were_trained_before_a_stage_was_left_are_counted_once(monkeypatch):
+    monkeypatch.setattr(searchers, "LEFT_SECONDS", 0.0)
+    events, others = Recorder(), Neighbour()
+    searcher = StageSearcher([stage("a")], Machines(1), Drain(), events, others)
+    searcher.suggest("t0")
+    searcher.on_trial_result("t0", {"position": 1, "saved": "", "done": False})
+    searcher.leave("t0")
+    searcher.on_trial_complete("t0", {"position": 1, "saved": "", "done": False})  # it saves after its last report
+    time.sleep(0.01)
+    assert searcher.suggest("t1")["again"]  # the other driver did not want it
+    searcher.on_trial_complete("t1", {"position": 2, "begun": 1, "saved": "a", "done": True})
+    assert (events.epochs, events.elsewhere) == ({"a": 2}, 0)
+
+
 def test_a_worker_is_asked_once_to_save_what_others_need_and_not_before_it_runs():
     others = Neighbour()
     searcher = StageSearcher([stage("a")], Machines(1), Drain(), Recorder(), others)
