@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from study.store.states import Store
 
 ANSWER_SECONDS = 30.0  # for a process on a node to start, with the code that the driver sends, and to answer
+LATE_ANSWER_SECONDS = 300.0  # the same for a node that has just joined and may still be starting; only its stage waits
 PROBE_SECONDS = 5.0  # for most questions to a node: S3 that does not answer is refused within this time
 SLOW_SECONDS = 10.0  # after a boot, the driver of eight GPUs takes seconds, and so do imports that read images
 
@@ -102,29 +103,30 @@ def ask(needs: Needs, store: Store) -> list[Node]:
 def _asked(needs: Needs, store: Store, token: str) -> list[Node]:
     import ray
 
-    nodes = _answers(needs, token, [node for node in ray.nodes() if node["Alive"]])
+    nodes = _answers(needs, token, [node for node in ray.nodes() if node["Alive"]], ANSWER_SECONDS)
     return [_seen(node, store, token) for node in sorted(nodes, key=lambda node: (node.host, node.id))]
 
 
-def _answers(needs: Needs, token: str, described: Sequence[Mapping[str, Any]]) -> list[Node]:
-    """Return nodes, which Ray has described, with their answers."""
+def _answers(needs: Needs, token: str, described: Sequence[Mapping[str, Any]], seconds: float) -> list[Node]:
+    """Return nodes, which Ray has described, with their answers. One that is silent for so many seconds is not fit."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     probe = ray.remote(num_cpus=0, max_retries=0)(_answer)
-    asked = time.time()
+    asked, until = time.time(), time.monotonic() + seconds
     pending = {}
     for node in described:
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         gpus = node["Resources"].get("GPU", 0)
         pending[probe.options(scheduling_strategy=here).remote(needs, token, node["NodeID"], gpus)] = node
     nodes, late = [], list(pending)
-    while late and time.time() < asked + ANSWER_SECONDS:
-        ready, late = ray.wait(late, timeout=max(0.0, asked + ANSWER_SECONDS - time.time()))
+    while late and time.monotonic() < until:
+        ready, late = ray.wait(late, timeout=max(0.0, until - time.monotonic()))
         nodes += [_node(pending[answer], partial(ray.get, answer), asked, time.time()) for answer in ready]
     for answer in late:
         ray.cancel(answer, force=True)
-        nodes.append(_node(pending[answer], None, asked, time.time()))
+        silent = _unasked(pending[answer])
+        nodes.append(replace(silent, problems={"answer": f"it does not answer within {seconds:g} s"}))
     return nodes
 
 
@@ -161,7 +163,8 @@ class Checks:
             return {}
         import ray
 
-        answers = _answers(self.needs, self.token, [node for node in ray.nodes() if node["NodeID"] in late])
+        described = [node for node in ray.nodes() if node["NodeID"] in late]
+        answers = _answers(self.needs, self.token, described, LATE_ANSWER_SECONDS)
         return {node.id: "; ".join(node.problems.values()) for node in answers if node.problems}
 
 
@@ -192,18 +195,20 @@ def may_train(node: Node, job: Job) -> bool:
     return all(node.resources.get(kind, 0) > 0 for kind, need in wanted.items() if need)
 
 
-def _node(described: Mapping[str, Any], answer: Callable[[], dict[str, Any]] | None, asked: float, now: float) -> Node:
+def _unasked(described: Mapping[str, Any]) -> Node:
     names = (described["NodeID"], described["NodeManagerHostname"], described["NodeManagerAddress"])
-    resources = described["Resources"]
-    if answer is None:
-        return Node(*names, resources, {"answer": f"it does not answer within {ANSWER_SECONDS:g} s"})
+    return Node(*names, described["Resources"])
+
+
+def _node(described: Mapping[str, Any], answer: Callable[[], dict[str, Any]], asked: float, now: float) -> Node:
+    node = _unasked(described)
     try:
         given = answer()
     except Exception as error:  # noqa: BLE001  whatever the node's process raised is its answer
-        return Node(*names, resources, {"answer": loss_of(error).reason})
+        return replace(node, problems={"answer": loss_of(error).reason})
     clock = given.pop("clock")
     skew = clock - now if clock > now else min(0.0, clock - asked)
-    return Node(*names, resources, seconds=skew, **given)
+    return replace(node, seconds=skew, **given)
 
 
 @contextmanager

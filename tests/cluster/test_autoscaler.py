@@ -17,7 +17,14 @@ from cluster.nodes import PRIVATE, Node, Unavailable, kill, network
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SIZE = 100 << 20  # bytes of a node's object store
-FIRST = f"{'f' * 51}00001"  # Ray's identifier of the first node that the provider adds
+TRAINING = """
+import sys
+
+import ray
+
+ray.init(sys.argv[1], log_to_driver=False)
+print(next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")))
+"""
 SCALING = {
     "cluster_name": "fake",
     "max_workers": 2,
@@ -68,7 +75,8 @@ def test_machines_are_requested_and_the_stage_of_a_preempted_one_moves_without_a
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.5)
         preempted = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot"]
-        end = [f"--node-id={FIRST}", "--deadline-remaining-seconds=60"]
+        first = head.run("python", "-c", TRAINING, address).stdout.strip()
+        end = [f"--node-id={first}", "--deadline-remaining-seconds=60"]
         head.run("ray", "drain-node", f"--address={address}", *end, *preempted)
         assert driver.wait(400) == 0, log.read_text()
     finally:

@@ -89,6 +89,16 @@ def test_gpus_that_only_ray_knows_of_are_a_problem():
     )
 
 
+def test_a_node_that_has_just_joined_may_take_longer_to_answer(one_ray, needs, store, monkeypatch):
+    here = ray.get_runtime_context().get_node_id()
+    with nodes._mark(store) as token:
+        checks = nodes.Checks(needs, token, frozenset(), frozenset())
+        monkeypatch.setattr(nodes, "ANSWER_SECONDS", 0.0)
+        assert checks.of_late([here]) == {}
+        monkeypatch.setattr(nodes, "LATE_ANSWER_SECONDS", 0.0)
+        assert checks.of_late([here]) == {here: "it does not answer within 0 s"}
+
+
 def test_nodes_of_a_real_ray_are_asked_and_a_run_without_any_is_refused(one_ray, needs, store):
     said = []
     with nodes.checked(needs, store, said.append) as checks:
