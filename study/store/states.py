@@ -36,6 +36,7 @@ from study.store.places import check_bucket, check_folder, connect, patiently, s
 
 MAGIC = b"LTSTATE1"
 _PREFIX = len(MAGIC) + 8 + 32
+_SEAL = len('{"sha256": ""') + 64  # the bytes before a record's own entries
 _FIRST = 1 << 16  # read at once; most headers fit
 _HEX = re.compile(r"[0-9a-f]+")
 _OBJECTS = ("s3", "gcs")  # a put is atomic; Azure's stream begins with an empty blob, so it is moved like a file
@@ -347,11 +348,10 @@ class Store:
         """
 
         def check(data: bytes) -> dict[str, Any]:
-            with suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
-                record = json.loads(data)
-                del record["sha256"]
-                if data == _sealed(path, record):
-                    return dict(record)
+            with suppress(ValueError, RecursionError):
+                record = json.loads(_unsealed(path, data))
+                if isinstance(record, dict):
+                    return record
             raise Damaged(f"{self.shown}/{path} is not the record that was written")
 
         try:
@@ -464,9 +464,25 @@ def _certain(read: Callable[[], bytes], check: Callable[[bytes], _T]) -> _T:
 
 def _sealed(path: str, record: Mapping[str, Any]) -> bytes:
     assert "sha256" not in record
-    text = json.dumps(record, indent=1, allow_nan=False)
-    seal = hashlib.sha256(f"{path}\n{text}".encode()).hexdigest()
-    return f'{{"sha256": "{seal}"{"," if record else ""}{text[1:]}'.encode()
+    return _seal(path, json.dumps(record, indent=1, allow_nan=False).encode())
+
+
+def _unsealed(path: str, data: bytes) -> bytes:
+    """Return the text of a record without its checksum.
+
+    Raises:
+        ValueError: if the checksum is another one.
+    """
+    text = b"{" + data[_SEAL:].removeprefix(b",")
+    if data != _seal(path, text):
+        raise ValueError("the checksum is another one")
+    return text
+
+
+def _seal(path: str, text: bytes) -> bytes:
+    """Return the text of a record with its checksum."""
+    checksum = hashlib.sha256(path.encode() + b"\n" + text).hexdigest().encode()
+    return b'{"sha256": "%s"%s%s' % (checksum, b"" if text == b"{}" else b",", text[1:])
 
 
 def _state_path(key: str) -> str:
