@@ -2,19 +2,13 @@
 
 A state is one object: a header in JSON with the measures of every epoch so far, then a payload of bytes. The payload
 holds tensors of the trainables; reports read those of single images. A state is whole or absent: a file is written
-under a temporary name, synced and moved; an object of S3 or GCS appears when its upload is complete. A checksum over
-each part reveals damage. ::
-
-    magic (8) | length of the header (8, little-endian) | SHA-256 of the header (32) | header | payload
-
-A record is JSON whose first entry, ``sha256``, is the checksum over its path and the text of the other entries.
+under a temporary name, synced and moved; an object of S3 or GCS appears when its upload is complete. Checksums reveal
+damage; see `study.store.encoding`.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import re
 import secrets
@@ -32,11 +26,9 @@ from pyarrow import fs
 from study.errors import Away, Damaged, Refusal, one_line
 from study.masking import without_password
 from study.store import s3
+from study.store.encoding import decode_header, decode_record, decode_state, encode_record, encode_state, head_end
 from study.store.places import check_bucket, check_folder, connect, patiently, sync
 
-MAGIC = b"LTSTATE1"
-_PREFIX = len(MAGIC) + 8 + 32
-_SEAL = len('{"sha256": ""') + 64  # the bytes before a record's own entries
 _FIRST = 1 << 16  # read at once; most headers fit
 _HEX = re.compile(r"[0-9a-f]+")
 _OBJECTS = ("s3", "gcs")  # a put is atomic; Azure's stream begins with an empty blob, so it is moved like a file
@@ -166,17 +158,15 @@ class Store:
         Returns:
             Whether this state is stored; if not, the caller goes on from the stored one.
         """
-        described = {**header, "payload_bytes": len(payload), "payload_sha256": hashlib.sha256(payload).hexdigest()}
-        head = json.dumps(described, separators=(",", ":"), allow_nan=False).encode()
-        prefix = MAGIC + len(head).to_bytes(8, "little") + hashlib.sha256(head).digest()
+        data = encode_state(header, payload)
         if self._has_whole(key):
             return False
         try:
-            self._write(_state_path(key), prefix + head + payload, replace=False)
+            self._write(_state_path(key), data, replace=False)
         except FileExistsError:  # another worker was faster, or a damaged state is there
             if self._has_whole(key):
                 return False
-            self._write(_state_path(key), prefix + head + payload)
+            self._write(_state_path(key), data)
         return True
 
     def _has_whole(self, key: str) -> bool:
@@ -199,17 +189,17 @@ class Store:
         def read() -> bytes:
             with self._fs.open_input_file(_state_path(key)) as file:
                 data: bytes = file.read(_FIRST)
-                missing = _head_end(data) - len(data)
+                missing = head_end(data) - len(data)
                 return data + file.read(missing) if 0 < missing < 1 << 32 else data
 
         with _absent():
-            return _certain(read, lambda data: _header(key, data))
+            return _certain(read, lambda data: decode_header(key, data))
 
     @_reaching
     def load(self, key: str) -> tuple[dict[str, Any], bytes]:
         """Return a state's header and payload after checking them. Raise the errors of `header`."""
         with _absent():
-            return _certain(lambda: self._read(_state_path(key)), lambda data: _state(key, data))
+            return _certain(lambda: self._read(_state_path(key)), lambda data: decode_state(key, data))
 
     @_reaching
     def probe(self, size: int) -> None:
@@ -322,7 +312,7 @@ class Store:
             record: the JSON.
             durable: whether the record must outlive a power cut; a heartbeat need not.
         """
-        self._write(path, _sealed(path, record), durable)
+        self._write(path, encode_record(path, record), durable)
 
     @_reaching
     def create_record(self, path: str, record: Mapping[str, Any]) -> bool:
@@ -333,7 +323,7 @@ class Store:
         """
         if self._exists(path):
             return False
-        data = _sealed(path, record)
+        data = encode_record(path, record)
         with suppress(FileExistsError, FileNotFoundError):
             self._write(path, data, durable=False, replace=False)
             return self._read(path) == data
@@ -348,11 +338,10 @@ class Store:
         """
 
         def check(data: bytes) -> dict[str, Any]:
-            with suppress(ValueError, RecursionError):
-                record = json.loads(_unsealed(path, data))
-                if isinstance(record, dict):
-                    return record
-            raise Damaged(f"{self.shown}/{path} is not the record that was written")
+            try:
+                return decode_record(path, data)
+            except ValueError as error:
+                raise Damaged(f"{self.shown}/{error}") from error
 
         try:
             return _certain(lambda: self._read(path), check)
@@ -462,54 +451,9 @@ def _certain(read: Callable[[], bytes], check: Callable[[bytes], _T]) -> _T:
         previous = data
 
 
-def _sealed(path: str, record: Mapping[str, Any]) -> bytes:
-    assert "sha256" not in record
-    return _seal(path, json.dumps(record, indent=1, allow_nan=False).encode())
-
-
-def _unsealed(path: str, data: bytes) -> bytes:
-    """Return the text of a record without its checksum.
-
-    Raises:
-        ValueError: if the checksum is another one.
-    """
-    text = b"{" + data[_SEAL:].removeprefix(b",")
-    if data != _seal(path, text):
-        raise ValueError("the checksum is another one")
-    return text
-
-
-def _seal(path: str, text: bytes) -> bytes:
-    """Return the text of a record with its checksum."""
-    checksum = hashlib.sha256(path.encode() + b"\n" + text).hexdigest().encode()
-    return b'{"sha256": "%s"%s%s' % (checksum, b"" if text == b"{}" else b",", text[1:])
-
-
 def _state_path(key: str) -> str:
     return f"states/{key[:2]}/{key}"
 
 
 def _measures_path(key: str) -> str:
     return f"measures/{key[:2]}/{key}.json"
-
-
-def _head_end(data: bytes) -> int:
-    return _PREFIX + int.from_bytes(data[8:16], "little")
-
-
-def _header(key: str, data: bytes) -> dict[str, Any]:
-    head = data[_PREFIX : _head_end(data)]
-    if data.startswith(MAGIC) and len(data) >= _head_end(data) and hashlib.sha256(head).digest() == data[16:_PREFIX]:
-        with suppress(ValueError):
-            header = json.loads(head)
-            if isinstance(header, dict) and header.get("key") == key:
-                return header
-    raise Damaged(f"state {key}: its header is not the one that was written", key)
-
-
-def _state(key: str, data: bytes) -> tuple[dict[str, Any], bytes]:
-    header, payload = _header(key, data), data[_head_end(data) :]
-    written = (header.get("payload_bytes"), header.get("payload_sha256"))
-    if written != (len(payload), hashlib.sha256(payload).hexdigest()):
-        raise Damaged(f"state {key}: its tensors are not those that were written", key)
-    return header, payload
