@@ -82,6 +82,7 @@ class Gate(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Look after the run. Stop the pending stages once a drain is requested."""
+        self._searcher.check()
         self._look_after_store()
         if self._drain.requested:
             for trial in self._trials(tune_controller):

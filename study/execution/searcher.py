@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,6 +88,7 @@ class StageSearcher(Searcher):
         self._kept: dict[str, frozenset[str]] = {}  # by trial: states that its worker was asked to save
         self._pool, self._drain, self._events, self._others = pool, drain, events, others
         self._attempts = Attempts(pool)
+        self._fault: Exception | None = None
         self.outage = Outage(events.can_save)
         self.add(stages)
 
@@ -220,6 +222,10 @@ class StageSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on the progress of a stage, and a state that it saved on the way."""
+        with self._keeping_faults():
+            self._report(trial_id, result)
+
+    def _report(self, trial_id: str, result: dict[str, Any]) -> None:
         trial = self._running.get(trial_id)
         if trial is None or "position" not in result:
             return
@@ -273,11 +279,13 @@ class StageSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Release the stages that waited for a trained stage. Hand out a lost stage again, or give up a failed one."""
-        if trial_id not in self._running:
-            return
-        result = result or {}
+        if trial_id in self._running:
+            with self._keeping_faults():
+                self._end(trial_id, result or {}, error)
+
+    def _end(self, trial_id: str, result: dict[str, Any], error: bool) -> None:
         if not error and result:
-            self.on_trial_result(trial_id, result)
+            self._report(trial_id, result)
         trial = self._running.pop(trial_id)
         self._kept.pop(trial_id, None)
         self.outage.end(trial_id)
@@ -328,6 +336,21 @@ class StageSearcher(Searcher):
             del self._open[below.key]
         reason, traceback = masked(failure.reason), masked(failure.traceback)  # an error may name a URL
         self._events.failed(stage, replace(failure, reason=reason, traceback=traceback))
+
+    def check(self) -> None:
+        """Raise what was raised while Tune passed on a report or the end of a trial.
+
+        Tune itself would take it for a failure of the trial, or raise an error of its own in its place.
+        """
+        if self._fault is not None:
+            raise self._fault
+
+    @contextmanager
+    def _keeping_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as fault:  # noqa: BLE001  see `check`
+            self._fault = self._fault or fault
 
     def __deepcopy__(self, _memo: object) -> StageSearcher:
         """Return itself, because Tune copies its configuration."""

@@ -93,6 +93,7 @@ def execute(
             raise_on_failed_trial=False,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         )
+    searcher.check()
 
 
 @contextmanager

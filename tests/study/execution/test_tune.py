@@ -19,7 +19,7 @@ from ray.tune import Trainable
 from ray.tune.execution import insufficient_resources_manager
 from ray.tune.execution.tune_controller import TuneController
 
-from study.errors import Refusal
+from study.errors import Away, Refusal
 from study.execution import gate, silence, tune
 from study.execution.attempts import LOST_ATTEMPTS
 from study.execution.events import ALONE
@@ -212,6 +212,13 @@ def test_what_fails_takes_its_descendants_with_it_and_nothing_else(train):
     assert raises == ("raises", Failure("Diverged: NaN", "at line 1", for_good=True))
 
 
+class Needy(type(ALONE)):
+    """Another driver that needs the first half of every stage."""
+
+    def keep(self, stage, position):
+        return {f"{stage.key}/half"}
+
+
 def test_a_drain_lets_the_running_stage_save_and_begins_nothing(train):
     stages = [stage("slow", remaining=2, do="wait"), stage("next"), stage("below", "slow")]
     events, log = train(*stages, workers=1, events=Recorder(Drain()))
@@ -220,13 +227,31 @@ def test_a_drain_lets_the_running_stage_save_and_begins_nothing(train):
 
 
 def test_a_worker_is_asked_to_save_what_another_driver_needs(train):
-    class Needy(type(ALONE)):
-        def keep(self, stage, position):
-            return {f"{stage.key}/half"} - set(events.states)
-
-    events = Recorder()
-    train(stage("only", do="wait to be asked"), events=events, others=Needy())
+    events, _ = train(stage("only", do="wait to be asked"), others=Needy())
     assert events.states == ["only/half", "only"]
+
+
+class Faulty(Recorder):
+    """Cannot be told of a state or of a failure."""
+
+    def durable(self, key):
+        raise Away(f"state {key} cannot be read")
+
+    def failed(self, stage, failure):
+        raise Away(f"the failure of {stage.key} cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "words"),
+    [
+        ("wait to be asked", "state a/half cannot be read"),
+        ("nothing", "state a cannot be read"),
+        ("raise", "the failure of a cannot be written"),
+    ],
+)
+def test_what_is_raised_about_a_report_or_the_end_of_a_stage_ends_the_run_as_it_is(train, instruction, words):
+    with pytest.raises(Away, match=f"^{words}$"):
+        train(stage("a", do=instruction), events=Faulty(), others=Needy())
 
 
 def test_a_run_may_wait_for_long_before_its_first_stage(train):
