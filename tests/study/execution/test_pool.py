@@ -5,7 +5,7 @@ import pytest
 from study.errors import Refusal
 from study.execution import pool as pools
 from study.execution.job import Job
-from study.execution.pool import LOOK_SECONDS, Pool, placement
+from study.execution.pool import LOOK_SECONDS, Pool, placement, room, waiting
 from study.planning.stored import Resources
 
 
@@ -151,3 +151,34 @@ def test_a_request_without_nodes_to_avoid_is_one_that_an_autoscaler_understands(
     assert plain.bundles == [{"CPU": 1.0}] * 2
     assert "bundle_label_selector" not in plain._kwargs
     assert placement(job, ("id1", "id2"))._kwargs["bundle_label_selector"] == [{"ray.io/node-id": "!in(id1,id2)"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("gpus", "need", "fit"),
+    [
+        (8, 0.15, 48),
+        (2, 0.4, 4),
+        (3, 0.7, 3),
+        (1, 1 / 3, 3),
+        (2, 0.166667, 12),
+        (1, 0.142857, 7),
+        (2, 0.1, 20),
+        (3, 1, 3),
+    ],
+)
+def test_a_fraction_of_a_gpu_lies_on_one_gpu(gpus, need, fit):
+    """The numbers are those of placement groups that a Ray with so many GPUs made."""
+    assert room({"CPU": 100.0, "GPU": gpus}, {"CPU": 1.0, "GPU": need}) == fit
+    assert room({"CPU": 2.0, "GPU": gpus}, {"CPU": 1.0, "GPU": need}) == min(2, fit)
+    assert room({"CPU": 100.0}, {"CPU": 1.0, "GPU": need}) == 0
+
+
+def test_what_a_trial_waits_for_names_all_its_ranks():
+    line = waiting({"CPU": 1.0, "GPU": 1.0}, 2, {"CPU": 8.0, "GPU": 4.0}, {"CPU": 3.0}, True, "12:00:00")
+    state = "3 of 8 CPUs and 0 of 4 GPUs are free"
+    assert line == f"waiting for Ray since 12:00:00: a trial wants 2 CPUs and 2 GPUs, and {state}"
+
+
+def test_what_is_free_is_not_told_if_ray_counts_machines_that_were_left_out():
+    line = waiting({"CPU": 1.0}, 1, {"CPU": 8.0}, {}, True, "12:00:00")
+    assert line == "waiting for Ray since 12:00:00: a trial wants 1 CPU, and others use some of the 8 CPUs"

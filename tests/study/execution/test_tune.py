@@ -1,6 +1,5 @@
 """Stages on a real Ray, trained by a class that only follows a stage's instruction."""
 
-import io
 import math
 import os
 import platform
@@ -23,10 +22,9 @@ from study.errors import Away, Refusal
 from study.execution import gate, silence, tune
 from study.execution.attempts import LOST_ATTEMPTS
 from study.execution.events import ALONE
-from study.execution.interrupts import Drain, interruptible
+from study.execution.interrupts import Drain
 from study.execution.job import Job
 from study.execution.losses import LOST_HINT
-from study.execution.pool import room, waiting
 from study.planning.stored import Resources
 from study.planning.tree import Failure
 
@@ -430,41 +428,6 @@ def test_more_than_the_machines_have_is_refused(train, tmp_path):
     assert not (tmp_path / "log").exists()
 
 
-STOPPING = "stopping: workers finish their epoch and save. Press Ctrl-C again to stop at once"
-
-
-class Interrupted(io.BytesIO):
-    """A file that a signal interrupts while it is first written."""
-
-    def write(self, data: bytes) -> int:
-        if not self.tell():
-            signal.raise_signal(signal.SIGINT)
-        return super().write(data)
-
-
-def test_a_signal_in_the_middle_of_a_line_ends_nothing_and_is_printed_after_it():
-    file = Interrupted()
-    stream = io.TextIOWrapper(io.BufferedWriter(file), line_buffering=True)
-    drain = Drain()
-    with interruptible(drain, lambda line: print(line, file=stream)):
-        print("10/20 epochs", file=stream)
-    assert drain.requested
-    assert file.getvalue().decode().splitlines() == ["10/20 epochs", STOPPING]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_drains_and_the_second_stops_at_once(number):
-    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    drain, said = Drain(), []
-    with interruptible(drain, said.append):
-        signal.raise_signal(number)
-        assert drain.requested
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
-    assert said == [STOPPING]
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
-
-
 def test_stages_that_come_later_are_trained_on_a_real_ray_as_well(train):
     events = Recorder(later=[[], [stage("b"), stage("below", "a")], [], [stage("c")]])
     events, log = train(stage("a"), workers=2, events=events)
@@ -477,26 +440,6 @@ def test_stages_that_come_later_are_trained_on_a_real_ray_as_well(train):
 def test_the_workers_are_never_more_than_fit(train):
     events, _ = train(stage("a"), workers=1000, cpus=os.cpu_count() or 1)
     assert {workers for workers, _ in events.asked} == {1}
-
-
-@pytest.mark.parametrize(
-    ("gpus", "need", "fit"),
-    [
-        (8, 0.15, 48),
-        (2, 0.4, 4),
-        (3, 0.7, 3),
-        (1, 1 / 3, 3),
-        (2, 0.166667, 12),
-        (1, 0.142857, 7),
-        (2, 0.1, 20),
-        (3, 1, 3),
-    ],
-)
-def test_a_fraction_of_a_gpu_lies_on_one_gpu(gpus, need, fit):
-    """The numbers are those of placement groups that a Ray with so many GPUs made."""
-    assert room({"CPU": 100.0, "GPU": gpus}, {"CPU": 1.0, "GPU": need}) == fit
-    assert room({"CPU": 2.0, "GPU": gpus}, {"CPU": 1.0, "GPU": need}) == min(2, fit)
-    assert room({"CPU": 100.0}, {"CPU": 1.0, "GPU": need}) == 0
 
 
 @pytest.fixture
@@ -555,14 +498,3 @@ def test_a_stage_whose_process_is_being_started_does_not_begin_after_a_drain(one
     assert "Last result" not in "".join(capfd.readouterr())  # a line of Tune
     assert not (tmp_path / "log").exists()
     assert (events.states, events.failures) == ([], [])
-
-
-def test_what_a_trial_waits_for_names_all_its_ranks():
-    line = waiting({"CPU": 1.0, "GPU": 1.0}, 2, {"CPU": 8.0, "GPU": 4.0}, {"CPU": 3.0}, True, "12:00:00")
-    state = "3 of 8 CPUs and 0 of 4 GPUs are free"
-    assert line == f"waiting for Ray since 12:00:00: a trial wants 2 CPUs and 2 GPUs, and {state}"
-
-
-def test_what_is_free_is_not_told_if_ray_counts_machines_that_were_left_out():
-    line = waiting({"CPU": 1.0}, 1, {"CPU": 8.0}, {}, True, "12:00:00")
-    assert line == "waiting for Ray since 12:00:00: a trial wants 1 CPU, and others use some of the 8 CPUs"
