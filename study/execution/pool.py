@@ -161,7 +161,12 @@ class Pool:
         machines = [self._known[id_]["Resources"] for id_ in self.usable]
         total = {kind: sum(machine.get(kind, 0) for machine in machines) for kind in self._bundle}
         free = {} if self.left_out else ray.available_resources()  # which would count the machines left out
-        return waiting(self._bundle, self._job.ranks, total, free, bool(self.room()), since)
+        line = waiting(self._bundle, self._job.ranks, total, free, bool(self.room()), since)
+        again = [self._until[node] for node in self.left_out & self._alive]
+        if not again or self.room():
+            return line
+        minutes = math.ceil((min(again) - time.monotonic()) / 60)
+        return f"{line}; those left out are asked again in {max(1, minutes)} min"
 
 
 def _name(node: Mapping[str, Any]) -> str:

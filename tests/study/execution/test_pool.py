@@ -125,6 +125,17 @@ def test_a_stage_avoids_nodes_that_cannot_train_and_those_where_it_lost_a_proces
     assert pool.workers == 2
 
 
+def test_who_waits_reads_when_the_machines_that_were_left_out_are_asked_again(pool_of, ray_has, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(pools.time, "monotonic", lambda: now[0])
+    pool, _ = pool_of(left_out=["id1", "gone"])
+    ray_has(node(1))
+    pool.look()
+    now[0] += 70
+    line = "waiting for Ray since 12:00:00: a trial wants 1 CPU, and the machines that train have 0 CPUs: others must"
+    assert pool.waiting("12:00:00") == f"{line} join; those left out are asked again in 4 min"
+
+
 def test_a_node_that_was_left_out_is_asked_again_after_pauses_that_grow(pool_of, ray_has, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(pools.time, "monotonic", lambda: now[0])
