@@ -891,7 +891,7 @@ class Recorder:
     def __init__(self, drain=None, later=(), unseen=()):
         self.drain, self.epochs, self.states, self.failures = drain, {}, [], []
         self.later, self.asked, self.unseen, self.waited = list(later), [], unseen, []
-        self.elsewhere, self.parts = 0, {}
+        self.elsewhere, self.parts, self.losses = 0, {}, []
 
     def more(self, workers, idle):
         self.asked.append((workers, idle))
@@ -907,6 +907,9 @@ class Recorder:
             return False
         self.states.append(key)
         return True
+
+    def lost(self, stage, reason):
+        self.losses.append((stage.key, reason))
 
     def failed(self, stage, failure):
         self.failures.append((stage.key, failure))

@@ -44,7 +44,7 @@ class Attempts:
         losses = self._losses.setdefault(stage, _Losses())
         if saved != losses.saved:
             losses.saved, losses.machines, losses.by_itself = saved, 0, []
-        if loss.is_of_machine or (loss.node and self._pool.is_lost(loss.node)):
+        if self.is_of_machine(loss):
             losses.machines += 1
             if losses.machines < LOST_MACHINES:
                 return None
@@ -58,6 +58,10 @@ class Attempts:
         where = f"on {', '.join(hosts)}" if len(hosts) > 1 else f"{LOST_ATTEMPTS} times"
         reason = f"the training process ended unexpectedly {where}"
         return Failure(f"{reason}. {loss.reason or LOST_HINT}", loss.text, host=loss.host)
+
+    def is_of_machine(self, loss: Loss) -> bool:
+        """Return whether a process was lost because its machine has ended, or will soon."""
+        return loss.is_of_machine or bool(loss.node and self._pool.is_lost(loss.node))
 
     def lost_on(self, stage: str) -> set[str]:
         """Return the nodes on which a stage has lost a process by itself."""

@@ -122,6 +122,10 @@ def _last_line(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
 
 
+def _listed(replicates: Sequence[Replicate]) -> str:
+    return ", ".join(f"{trial} r{number}" for trial, number in replicates)
+
+
 def _mend(ledger: Ledger, projection: Projection) -> None:
     """Make the records equal to what this driver knows, whatever one that had lost the run wrote meanwhile."""
     ledger.settle()
@@ -301,6 +305,10 @@ class _Drive:
             return False
         return True
 
+    def lost(self, stage: Stage, reason: str) -> None:
+        """Print which replicates go on in another process."""
+        self._progress.say(f"trying again: {_listed(self._ledger.needing(stage))}: {reason}")
+
     def failed(self, stage: Stage, failure: Failure) -> None:
         """Give up every replicate that needs the stage, and print one line."""
         self._active.pop(stage.key, None)
@@ -311,7 +319,7 @@ class _Drive:
             with suppress(StudyError):  # then the next start does it
                 self._store.set_aside(failure.damaged)
         self._progress.log.fail(hit, failure.reason, failure.traceback, failure.host)
-        self._progress.say(f"failed: {', '.join(f'{trial} r{number}' for trial, number in hit)}: {failure.reason}")
+        self._progress.say(f"failed: {_listed(hit)}: {failure.reason}")
         for replicate in hit:
             self._projection.failed(replicate, failure)
         if not failure.for_good:

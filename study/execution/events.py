@@ -20,6 +20,9 @@ class Events(Protocol):
     def durable(self, key: str) -> bool:
         """Note that a state has been saved; return whether the driver sees it in the store."""
 
+    def lost(self, stage: Stage, reason: str) -> None:
+        """Note that another process must go on with a stage, for a reason other than the end of a machine."""
+
     def failed(self, stage: Stage, failure: Failure) -> None:
         """Note that a stage was given up."""
 

@@ -173,7 +173,8 @@ class Gate(FIFOScheduler):
         if silent.left > 0:
             self._say(f"{line}. If that goes on for {silent.left:.0f} s, another worker takes its stage over")
         else:
-            self._say(f"{line}: {'it is ended' if self._drain.requested else 'another worker takes its stage over'}")
+            if self._drain.requested:
+                self._say(f"{line}: it is ended")
             self._replace(silent.trial, line, actor)
 
     def _replace(self, trial_id: str, reason: str, actor: Any) -> None:

@@ -302,12 +302,22 @@ class StageSearcher(Searcher):
                 self._counted[stage.key] = trial.position
                 self._elsewhere.append(stage)
                 self._next_look = time.monotonic() + LEFT_SECONDS
-                return
-            given_up = None if trial.is_moved else self._attempts.lose(stage.key, trial.saved, self._loss(trial))
-            if given_up is None:
+            elif trial.is_moved:
                 self._push(stage)
             else:
-                self._give_up(stage, given_up)
+                given_up = self._try_again(trial, self._loss(trial))
+                if given_up is not None:
+                    self._give_up(stage, given_up)
+
+    def _try_again(self, trial: _Running, loss: Loss) -> Failure | None:
+        """Hand a stage out again that has lost a process, unless it is to be given up; return then why."""
+        given_up = self._attempts.lose(trial.stage.key, trial.saved, loss)
+        if given_up is None:
+            self._push(trial.stage)
+            if not self._attempts.is_of_machine(loss):  # of which the user is told once, and not for each stage
+                where = f" (on {loss.host})" if loss.host and loss.host not in loss.reason else ""
+                self._events.lost(trial.stage, f"{masked(loss.reason)}{where}")
+        return given_up
 
     def _loss(self, trial: _Running) -> Loss:
         self._pool.look(at_once=True)
@@ -323,10 +333,9 @@ class StageSearcher(Searcher):
         others = self._pool.usable - self._attempts.lost_on(stage.key) - {node}
         is_lost, may_pass = self._pool.is_lost(node), not failure.for_good and not failure.damaged
         if may_pass and node and (others or is_lost) and not self._drain.requested:
+            self._saved[stage.key] = trial.saved
             loss = Loss(failure.reason, failure.host, failure.traceback, node, is_lost)
-            if self._attempts.lose(stage.key, trial.saved, loss) is None:
-                self._saved[stage.key] = trial.saved
-                self._push(stage)
+            if self._try_again(trial, loss) is None:
                 return
         self._give_up(stage, failure)
 

@@ -11,7 +11,7 @@ from study.execution import searcher as searchers
 from study.execution.attempts import LOST_ATTEMPTS
 from study.execution.events import ALONE
 from study.execution.interrupts import Drain
-from study.execution.losses import Loss
+from study.execution.losses import LOST_HINT, Loss
 from study.execution.searcher import StageSearcher
 from study.planning.tree import Failure, Stage, cut, descendants
 
@@ -363,6 +363,7 @@ def test_a_stage_whose_machine_ends_is_not_given_up_and_tries_another_after_a_lo
     searcher.on_trial_complete("own", error=True)
     assert searcher.suggest("again")["avoided"] == ("node2",)
     assert events.failures == []
+    assert events.losses == [("a", f"{LOST_HINT} (on node2)")]  # the pool tells of machines that end
 
 
 def test_a_stage_that_a_machine_fails_is_tried_on_others_before_it_is_given_up():
@@ -376,6 +377,7 @@ def test_a_stage_that_a_machine_fails_is_tried_on_others_before_it_is_given_up()
         failure = {"reason": f"OSError: no data on {node}", "traceback": "T", "for_good": False, "damaged": ""}
         searcher.on_trial_complete(trial, result | {f"failure/{name}": value for name, value in failure.items()})
     assert events.failures == [("a", Failure("OSError: no data on node2", "T"))]
+    assert events.losses == [("a", "OSError: no data on node1")]
 
 
 def test_a_late_node_that_cannot_train_is_left_out_and_its_stage_goes_elsewhere():
