@@ -26,6 +26,7 @@ WATCH_SECONDS = 3 * BEAT_SECONDS + 2.0  # for some heartbeats of a driver on ano
 OLD_SECONDS = 3600.0  # no clock is that wrong: an older record is that of a dead driver, and is not watched
 LOOK_SECONDS = 0.5  # between two readings of the records that are watched
 
+_begun_here: set[str] = set()  # the tokens of the starts of this process
 # By the token of a start: the `seen` of its record, and when this process first read it so.
 _sightings: dict[str, tuple[str, float]] = {}
 
@@ -80,7 +81,9 @@ class StartRecord:
             return False
         age = (datetime.now(UTC) - datetime.fromisoformat(self.seen)).total_seconds()
         if self._is_here():
-            return age < FRESH_SECONDS and _exists(self.pid)
+            # In a container that was restarted, this process may have the number of the one that was killed.
+            exists = self.token in _begun_here if self.pid == os.getpid() else _exists(self.pid)
+            return age < FRESH_SECONDS and exists
         return True if 0 <= age < FRESH_SECONDS else False if age > OLD_SECONDS else None
 
     def _is_here(self) -> bool:
@@ -146,6 +149,7 @@ class Start:
             token=secrets.token_hex(8),
             behind="the last start ended before MLflow and Optuna had all records",
         )
+        _begun_here.add(self.record.token)
         self._ended, self._warned, self._superseded = threading.Event(), False, False
         self._renewal = threading.Lock()
         self._settle_previous(0)

@@ -146,6 +146,7 @@ def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_i
         ({"age": -5}, True),
         ({"age": FRESH_SECONDS + 5}, False),
         ({"pid": "dead"}, False),
+        ({"pid": os.getpid()}, False),  # of a driver that was killed, before its container was restarted
         ({"pid": 1}, True),  # of another user, or ours
         ({"host": "another", "pid": "dead"}, True),  # whose processes are not to be seen from here
         ({"host": "another", "age": FRESH_SECONDS + 5}, None),  # its clock may be wrong
@@ -159,7 +160,7 @@ def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_i
 def test_alive_is_what_is_fresh_and_here_a_process(record, expected):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    start = {"outcome": "running", "age": 1, "host": platform.node(), "pid": os.getpid(), **record}
+    start = {"outcome": "running", "age": 1, "host": platform.node(), "pid": os.getppid(), **record}
     start["seen"] = ago(start.pop("age"))
     if start["pid"] == "dead":
         start["pid"] = dead.pid

@@ -41,7 +41,7 @@ def started(store, **record):
         "ended": None,
         "outcome": "running",
         "host": platform.node(),
-        "pid": os.getpid(),
+        "pid": os.getppid(),
         "token": "t",
         "generation": 0,
         "epochs_done": 0,
@@ -88,7 +88,7 @@ def test_a_run_whose_driver_lives_is_running(store, training, running):
         ({"host": "another", "seen": 5}, "running"),
         ({"host": "another", "seen": 600}, "interrupted"),
         ({"host": "another", "seen": -600}, "interrupted"),
-        ({"pid": os.getpid(), "outcome": "interrupted"}, "interrupted"),
+        ({"pid": os.getppid(), "outcome": "interrupted"}, "interrupted"),
         ({"outcome": "failed"}, "failed"),
     ],
 )
