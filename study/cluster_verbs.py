@@ -1,4 +1,7 @@
-"""The commands `study cluster slurm|kuberay|docker`: they write files that start a run on a cluster."""
+"""The commands `study cluster slurm|kuberay|docker`: they write files that start a run on a cluster.
+
+Imports that other commands do not need stay inside each verb.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from study.arguments import MACHINE, RECORDS, WHERE, Command, Function, Verbs, Whole, option
-from study.cluster_checks import check_records, check_words
 from study.errors import Refusal
-from study.home import Home
-from study.recipes import docker as docker_files
-from study.recipes import kuberay as kuberay_files
-from study.recipes import slurm as slurm_files
-from study.recipes.image import Image
-from study.recipes.sweep import Limit, Nodes, Places, Sweep, is_url, packed, with_paths
-from study.recipes.writing import write
+
+if TYPE_CHECKING:
+    from study.recipes.sweep import Nodes
 
 
 @click.group(cls=Verbs)
@@ -71,6 +68,8 @@ class Choices:
 
     def write(self, texts: Mapping[str, str]) -> None:
         """Write files into the folder, and say so."""
+        from study.recipes.writing import write
+
         for path in write(self.out, self.force, texts):
             click.echo(f"wrote {path}")
 
@@ -82,6 +81,8 @@ def _shared(function: Callable[..., None]) -> Callable[..., None]:
     def command(
         words: Sequence[str], nodes: int, gpus: int, cpus: int | None, memory: str | None, **options: Any
     ) -> None:
+        from study.recipes.sweep import Nodes
+
         shared = {name: options.pop(name) for name in ("out", "force", "name", "store", "data_dir")}
         function(Choices(words, nodes=Nodes(nodes, cpus, gpus, memory), **shared), **options)
 
@@ -167,6 +168,11 @@ def slurm(
     The options of this command stand before SPACE, those of 'study run' after it. The nodes use the Python environment
     that writes the files: it and the files must be on a file system that all nodes share.
     """
+    from study.cluster_checks import check_records, check_words
+    from study.home import Home
+    from study.recipes import slurm as recipe
+    from study.recipes.sweep import Limit, Places, Sweep, is_url, with_paths
+
     check_words(chosen.words, chosen.nodes.gpus, volume=None)
     store = chosen.store
     if store is not None and not is_url(store):
@@ -182,9 +188,9 @@ def slurm(
     check_records(tracking_uri, storage, places.home, in_image=False)
     sweep = Sweep(chosen.name, with_paths(chosen.words, str), chosen.nodes, places)
     status = f"study status{checked.options()}"
-    allocation = slurm_files.Allocation(Limit(time, drain), partition, account, requeue, shared)
+    allocation = recipe.Allocation(Limit(time, drain), partition, account, requeue, shared)
     programs = str(Path(sys.executable).parent)
-    chosen.write(slurm_files.written(sweep, allocation, _path("--out", chosen.out), os.getcwd(), programs))
+    chosen.write(recipe.written(sweep, allocation, _path("--out", chosen.out), os.getcwd(), programs))
     _next(f"sbatch {shlex.quote(f'{chosen.out}/sweep.sbatch')}", "squeue --me", status)
 
 
@@ -214,27 +220,33 @@ def kuberay(
     The options of this command stand before SPACE, those of 'study run' after it. --cpus and --memory are required.
     PostgreSQL and an MLflow server are written too, unless --storage and --tracking-uri name your own.
     """
+    from importlib import metadata
+
+    from study.cluster_checks import check_records, check_words
+    from study.recipes import kuberay as recipe
+    from study.recipes.sweep import Limit, Places, Sweep, packed
+
     if (tracking_uri is None) != (storage is None):
         option, value = ("--storage", storage) if storage else ("--tracking-uri", tracking_uri)
         raise Refusal(option, value, "must come with the other one of --storage and --tracking-uri, or be left out")
     generated = {} if storage else {"PGPASSWORD": secrets.token_hex(24)}
-    check_words(chosen.words, chosen.nodes.gpus, kuberay_files.HOME)
+    check_words(chosen.words, chosen.nodes.gpus, recipe.HOME)
     words, files = packed(chosen.words)
-    tracking_uri, storage = tracking_uri or kuberay_files.TRACKING_URI, storage or kuberay_files.STORAGE
+    tracking_uri, storage = tracking_uri or recipe.TRACKING_URI, storage or recipe.STORAGE
     sweep = Sweep(
         chosen.name,
         words,
         chosen.nodes,
-        Places(kuberay_files.HOME, chosen.store, chosen.data_dir, tracking_uri, storage),
+        Places(recipe.HOME, chosen.store, chosen.data_dir, tracking_uri, storage),
     )
-    check_records(tracking_uri, storage, kuberay_files.HOME, in_image=True)
+    check_records(tracking_uri, storage, recipe.HOME, in_image=True)
     ray = metadata.version("ray")
-    asked = kuberay_files.Kubernetes(namespace, image, ray, claim, claim_size, storage_class, Limit(time, drain))
-    texts = kuberay_files.written(sweep, asked, files, generated)
+    asked = recipe.Kubernetes(namespace, image, ray, claim, claim_size, storage_class, Limit(time, drain))
+    texts = recipe.written(sweep, asked, files, generated)
     chosen.write(texts)
     kubectl, folder = f"kubectl -n {namespace}", shlex.quote(chosen.out)
     secret = f"{kubectl} create secret generic study-secrets --from-env-file={folder}/secrets.env"
-    once = [f"{kubectl} apply -f {folder}/{file}" for file in kuberay_files.ONCE if file in texts]
+    once = [f"{kubectl} apply -f {folder}/{file}" for file in recipe.ONCE if file in texts]
     click.echo(f"\nOnce in a namespace: {' · '.join([secret, *once])}", err=True)
     _next(f"{kubectl} apply -f {folder}/rayjob.yaml")
 
@@ -259,9 +271,14 @@ def docker(
     The options of this command stand before SPACE, those of 'study run' after it. MLflow and PostgreSQL run in
     containers too; only MLflow's port is reachable, on loopback.
     """
-    check_words(chosen.words, chosen.nodes.gpus, docker_files.HOME)
+    from study.cluster_checks import check_words
+    from study.recipes import docker as recipe
+    from study.recipes.image import Image
+    from study.recipes.sweep import Places, Sweep, packed
+
+    check_words(chosen.words, chosen.nodes.gpus, recipe.HOME)
     words, files = packed(chosen.words)
-    places = Places(docker_files.HOME, chosen.store, chosen.data_dir, docker_files.TRACKING_URI, docker_files.STORAGE)
+    places = Places(recipe.HOME, chosen.store, chosen.data_dir, recipe.TRACKING_URI, recipe.STORAGE)
     sweep = Sweep(chosen.name, words, chosen.nodes, places)
     built = Image.like_here(image, source)
     is_named = click.get_current_context().get_parameter_source("name") == click.core.ParameterSource.COMMANDLINE
@@ -271,7 +288,7 @@ def docker(
         "STUDY_RAY_TOKEN": secrets.token_hex(32),
     }
     out = chosen.out
-    chosen.write(docker_files.written(sweep, built, _path("--out", out), port, files, generated))
+    chosen.write(recipe.written(sweep, built, _path("--out", out), port, files, generated))
     _next(f"docker compose --project-directory {shlex.quote(out)} build", shlex.quote(f"{out}/run.sh"))
 
 
