@@ -121,6 +121,8 @@ def disturb(
     at = time.monotonic()
     time.sleep(STALE_SECONDS + 1)
     second = study("resume", kills.RUN, home=home, driver=driver)
+    claims = home / "store" / "runs" / kills.RUN / "starts"  # the first one, woken before, would still have the run
+    wait(lambda: len(list(claims.glob("*.json"))) > 1 or second.poll() is not None, 120)
     time.sleep(draw.uniform(0, 1.5 * seconds))
     woken, ended_before = time.monotonic() - at, second.poll() is not None
     os.kill(first.pid, signal.SIGCONT)

@@ -216,6 +216,7 @@ def test_a_client_whose_process_died_on_the_head_connects_again(monkeypatch, fai
         for error in told:
             raise error
 
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)  # other tests may have connected
     monkeypatch.setattr(cluster.ray, "init", init)
     if words:
         with pytest.raises(Refusal, match=words), cluster.connected(Resources(address="ray://host:1")):
