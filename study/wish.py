@@ -15,6 +15,8 @@ from study.planning.stored import Resources
 from study.space import Request
 from study.store import records
 
+LEAST_PART = 0.0001  # of a CPU or GPU; Ray has no smaller one
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -53,8 +55,10 @@ class Wish:
         gpus = self.gpus
         if gpus is None:
             gpus = float(called.wants_gpu and (_has_gpu(cluster, dry) if cluster.address else has_gpu()))
-        elif not 0 <= gpus < math.inf or (gpus > 1 and gpus != int(gpus)):
-            raise Refusal("--gpus-per-trial", gpus, "must be between 0 and 1, or a whole number from 2 on")
+        elif not (gpus == 0 or LEAST_PART <= gpus < math.inf) or (gpus > 1 and gpus != int(gpus)):
+            raise Refusal(
+                "--gpus-per-trial", gpus, f"must be 0, between {LEAST_PART:g} and 1, or a whole number from 2 on"
+            )
         ranks = self.ranks or max(1, int(gpus))
         if gpus and ranks != max(1, int(gpus)):
             words = f"must be {max(1, int(gpus))}, one process per GPU"

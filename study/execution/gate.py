@@ -171,7 +171,7 @@ class Gate(FIFOScheduler):
         worker = f"{host} (process {process})" if process else f"a worker on {host}"
         line = f"{worker} {does} for {silent.seconds:.0f} s"
         if silent.left > 0:
-            self._say(f"{line}. If that goes on for {silent.left:.0f} s, another worker takes its stage over")
+            self._say(f"{line}. If that goes on for another {silent.left:.0f} s, a new worker takes its stage over")
         else:
             if self._drain.requested:
                 self._say(f"{line}: it is ended")

@@ -26,7 +26,9 @@ from helpers import Study
         (["run", "table5", "--method", "crt"], ["--method", "crt", "must be left out", "table5"]),
         (["run", "table9", "--imbalance", "0.5"], ["imbalance", "0.5", "≥ 1"]),
         (["run", "table9", "--imbalance", "1000"], ["imbalance", "1000", "124"]),
-        (["run", "table9", "--cpus-per-trial", "0"], ["--cpus-per-trial", "0.0", "above 0"]),
+        (["run", "table9", "--cpus-per-trial", "0"], ["--cpus-per-trial", "0.0", "from 0.0001 on"]),
+        (["run", "table9", "--cpus-per-trial", "0.00009"], ["--cpus-per-trial", "9e-05", "from 0.0001 on"]),
+        (["run", "table9", "--gpus-per-trial", "0.00009"], ["--gpus-per-trial", "9e-05", "between 0.0001 and 1"]),
         (["run", "table9", "--gpus-per-trial", "1.5"], ["--gpus-per-trial", "1.5", "whole number"]),
         (["run", "table9", "--name", "../up"], ["--name", "../up", "letters"]),
         (
@@ -72,7 +74,7 @@ from helpers import Study
         (["run", "table9", "--gpus-per-trial", "inf"], ["--gpus-per-trial", "inf", "whole number"]),
         (
             ["run", "table9", "--gpus-per-trial", "-1"],
-            ["must be between 0 and 1, or a whole number from 2 on (got -1.0)"],
+            ["must be 0, between 0.0001 and 1, or a whole number from 2 on (got -1.0)"],
         ),
         (["run", "table9", "--trials", "5"], ["--trials", "5", "open search", "table9"]),
         (["run", "table9", "--objectives", "few"], ["--objectives", "few", "open search", "table9"]),

@@ -316,7 +316,7 @@ def test_a_stopped_worker_is_told_of_and_replaced(train, monkeypatch, do, first)
     assert (events.states, events.failures) == (["only"], [])
     (told,), ((key, lost),) = said, events.losses
     line = rf"{platform.node()} \(process {log[0][2]}\) has not reported for \d+ s"
-    assert re.fullmatch(rf"{line}\. If that goes on for \d+ s, another worker takes its stage over", told)
+    assert re.fullmatch(rf"{line}\. If that goes on for another \d+ s, a new worker takes its stage over", told)
     assert (key, re.fullmatch(line, lost) is not None) == ("only", True)
 
 
@@ -333,7 +333,7 @@ def test_a_process_that_does_not_start_is_told_of_and_replaced(train, monkeypatc
     line = f"{worker} has been starting for [0-9]+ s"
     assert told
     for each in told:
-        assert re.fullmatch(rf"{line}\. If that goes on for \d+ s, another worker takes its stage over", each)
+        assert re.fullmatch(rf"{line}\. If that goes on for another \d+ s, a new worker takes its stage over", each)
     for key, lost in events.losses:
         assert key == "a"
         assert re.fullmatch(line, lost)
