@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from study.decoding import decoded
 from study.errors import Away, Damaged, Refusal, StudyError, as_argument, one_line
 from study.store.states import Store
@@ -72,19 +74,38 @@ class StartRecord:
     ended: str | None = None
 
     def alive(self) -> bool | None:
-        """Return whether the driver is running, as far as the record says: it is fresh and, here, the process exists.
+        """Return whether the driver is running, as far as the record and, on this machine, its process say.
+
+        A driver here that cannot write into the store lives on, and its record is old. One that is stopped does not.
 
         None if the record is of another host and neither fresh nor very old: that host's clock may be wrong. Whether
         the record changes then tells (`living`).
         """
         if self.outcome != "running":
             return False
-        age = (datetime.now(UTC) - datetime.fromisoformat(self.seen)).total_seconds()
         if self._is_here():
-            # In a container that was restarted, this process may have the number of the one that was killed.
-            exists = self.token in _begun_here if self.pid == os.getpid() else _exists(self.pid)
-            return age < FRESH_SECONDS and exists
-        return True if 0 <= age < FRESH_SECONDS else False if age > OLD_SECONDS else None
+            return self._has_process()
+        return True if 0 <= self.age() < FRESH_SECONDS else False if self.age() > OLD_SECONDS else None
+
+    def age(self) -> float:
+        """Return the seconds since the driver last wrote the record, by this machine's clock."""
+        return time.time() - datetime.fromisoformat(self.seen).timestamp()
+
+    def _has_process(self) -> bool:
+        if self.pid == os.getpid():
+            # A notebook outlives its runs. In a container that was restarted, a driver that was killed had this number.
+            return self.token in _begun_here and self.age() < FRESH_SECONDS
+        try:
+            process = psutil.Process(self.pid)
+            status, began = process.status(), process.create_time()
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return self.age() < FRESH_SECONDS
+        if status == psutil.STATUS_ZOMBIE:
+            return False
+        is_later = began > datetime.fromisoformat(self.seen).timestamp() + 1.0  # another process with its number
+        return self.age() < FRESH_SECONDS or not (is_later or status == psutil.STATUS_STOPPED)
 
     def _is_here(self) -> bool:
         """Return whether the driver is on this machine, whose clock and processes are known."""
@@ -438,16 +459,6 @@ def _read(store: Store, path: str) -> StartRecord | None:
 def _clock() -> float:
     """Return seconds that also pass while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _option(store: Store) -> str:

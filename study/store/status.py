@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from study.planning.stored import Plan, PlannedSpace
 from study.store.records import given_up, is_forgotten
-from study.store.starts import StartRecord, living, starts
+from study.store.starts import FRESH_SECONDS, StartRecord, living, starts
 from study.store.states import Store
 
 
@@ -61,6 +61,9 @@ class Status:
         unfinished = len(replicates) + unplanned - len(complete) - len(failed)
         running = min(unfinished, history[-1].training) if live else 0
         behind = history[-1].behind if history and not live else ""
+        waits = history[-1].waits if history and unfinished else ""
+        if live and driver is not None and driver.age() > FRESH_SECONDS:
+            waits = f"process {driver.pid} has not written into the store for {driver.age():.0f} s"
         if is_forgotten(store, plan.run):
             outcome = "forgotten"
         elif not history:
@@ -86,7 +89,7 @@ class Status:
             outcome=outcome,
             bytes=sum(stored[end] for end in {replicates[replicate] for replicate in complete}),
             behind=behind,
-            waits=history[-1].waits if history and unfinished else "",
+            waits=waits,
         )
 
 

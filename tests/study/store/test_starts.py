@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -144,7 +144,8 @@ def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_i
     [
         ({}, True),
         ({"age": -5}, True),
-        ({"age": FRESH_SECONDS + 5}, False),
+        ({"age": FRESH_SECONDS + 5, "pid": 1}, True),  # the store may be read-only
+        ({"age": FRESH_SECONDS + 5, "pid": "dead"}, False),
         ({"pid": "dead"}, False),
         ({"pid": os.getpid()}, False),  # of a driver that was killed, before its container was restarted
         ({"pid": 1}, True),  # of another user, or ours
@@ -157,7 +158,7 @@ def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_i
         ({"outcome": "killed"}, False),
     ],
 )
-def test_alive_is_what_is_fresh_and_here_a_process(record, expected):
+def test_alive_is_what_is_fresh_or_here_a_process(record, expected):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     start = {"outcome": "running", "age": 1, "host": platform.node(), "pid": os.getppid(), **record}
@@ -166,6 +167,24 @@ def test_alive_is_what_is_fresh_and_here_a_process(record, expected):
         start["pid"] = dead.pid
     own = {"number": 0, "generation": 0, "started": start["seen"], "token": "t"}
     assert StartRecord(**own, **start).alive() is expected
+
+
+def test_a_driver_here_that_cannot_write_lives_until_its_process_is_stopped_or_ends(monkeypatch):
+    monkeypatch.setattr("study.store.starts.FRESH_SECONDS", 0.0)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    own = {"number": 0, "generation": 0, "started": ago(9), "outcome": "running", "token": "t"}
+    record = StartRecord(**own, host=platform.node(), pid=process.pid, seen=ago(0.0))
+    try:
+        assert record.alive()
+        assert not replace(record, seen=ago(60)).alive()  # this process is younger: another one had its number
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: not record.alive())
+        process.send_signal(signal.SIGCONT)
+        wait_until(record.alive)
+    finally:
+        process.kill()
+    wait_until(lambda: not record.alive())  # although nobody has waited for it
+    process.communicate()
 
 
 # Drivers on other hosts, whose clocks may be wrong

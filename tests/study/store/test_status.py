@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -78,6 +79,13 @@ def test_a_run_that_was_never_started_is_planned(store):
 def test_a_run_whose_driver_lives_is_running(store, training, running):
     started(store, training=training)
     assert status(store, A0) == ("running", 1, running, 0, 3 - running)
+
+
+def test_a_driver_that_cannot_write_into_the_store_is_said_to_run_and_since_when_it_waits(store):
+    started(store, pid=1, seen=ago(45), training=1)
+    found = Status.of(store, run_of_two("mine"), {})
+    assert (found.outcome, found.running) == ("running", 1)
+    assert re.fullmatch(r"process 1 has not written into the store for 4[5-9] s", found.waits)
 
 
 @pytest.mark.parametrize(
