@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from study.decoding import decoded
 from study.errors import Away, Damaged, Refusal, StudyError, as_argument, one_line
 from study.store.states import Store
@@ -95,6 +93,8 @@ class StartRecord:
         if self.pid == os.getpid():
             # A notebook outlives its runs. In a container that was restarted, a driver that was killed had this number.
             return self.token in _begun_here and self.age() < FRESH_SECONDS
+        import psutil  # here, because most commands meet no driver of this machine
+
         try:
             process = psutil.Process(self.pid)
             status, began = process.status(), process.create_time()
