@@ -91,7 +91,8 @@ def with_job(trainable: type, job: Job, checks: Checks | None = None) -> type:
             if not self._unfit and not self._has_left:
                 super().cleanup()
 
-    WithJob.__name__ = trainable.__name__  # Ray shows it as the name of the process
+    WithJob.__name__ = trainable.__name__  # Ray shows these as the name of the process
+    WithJob.__qualname__ = trainable.__qualname__
     return WithJob
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from helpers import Recorder, stage
@@ -70,6 +71,8 @@ class Scripted(Trainable):
                 return {"position": 1, "saved": "", "done": False}
             if do == "wait for the store" and not Path(f"{self.job.store}.whole").exists():
                 self.position = -2
+            if do == "tell its name":
+                self.note(psutil.Process().cmdline()[0].replace(" ", ""))
             if do == "train for long":
                 time.sleep(3)
             if do == "wait to be asked":
@@ -136,6 +139,11 @@ def test_tune_writes_the_states_of_its_trials_once(train, monkeypatch):
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")  # as often as it can
     events, _ = train(stage("a", remaining=2), stage("b", "a"))
     assert (len(written), events.states) == (1, ["a", "b"])
+
+
+def test_ray_shows_a_worker_under_the_name_of_its_trainable(train):
+    _, log = train(stage("a", do="tell its name"))
+    assert log[1][0] == "ray::Scripted.train"
 
 
 def times(log, what):
