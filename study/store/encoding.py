@@ -73,13 +73,13 @@ def decode_record(path: str, data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: if these are not the bytes of a record of this path.
     """
-    text = b"{" + data[_SEAL:].removeprefix(b",")
-    if data != _sealed(path, text):
-        raise ValueError(f"{path} is not the record that was written")
-    record: dict[str, Any] = json.loads(text)
+    body = b"{" + data[_SEAL:].removeprefix(b",")
+    if data != _sealed(path, body):
+        raise ValueError(f"not the record of {path}")
+    record: dict[str, Any] = json.loads(body)
     return record
 
 
-def _sealed(path: str, text: bytes) -> bytes:
-    checksum = hashlib.sha256(path.encode() + b"\n" + text).hexdigest().encode()
-    return b'{"sha256": "%s"%s%s' % (checksum, b"" if text == b"{}" else b",", text[1:])
+def _sealed(path: str, body: bytes) -> bytes:
+    checksum = hashlib.sha256(path.encode() + b"\n" + body).hexdigest().encode()
+    return b'{"sha256": "%s"%s%s' % (checksum, b"" if body == b"{}" else b",", body[1:])

@@ -341,7 +341,7 @@ class Store:
             try:
                 return decode_record(path, data)
             except ValueError as error:
-                raise Damaged(f"{self.shown}/{error}") from error
+                raise Damaged(f"{self.shown}/{path} is not the record that was written") from error
 
         try:
             return _certain(lambda: self._read(path), check)
