@@ -11,11 +11,9 @@ from study.execution.address import Cluster
 from study.machine import Machine, gpus_have_bf16, has_bf16, has_gpu
 from study.planning.draft import Draft
 from study.planning.drafting import call, draft
-from study.planning.stored import Resources
+from study.planning.stored import LEAST_PART, Resources
 from study.space import Request
 from study.store import records
-
-LEAST_PART = 0.0001  # of a CPU or GPU; Ray has no smaller one
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,9 @@ class Wish:
             words = f"must be {max(1, int(gpus))}, one process per GPU"
             raise Refusal("--ranks-per-trial", ranks, words, hint="Leave the option out")
         resources = replace(self.resources, gpus=gpus)
+        if not LEAST_PART * ranks <= resources.cpus < math.inf:
+            least = f"{LEAST_PART * ranks:g}" + (f" for {ranks} ranks" if ranks > 1 else "")
+            raise Refusal("--cpus-per-trial", resources.cpus, f"must be finite, and at least {least}")
         here = gpus_have_bf16 if gpus else has_bf16
         bf16 = not resources.address and here()  # the processors of a cluster are not known here
         threads = 1 if gpus else max(1, int(resources.cpus / ranks))

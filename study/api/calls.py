@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from study.planning.stored import Resources
 from study.preview import Plan
 from study.space import Request
 from study.store import records
-from study.wish import LEAST_PART, Machines, Wish
+from study.wish import Machines, Wish
 
 SpaceLike = str | os.PathLike[str] | catalog.SpaceFunction
 HOME = "./studies"  # unless STUDY_HOME names another folder
@@ -327,8 +326,8 @@ def wish_of(
     choices.check_at_least("--ranks-per-trial", ranks_per_trial, 1)
     choices.check_one_of("--precision", precision, PRECISIONS)
     choices.check_one_of("--gpu-steps", gpu_steps, GPU_STEPS)
-    if not choices.is_number(cpus_per_trial) or not LEAST_PART <= cpus_per_trial < math.inf:
-        raise Refusal("--cpus-per-trial", cpus_per_trial, f"must be a finite number from {LEAST_PART:g} on")
+    if not choices.is_number(cpus_per_trial):
+        raise Refusal("--cpus-per-trial", cpus_per_trial, "must be a number")
     if gpus_per_trial is not None and not choices.is_number(gpus_per_trial):
         raise Refusal("--gpus-per-trial", gpus_per_trial, "must be a number")
     request = Request(choices.options_of(options), trials or 0, choices.objectives_of(objectives), early_stop or 0)

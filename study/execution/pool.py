@@ -16,8 +16,8 @@ from ray._private.state import state as _state
 from study.errors import Refusal
 from study.execution.job import Job
 from study.masking import masked
+from study.planning.stored import LEAST_PART
 
-GPU_PARTS = 10_000  # Ray's smallest part of a GPU is one of so many
 LOOK_SECONDS = 2.0
 # After which a node that was left out is asked again, since its fault may be over: twice as long each time.
 AGAIN_SECONDS, AGAIN_SECONDS_AT_MOST = 300.0, 3600.0
@@ -210,8 +210,8 @@ def room(machine: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     """
     bundles = [int(machine.get("CPU", 0) / bundle["CPU"] + 1e-6)] if "CPU" in bundle else []
     if "GPU" in bundle:
-        parts = max(1, int(bundle["GPU"] * GPU_PARTS + 1e-6))  # Ray rounds down: six times 0.16667 fit
-        bundles.append(int(machine.get("GPU", 0)) * (GPU_PARTS // parts))
+        parts = max(1, int(bundle["GPU"] / LEAST_PART + 1e-6))  # Ray rounds down: six times 0.16667 fit
+        bundles.append(int(machine.get("GPU", 0)) * (round(1 / LEAST_PART) // parts))
     return min(bundles)
 
 

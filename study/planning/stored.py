@@ -102,6 +102,9 @@ class PlannedSpace:
     crossed: str = ""
 
 
+LEAST_PART = 0.0001  # of a CPU or GPU; Ray has no smaller one
+
+
 @dataclass(frozen=True)
 class Resources:
     """The machines and resources with which a run is executed. The names of states do not depend on them.

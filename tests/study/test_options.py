@@ -26,8 +26,18 @@ from helpers import Study
         (["run", "table5", "--method", "crt"], ["--method", "crt", "must be left out", "table5"]),
         (["run", "table9", "--imbalance", "0.5"], ["imbalance", "0.5", "≥ 1"]),
         (["run", "table9", "--imbalance", "1000"], ["imbalance", "1000", "124"]),
-        (["run", "table9", "--cpus-per-trial", "0"], ["--cpus-per-trial", "0.0", "from 0.0001 on"]),
-        (["run", "table9", "--cpus-per-trial", "0.00009"], ["--cpus-per-trial", "9e-05", "from 0.0001 on"]),
+        (
+            ["run", "table9", "--cpus-per-trial", "0"],
+            ["--cpus-per-trial must be finite, and at least 0.0001 (got 0.0)"],
+        ),
+        (
+            ["run", "table9", "--cpus-per-trial", "0.00009"],
+            ["--cpus-per-trial must be finite, and at least 0.0001 (got 9e-05)"],
+        ),
+        (
+            ["run", "table9", "--cpus-per-trial", "0.0002", "--ranks-per-trial", "4"],
+            ["--cpus-per-trial must be finite, and at least 0.0004 for 4 ranks (got 0.0002)"],
+        ),
         (["run", "table9", "--gpus-per-trial", "0.00009"], ["--gpus-per-trial", "9e-05", "between 0.0001 and 1"]),
         (["run", "table9", "--gpus-per-trial", "1.5"], ["--gpus-per-trial", "1.5", "whole number"]),
         (["run", "table9", "--name", "../up"], ["--name", "../up", "letters"]),
