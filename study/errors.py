@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 
 from study.masking import masked
@@ -56,6 +57,11 @@ class Damaged(StudyError):
 
 class Away(StudyError):
     """A store or a service that cannot be used now: full, unplugged or unreachable. Trying again may help."""
+
+
+def named_by(option: str, variable: str, value: str) -> str:
+    """Return what a refusal of a value names: the environment variable that gave it, or else the option."""
+    return variable if value and value == os.environ.get(variable) else option
 
 
 def show_tracebacks() -> None:

@@ -9,11 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.errors import Refusal, as_argument
+from study.errors import Refusal, as_argument, named_by
 from study.masking import without_password
 
 if TYPE_CHECKING:
     from study.store.states import Store
+
+
+_WRITABLE = "must be a writable folder"
 
 
 class Home:
@@ -36,7 +39,7 @@ class Home:
             if self.path.exists() and not self.path.is_dir():
                 raise ValueError("it is a file")
         except (OSError, ValueError, RuntimeError) as error:  # an unknown user in ~USER is a RuntimeError
-            raise _refused("--home", path, error) from error
+            raise _refused("--home", path, "must be a folder", error) from error
         if "://" in path:
             shown = without_password(path)
             raise Refusal("--home", shown, "must be a folder", hint="States may be on a server: --store takes a URL")
@@ -67,7 +70,7 @@ class Home:
                     folder.rmdir()
             if isinstance(error, Refusal):
                 raise
-            raise _refused("--home", str(self.path), error) from error
+            raise _refused("--home", str(self.path), _WRITABLE, error) from error
 
     def check_writable(self) -> None:
         """Check that the folders of home and store can be made and written, as far as their permissions say.
@@ -89,7 +92,7 @@ class Home:
                 if not os.access(existing, os.W_OK | os.X_OK):
                     raise PermissionError(errno.EACCES, f"{existing} cannot be written")
             except (OSError, RuntimeError) as error:  # a user who does not exist is a RuntimeError
-                raise _refused(option, name, error) from error
+                raise _refused(option, name, _WRITABLE, error) from error
 
     def _make_folder(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -196,14 +199,14 @@ class Home:
     def _check_tracking(self, tracking_uri: str) -> tuple[str, str]:
         from study import services
 
-        option, url = _named("--tracking-uri", tracking_uri, "MLFLOW_TRACKING_URI"), self.tracking_uri(tracking_uri)
+        option, url = named_by("--tracking-uri", "MLFLOW_TRACKING_URI", tracking_uri), self.tracking_uri(tracking_uri)
         services.check_tracking(option, url, self.path)
         return option, url
 
     def _check_storage(self, storage: str) -> tuple[str, str]:
         from study import services
 
-        option, url = _named("--storage", storage, "STUDY_STORAGE"), self.storage(storage)
+        option, url = named_by("--storage", "STUDY_STORAGE", storage), self.storage(storage)
         services.check_storage(option, url, self.path)
         return option, url
 
@@ -237,11 +240,6 @@ class Home:
         return problems
 
 
-def _named(option: str, url: str, variable: str) -> str:
-    """Return what a refusal of a URL names: the variable that gave it, or the option."""
-    return variable if url and url == os.environ.get(variable) else option
-
-
 def _is_folder(path: str) -> bool:
     try:
         return Path(path).expanduser().is_dir()
@@ -249,6 +247,6 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _refused(option: str, path: str, error: Exception) -> Refusal:
+def _refused(option: str, path: str, words: str, error: Exception) -> Refusal:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return Refusal(option, path, "must be a writable folder", hint=reason[:1].upper() + reason[1:])
+    return Refusal(option, path, words, hint=reason[:1].upper() + reason[1:])

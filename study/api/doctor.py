@@ -34,6 +34,13 @@ _REMEDIES = {
     "data": "Put the data there under the same path (--data-dir)",
     "GPUs": "Run 'nvidia-smi' there, and start its Ray with the GPUs that work (ray start --num-gpus N)",
 }
+_OTHERS = {  # for what cannot be used, if the reason is not the user's to mend
+    "home": "Give another --home",
+    "store": "Give another --store, or mend this one",
+    "MLflow": "Start the server, or give another --tracking-uri",
+    "Optuna": "Start the server, or give another --storage",
+    "Ray": "Start the cluster, give the --address of another one, or --address local for this machine alone",
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,8 @@ def doctor(
         findings += _of_nodes(chosen_home, cluster, draft)
     except StudyError as error:
         store_place = ("store", without_password(chosen_home.store_url))
-        places = {"--home": ("home", str(chosen_home.path)), "--address": ("Ray", cluster.address)}
+        ray = ("Ray", cluster.address)
+        places = {"--home": ("home", str(chosen_home.path)), "--address": ray, "RAY_ADDRESS": ray}
         field = error.field if isinstance(error, Refusal) else ""
         findings.append(_refused(*places.get(field, store_place), error))
     return findings
@@ -138,7 +146,7 @@ def _of_places(home: Home, services: tuple[str, str]) -> Iterator[Finding]:
 def _refused(topic: str, where: str, error: StudyError) -> Finding:
     if isinstance(error, Refusal) and error.hint and not error.hint.startswith("Reason: "):
         return Finding("error", topic, where, str(error).removesuffix(f". {error.hint}"), error.hint)
-    return Finding("error", topic, where, one_line(error))
+    return Finding("error", topic, where, one_line(error), _OTHERS.get(topic, ""))
 
 
 def _of_data(draft: Draft) -> Finding:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from study.errors import Refusal
+from study.errors import Refusal, named_by
 from study.services import SECONDS, ask_port, within
 
 _ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", re.ASCII)
@@ -72,10 +72,11 @@ def _resources(address: str) -> Mapping[str, float]:
 
     Another process connects to it, because Ray repeats its messages and may end the process that it fails in.
     """
+    option = option_of(address)
     if "://" not in address and not has_node():
         words = f"{address!r} is a cluster without a node on this machine, and only a driver on a node can use it so"
         hint = "Run the command on one of its nodes, or give ray://HOST:10001, or use 'ray job submit'"
-        raise Refusal("--address", address, f"--address: {words}", hint=hint)
+        raise Refusal(option, address, f"{option}: {words}", hint=hint)
     seconds = CLIENT_SECONDS if "://" in address else RAY_SECONDS
     _token_wanted.discard(address)
     answer = _ask(address, seconds)
@@ -87,14 +88,19 @@ def _resources(address: str) -> Mapping[str, float]:
         return answer
     if _asks_for_token(answer):
         hint = "Give its token in RAY_AUTH_TOKEN or in the file ~/.ray/auth_token"
-        raise Refusal("--address", address, "must be a Ray cluster that accepts your token", hint=hint)
+        raise Refusal(option, address, "must be a Ray cluster that accepts your token", hint=hint)
     messages = [line for line in answer if line and not line.startswith(("[", " ", "Traceback"))]
     reason = (
         f"Reason: {messages[-1]}"
         if messages
         else "Something accepts connections there, but it does not answer as Ray does"
     )
-    raise Refusal("--address", address, f"must be a Ray cluster that answers within {seconds:g} s", hint=reason)
+    raise Refusal(option, address, f"must be a Ray cluster that answers within {seconds:g} s", hint=reason)
+
+
+def option_of(address: str) -> str:
+    """Return what a refusal of the address names: Ray's variable that gave it, or the option."""
+    return named_by("--address", "RAY_ADDRESS", address)
 
 
 @contextmanager
@@ -146,12 +152,17 @@ def _asks_for_token(lines: Sequence[str]) -> bool:
     return any("Unauthenticated" in line or "uthentication token" in line for line in lines)
 
 
-def check_address(address: str, option: str = "--address") -> None:
+def check_address(address: str, option: str = "") -> None:
     """Check that the address of a Ray cluster is well-formed, and that something listens there.
+
+    Args:
+        address: the address.
+        option: what a refusal names; by default the option or Ray's variable.
 
     Raises:
         Refusal: if it is malformed or nothing listens.
     """
+    option = option or option_of(address)
     if not address:
         return
     if address == "auto":

@@ -41,7 +41,7 @@ from ray._private.authentication.authentication_token_setup import Authenticatio
 
 from study import modules, scratch
 from study.errors import Away, Refusal, StudyError, one_line
-from study.execution.address import CLIENT_ATTEMPTS, is_lost_client, token_if_wanted
+from study.execution.address import CLIENT_ATTEMPTS, is_lost_client, option_of, token_if_wanted
 from study.machine import cpus
 from study.planning.stored import Resources
 
@@ -137,8 +137,8 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
     ended = threading.Event()
     node = ray.get_runtime_context().get_node_id()
     # A client outside the cluster cannot reach the head, but its connection to Ray ends with it.
-    head = "" if resources.address.startswith("ray://") else ray.get_runtime_context().gcs_address
-    arguments = (node, _ray_processes(), ended, lost, head)
+    watched_head = "" if resources.address.startswith("ray://") else head()
+    arguments = (node, _ray_processes(), ended, lost, watched_head)
     watcher = threading.Thread(target=_watch, args=arguments, name="watch Ray", daemon=True)
     watcher.start()
     try:
@@ -150,6 +150,11 @@ def _started(resources: Resources, lost: Callable[[], None], packages: Collectio
         if session is not None:
             shutil.rmtree(session, ignore_errors=True)
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set a handler of its own
+
+
+def head() -> str:
+    """Return the address of the head of the cluster that is connected."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _shut_down() -> None:
@@ -219,7 +224,7 @@ def _why_not_started(error: Exception, address: str) -> StudyError:
         return Refusal(variable, os.environ.get(variable), words)
     if address and isinstance(error, (ConnectionError, ValueError, RuntimeError)):
         words = "must be the address of a running Ray cluster"
-        return Refusal("--address", address, words, hint=f"Reason: {one_line(error)}")
+        return Refusal(option_of(address), address, words, hint=f"Reason: {one_line(error)}")
     return Away(f"Ray did not start: {one_line(error).rstrip('.')}. Give the command again")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.errors import Damaged, Refusal, StudyError, one_line
+from study.execution.address import option_of
 from study.execution.job import Job
 from study.execution.losses import loss_of
 from study.machine import cpus, gpus
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from study.store.states import Store
 
 ANSWER_SECONDS = 30.0  # for a process on a node to start, with the code that the driver sends, and to answer
-LATE_ANSWER_SECONDS = 300.0  # the same for a node that has just joined and may still be starting; only its stage waits
+LATE_ANSWER_SECONDS = 300.0  # the same for a node that has joined, which may still be starting; its stage waits
 PROBE_SECONDS = 5.0  # for most questions to a node: S3 that does not answer is refused within this time
 SLOW_SECONDS = 10.0  # after a boot, the driver of eight GPUs takes seconds, and so do imports that read images
 
@@ -125,7 +126,7 @@ def _answers(needs: Needs, token: str, described: Sequence[Mapping[str, Any]], s
         nodes += [_node(pending[answer], partial(ray.get, answer), asked, time.time()) for answer in ready]
     for answer in late:
         ray.cancel(answer, force=True)
-        silent = _unasked(pending[answer])
+        silent = _described(pending[answer])
         nodes.append(replace(silent, problems={"answer": f"it does not answer within {seconds:g} s"}))
     return nodes
 
@@ -164,7 +165,8 @@ class Checks:
         import ray
 
         described = [node for node in ray.nodes() if node["NodeID"] in late]
-        answers = _answers(self.needs, self.token, described, LATE_ANSWER_SECONDS)
+        have_joined = not late <= self.asked
+        answers = _answers(self.needs, self.token, described, LATE_ANSWER_SECONDS if have_joined else ANSWER_SECONDS)
         return {node.id: "; ".join(node.problems.values()) for node in answers if node.problems}
 
 
@@ -181,9 +183,8 @@ def checked(needs: Needs, store: Store, say: Callable[[str], None]) -> Iterator[
         lines = [masked(f"node {node}: {'; '.join(node.problems.values())}") for node in bad]
         if bad and len(bad) == len(nodes):
             address = needs.job.resources.address
-            raise Refusal(
-                "--address", address, "must be a cluster with a node that can train the run", hint=". ".join(lines)
-            )
+            words = "must be a cluster with a node that can train the run"
+            raise Refusal(option_of(address), address, words, hint=". ".join(lines))
         for line in lines:
             say(f"left out: {line}")
         yield Checks(needs, token, frozenset(node.id for node in nodes), frozenset(node.id for node in bad))
@@ -195,13 +196,13 @@ def may_train(node: Node, job: Job) -> bool:
     return all(node.resources.get(kind, 0) > 0 for kind, need in wanted.items() if need)
 
 
-def _unasked(described: Mapping[str, Any]) -> Node:
+def _described(described: Mapping[str, Any]) -> Node:
     names = (described["NodeID"], described["NodeManagerHostname"], described["NodeManagerAddress"])
     return Node(*names, described["Resources"])
 
 
 def _node(described: Mapping[str, Any], answer: Callable[[], dict[str, Any]], asked: float, now: float) -> Node:
-    node = _unasked(described)
+    node = _described(described)
     try:
         given = answer()
     except Exception as error:  # noqa: BLE001  whatever the node's process raised is its answer
