@@ -86,14 +86,17 @@ class Ready:
         """The name of the run."""
         return self.drafted.plan.run
 
-    def advice(self) -> str:
-        """Return what a start that did not reach its end leaves, and how to go on."""
+    def advice(self, error: BaseException) -> str:
+        """Return what a start leaves that an error has ended, and how to go on."""
         before = self.before
         with suppress(StudyError, OSError):  # the store cannot be read: what was known at the start counts
             before = records.load_plan(self.store, self.run)
         if before is None:
             return "Nothing was stored"
-        return f"Saved states stay, and 'study resume {self.run}{self.home.options()}' continues the run"
+        resume = f"'study resume {self.run}{self.home.options()}' continues the run"
+        if isinstance(error, KeyboardInterrupt):
+            return f"Saved states stay, and {resume}"
+        return f"Saved states stay. When the cause is mended, {resume}"
 
 
 def intend(

@@ -122,7 +122,7 @@ def _begin(ready: Ready, listener: Listener, machines: Machines) -> Where:
         return _train(ready, where, listener)
     except BaseException as error:
         if not isinstance(error, StudyError) or isinstance(error, Away):
-            error.add_note(ready.advice())
+            error.add_note(ready.advice(error))
         raise
 
 

@@ -55,7 +55,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     except (KeyboardInterrupt, click.Abort) as error:
         noted = error.__cause__ or error  # click raises Abort from KeyboardInterrupt
         otherwise = "Nothing was stored" if sys.argv[1:2] == ["run"] else ""
-        click.echo(f"error: {_with_notes('stopped at once', noted, otherwise)}", err=True)
+        click.echo(_with_notes("stopped at once", noted, otherwise), err=True)
         code = INTERRUPTED
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0

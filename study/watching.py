@@ -104,7 +104,7 @@ def _lines(status: Status, failures: Sequence[tuple[str, int, str]]) -> list[str
     return [
         f"{status.run}  {status.outcome}",
         f"  replicates: {_counts(status)}",
-        f"  epochs: {status.epochs_trained} trained, {status.epochs_needed} needed",
+        f"  epochs: {status.epochs_done} of {status.epochs_needed} done, {status.epochs_trained} trained by this run",
         f"  final states: {size(status.bytes)}",
         *(f"  failed: {trial} r{number}: {reason}" for trial, number, reason in failures),
         *([f"  waits: {status.waits}"] if status.waits else []),
@@ -113,7 +113,7 @@ def _lines(status: Status, failures: Sequence[tuple[str, int, str]]) -> list[str
 
 
 def _line(status: Status) -> str:
-    counts = f"{_counts(status)}; {status.epochs_trained}/{status.epochs_needed} epochs"
+    counts = f"{_counts(status)}; {status.epochs_done}/{status.epochs_needed} epochs"
     return f"{status.run}  {status.outcome}  {counts}" + (f"; {status.waits}" if status.waits else "")
 
 

@@ -891,7 +891,7 @@ class Recorder:
     def __init__(self, drain=None, later=(), unseen=()):
         self.drain, self.epochs, self.states, self.failures = drain, {}, [], []
         self.later, self.asked, self.unseen, self.waited = list(later), [], unseen, []
-        self.elsewhere, self.parts, self.losses = 0, {}, []
+        self.recounted, self.parts, self.remarks = 0, {}, []
 
     def more(self, workers, idle):
         self.asked.append((workers, idle))
@@ -908,8 +908,8 @@ class Recorder:
         self.states.append(key)
         return True
 
-    def lost(self, stage, reason):
-        self.losses.append((stage.key, reason))
+    def remark(self, stage, heading, line):
+        self.remarks.append((heading, stage.key, line))
 
     def failed(self, stage, failure):
         self.failures.append((stage.key, failure))
@@ -917,8 +917,8 @@ class Recorder:
     def cut(self, parts):
         self.parts[parts[-1].key] = parts
 
-    def trained_elsewhere(self, epochs):
-        self.elsewhere += epochs
+    def recount(self, stage, epochs):
+        self.recounted += epochs
 
     def waits(self, what_for, reason):
         self.waited.append(reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from study.execution.losses import LOST_HINT, Loss
+from study.execution.losses import Loss
 from study.execution.pool import Pool
 from study.planning.tree import Failure
 
@@ -49,7 +49,7 @@ class Attempts:
             if losses.machines < LOST_MACHINES:
                 return None
             reason = f"its machine ended {LOST_MACHINES} times before a further state was saved"
-            return Failure(f"{reason}. {loss.reason}", loss.text, host=loss.host)
+            return Failure(f"{reason}. {loss}", loss.text, host=loss.host)
         losses.by_itself = [each for each in losses.by_itself if not self._pool.is_lost(each.node)] + [loss]
         losses.nodes.add(loss.node)
         if len(losses.by_itself) < LOST_ATTEMPTS:
@@ -57,7 +57,7 @@ class Attempts:
         hosts = sorted({each.host for each in losses.by_itself if each.host})
         where = f"on {', '.join(hosts)}" if len(hosts) > 1 else f"{LOST_ATTEMPTS} times"
         reason = f"the training process ended unexpectedly {where}"
-        return Failure(f"{reason}. {loss.reason or LOST_HINT}", loss.text, host=loss.host)
+        return Failure(f"{reason}. {loss}", loss.text, host=loss.host)
 
     def is_of_machine(self, loss: Loss) -> bool:
         """Return whether a process was lost because its machine has ended, or will soon."""

@@ -156,8 +156,8 @@ def store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
 
 def _trained(ledger: Ledger, begun: Start) -> int:
     """Return how many states the run has trained, if the store may have more than was reported, or else 0."""
-    reported = begun.record.epochs_done + begun.record.epochs_trained
-    return ledger.trained() if ledger.done() > reported else 0
+    reported, begun.record.epochs_present = begun.record.epochs_present, ledger.done()
+    return ledger.trained() if begun.record.epochs_present > reported else 0
 
 
 def _ledger(draft: Draft, begun: Start, say: Callable[[str], None]) -> Ledger:
@@ -211,6 +211,8 @@ class _Drive:
             cluster.connected(resources, self._lost_ray, (trainable, work.prepare)),
             interruptible(drain, say),
         ):
+            if resources.address == "auto":
+                self._progress.note(f"training on the Ray cluster at {cluster.head()} (--address auto)")
             self._projection.check()  # Optuna and MLflow were opened while Ray started
             is_cluster = resources.address or nodes.are_several()
             needs = nodes.Needs.of(job, self._draft)
@@ -248,6 +250,7 @@ class _Drive:
     def trained(self, stage: Stage, epochs: int) -> None:
         """Count epochs. The heartbeat stores the count."""
         self._begun.record.epochs_trained += epochs
+        self._begun.record.epochs_present += epochs
         if stage.key not in self._active:
             self._active[stage.key] = self._ledger.needing(stage)
             self._count_active()
@@ -257,10 +260,10 @@ class _Drive:
     def _count_active(self) -> None:
         self._begun.record.training = len({name for names in self._active.values() for name in names})
 
-    def trained_elsewhere(self, epochs: int) -> None:
-        """Count epochs as those of another run. The heartbeat stores the count."""
-        self._begun.record.epochs_done += epochs
-        self._outlook.refresh()
+    def recount(self, stage: Stage, epochs: int) -> None:
+        """Correct the count. The heartbeat stores it."""
+        self._begun.record.epochs_present += epochs
+        self._outlook.recount(stage, epochs)
         self._progress.update()
 
     def cut(self, parts: Sequence[Stage]) -> None:
@@ -305,9 +308,9 @@ class _Drive:
             return False
         return True
 
-    def lost(self, stage: Stage, reason: str) -> None:
-        """Print which replicates go on in another process."""
-        self._progress.say(f"trying again: {_listed(self._ledger.needing(stage))}: {reason}")
+    def remark(self, stage: Stage, heading: str, line: str) -> None:
+        """Print the line with the replicates that need the stage."""
+        self._progress.say(f"{heading}: {_listed(self._ledger.needing(stage))}: {line}")
 
     def failed(self, stage: Stage, failure: Failure) -> None:
         """Give up every replicate that needs the stage, and print one line."""

@@ -14,14 +14,26 @@ class Events(Protocol):
     def trained(self, stage: Stage, epochs: int) -> None:
         """Note that a number of further epochs of a stage have been trained."""
 
-    def trained_elsewhere(self, epochs: int) -> None:
-        """Note that epochs of this run have been trained by another one since the start."""
+    def recount(self, stage: Stage, epochs: int) -> None:
+        """Correct how many epochs of a stage need no training any more: by those that nobody here has trained, or kept.
+
+        Args:
+            stage: the stage.
+            epochs: how many more there are, since another run has trained them. Below 0, how many fewer: their process
+                was lost before it had saved them.
+        """
 
     def durable(self, key: str) -> bool:
         """Note that a state has been saved; return whether the driver sees it in the store."""
 
-    def lost(self, stage: Stage, reason: str) -> None:
-        """Note that another process must go on with a stage, for a reason other than the end of a machine."""
+    def remark(self, stage: Stage, heading: str, line: str) -> None:
+        """Tell the user about the process of a stage.
+
+        Args:
+            stage: the stage.
+            heading: what happened, in a word or two.
+            line: the details.
+        """
 
     def failed(self, stage: Stage, failure: Failure) -> None:
         """Note that a stage was given up."""
@@ -33,7 +45,7 @@ class Events(Protocol):
         """Note that the training waits.
 
         Args:
-            what_for: "machines", "the store", or "another run".
+            what_for: "machines", "the store", "workers", or "another run".
             reason: a line for the user; "" if it does not wait for this any more.
         """
 
@@ -60,6 +72,9 @@ class Others(Protocol):
 
     def begin(self, stage: Stage) -> bool:
         """Claim a stage that is to be trained; return whether it may begin, since no other driver trains it."""
+
+    def holder(self, stage: Stage) -> str:
+        """Return the run whose driver trains a stage that could not begin here; "" if it is not known."""
 
     def arrived(self, stage: Stage) -> bool:
         """Return whether the last state of a stage that another driver trains is in the store."""
@@ -92,6 +107,9 @@ class _Alone:
 
     def begin(self, stage: Stage) -> bool:  # noqa: ARG002
         return True
+
+    def holder(self, stage: Stage) -> str:  # noqa: ARG002
+        return ""
 
     def arrived(self, stage: Stage) -> bool:  # noqa: ARG002
         return False

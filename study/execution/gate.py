@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Gate(FIFOScheduler):
         super().__init__()
         self._searcher, self._pool, self._drain, self._events, self._say = searcher, pool, drain, events, say
         self._silence = Silence()
+        self._silent: dict[str, str] = {}  # by trial with a worker that is silent: a line about it
         self._next_tick = time.monotonic()
         self._pending: dict[str, float] = {}  # by trial that waits for room: since when
         self._idle_since: tuple[float, datetime] | None = None  # monotonic, and the time of day
@@ -62,23 +63,30 @@ class Gate(FIFOScheduler):
         Tune could end the whole experiment instead, but would kill workers whose epoch takes longer than 15 s.
         """
         self._reached = time.monotonic()
-        self._silence.report(trial.trial_id, waits="waiting" in result)
+        with self._searcher.keeping_faults():
+            self._silence.report(trial.trial_id, waits="waiting" in result)
+            if trial.trial_id in self._silent:
+                where = self._where(trial.temporary_state.ray_actor)
+                self._searcher.remark(trial.trial_id, "going on", f"it has reported ({where})")
+                self._note_silent(trial.trial_id, "")
         stops = self._drain.requested or self._searcher.is_left(trial.trial_id)
         return str(self.STOP if stops else super().on_trial_result(tune_controller, trial, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Note that a trial has ended, with its last report: Tune passes on only those before."""
-        self._silence.report(trial.trial_id, waits="waiting" in result)
-        self._silence.end(trial.trial_id)
+        with self._searcher.keeping_faults():
+            self._silence.report(trial.trial_id, waits="waiting" in result)
+            self._end_watch(trial.trial_id)
         super().on_trial_complete(tune_controller, trial, result)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Tell the searcher why a process was lost; Tune tells it only that."""
-        self._silence.end(trial.trial_id)
+        with self._searcher.keeping_faults():
+            self._end_watch(trial.trial_id)
+            error = _last_error(trial)
+            if error is not None:
+                self._searcher.lost(trial.trial_id, loss_of(error))
         super().on_trial_error(tune_controller, trial)
-        error = _last_error(trial)
-        if error is not None:
-            self._searcher.lost(trial.trial_id, loss_of(error))
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Look after the run. Stop the pending stages once a drain is requested."""
@@ -157,31 +165,51 @@ class Gate(FIFOScheduler):
                 self._silence.begin(trial_id, json.dumps(origin, sort_keys=True), repr(actors[trial_id]))
         for silent in self._silence.look(counts=self._events.reaches_store(), hurries=self._drain.requested):
             if silent.trial in actors:
-                self._tell(silent, "has not reported", actors[silent.trial])
+                self._tell(silent, "it has not reported", actors[silent.trial])
             elif silent.trial in starting:
-                self._tell(silent, "has been starting", starting[silent.trial])
+                self._tell(silent, "it has been starting", starting[silent.trial])
         for trial_id, reason in self._searcher.outage.only().items():
             if trial_id in actors:
                 reason = f"its state cannot be saved or read, and the driver can write: {reason}"
                 self._replace(trial_id, reason, actors[trial_id])
 
     def _tell(self, silent: Silent, does: str, actor: Any) -> None:
-        node, process = _location(actor)
-        host = self._pool.host(node) or "an unknown machine"
-        worker = f"{host} (process {process})" if process else f"a worker on {host}"
-        line = f"{worker} {does} for {silent.seconds:.0f} s"
-        if silent.left > 0:
-            self._say(f"{line}. If that goes on for another {silent.left:.0f} s, a new worker takes its stage over")
-        else:
-            if self._drain.requested:
-                self._say(f"{line}: it is ended")
+        line = f"{does} for {silent.seconds:.0f} s"
+        if silent.left <= 0:
+            if self._drain.requested:  # otherwise the user reads the same when the stage is handed out again
+                self._searcher.remark(silent.trial, "ended", f"{line} ({self._where(actor)})")
             self._replace(silent.trial, line, actor)
+            return
+        where = self._where(actor)
+        since = _clock(datetime.now() - timedelta(seconds=silent.seconds))
+        self._note_silent(silent.trial, f"a process {does.removeprefix('it ')} since {since} ({where})")
+        after = f"If that goes on for another {silent.left:.0f} s, a new process takes over"
+        self._searcher.remark(silent.trial, "waiting", f"{line} ({where}). {after}")
+
+    def _where(self, actor: Any) -> str:
+        """Return the machine and the process of a worker, as far as Ray knows them."""
+        return self._loss("", actor).where or "on an unknown machine"
+
+    def _loss(self, reason: str, actor: Any) -> Loss:
+        node, process = _location(actor)
+        return Loss(reason, self._pool.host(node), "", node, process=f"process {process}" if process else "")
+
+    def _note_silent(self, trial_id: str, line: str) -> None:
+        """Let the status show that a worker is silent; with "", that it is not any more."""
+        self._silent.pop(trial_id, None)
+        if line:
+            self._silent[trial_id] = line
+        self._events.waits("workers", "; ".join(self._silent.values()))
+
+    def _end_watch(self, trial_id: str) -> None:
+        self._silence.end(trial_id)
+        if trial_id in self._silent:
+            self._note_silent(trial_id, "")
 
     def _replace(self, trial_id: str, reason: str, actor: Any) -> None:
         """End a worker, so that its stage is handed out again. If it wakes later, states that exist stay."""
-        self._silence.end(trial_id)
-        node, _ = _location(actor)
-        self._searcher.lost(trial_id, Loss(reason, self._pool.host(node), "", node))
+        self._end_watch(trial_id)
+        self._searcher.lost(trial_id, self._loss(reason, actor))
         if actor is not None:  # else it has ended meanwhile
             ray.kill(actor)
 
@@ -235,8 +263,9 @@ def _clock(time_of_day: datetime) -> str:
 def _last_error(trial: Trial) -> BaseException | None:
     """Return the last error of a trial, which Tune has written into this driver's own folder; None if there is none."""
     if trial.pickled_error_file is not None and Path(trial.pickled_error_file).is_file():
-        error: BaseException = ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-        return error
+        with suppress(Exception):  # of a class that cannot be made again here: its text says as much
+            error: BaseException = ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+            return error
     if trial.error_file is not None and Path(trial.error_file).is_file():
         return RuntimeError(Path(trial.error_file).read_text(encoding="utf-8"))
     return None

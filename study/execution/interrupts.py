@@ -44,7 +44,8 @@ def interruptible(drain: Drain, say: Callable[[str], None]) -> Iterator[None]:
                 raise KeyboardInterrupt
             return
         drain.requested = True
-        lines.put("stopping: workers finish their epoch and save. Press Ctrl-C again to stop at once")
+        at_once = "A second Ctrl-C or 'study stop RUN --now' stops at once"
+        lines.put(f"stopping: workers finish their epoch and save. {at_once}")
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

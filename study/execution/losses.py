@@ -12,7 +12,10 @@ import ray.util.client
 from study import scratch
 from study.errors import one_line
 
-LOST_HINT = "It may have run out of memory: use fewer --workers, or search the system log for the cause"
+KILLED = (
+    "its process was killed or crashed. It may have run out of memory: use fewer --workers, or search the system log "
+    "for the cause"
+)
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _PROCESS = re.compile(r"\bpid[:=] ?(\d+)")
 _ADDRESS = re.compile(r"\bip[:=] ?([\w.:]+)")
@@ -23,11 +26,12 @@ class Loss:
     """Why a process of Ray was lost.
 
     Attributes:
-        reason: the cause at the end of Ray's text, with the process, in one line.
+        reason: the cause, in one line.
         host: the name of its machine, or "".
         text: Ray's whole text, as of a traceback.
         node: Ray's identifier of its node, or "".
         is_of_machine: whether the machine was preempted or has ended, so that the process is not at fault.
+        process: the process and its logs, or "".
     """
 
     reason: str
@@ -35,6 +39,16 @@ class Loss:
     text: str
     node: str = ""
     is_of_machine: bool = False
+    process: str = ""
+
+    @property
+    def where(self) -> str:
+        """The machine and the process, as far as they are known."""
+        return ", ".join(filter(None, (self.host and f"on {self.host}", self.process)))
+
+    def __str__(self) -> str:
+        """Return the reason and where the process was."""
+        return f"{self.reason.rstrip('.')} ({self.where})" if self.where else self.reason
 
 
 def loss_of(error: BaseException) -> Loss:
@@ -45,8 +59,9 @@ def loss_of(error: BaseException) -> Loss:
     if isinstance(cause, BaseException):
         reason = one_line(cause, named=True)
     elif "Worker exit detail: " in text:
-        reason = text.partition("Worker exit detail: ")[2].partition(". Some common causes")[0].splitlines()[0]
-        reason = f"{reason.rstrip('.')}. {LOST_HINT}"
+        detail = text.partition("Worker exit detail: ")[2].partition(". Some common causes")[0].splitlines()[0]
+        # Ray's words for a process that ended without any: "connection error code 2. End of file".
+        reason = KILLED if "connection error code" in detail else detail
     else:  # after a traceback, the last line names the error
         reason = one_line(RuntimeError(lines[-1] if any(line.startswith("File ") for line in lines) else lines[0]))
     is_of_machine = bool(getattr(error, "preempted", False)) or "its node has died" in text
@@ -56,8 +71,7 @@ def loss_of(error: BaseException) -> Loss:
     node, host = _node(address[1])
     logs = _logs()
     files = f"; its logs: {logs}/*-{process[1]}.* there" if logs else ""
-    reason = f"{reason.rstrip('.')} (on {host}, process {process[1]}{files})"
-    return Loss(reason, host, text, node, is_of_machine)
+    return Loss(reason, host, text, node, is_of_machine, f"process {process[1]}{files}")
 
 
 def _logs() -> str:

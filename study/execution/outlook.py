@@ -53,6 +53,11 @@ class Outlook:
         self.counts.trained += epochs
         self.counts.epochs = max(self.counts.epochs, self.counts.trained)
 
+    def recount(self, stage: Stage, epochs: int) -> None:
+        """Expect so many epochs of a stage less, or more if it is below 0."""
+        self._left[stage.key] = max(0, self._left.get(stage.key, 0) - epochs)
+        self.refresh()
+
     def end(self, replicates: Collection[Replicate]) -> None:
         """Count replicates whose last state has been saved, and compare their trials."""
         self._to_compare.extend(replicates)

@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 from study.execution.attempts import Attempts
 from study.execution.events import ALONE, Events, Others
 from study.execution.interrupts import Drain
-from study.execution.losses import LOST_HINT, Loss
+from study.execution.losses import KILLED, Loss
 from study.execution.outage import Outage
 from study.execution.pool import Pool
 from study.masking import masked
@@ -82,7 +82,6 @@ class StageSearcher(Searcher):
         self._running: dict[str, _Running] = {}  # by trial
         self._elsewhere: list[Stage] = []  # stages that other drivers train
         self.waits_elsewhere = False
-        self._foreign: set[str] = set()  # stages that other drivers have begun
         self._counted: dict[str, int] = {}  # by stage that was left to another driver: the epochs trained here
         self._next_look = 0.0
         self._kept: dict[str, frozenset[str]] = {}  # by trial: states that its worker was asked to save
@@ -110,6 +109,7 @@ class StageSearcher(Searcher):
 
         Return None while no stage is ready, and FINISHED when no stage is left.
         """
+        self.check()
         if self._drain.requested:
             return Searcher.FINISHED
         if len(self._running) >= self._pool.workers or (self._running and self.outage.reason):
@@ -165,7 +165,6 @@ class StageSearcher(Searcher):
             if self._others.arrived(stage):
                 self._take(stage)
             else:
-                self._foreign.add(stage.key)
                 self._saved.setdefault(stage.key, "")  # its driver may have saved states on the way
                 self._push(stage)
         # A look at many stages in a slow store must leave time for the workers.
@@ -176,18 +175,19 @@ class StageSearcher(Searcher):
         if not self._events.durable(stage.key):  # the store is away again
             self._elsewhere.append(stage)
             return
-        self._events.trained_elsewhere(len(stage.keys) - self._position(stage))
+        self._events.recount(stage, len(stage.keys) - self._position(stage))
         self._complete(stage)
 
     def _position(self, stage: Stage) -> int:
         """Return how many epochs of a stage have been counted: those saved, or trained here before it was left."""
-        saved = self._saved.get(stage.key, "")
-        return max(self._counted.pop(stage.key, 0), stage.keys.index(saved) + 1 if saved else 0)
+        return max(self._counted.pop(stage.key, 0), _count(stage, self._saved.get(stage.key, "")))
 
     def _wait_elsewhere(self, waits: bool) -> None:
         if waits != self.waits_elsewhere:
             self.waits_elsewhere = waits
-            self._events.waits("another run", "another run trains what this run needs, too" if waits else "")
+            runs = sorted({self._others.holder(stage) for stage in self._elsewhere} - {""})
+            names = "another run trains" if not runs else f"run {' and run '.join(runs)} train{'s' * (len(runs) == 1)}"
+            self._events.waits("another run", f"{names} what this run needs, too" if waits else "")
 
     def _complete(self, stage: Stage) -> None:
         del self._open[stage.key]
@@ -222,7 +222,7 @@ class StageSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on the progress of a stage, and a state that it saved on the way."""
-        with self._keeping_faults():
+        with self.keeping_faults():
             self._report(trial_id, result)
 
     def _report(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -238,9 +238,8 @@ class StageSearcher(Searcher):
             trial.loss = Loss(result["lost"], trial.host, "")
         self.outage.report(trial_id, masked(result.get("waiting", "")))  # an error may name a URL
         begun = result.get("begun", 0)
-        if begun > trial.position:  # counted before, or another driver's
-            if trial.stage.key in self._foreign:
-                self._events.trained_elsewhere(begun - trial.position)
+        if begun > trial.position:  # another driver's, or saved by a process that could not report them any more
+            self._events.recount(trial.stage, begun - trial.position)
             trial.position = begun
         if result["position"] > trial.position:
             self._events.trained(trial.stage, result["position"] - trial.position)
@@ -250,9 +249,7 @@ class StageSearcher(Searcher):
                 trial.saved, trial.loss = result["saved"], None
                 self.outage.work()
             else:
-                host = trial.host or "a node"
-                reason = f"{host} has saved a state that the driver does not see in the store"
-                trial.loss = Loss(reason, trial.host, "")
+                trial.loss = Loss("it has saved a state that the driver does not see in the store", trial.host, "")
 
     def move(self, trial_id: str) -> None:
         """Note that a trial is to go on elsewhere, before it is stopped."""
@@ -270,6 +267,11 @@ class StageSearcher(Searcher):
         """
         self._running[trial_id].is_left = True
 
+    def remark(self, trial_id: str, heading: str, line: str) -> None:
+        """Tell the user about the process of a trial; see `Events.remark`."""
+        if trial_id in self._running:
+            self._events.remark(self._running[trial_id].stage, heading, line)
+
     def lost(self, trial_id: str, loss: Loss) -> None:
         """Note why the process of a stage was lost, before its trial is completed."""
         trial = self._running.get(trial_id)
@@ -280,7 +282,7 @@ class StageSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Release the stages that waited for a trained stage. Hand out a lost stage again, or give up a failed one."""
         if trial_id in self._running:
-            with self._keeping_faults():
+            with self.keeping_faults():
                 self._end(trial_id, result or {}, error)
 
     def _end(self, trial_id: str, result: dict[str, Any], error: bool) -> None:
@@ -291,6 +293,10 @@ class StageSearcher(Searcher):
         self.outage.end(trial_id)
         self._others.end(trial.stage)
         stage, prefix = trial.stage, "failure/"  # Tune flattens the dictionary `failure`
+        unsaved = trial.position - _count(stage, trial.saved)
+        # What is left to another driver is counted as it is, and after a drain the worker saves as it ends.
+        if unsaved and not trial.is_left and not self._drain.requested:
+            self._events.recount(stage, -unsaved)
         fields = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
         if trial.saved == stage.key:
             self._complete(stage)
@@ -315,13 +321,12 @@ class StageSearcher(Searcher):
         if given_up is None:
             self._push(trial.stage)
             if not self._attempts.is_of_machine(loss):  # of which the user is told once, and not for each stage
-                where = f" (on {loss.host})" if loss.host and loss.host not in loss.reason else ""
-                self._events.lost(trial.stage, f"{masked(loss.reason)}{where}")
+                self._events.remark(trial.stage, "trying again", masked(str(loss)))
         return given_up
 
     def _loss(self, trial: _Running) -> Loss:
         self._pool.look(at_once=True)
-        loss = trial.loss or Loss(LOST_HINT, trial.host, "")
+        loss = trial.loss or Loss(KILLED, trial.host, "")
         ended = next((node for node in trial.nodes if self._pool.is_lost(node)), "")
         node = ended or loss.node or next(iter(trial.nodes), "")
         return replace(loss, node=node, host=self._pool.host(node) or loss.host)
@@ -334,7 +339,8 @@ class StageSearcher(Searcher):
         is_lost, may_pass = self._pool.is_lost(node), not failure.for_good and not failure.damaged
         if may_pass and node and (others or is_lost) and not self._drain.requested:
             self._saved[stage.key] = trial.saved
-            loss = Loss(failure.reason, failure.host, failure.traceback, node, is_lost)
+            host = failure.host or self._pool.host(node)
+            loss = Loss(failure.reason, host, failure.traceback, node, is_lost)
             if self._try_again(trial, loss) is None:
                 return
         self._give_up(stage, failure)
@@ -355,7 +361,8 @@ class StageSearcher(Searcher):
             raise self._fault
 
     @contextmanager
-    def _keeping_faults(self) -> Iterator[None]:
+    def keeping_faults(self) -> Iterator[None]:
+        """Keep what is raised within this context for `check`."""
         try:
             yield
         except Exception as fault:  # noqa: BLE001  see `check`
@@ -374,3 +381,8 @@ class StageSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing; see `save`."""
+
+
+def _count(stage: Stage, saved: str) -> int:
+    """Return how many epochs of a stage are saved, given the last state that is, or ""."""
+    return stage.keys.index(saved) + 1 if saved else 0

@@ -94,7 +94,8 @@ class Sharing:
         self._read_before: set[str] = set()  # announcements
         self._claims: dict[str, set[str]] = {}  # by stage that is being trained: the states that were claimed for it
         self._unreleased: deque[str] = deque()  # claims that are to be released when the store is back
-        self._told: set[str] = set()  # runs of which the user was told
+        self._holders: dict[str, str] = {}  # by stage that could not begin: the run whose driver trains it
+        self._told: set[str] = set()  # runs of which the user was told that this one waits for them
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_often, name="sharing", daemon=True)
 
@@ -195,10 +196,23 @@ class Sharing:
         holder = self._claim(first) if self._others else ""
         if holder == "":
             self._claims[stage.key] = {first} if self._others else set()
-        elif holder is not None and holder not in self._told:
-            self._told.add(holder)
-            self._say(f"run {holder} trains stages that this run needs, too: it waits for them")
+            self._tell_of_takeover(stage)
+        elif holder is not None:
+            self._holders[stage.key] = holder
+            if holder not in self._told:
+                self._told.add(holder)
+                self._say(f"run {holder} trains stages that this run needs, too: it waits for them")
         return holder == ""
+
+    def _tell_of_takeover(self, stage: Stage) -> None:
+        before = self._holders.pop(stage.key, "")
+        if before in self._told and not self.arrived(stage):
+            self._told.remove(before)
+            self._say(f"run {before} no longer trains stages that this run needs: this run trains them")
+
+    def holder(self, stage: Stage) -> str:
+        """Return the run whose driver trains a stage that could not begin here; "" if it is not known."""
+        return self._holders.get(stage.key, "")
 
     def arrived(self, stage: Stage) -> bool:
         """Return whether the last state of a stage is in the store."""

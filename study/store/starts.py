@@ -20,13 +20,13 @@ from study.errors import Away, Damaged, Refusal, StudyError, as_argument, one_li
 from study.store.states import Store
 
 BEAT_SECONDS = 2.0
-FRESH_SECONDS = 30.0  # a driver whose record is older is taken for dead
+FRESH_SECONDS = 30.0  # a driver whose record is older is taken for dead, unless its process is seen to live
 LEASE_SECONDS = FRESH_SECONDS / 2  # a driver whose last heartbeat is older asks the store before it writes
 WATCH_SECONDS = 3 * BEAT_SECONDS + 2.0  # for some heartbeats of a driver on another host, and a slow store
-OLD_SECONDS = 3600.0  # no clock is that wrong: an older record is that of a dead driver, and is not watched
+OLD_SECONDS = 3600.0  # no clock is that wrong, and no driver waits that long for its store: an older one is dead
 LOOK_SECONDS = 0.5  # between two readings of the records that are watched
 
-_begun_here: set[str] = set()  # the tokens of the starts of this process
+_under_way: set[str] = set()  # the tokens of the starts of this process that have not ended
 # By the token of a start: the `seen` of its record, and when this process first read it so.
 _sightings: dict[str, tuple[str, float]] = {}
 
@@ -46,9 +46,10 @@ class StartRecord:
         outcome: running, complete, failed, interrupted, or killed.
         host, pid: the machine and the process of its driver.
         token: a random text that distinguishes this start from all others.
-        epochs_done: how many of the plan's states needed no training when it began, or have been trained by other
-            runs since.
+        epochs_done: how many of the plan's epochs needed no training when it began.
         epochs_trained: how many epochs it has trained so far.
+        epochs_present: how many of the plan's epochs need no training by now. Each counts once, whichever run has
+            trained it. 0 in records of older versions.
         checked: whether all checks have passed, so that it trains or has ended without training.
         training: the number of replicates that wait for the stages in training.
         waits: what the training waits for, such as room on the cluster or the store; "" while it goes on.
@@ -64,6 +65,7 @@ class StartRecord:
     token: str
     epochs_done: int = 0
     epochs_trained: int = 0
+    epochs_present: int = 0
     checked: bool = False
     training: int = 0
     waits: str = ""
@@ -81,7 +83,7 @@ class StartRecord:
         """
         if self.outcome != "running":
             return False
-        if self._is_here():
+        if self.is_here():
             return self._has_process()
         return True if 0 <= self.age() < FRESH_SECONDS else False if self.age() > OLD_SECONDS else None
 
@@ -92,22 +94,24 @@ class StartRecord:
     def _has_process(self) -> bool:
         if self.pid == os.getpid():
             # A notebook outlives its runs. In a container that was restarted, a driver that was killed had this number.
-            return self.token in _begun_here and self.age() < FRESH_SECONDS
+            return self.token in _under_way
         import psutil  # here, because most commands meet no driver of this machine
 
         try:
             process = psutil.Process(self.pid)
             status, began = process.status(), process.create_time()
-        except psutil.NoSuchProcess:
+        except psutil.ZombieProcess:
             return False
-        except psutil.AccessDenied:
-            return self.age() < FRESH_SECONDS
+        except psutil.Error:  # also for the process of another user, where the system hides these
+            return _exists(self.pid) and self.age() < FRESH_SECONDS
         if status == psutil.STATUS_ZOMBIE:
             return False
         is_later = began > datetime.fromisoformat(self.seen).timestamp() + 1.0  # another process with its number
-        return self.age() < FRESH_SECONDS or not (is_later or status == psutil.STATUS_STOPPED)
+        is_stopped = status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        # A fresh record counts for more: in some containers, processes seem to have begun later than they did.
+        return self.age() < (FRESH_SECONDS if is_later or is_stopped else OLD_SECONDS)
 
-    def _is_here(self) -> bool:
+    def is_here(self) -> bool:
         """Return whether the driver is on this machine, whose clock and processes are known."""
         return self.host == platform.node()
 
@@ -170,12 +174,12 @@ class Start:
             token=secrets.token_hex(8),
             behind="the last start ended before MLflow and Optuna had all records",
         )
-        _begun_here.add(self.record.token)
         self._ended, self._warned, self._superseded = threading.Event(), False, False
         self._renewal = threading.Lock()
         self._settle_previous(0)
         self._confirmed = _clock()
         self._write(store)
+        _under_way.add(self.record.token)
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -187,7 +191,7 @@ class Start:
             trained: returns how many of these states the run has trained, in all its starts. A start that was killed
                 may have trained epochs that its record does not count.
         """
-        self.record.epochs_done = epochs_done
+        self.record.epochs_done = self.record.epochs_present = epochs_done
         if self._previous is not None and self._previous.outcome == "running":
             self._settle_previous(trained())
 
@@ -254,6 +258,7 @@ class Start:
                 self._guarded(lambda: self._save_log(record.number))
                 self._guarded(lambda: self._write(self.store))
                 self._guarded(self._settle_late_heartbeat)
+        _under_way.discard(record.token)
 
     def _settle_late_heartbeat(self) -> None:
         """Settle the previous start again if its driver, which was only stopped, wrote its record once more."""
@@ -404,7 +409,7 @@ def refuse_second(store: Store, run: str, say: Callable[[str], None], briefly: b
     if last is None or last.outcome != "running":
         return last
     alive, driver = last.alive(), f"process {last.pid} on {last.host}"
-    if not last._is_here() and not (briefly and alive is False):
+    if not last.is_here() and not (briefly and alive is False):
         seconds = WATCH_SECONDS if briefly else FRESH_SECONDS
         if _known_for(last) < seconds:
             say(f"{driver} may still train run {run!r}: waiting at most {seconds:g} s for a sign of it")
@@ -414,6 +419,8 @@ def refuse_second(store: Store, run: str, say: Callable[[str], None], briefly: b
     if alive:
         driver = f"process {last.pid} on {last.host} (since {last.started[:19]})"
         hint = f"Wait for it, or stop it with 'study stop {run}{_option(store)}'"
+        if last.is_here() and last.age() > FRESH_SECONDS:
+            hint = f"It does not write into the store: wait for it, or stop it with 'kill -INT {last.pid}'"
         raise Refusal("run", run, f"run {run!r} is being trained by {driver}", hint)
     return last
 
@@ -454,6 +461,17 @@ def _read(store: Store, path: str) -> StartRecord | None:
         plain = store.read_record(path)
         return None if plain is None else decoded(StartRecord, plain)
     return None
+
+
+def _exists(pid: int) -> bool:
+    """Return whether a process of this machine exists, whoever owns it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _clock() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from study.planning.stored import Plan, PlannedSpace
 from study.store.records import given_up, is_forgotten
@@ -16,6 +17,10 @@ class Status:
     """The status of a run, in replicates and epochs, from the store alone.
 
     Attributes:
+        epochs_needed: the epochs of the plan, each counted once.
+        epochs_done: those of them that are trained, by whichever run.
+        epochs_trained: the epochs that this run has trained, also those that it had to train again.
+        epochs_trained_now: those of its last start.
         behind: why MLflow or Optuna may not show everything; "" if they do.
         waits: what the training waits for, or waited for when it ended; "" for nothing.
     """
@@ -27,6 +32,7 @@ class Status:
     failed: int
     waiting: int
     epochs_needed: int
+    epochs_done: int
     epochs_trained: int
     epochs_trained_now: int
     outcome: str
@@ -62,8 +68,9 @@ class Status:
         running = min(unfinished, history[-1].training) if live else 0
         behind = history[-1].behind if history and not live else ""
         waits = history[-1].waits if history and unfinished else ""
-        if live and driver is not None and driver.age() > FRESH_SECONDS:
-            waits = f"process {driver.pid} has not written into the store for {driver.age():.0f} s"
+        if live and driver is not None and driver.is_here() and driver.age() > FRESH_SECONDS:  # another's clock may err
+            since = datetime.fromisoformat(driver.seen).astimezone()
+            waits = f"process {driver.pid} has not written into the store since {since:%H:%M:%S}"
         if is_forgotten(store, plan.run):
             outcome = "forgotten"
         elif not history:
@@ -84,6 +91,7 @@ class Status:
             failed=len(failed),
             waiting=unfinished - running,
             epochs_needed=plan.epochs_needed,
+            epochs_done=_count_done(plan, history[-1] if history else None, whole=not unfinished and not failed),
             epochs_trained=sum(start.epochs_trained for start in history),
             epochs_trained_now=history[-1].epochs_trained if history else 0,
             outcome=outcome,
@@ -91,6 +99,15 @@ class Status:
             behind=behind,
             waits=waits,
         )
+
+
+def _count_done(plan: Plan, last: StartRecord | None, whole: bool) -> int:
+    if whole:
+        return plan.epochs_needed
+    if last is None:
+        return 0
+    present = last.epochs_present or last.epochs_done + last.epochs_trained  # the sum: of an older version
+    return max(0, min(present, plan.epochs_needed))
 
 
 def _count_unplanned(plan: Plan, space: PlannedSpace, failed: Collection[str]) -> int:

@@ -230,5 +230,5 @@ def test_ctrl_c_before_anything_is_stored_promises_no_resume(begin: str, tmp_pat
     )
     command = [sys.executable, "-c", program, *begin.split()[3:]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.strip()) == (130, "error: stopped at once. Nothing was stored")
+    assert (done.returncode, done.stderr.strip()) == (130, "stopped at once. Nothing was stored")
     assert not (tmp_path / "home").exists()

@@ -23,7 +23,7 @@ def test_a_stage_that_loses_processes_on_three_machines_by_itself_is_given_up(po
     assert attempts.lose("stage", "", on("node2")) is None
     assert attempts.lost_on("stage") == {"node1", "node2"}
     failure = attempts.lose("stage", "", on("node3"))
-    assert failure.reason == "the training process ended unexpectedly on node1, node2, node3. no memory"
+    assert failure.reason == "the training process ended unexpectedly on node1, node2, node3. no memory (on node3)"
     assert (failure.for_good, failure.host, failure.traceback) == (False, "node3", "Traceback")
 
 
@@ -31,7 +31,7 @@ def test_on_one_machine_it_may_lose_as_many(pool):
     attempts = Attempts(pool)
     lost = [attempts.lose("stage", "", on("node1")) for _ in range(LOST_ATTEMPTS)]
     assert lost[:-1] == [None] * (LOST_ATTEMPTS - 1)
-    assert lost[-1].reason == "the training process ended unexpectedly 3 times. no memory"
+    assert lost[-1].reason == "the training process ended unexpectedly 3 times. no memory (on node1)"
 
 
 def test_machines_that_are_preempted_or_end_do_not_count(pool):
@@ -59,4 +59,4 @@ def test_a_stage_whose_machines_all_end_before_it_saves_is_given_up_in_the_end(p
         lost = [attempts.lose("stage", saved, on("node1", is_of_machine=True)) for _ in range(LOST_MACHINES - 1)]
         assert lost == [None] * (LOST_MACHINES - 1)
     failure = attempts.lose("stage", "half", on("node1", is_of_machine=True))
-    assert failure.reason == "its machine ended 10 times before a further state was saved. no memory"
+    assert failure.reason == "its machine ended 10 times before a further state was saved. no memory (on node1)"

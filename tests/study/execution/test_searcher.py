@@ -11,11 +11,22 @@ from study.execution import searcher as searchers
 from study.execution.attempts import LOST_ATTEMPTS
 from study.execution.events import ALONE
 from study.execution.interrupts import Drain
-from study.execution.losses import LOST_HINT, Loss
-from study.execution.searcher import StageSearcher
+from study.execution.losses import KILLED, Loss
 from study.planning.tree import Failure, Stage, cut, descendants
 
 few = settings(max_examples=100, deadline=None)
+
+
+class StageSearcher(searchers.StageSearcher):
+    """Raises at once what is raised about a report or an end."""
+
+    def on_trial_result(self, *arguments, **named):
+        super().on_trial_result(*arguments, **named)
+        self.check()
+
+    def on_trial_complete(self, *arguments, **named):
+        super().on_trial_complete(*arguments, **named)
+        self.check()
 
 
 @st.composite
@@ -55,8 +66,9 @@ def test_a_state_that_the_driver_does_not_see_is_not_saved_and_its_stage_is_give
         assert searcher.suggest(f"t{attempt}")["stage"] is first
         searcher.on_trial_complete(f"t{attempt}", {"position": 2, "saved": "first", "done": True, "hostname": "node2"})
     assert searcher.suggest("after") == StageSearcher.FINISHED
-    reason = "the training process ended unexpectedly 3 times. node2 has saved a state that the driver does not see in"
-    assert events.failures == [("first", Failure(f"{reason} the store", host="node2"))]
+    reason = "the training process ended unexpectedly 3 times. it has saved a state that the driver does not see in the"
+    assert events.failures == [("first", Failure(f"{reason} store (on node2)", host="node2"))]
+    assert events.recounted == -2 * LOST_ATTEMPTS
     assert events.states == []
 
 
@@ -85,7 +97,7 @@ def test_the_reason_why_the_last_process_was_lost_is_told():
         searcher.suggest(f"t{attempt}")
         searcher.lost(f"t{attempt}", Loss(reason, "node2", f"Traceback of {reason} at http://me:hunter2@host"))
         searcher.on_trial_complete(f"t{attempt}", error=True)
-    words = "the training process ended unexpectedly 3 times. no memory"
+    words = "the training process ended unexpectedly 3 times. no memory (on node2)"
     text = "Traceback of no memory at http://me:***@host"
     assert events.failures == [("only", Failure(words, text, host="node2"))]
 
@@ -132,9 +144,9 @@ def test_a_stage_that_another_driver_trains_is_waited_for(monkeypatch):
     time.sleep(0.01)
     given = searcher.suggest("t2")
     assert (given["stage"].key, given["again"], given["saved"]) == ("lost", True, "")  # with what was saved on the way
-    assert (events.waited[1:], events.elsewhere) == ([""], 2)
+    assert (events.waited[1:], events.recounted) == ([""], 2)
     searcher.on_trial_result("t2", {"position": 1, "begun": 1, "saved": "", "done": False})
-    assert (events.epochs, events.elsewhere) == ({}, 3)
+    assert (events.epochs, events.recounted) == ({}, 3)
     for trial, key in (("t1", "below"), ("t2", "lost")):
         searcher.on_trial_complete(trial, {"position": 2, "saved": key, "done": True})
     assert searcher.suggest("t3") == StageSearcher.FINISHED
@@ -148,7 +160,7 @@ def test_what_another_driver_has_trained_since_the_start_is_not_trained():
     stages = [stage("a", remaining=2), stage("b", "a"), stage("c", "b")]
     searcher = StageSearcher(stages, Machines(2), Drain(), events, others)
     assert searcher.suggest("t0")["stage"].key == "c"
-    assert (others.ended, events.states, events.elsewhere) == (["a", "b"], ["a", "b"], 4)
+    assert (others.ended, events.states, events.recounted) == (["a", "b"], ["a", "b"], 4)
 
 
 def test_a_stage_is_trained_in_the_parts_that_others_need():
@@ -201,7 +213,7 @@ def test_a_stage_that_another_driver_has_claimed_meanwhile_is_left_to_it(monkeyp
     others.stored = {"pending", "running"}
     time.sleep(0.01)
     assert searcher.suggest("t2") == StageSearcher.FINISHED
-    assert (events.epochs, events.elsewhere, events.failures) == ({"running": 1}, 3, [])
+    assert (events.epochs, events.recounted, events.failures) == ({"running": 1}, 3, [])
 
 
 def test_epochs_that_were_trained_before_a_stage_was_left_are_counted_once(monkeypatch):
@@ -215,7 +227,7 @@ def test_epochs_that_were_trained_before_a_stage_was_left_are_counted_once(monke
     time.sleep(0.01)
     assert searcher.suggest("t1")["again"]  # the other driver did not want it
     searcher.on_trial_complete("t1", {"position": 2, "begun": 1, "saved": "a", "done": True})
-    assert (events.epochs, events.elsewhere) == ({"a": 2}, 0)
+    assert (events.epochs, events.recounted) == ({"a": 2}, 0)
 
 
 def test_a_worker_is_asked_once_to_save_what_others_need_and_not_before_it_runs():
@@ -239,7 +251,7 @@ def test_what_another_driver_has_trained_is_waited_for_again_if_the_store_is_awa
     events.unseen = []
     time.sleep(0.01)
     assert searcher.suggest("t0") == StageSearcher.FINISHED
-    assert (events.states, events.elsewhere) == (["a"], 2)
+    assert (events.states, events.recounted) == (["a"], 2)
 
 
 def test_if_a_part_fails_so_does_what_is_below_the_whole_stage():
@@ -332,7 +344,8 @@ def test_a_lost_attempt_is_handed_out_again_from_where_it_saved_and_counts_each_
 
 def report(searcher, trial, node, **more):
     """Report as a worker on a node does that has trained nothing yet."""
-    searcher.on_trial_result(trial, {"position": 0, "saved": "", "nodes": [node], "hostname": node, **more})
+    result = {"position": 0, "saved": "", "nodes": [node], "hostname": node}
+    searcher.on_trial_result(trial, result | more)
 
 
 def test_a_stage_that_moves_from_machines_about_to_end_is_not_given_up():
@@ -363,7 +376,7 @@ def test_a_stage_whose_machine_ends_is_not_given_up_and_tries_another_after_a_lo
     searcher.on_trial_complete("own", error=True)
     assert searcher.suggest("again")["avoided"] == ("node2",)
     assert events.failures == []
-    assert events.losses == [("a", f"{LOST_HINT} (on node2)")]  # the pool tells of machines that end
+    assert events.remarks == [("trying again", "a", f"{KILLED} (on node2)")]  # the pool tells of machines that end
 
 
 def test_a_stage_that_a_machine_fails_is_tried_on_others_before_it_is_given_up():
@@ -377,7 +390,30 @@ def test_a_stage_that_a_machine_fails_is_tried_on_others_before_it_is_given_up()
         failure = {"reason": f"OSError: no data on {node}", "traceback": "T", "for_good": False, "damaged": ""}
         searcher.on_trial_complete(trial, result | {f"failure/{name}": value for name, value in failure.items()})
     assert events.failures == [("a", Failure("OSError: no data on node2", "T"))]
-    assert events.losses == [("a", "OSError: no data on node1")]
+    assert events.remarks == [("trying again", "a", "OSError: no data on node1 (on node1)")]
+
+
+def test_an_epoch_that_was_lost_before_it_was_saved_is_counted_once_it_is_trained_again():
+    events = Recorder()
+    searcher = StageSearcher([stage("a")], Machines(1), Drain(), events)
+    third = {"begun": 1, "saved": "a/half"}  # which the second one has saved
+    for trial, more in (("first", {}), ("second", {}), ("third", third)):
+        searcher.suggest(trial)
+        report(searcher, trial, "node1", **more | {"position": 1})
+        searcher.on_trial_complete(trial, error=trial != "third")
+        assert events.epochs["a"] + events.recounted == (trial == "third")
+
+
+def test_what_is_raised_about_a_trial_is_raised_before_another_stage_is_handed_out():
+    class Faulty(Recorder):
+        def trained(self, stage, epochs):
+            raise KeyError(stage.key)
+
+    searcher = searchers.StageSearcher([stage("a"), stage("b")], Machines(2), Drain(), Faulty())
+    searcher.suggest("t0")
+    report(searcher, "t0", "node1", position=1)
+    with pytest.raises(KeyError, match="a"):
+        searcher.suggest("t1")
 
 
 def test_a_late_node_that_cannot_train_is_left_out_and_its_stage_goes_elsewhere():

@@ -73,8 +73,10 @@ def test_a_stage_that_another_driver_trains_is_left_to_it_until_it_has_ended(dri
     assert first.sharing.begin(part)
     wait_until(lambda: not second.sharing.begin(SHORT))
     assert second.said == ["run first trains stages that this run needs, too: it waits for them"]
+    assert second.sharing.holder(SHORT) == "first"
     first.sharing.end(part)
     assert second.sharing.begin(SHORT)
+    assert second.said[1:] == ["run first no longer trains stages that this run needs: this run trains them"]
     assert not first.sharing.begin(part)
     assert first.said == ["run second trains stages that this run needs, too: it waits for them"]
 

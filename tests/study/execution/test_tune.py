@@ -25,7 +25,7 @@ from study.execution.attempts import LOST_ATTEMPTS
 from study.execution.events import ALONE
 from study.execution.interrupts import Drain
 from study.execution.job import Job
-from study.execution.losses import LOST_HINT
+from study.execution.losses import KILLED
 from study.planning.stored import Resources
 from study.planning.tree import Failure
 
@@ -63,8 +63,11 @@ class Scripted(Trainable):
             self.note("begin")
             if do == "die" or (do == "die once" and self.begun_before() == 1):
                 os._exit(1)
-            if do == "stop once" and self.begun_before() == 1:
+            if do in ("stop once", "stop for a while") and self.begun_before() == 1:
                 os.kill(os.getpid(), signal.SIGSTOP)
+            if do == "stop for a while":
+                self.position = 1
+                return {"position": 1, "saved": "", "done": False}
             if do == "be preempted often" and self.begun_before() <= LOST_ATTEMPTS:
                 os.kill(os.getpid(), signal.SIGTERM)
                 self.position = 1
@@ -211,10 +214,10 @@ def test_what_fails_takes_its_descendants_with_it_and_nothing_else(train):
     ended = "the training process ended unexpectedly 3 times"
     (_, dies), full, (_, parts), raises = sorted(events.failures)
     where = rf"\(on {platform.node()}, process \d+\)"
-    assert re.fullmatch(rf"{ended}\. Worker unexpectedly exits .*\. {LOST_HINT} {where}", dies.reason)
+    assert re.fullmatch(rf"{ended}\. {KILLED} {where}", dies.reason)
     assert "The actor is dead because its worker process has died" in dies.traceback
     assert full == ("full", Failure("OSError: full", "at line 2", for_good=False, damaged="a"))
-    assert parts.reason == f"{ended}. RankLost: no route to host"
+    assert re.fullmatch(rf"{ended}\. RankLost: no route to host {where}", parts.reason)
     assert raises == ("raises", Failure("Diverged: NaN", "at line 1", for_good=True))
 
 
@@ -318,14 +321,36 @@ def test_a_drain_waits_for_an_epoch_longer_than_tune_waits_for_an_actor(train, t
 def test_a_stopped_worker_is_told_of_and_replaced(train, monkeypatch, do, first):
     monkeypatch.setattr(silence, "FIRST_SAY_SECONDS", 8.0)
     monkeypatch.setattr(silence, "FIRST_REPLACE_SECONDS", 24.0)  # on a busy machine, looks are seconds apart
-    said = []
-    events, log = train(stage("only", do=do), workers=1, say=said.append)
+    events, log = train(stage("only", do=do), workers=1)
     assert [what for what, _, _ in log] == [first, "begin", "end"]
     assert (events.states, events.failures) == (["only"], [])
-    (told,), ((key, lost),) = said, events.losses
-    line = rf"{platform.node()} \(process {log[0][2]}\) has not reported for \d+ s"
-    assert re.fullmatch(rf"{line}\. If that goes on for another \d+ s, a new worker takes its stage over", told)
-    assert (key, re.fullmatch(line, lost) is not None) == ("only", True)
+    told, lost = events.remarks
+    assert (told[:2], lost[:2]) == (("waiting", "only"), ("trying again", "only"))
+    where = rf"\(on {platform.node()}, process {log[0][2]}\)"
+    after = r"If that goes on for another \d+ s, a new process takes over"
+    assert re.fullmatch(rf"it has not reported for \d+ s {where}\. {after}", told[2])
+    assert re.fullmatch(rf"it has not reported for \d+ s {where}", lost[2])
+    assert re.fullmatch(rf"a process has not reported since \d\d:\d\d:\d\d {where}", events.waited[0])
+    assert events.waited[1:] == [""]
+
+
+@pytest.mark.slow
+def test_a_worker_that_reports_again_is_told_of(train, monkeypatch):
+    monkeypatch.setattr(silence, "FIRST_SAY_SECONDS", 3.0)
+    events = Recorder()
+
+    def wake():
+        while not events.remarks:
+            time.sleep(0.1)
+        os.kill(int(re.search(r"process (\d+)", events.remarks[0][2])[1]), signal.SIGCONT)
+
+    threading.Thread(target=wake, daemon=True).start()
+    _, log = train(stage("a", do="stop for a while"), workers=1, events=events)
+    assert [what for what, _, _ in log] == ["begin", "end"]
+    (first, _, _), going_on = events.remarks
+    assert first == "waiting"
+    assert going_on == ("going on", "a", f"it has reported (on {platform.node()}, process {log[0][2]})")
+    assert (events.waited[0] != "", events.waited[1:]) == (True, [""])
 
 
 @pytest.mark.slow
@@ -333,33 +358,34 @@ def test_a_stopped_worker_is_told_of_and_replaced(train, monkeypatch, do, first)
 def test_a_process_that_does_not_start_is_told_of_and_replaced(train, monkeypatch, before):
     monkeypatch.setattr(silence, "START_SAY_SECONDS", 1.0)
     monkeypatch.setattr(silence, "START_REPLACE_SECONDS", 20.0)  # a process needs seconds to start on a busy machine
-    said = []
-    events, log = train(*before, stage("a", do="hang once before it begins"), workers=1, say=said.append)
-    told = [line for line in said if " has been starting for " in line]
-    host = re.escape(platform.node())
-    worker = rf"({host} \(process \d+\)|a worker on {host})"  # Ray learns the number of a new process when it is ready
-    line = f"{worker} has been starting for [0-9]+ s"
+    events, log = train(*before, stage("a", do="hang once before it begins"), workers=1)
+    told = [line for heading, _, line in events.remarks if heading == "waiting"]
+    # Ray learns the number of a new process when it is ready.
+    line = rf"it has been starting for \d+ s \(on {re.escape(platform.node())}(, process \d+)?\)"
     assert told
     for each in told:
-        assert re.fullmatch(rf"{line}\. If that goes on for another \d+ s, a new worker takes its stage over", each)
-    for key, lost in events.losses:
+        assert re.fullmatch(rf"{line}\. If that goes on for another \d+ s, a new process takes over", each)
+    lost = [(key, each) for heading, key, each in events.remarks if heading == "trying again"]
+    assert lost
+    for key, each in lost:
         assert key == "a"
-        assert re.fullmatch(line, lost)
-    assert events.losses
+        assert re.fullmatch(line, each)
     assert (events.states[-1], events.failures) == ("a", [])
     assert list(times(log, "end")) == [*(each.key for each in before), "a"]
 
 
 def test_a_drain_does_not_wait_for_a_worker_that_hangs(train, tmp_path, monkeypatch):
     monkeypatch.setattr(silence, "SAY_SECONDS", 3.0)
-    said, drain = [], Drain()
+    drain = Drain()
     slow = [stage(key, remaining=9, do="train for long") for key in ("first", "second")]
     stages = [*slow, stage("hangs", do="stop once")]
     asked = threading.Thread(target=ask_after_begin, args=(drain, tmp_path / "log", "hangs"))
     asked.start()
-    events, log = train(*stages, workers=1, drain=drain, say=said.append)
+    events, log = train(*stages, workers=1, drain=drain)
     asked.join()
-    assert re.fullmatch(r".* \(process \d+\) has not reported for \d+ s: it is ended", said[-1])
+    heading, key, line = events.remarks[-1]
+    assert (heading, key) == ("ended", "hangs")
+    assert re.fullmatch(r"it has not reported for \d+ s \(on .*, process \d+\)", line)
     assert (events.states, events.failures, list(times(log, "end"))) == (["first", "second"], [], ["first", "second"])
 
 
@@ -373,7 +399,7 @@ def test_a_stage_that_another_driver_has_claimed_is_saved_and_left_to_it(train):
 
     events = Recorder()
     _, log = train(stage("a", do="wait"), workers=1, events=events, others=Faster())
-    assert (events.states, events.epochs, events.elsewhere) == (["a"], {"a": 1}, 1)
+    assert (events.states, events.epochs, events.recounted) == (["a"], {"a": 1}, 1)
     assert list(times(log, "cleanup")) == ["a"]
 
 

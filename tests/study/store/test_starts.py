@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 from helpers import wait_until
 
@@ -145,6 +146,7 @@ def test_a_second_driver_is_refused_while_the_first_is_alive_and_taken_once_it_i
         ({}, True),
         ({"age": -5}, True),
         ({"age": FRESH_SECONDS + 5, "pid": 1}, True),  # the store may be read-only
+        ({"age": OLD_SECONDS + 5, "pid": 1}, False),
         ({"age": FRESH_SECONDS + 5, "pid": "dead"}, False),
         ({"pid": "dead"}, False),
         ({"pid": os.getpid()}, False),  # of a driver that was killed, before its container was restarted
@@ -185,6 +187,30 @@ def test_a_driver_here_that_cannot_write_lives_until_its_process_is_stopped_or_e
         process.kill()
     wait_until(lambda: not record.alive())  # although nobody has waited for it
     process.communicate()
+
+
+@pytest.mark.parametrize(("age", "expected"), [(1, True), (FRESH_SECONDS + 5, False)])
+def test_a_driver_of_another_user_whose_process_is_hidden_lives_while_its_record_is_fresh(monkeypatch, age, expected):
+    def hidden(pid):
+        raise psutil.NoSuchProcess(pid)
+
+    monkeypatch.setattr(psutil, "Process", hidden)
+    own = {"number": 0, "generation": 0, "started": ago(9), "outcome": "running", "token": "t"}
+    assert StartRecord(**own, host=platform.node(), pid=1, seen=ago(age)).alive() is expected
+
+
+def test_a_driver_of_this_process_lives_until_it_ends_even_if_it_cannot_write(store):
+    start = begin(store)
+    record = replace(starts(store, "mine")[0], seen=ago(FRESH_SECONDS + 5))
+    assert record.alive()
+    start.end("complete", trained=0)
+    assert not record.alive()
+
+
+def test_who_waits_for_a_driver_here_that_cannot_write_reads_how_to_stop_it(store):
+    elsewhere(store, FRESH_SECONDS + 5, host=platform.node(), pid=1)
+    with pytest.raises(Refusal, match=r"trained by process 1 .*It does not write into the store: .*'kill -INT 1'$"):
+        begin(store)
 
 
 # Drivers on other hosts, whose clocks may be wrong
@@ -404,6 +430,7 @@ def test_a_driver_that_was_stopped_for_long_asks_the_store_before_it_writes(stor
     late = begin(store, say=said.append)
     late.check()
     store.write_record("runs/mine/starts/00000.json", {**asdict(late.record), "seen": ago(31)})
+    monkeypatch.setattr("study.store.starts._under_way", set())  # as if it were another process, which was stopped
     holder = begin(store)
     late.check()  # a fresh heartbeat excludes that another driver came, so the store is not asked
     clock[0] += 16
@@ -430,8 +457,9 @@ def test_a_driver_that_slept_alone_keeps_its_run(store, monkeypatch):
     start.end("complete", trained=0)
 
 
-def test_a_heartbeat_that_comes_late_is_settled_at_the_end(store):
+def test_a_heartbeat_that_comes_late_is_settled_at_the_end(store, monkeypatch):
     begin(store)._ended.set()
+    monkeypatch.setattr("study.store.starts._under_way", set())  # as if it were another process, which was stopped
     record = starts(store, "mine")[-1]
     store.write_record("runs/mine/starts/00000.json", {**asdict(record), "seen": ago(31)})
     holder = begin(store)

@@ -85,7 +85,27 @@ def test_a_driver_that_cannot_write_into_the_store_is_said_to_run_and_since_when
     started(store, pid=1, seen=ago(45), training=1)
     found = Status.of(store, run_of_two("mine"), {})
     assert (found.outcome, found.running) == ("running", 1)
-    assert re.fullmatch(r"process 1 has not written into the store for 4[5-9] s", found.waits)
+    assert re.fullmatch(r"process 1 has not written into the store since \d\d:\d\d:\d\d", found.waits)
+
+
+def test_the_clock_of_another_machine_says_nothing_about_the_store(store):
+    started(store, pid=12, host="another", seen=ago(45), waits="the store cannot be used")
+    alive = {"mine": starts.starts(store, "mine")[0]}  # its record changes
+    found = Status.of(store, run_of_two("mine"), {}, alive)
+    assert (found.outcome, found.waits) == ("running", "the store cannot be used")
+
+
+@pytest.mark.parametrize(
+    ("record", "done"),
+    [
+        ({"epochs_done": 2, "epochs_trained": 5, "epochs_present": 6}, 6),  # one was lost with its process
+        ({"epochs_done": 2, "epochs_trained": 5}, 7),  # of a version that did not count them
+        ({"epochs_trained": 99, "epochs_present": 99}, 12),  # the plan was smaller before
+    ],
+)
+def test_each_epoch_of_the_plan_is_done_once(store, record, done):
+    started(store, **record)
+    assert Status.of(store, run_of_two("mine"), {}).epochs_done == done
 
 
 @pytest.mark.parametrize(
@@ -203,7 +223,8 @@ def test_records_that_may_be_behind_are_said_so_even_if_all_is_trained(store, re
     began = starts.Start(store, "mine", 0, print)
     began.begin(0, 0)
     began.end("complete", 0)
-    store.write_record("runs/mine/starts/00000.json", {**asdict(began.record), "seen": starts.now(), **record})
+    living = {"pid": os.getppid(), "seen": starts.now()}  # since `began` has ended
+    store.write_record("runs/mine/starts/00000.json", {**asdict(began.record), **living, **record})
     everything = {end: 1 for trial in run_of_two("mine").trials for end in trial.ends}
     found = Status.of(store, run_of_two("mine"), everything)
     assert found.outcome == "complete"
