@@ -82,8 +82,22 @@ def connected(
         yield
         return
     packages = {each.__module__.partition(".")[0] for each in definitions} | {"study"} if resources.address else set()
-    with _ray_token(resources), _started(resources, lost, packages):
+    with _ray_token(resources), _silent(), _started(resources, lost, packages):
         yield
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Within this context, let Ray print nothing about its processes. It has no option for this.
+
+    It would print to stdout, where a report in JSON may go. The driver itself tells of each process that is lost.
+    """
+    printing = ray._private.worker.print_to_stdstream
+    ray._private.worker.print_to_stdstream = lambda *_arguments, **_named: None
+    try:
+        yield
+    finally:
+        ray._private.worker.print_to_stdstream = printing
 
 
 @contextmanager

@@ -239,6 +239,31 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch, error):
         pass
 
 
+LOSING = """
+import os, signal, time
+from study.execution import cluster
+from study.planning.stored import Resources
+
+class Killed:
+    def end(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with cluster.connected(Resources()):
+    actor = cluster.ray.remote(num_cpus=0)(Killed).remote()
+    try:
+        cluster.ray.get(actor.end.remote())
+    except cluster.ray.exceptions.ActorDiedError:
+        print("lost", flush=True)
+    time.sleep(3)  # Ray tells of it in the background
+"""
+
+
+@pytest.mark.slow
+def test_ray_writes_nothing_about_a_lost_process_between_the_lines_of_a_report():
+    done = subprocess.run([sys.executable, "-c", LOSING], capture_output=True, text=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == ("lost\n", "")
+
+
 HOMELESS = """
 import os
 
