@@ -101,24 +101,30 @@ def next_commands(status: Status, places: str) -> list[str]:
 
 
 def _lines(status: Status, failures: Sequence[tuple[str, int, str]]) -> list[str]:
+    gave_up = status.outcome == "failed" and not status.failed
     return [
         f"{status.run}  {status.outcome}",
         f"  replicates: {_counts(status)}",
-        f"  epochs: {status.epochs_done} of {status.epochs_needed} done, {status.epochs_trained} trained by this run",
+        f"  epochs: {_epochs(status)}",
         f"  final states: {size(status.bytes)}",
         *(f"  failed: {trial} r{number}: {reason}" for trial, number, reason in failures),
+        *(["  the last start gave some up: 'study logs' says why, and a resume tries again"] if gave_up else []),
         *([f"  waits: {status.waits}"] if status.waits else []),
         *([f"  records: {status.behind}"] if status.behind else []),
     ]
 
 
 def _line(status: Status) -> str:
-    counts = f"{_counts(status)}; {status.epochs_done}/{status.epochs_needed} epochs"
+    counts = f"{_counts(status)}; epochs: {_epochs(status)}"
     return f"{status.run}  {status.outcome}  {counts}" + (f"; {status.waits}" if status.waits else "")
 
 
 def _counts(status: Status) -> str:
     return ", ".join(f"{getattr(status, kind)} {kind}" for kind in ("complete", "running", "failed", "waiting"))
+
+
+def _epochs(status: Status) -> str:
+    return f"{status.epochs_saved} of {status.epochs_needed} saved, {status.epochs_trained} trained by this run"
 
 
 def size(count: int) -> str:

@@ -62,7 +62,7 @@ class Wish:
             words = f"must be {max(1, int(gpus))}, one process per GPU"
             raise Refusal("--ranks-per-trial", ranks, words, hint="Leave the option out")
         resources = replace(self.resources, gpus=gpus)
-        if not LEAST_PART * ranks <= resources.cpus < math.inf:
+        if not math.isfinite(resources.cpus) or round(resources.cpus / LEAST_PART, 6) < ranks:
             least = f"{LEAST_PART * ranks:g}" + (f" for {ranks} ranks" if ranks > 1 else "")
             raise Refusal("--cpus-per-trial", resources.cpus, f"must be finite, and at least {least}")
         here = gpus_have_bf16 if gpus else has_bf16

@@ -34,8 +34,7 @@ _REMEDIES = {
     "data": "Put the data there under the same path (--data-dir)",
     "GPUs": "Run 'nvidia-smi' there, and start its Ray with the GPUs that work (ray start --num-gpus N)",
 }
-_OTHERS = {  # for what cannot be used, if the reason is not the user's to mend
-    "home": "Give another --home",
+_OTHERS = {  # for what is well-formed and cannot be used
     "store": "Give another --store, or mend this one",
     "MLflow": "Start the server, or give another --tracking-uri",
     "Optuna": "Start the server, or give another --storage",
@@ -146,7 +145,8 @@ def _of_places(home: Home, services: tuple[str, str]) -> Iterator[Finding]:
 def _refused(topic: str, where: str, error: StudyError) -> Finding:
     if isinstance(error, Refusal) and error.hint and not error.hint.startswith("Reason: "):
         return Finding("error", topic, where, str(error).removesuffix(f". {error.hint}"), error.hint)
-    return Finding("error", topic, where, one_line(error), _OTHERS.get(topic, ""))
+    is_away = isinstance(error, Refusal) and error.hint
+    return Finding("error", topic, where, one_line(error), _OTHERS.get(topic, "") if is_away else "")
 
 
 def _of_data(draft: Draft) -> Finding:

@@ -19,6 +19,7 @@ from study.services import SECONDS, ask_port, within
 
 _ADDRESS = re.compile(r"(?:ray://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", re.ASCII)
 
+_OTHER_LINE = re.compile(r"[\[ ]|Traceback|\d{4}-\d\d-\d\d ")  # of Ray's logs, or of a traceback
 RAY_SECONDS = 15.0  # for another process to import Ray and connect; Ray itself tries for 80 s
 _token_wanted: set[str] = set()  # the addresses of clusters that asked for a token when they were last asked
 CLIENT_ATTEMPTS = 3  # at ray://: the process that the head starts for a client dies now and then (Ray's issue 63202)
@@ -89,7 +90,7 @@ def _resources(address: str) -> Mapping[str, float]:
     if _asks_for_token(answer):
         hint = "Give its token in RAY_AUTH_TOKEN or in the file ~/.ray/auth_token"
         raise Refusal(option, address, "must be a Ray cluster that accepts your token", hint=hint)
-    messages = [line for line in answer if line and not line.startswith(("[", " ", "Traceback"))]
+    messages = [line for line in answer if line and not _OTHER_LINE.match(line)]
     reason = (
         f"Reason: {messages[-1]}"
         if messages

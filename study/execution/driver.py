@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -58,7 +59,7 @@ def start(
     run, log = draft.plan.run, progress.log
     pulse = store.impatient()  # the heartbeat must not wait for the log
     begun = Start(store, run, draft.plan.generation, progress.say, lambda number: log.save(pulse, run, number))
-    ledger, outcome, projection, is_new = None, "interrupted", None, False
+    outcome, projection, is_new, trained = "interrupted", None, False, 0
     resume = f"study resume {run}{options}"
     try:
         store_plan(draft, before, store)
@@ -77,6 +78,9 @@ def start(
             is_new = False
             begun.check()
             absent = ledger.look_again() if drive.has_trained else 0
+            begun.record.epochs_saved = ledger.done()
+            # Workers may have saved epochs that they could not report any more.
+            trained = ledger.trained() if ledger.done() > drive.reported else 0
             outcome = "complete" if drive.is_complete() else "interrupted" if stopped else "failed"
             if absent:
                 states = "1 state that was saved is" if absent == 1 else f"{absent} states that were saved are"
@@ -109,7 +113,7 @@ def start(
                 records.delete_plan(store, run)
         raise
     finally:  # only now may another driver come: until here this one writes records
-        begun.end(outcome, 0 if ledger is None else _trained(ledger, begun))
+        begun.end(outcome, trained)
         progress.close()
 
 
@@ -154,12 +158,6 @@ def store_plan(draft: Draft, before: Plan | None, store: Store) -> None:
     records.save_plan(store, plan)
 
 
-def _trained(ledger: Ledger, begun: Start) -> int:
-    """Return how many states the run has trained, if the store may have more than was reported, or else 0."""
-    reported, begun.record.epochs_present = begun.record.epochs_present, ledger.done()
-    return ledger.trained() if begun.record.epochs_present > reported else 0
-
-
 def _ledger(draft: Draft, begun: Start, say: Callable[[str], None]) -> Ledger:
     """Return the ledger. The plan's stored states are read completely, and set aside if they are damaged."""
     store = begun.store
@@ -180,6 +178,8 @@ class _Drive:
         self._draft, self._store, self._projection, self._progress = draft, begun.store, projection, progress
         self._begun, self._ledger, self._resume = begun, ledger, resume
         self._needs_ray, self.has_trained = True, False
+        self.reported = ledger.done()  # the plan's epochs that are trained, as workers and other runs have reported
+        self._next_count = 0.0
         self._waits: dict[str, str] = {}  # by what it waits for: the line for the user
         self._active: dict[str, list[Replicate]] = {}  # by the stage that is being trained: replicates that need it
         self._stages = ledger.plan(draft.recipes)
@@ -198,6 +198,7 @@ class _Drive:
             yield False
             return
         from study.execution import cluster, nodes, tune
+        from study.execution.address import option_of
         from study.execution.interrupts import Drain, interruptible
         from study.execution.job import Job
 
@@ -212,7 +213,7 @@ class _Drive:
             interruptible(drain, say),
         ):
             if resources.address == "auto":
-                self._progress.note(f"training on the Ray cluster at {cluster.head()} (--address auto)")
+                self._progress.note(f"training on the Ray cluster at {cluster.head()} ({option_of('auto')} auto)")
             self._projection.check()  # Optuna and MLflow were opened while Ray started
             is_cluster = resources.address or nodes.are_several()
             needs = nodes.Needs.of(job, self._draft)
@@ -220,6 +221,7 @@ class _Drive:
                 self.has_trained = self._begun.record.checked = True  # the heartbeat stores it
                 tune.execute(self._stages, job, trainable, drain, self, say, checks, self._sharing)
             self._needs_ray = False
+            self.waits("a stop", "")
             if drain.reason:
                 say(f"stopped: {drain.reason}. '{self._resume}' continues the run")
             yield drain.requested and not drain.reason
@@ -250,7 +252,7 @@ class _Drive:
     def trained(self, stage: Stage, epochs: int) -> None:
         """Count epochs. The heartbeat stores the count."""
         self._begun.record.epochs_trained += epochs
-        self._begun.record.epochs_present += epochs
+        self.reported += epochs
         if stage.key not in self._active:
             self._active[stage.key] = self._ledger.needing(stage)
             self._count_active()
@@ -261,8 +263,8 @@ class _Drive:
         self._begun.record.training = len({name for names in self._active.values() for name in names})
 
     def recount(self, stage: Stage, epochs: int) -> None:
-        """Correct the count. The heartbeat stores it."""
-        self._begun.record.epochs_present += epochs
+        """Correct what is expected."""
+        self.reported += epochs
         self._outlook.recount(stage, epochs)
         self._progress.update()
 
@@ -281,6 +283,7 @@ class _Drive:
 
     def _note(self, key: str) -> None:
         self._ledger.save(key)
+        self._count_saved()
         self._projection.state(key)
         if self._active.pop(key, None):
             self._count_active()
@@ -288,6 +291,13 @@ class _Drive:
         if ended:
             self._outlook.end(ended)
             self._progress.update()
+
+    def _count_saved(self) -> None:
+        """Count the plan's epochs that are saved, unless this was done just now; the heartbeat stores the count."""
+        began = time.monotonic()
+        if began > self._next_count:
+            self._begun.record.epochs_saved = self._ledger.done()
+            self._next_count = time.monotonic() + 20 * (time.monotonic() - began)  # it takes 0.1 s for 70,000 epochs
 
     def waits(self, what_for: str, reason: str) -> None:
         """Let the status show what the training waits for."""
@@ -335,5 +345,5 @@ class _Drive:
         self._progress.say(f"Ray has ended. Saved states stay, and '{self._resume}' continues the run")
         self._projection.abandon()
         # Another driver may come only when the records are closed.
-        self._begun.end("interrupted", _trained(self._ledger, self._begun))
+        self._begun.end("interrupted", trained=0)
         os._exit(EXIT_CODES["interrupted"])

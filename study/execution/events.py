@@ -45,7 +45,7 @@ class Events(Protocol):
         """Note that the training waits.
 
         Args:
-            what_for: "machines", "the store", "workers", or "another run".
+            what_for: "machines", "the store", "workers", "another run", or "a stop".
             reason: a line for the user; "" if it does not wait for this any more.
         """
 

@@ -51,6 +51,7 @@ class Gate(FIFOScheduler):
         self._silence = Silence()
         self._silent: dict[str, str] = {}  # by trial with a worker that is silent: a line about it
         self._next_tick = time.monotonic()
+        self._is_draining = False
         self._pending: dict[str, float] = {}  # by trial that waits for room: since when
         self._idle_since: tuple[float, datetime] | None = None  # monotonic, and the time of day
         self._next_line = 0.0
@@ -63,21 +64,30 @@ class Gate(FIFOScheduler):
         Tune could end the whole experiment instead, but would kill workers whose epoch takes longer than 15 s.
         """
         self._reached = time.monotonic()
-        with self._searcher.keeping_faults():
-            self._silence.report(trial.trial_id, waits="waiting" in result)
-            if trial.trial_id in self._silent:
-                where = self._where(trial.temporary_state.ray_actor)
-                self._searcher.remark(trial.trial_id, "going on", f"it has reported ({where})")
-                self._note_silent(trial.trial_id, "")
+        self._note_report(trial, result)
         stops = self._drain.requested or self._searcher.is_left(trial.trial_id)
         return str(self.STOP if stops else super().on_trial_result(tune_controller, trial, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Note that a trial has ended, with its last report: Tune passes on only those before."""
+        self._note_report(trial, result)
         with self._searcher.keeping_faults():
-            self._silence.report(trial.trial_id, waits="waiting" in result)
             self._end_watch(trial.trial_id)
         super().on_trial_complete(tune_controller, trial, result)
+
+    def _note_report(self, trial: Trial, result: dict[str, Any]) -> None:
+        with self._searcher.keeping_faults():
+            self._silence.report(trial.trial_id, waits="waiting" in result)
+            if trial.trial_id in self._silent:
+                where = self._where(trial.temporary_state.ray_actor)
+                self._searcher.remark(trial.trial_id, "reported again", where)
+                self._forget_silence(trial.trial_id)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Note that a trial ends without a report: it waited for room or for its process."""
+        with self._searcher.keeping_faults():
+            self._end_watch(trial.trial_id)
+        super().on_trial_remove(tune_controller, trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Tell the searcher why a process was lost; Tune tells it only that."""
@@ -93,6 +103,9 @@ class Gate(FIFOScheduler):
         self._searcher.check()
         self._look_after_store()
         if self._drain.requested:
+            if not self._is_draining:
+                self._is_draining = True
+                self._events.waits("a stop", "it is being stopped: workers finish their epoch and save")
             for trial in self._trials(tune_controller):
                 if trial.status == Trial.PENDING:
                     self._stop(trial, tune_controller)
@@ -163,18 +176,19 @@ class Gate(FIFOScheduler):
             if trial_id not in self._silence:
                 origin = {name: value for name, value in trial.config["stage"].origin.items() if name != "seed"}
                 self._silence.begin(trial_id, json.dumps(origin, sort_keys=True), repr(actors[trial_id]))
+                self._forget_silence(trial_id)
         for silent in self._silence.look(counts=self._events.reaches_store(), hurries=self._drain.requested):
             if silent.trial in actors:
-                self._tell(silent, "it has not reported", actors[silent.trial])
+                self._tell(silent, "has not reported", actors[silent.trial])
             elif silent.trial in starting:
-                self._tell(silent, "it has been starting", starting[silent.trial])
+                self._tell(silent, "has been starting", starting[silent.trial])
         for trial_id, reason in self._searcher.outage.only().items():
             if trial_id in actors:
                 reason = f"its state cannot be saved or read, and the driver can write: {reason}"
                 self._replace(trial_id, reason, actors[trial_id])
 
     def _tell(self, silent: Silent, does: str, actor: Any) -> None:
-        line = f"{does} for {silent.seconds:.0f} s"
+        line = f"its process {does} for {silent.seconds:.0f} s"
         if silent.left <= 0:
             if self._drain.requested:  # otherwise the user reads the same when the stage is handed out again
                 self._searcher.remark(silent.trial, "ended", f"{line} ({self._where(actor)})")
@@ -182,7 +196,8 @@ class Gate(FIFOScheduler):
             return
         where = self._where(actor)
         since = _clock(datetime.now() - timedelta(seconds=silent.seconds))
-        self._note_silent(silent.trial, f"a process {does.removeprefix('it ')} since {since} ({where})")
+        self._silent[silent.trial] = f"a process {does} since {since} ({where})"
+        self._show_silence()
         after = f"If that goes on for another {silent.left:.0f} s, a new process takes over"
         self._searcher.remark(silent.trial, "waiting", f"{line} ({where}). {after}")
 
@@ -194,17 +209,17 @@ class Gate(FIFOScheduler):
         node, process = _location(actor)
         return Loss(reason, self._pool.host(node), "", node, process=f"process {process}" if process else "")
 
-    def _note_silent(self, trial_id: str, line: str) -> None:
-        """Let the status show that a worker is silent; with "", that it is not any more."""
-        self._silent.pop(trial_id, None)
-        if line:
-            self._silent[trial_id] = line
+    def _show_silence(self) -> None:
+        """Let the status show which workers are silent."""
         self._events.waits("workers", "; ".join(self._silent.values()))
+
+    def _forget_silence(self, trial_id: str) -> None:
+        if self._silent.pop(trial_id, ""):
+            self._show_silence()
 
     def _end_watch(self, trial_id: str) -> None:
         self._silence.end(trial_id)
-        if trial_id in self._silent:
-            self._note_silent(trial_id, "")
+        self._forget_silence(trial_id)
 
     def _replace(self, trial_id: str, reason: str, actor: Any) -> None:
         """End a worker, so that its stage is handed out again. If it wakes later, states that exist stay."""

@@ -44,7 +44,7 @@ def interruptible(drain: Drain, say: Callable[[str], None]) -> Iterator[None]:
                 raise KeyboardInterrupt
             return
         drain.requested = True
-        at_once = "A second Ctrl-C or 'study stop RUN --now' stops at once"
+        at_once = "A second Ctrl-C or 'study stop --now' stops at once"
         lines.put(f"stopping: workers finish their epoch and save. {at_once}")
 
     numbers = [signal.SIGINT, signal.SIGTERM]

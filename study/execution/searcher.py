@@ -82,7 +82,8 @@ class StageSearcher(Searcher):
         self._running: dict[str, _Running] = {}  # by trial
         self._elsewhere: list[Stage] = []  # stages that other drivers train
         self.waits_elsewhere = False
-        self._counted: dict[str, int] = {}  # by stage that was left to another driver: the epochs trained here
+        self._told_of_wait = ""
+        self._counted: dict[str, int] = {}  # by stage that was left to another driver, or cut: epochs that are counted
         self._next_look = 0.0
         self._kept: dict[str, frozenset[str]] = {}  # by trial: states that its worker was asked to save
         self._pool, self._drain, self._events, self._others = pool, drain, events, others
@@ -148,6 +149,10 @@ class StageSearcher(Searcher):
         parts = self._others.cut(stage)
         if len(parts) > 1:
             self._events.cut(parts)
+            counted = self._position(stage)
+            for part in parts:
+                self._counted[part.key] = min(counted, len(part.keys))
+                counted -= self._counted[part.key]
             if stage.key in self._saved:  # the worker of a part looks for what there is of it
                 self._saved |= {part.key: "" for part in parts}
             self._open |= {part.key: part for part in parts}
@@ -179,15 +184,17 @@ class StageSearcher(Searcher):
         self._complete(stage)
 
     def _position(self, stage: Stage) -> int:
-        """Return how many epochs of a stage have been counted: those saved, or trained here before it was left."""
+        """Return how many epochs of a stage are counted: those saved, or trained here before it was left or cut."""
         return max(self._counted.pop(stage.key, 0), _count(stage, self._saved.get(stage.key, "")))
 
     def _wait_elsewhere(self, waits: bool) -> None:
-        if waits != self.waits_elsewhere:
-            self.waits_elsewhere = waits
-            runs = sorted({self._others.holder(stage) for stage in self._elsewhere} - {""})
-            names = "another run trains" if not runs else f"run {' and run '.join(runs)} train{'s' * (len(runs) == 1)}"
-            self._events.waits("another run", f"{names} what this run needs, too" if waits else "")
+        self.waits_elsewhere = waits
+        runs = sorted({self._others.holder(stage) for stage in self._elsewhere} - {""})
+        names = "another run trains" if not runs else f"run {' and run '.join(runs)} train{'s' * (len(runs) == 1)}"
+        line = f"{names} what this run needs, too" if waits else ""
+        if line != self._told_of_wait:
+            self._told_of_wait = line
+            self._events.waits("another run", line)
 
     def _complete(self, stage: Stage) -> None:
         del self._open[stage.key]

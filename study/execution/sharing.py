@@ -94,7 +94,7 @@ class Sharing:
         self._read_before: set[str] = set()  # announcements
         self._claims: dict[str, set[str]] = {}  # by stage that is being trained: the states that were claimed for it
         self._unreleased: deque[str] = deque()  # claims that are to be released when the store is back
-        self._holders: dict[str, str] = {}  # by stage that could not begin: the run whose driver trains it
+        self._holders: dict[str, Holder] = {}  # by stage that could not begin: the driver that trains it
         self._told: set[str] = set()  # runs of which the user was told that this one waits for them
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_often, name="sharing", daemon=True)
@@ -193,26 +193,27 @@ class Sharing:
     def begin(self, stage: Stage) -> bool:
         """Claim a stage; return False if the driver of another run has claimed it before, or the store is away."""
         first = stage.keys[0]
-        holder = self._claim(first) if self._others else ""
-        if holder == "":
+        holder = self._claim(first) if self._others else self._me
+        if holder == self._me:
             self._claims[stage.key] = {first} if self._others else set()
             self._tell_of_takeover(stage)
         elif holder is not None:
             self._holders[stage.key] = holder
-            if holder not in self._told:
-                self._told.add(holder)
-                self._say(f"run {holder} trains stages that this run needs, too: it waits for them")
-        return holder == ""
+            if holder.run not in self._told:
+                self._told.add(holder.run)
+                self._say(f"run {holder.run} trains stages that this run needs, too: it waits for them")
+        return holder == self._me
 
     def _tell_of_takeover(self, stage: Stage) -> None:
-        before = self._holders.pop(stage.key, "")
-        if before in self._told and not self.arrived(stage):
-            self._told.remove(before)
-            self._say(f"run {before} no longer trains stages that this run needs: this run trains them")
+        before = self._holders.pop(stage.key, None)
+        if before is None or before.run not in self._told or self._is_another(before) or self.arrived(stage):
+            return
+        self._told.remove(before.run)
+        self._say(f"run {before.run} has ended: this run trains what both need")
 
     def holder(self, stage: Stage) -> str:
         """Return the run whose driver trains a stage that could not begin here; "" if it is not known."""
-        return self._holders.get(stage.key, "")
+        return self._holders[stage.key].run if stage.key in self._holders else ""
 
     def arrived(self, stage: Stage) -> bool:
         """Return whether the last state of a stage is in the store."""
@@ -220,8 +221,8 @@ class Sharing:
             return self._store.has(stage.key)
         return False
 
-    def _claim(self, key: str) -> str | None:
-        """Claim a state; return the run whose driver has claimed it before, or "" if this one has it now.
+    def _claim(self, key: str) -> Holder | None:
+        """Claim a state; return the driver that has it now: this one, or another one that was first.
 
         None if the store is away.
         """
@@ -231,9 +232,9 @@ class Sharing:
                 if holder == self._me:
                     break
                 if holder is not None and self._is_another(holder):
-                    return holder.run
+                    return holder
                 self._store.delete_record(_path(key))  # of a driver that has ended
-            return ""
+            return self._me
         return None
 
     def keep(self, stage: Stage, position: int) -> Collection[str] | None:
@@ -254,10 +255,12 @@ class Sharing:
         parts = self.cut(stage)
         ahead = [part for part in parts if stage.keys.index(part.key) >= position]
         firsts, claimed = [part.keys[0] for part in ahead], self._claims[stage.key]
-        holders = {key: "" if key in claimed else self._claim(key) for key in firsts}
-        self._claims[stage.key] = {key for key, holder in holders.items() if holder == ""}
+        holders = {key: self._me if key in claimed else self._claim(key) for key in firsts}
+        self._claims[stage.key] = {key for key, holder in holders.items() if holder == self._me}
         self._release(claimed.difference(firsts))
-        if firsts and holders[firsts[0]]:
+        first_holder = holders[firsts[0]] if firsts else None
+        if first_holder is not None and first_holder != self._me:
+            self._holders[stage.key] = first_holder
             return None
         return {part.key for part in ahead} - {stage.key}
 

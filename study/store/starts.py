@@ -23,7 +23,7 @@ BEAT_SECONDS = 2.0
 FRESH_SECONDS = 30.0  # a driver whose record is older is taken for dead, unless its process is seen to live
 LEASE_SECONDS = FRESH_SECONDS / 2  # a driver whose last heartbeat is older asks the store before it writes
 WATCH_SECONDS = 3 * BEAT_SECONDS + 2.0  # for some heartbeats of a driver on another host, and a slow store
-OLD_SECONDS = 3600.0  # no clock is that wrong, and no driver waits that long for its store: an older one is dead
+OLD_SECONDS = 3600.0  # no clock is that wrong, and a run ends after half an hour without its store
 LOOK_SECONDS = 0.5  # between two readings of the records that are watched
 
 _under_way: set[str] = set()  # the tokens of the starts of this process that have not ended
@@ -48,8 +48,8 @@ class StartRecord:
         token: a random text that distinguishes this start from all others.
         epochs_done: how many of the plan's epochs needed no training when it began.
         epochs_trained: how many epochs it has trained so far.
-        epochs_present: how many of the plan's epochs need no training by now. Each counts once, whichever run has
-            trained it. 0 in records of older versions.
+        epochs_saved: how many of the plan's epochs need no training by now, since a state at or after them is saved,
+            by whichever run. None before they are counted, and in records of older versions.
         checked: whether all checks have passed, so that it trains or has ended without training.
         training: the number of replicates that wait for the stages in training.
         waits: what the training waits for, such as room on the cluster or the store; "" while it goes on.
@@ -65,7 +65,7 @@ class StartRecord:
     token: str
     epochs_done: int = 0
     epochs_trained: int = 0
-    epochs_present: int = 0
+    epochs_saved: int | None = None
     checked: bool = False
     training: int = 0
     waits: str = ""
@@ -191,7 +191,7 @@ class Start:
             trained: returns how many of these states the run has trained, in all its starts. A start that was killed
                 may have trained epochs that its record does not count.
         """
-        self.record.epochs_done = self.record.epochs_present = epochs_done
+        self.record.epochs_done = self.record.epochs_saved = epochs_done
         if self._previous is not None and self._previous.outcome == "running":
             self._settle_previous(trained())
 
@@ -247,6 +247,12 @@ class Start:
             trained: how many of the plan's states the run has trained, in all its starts. Workers may have saved epochs
                 that they could not report any more. 0 if all were reported.
         """
+        try:
+            self._end(outcome, trained)
+        finally:
+            _under_way.discard(self.record.token)
+
+    def _end(self, outcome: str, trained: int) -> None:
         self._ended.set()
         self._thread.join()
         record = self.record
@@ -258,7 +264,6 @@ class Start:
                 self._guarded(lambda: self._save_log(record.number))
                 self._guarded(lambda: self._write(self.store))
                 self._guarded(self._settle_late_heartbeat)
-        _under_way.discard(record.token)
 
     def _settle_late_heartbeat(self) -> None:
         """Settle the previous start again if its driver, which was only stopped, wrote its record once more."""
@@ -419,7 +424,7 @@ def refuse_second(store: Store, run: str, say: Callable[[str], None], briefly: b
     if alive:
         driver = f"process {last.pid} on {last.host} (since {last.started[:19]})"
         hint = f"Wait for it, or stop it with 'study stop {run}{_option(store)}'"
-        if last.is_here() and last.age() > FRESH_SECONDS:
+        if last.is_here() and last.pid != os.getpid() and last.age() > FRESH_SECONDS:
             hint = f"It does not write into the store: wait for it, or stop it with 'kill -INT {last.pid}'"
         raise Refusal("run", run, f"run {run!r} is being trained by {driver}", hint)
     return last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,8 +18,8 @@ class Status:
 
     Attributes:
         epochs_needed: the epochs of the plan, each counted once.
-        epochs_done: those of them that are trained, by whichever run.
-        epochs_trained: the epochs that this run has trained, also those that it had to train again.
+        epochs_saved: those of them that are saved, by whichever run, as the last start has counted them.
+        epochs_trained: the epochs that this run has trained, also those that it could not save or had to train again.
         epochs_trained_now: those of its last start.
         behind: why MLflow or Optuna may not show everything; "" if they do.
         waits: what the training waits for, or waited for when it ended; "" for nothing.
@@ -32,7 +32,7 @@ class Status:
     failed: int
     waiting: int
     epochs_needed: int
-    epochs_done: int
+    epochs_saved: int
     epochs_trained: int
     epochs_trained_now: int
     outcome: str
@@ -91,7 +91,7 @@ class Status:
             failed=len(failed),
             waiting=unfinished - running,
             epochs_needed=plan.epochs_needed,
-            epochs_done=_count_done(plan, history[-1] if history else None, whole=not unfinished and not failed),
+            epochs_saved=plan.epochs_needed if not unfinished and not failed else _count_saved(plan, history),
             epochs_trained=sum(start.epochs_trained for start in history),
             epochs_trained_now=history[-1].epochs_trained if history else 0,
             outcome=outcome,
@@ -101,13 +101,10 @@ class Status:
         )
 
 
-def _count_done(plan: Plan, last: StartRecord | None, whole: bool) -> int:
-    if whole:
-        return plan.epochs_needed
-    if last is None:
-        return 0
-    present = last.epochs_present or last.epochs_done + last.epochs_trained  # the sum: of an older version
-    return max(0, min(present, plan.epochs_needed))
+def _count_saved(plan: Plan, history: Sequence[StartRecord]) -> int:
+    counts = [start.epochs_saved for start in history if start.epochs_saved is not None]
+    of_older_version = [start.epochs_done + start.epochs_trained for start in history]
+    return max(0, min((counts or of_older_version or [0])[-1], plan.epochs_needed))
 
 
 def _count_unplanned(plan: Plan, space: PlannedSpace, failed: Collection[str]) -> int:

@@ -35,8 +35,8 @@ from helpers import Study
             ["--cpus-per-trial must be finite, and at least 0.0001 (got 9e-05)"],
         ),
         (
-            ["run", "table9", "--cpus-per-trial", "0.0002", "--ranks-per-trial", "4"],
-            ["--cpus-per-trial must be finite, and at least 0.0004 for 4 ranks (got 0.0002)"],
+            ["run", "table9", "--cpus-per-trial", "0.0002", "--ranks-per-trial", "3"],
+            ["--cpus-per-trial must be finite, and at least 0.0003 for 3 ranks (got 0.0002)"],
         ),
         (["run", "table9", "--gpus-per-trial", "0.00009"], ["--gpus-per-trial", "9e-05", "between 0.0001 and 1"]),
         (["run", "table9", "--gpus-per-trial", "1.5"], ["--gpus-per-trial", "1.5", "whole number"]),

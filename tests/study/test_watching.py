@@ -55,11 +55,11 @@ def test_each_change_is_a_line_until_the_run_ends(
         lines.extend(capsys.readouterr().out.splitlines())
         return line in lines
 
-    begun = "mine  running  0 complete, 0 running, 0 failed, 2 waiting; 0/8 epochs"
+    begun = "mine  running  0 complete, 0 running, 0 failed, 2 waiting; epochs: 0 of 8 saved, 0 trained by this run"
     wait_until(lambda: printed(begun))
     start.record.epochs_trained = 3
     start._renew()
-    wait_until(lambda: printed(begun.replace("0/8", "3/8")))
+    wait_until(lambda: printed(begun.replace("0 trained", "3 trained")))
     assert len(lines) == 2
     start.end("interrupted", 3)
     watch.join(60)

@@ -89,7 +89,13 @@ def test_a_run_that_is_stopped_resumes_to_the_same_end(
         os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 130, output
-    assert status(command, home)["outcome"] == "interrupted"
+    stopped = status(command, home)
+    assert stopped["outcome"] == "interrupted"
+    same = ("run", space, "--seeds", str(kills.SEEDS), "--name", kills.RUN)
+    kept = json.loads(command(*same, "--dry-run", "--json", home=home).stdout)
+    assert stopped["epochs_saved"] <= kept["epochs_needed"] - kept["epochs_to_train"]
+    if how == "SIGTERM":
+        assert stopped["epochs_saved"] == stopped["epochs_trained"] == kept["epochs_needed"] - kept["epochs_to_train"]
 
     command("resume", kills.RUN, *elsewhere, home=resume_home)
     after = status(command, home)

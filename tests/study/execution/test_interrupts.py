@@ -7,7 +7,7 @@ import pytest
 
 from study.execution.interrupts import Drain, interruptible
 
-STOPPING = "stopping: workers finish their epoch and save. A second Ctrl-C or 'study stop RUN --now' stops at once"
+STOPPING = "stopping: workers finish their epoch and save. A second Ctrl-C or 'study stop --now' stops at once"
 
 
 class Interrupted(io.BytesIO):

@@ -5,12 +5,10 @@ import platform
 import re
 import signal
 import sys
-from types import SimpleNamespace
 
 import pytest
 import ray
 
-from study.execution import gate
 from study.execution.losses import KILLED, loss_of
 
 
@@ -45,10 +43,3 @@ def test_a_lost_process_is_told_with_its_cause_its_machine_and_its_log(one_ray, 
     assert (loss.host, loss.node) == (platform.node(), ray.get_runtime_context().get_node_id())
     assert not loss.is_of_machine
     assert "\x1b" not in loss.text
-
-
-def test_an_error_that_cannot_be_made_again_here_is_told_by_its_text(tmp_path):
-    files = {name: tmp_path / name for name in ("pickled_error_file", "error_file")}
-    files["pickled_error_file"].write_bytes(b"of a class that this driver does not have")
-    files["error_file"].write_text("Traceback\n  File x\nlab.Odd: no data")
-    assert loss_of(gate._last_error(SimpleNamespace(**files))).reason == "lab.Odd: no data"

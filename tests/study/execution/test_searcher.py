@@ -266,6 +266,60 @@ def test_if_a_part_fails_so_does_what_is_below_the_whole_stage():
 
 
 @few
+@given(data=st.data())
+def test_every_epoch_is_counted_once_however_a_stage_is_cut_lost_or_left(data):
+    whole, saved = Stage("origin", 0, tuple("abcd"), ({},) * 4, {}, 4), set()
+    events, others, losses = Recorder(), Neighbour(), 0
+    others.stored = saved
+
+    def act(part, position):
+        """What happens to a process that trains a part, and has come so far."""
+        nonlocal losses
+        what = data.draw(st.sampled_from(["train", "train", "save", "cut", "leave", *["be lost"] * (losses < 2)]))
+        if position and (what in ("save", "leave") or (what == "be lost" and data.draw(st.booleans()))):
+            saved.add(part.keys[position - 1])
+        if what == "cut" and len(part.keys) > 1:
+            others.parts = {part.key: cut(part, {data.draw(st.sampled_from(part.keys[:-1]))})}
+        if what == "leave":  # to another driver, which may go on with it
+            saved.update(data.draw(st.sampled_from([(), part.keys[position:]])))
+        losses += what == "be lost"
+        return what
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searchers, "ELSEWHERE_SECONDS", 0.0)
+        patch.setattr(searchers, "LEFT_SECONDS", 0.0)
+        searcher = StageSearcher([whole], Machines(1), Drain(), events, others)
+        for number in range(999):
+            given, trial = searcher.suggest(f"t{number}"), f"t{number}"
+            if given is None:  # looked for elsewhere too recently
+                continue
+            if given == StageSearcher.FINISHED:
+                break
+            part = given["stage"]
+            known = saved if given["again"] else {given["saved"]}
+            begun = max((n + 1 for n, key in enumerate(part.keys) if key in known), default=0)
+            position, last, what = begun, part.keys[begun - 1] if begun else "", ""
+            while what not in ("leave", "be lost") and position < len(part.keys):
+                report(searcher, trial, "node1", position=position, saved=last, begun=begun)
+                what = act(part, position)
+                position += what == "train"
+                last = part.keys[position - 1] if what in ("save", "leave") and position else last
+            if what == "leave":
+                searcher.leave(trial)
+            if what == "be lost":
+                searcher.on_trial_complete(trial, error=True)
+                continue
+            if position == len(part.keys):
+                saved.add(part.key)
+                last = part.key
+            end = {"position": position, "saved": last, "begun": begun, "done": True}
+            searcher.on_trial_complete(trial, end)
+    assert given == StageSearcher.FINISHED
+    assert events.failures == []
+    assert sum(events.epochs.values()) + events.recounted == len(whole.keys)
+
+
+@few
 @given(stages=forests(), workers=st.integers(1, 4), random=st.randoms(use_true_random=False), faults=st.booleans())
 def test_in_any_order_of_completions_each_stage_is_handed_out_when_it_is_ready(stages, workers, random, faults):
     events, begun, running, trial = Recorder(), [], {}, 0

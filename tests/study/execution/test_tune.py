@@ -328,8 +328,8 @@ def test_a_stopped_worker_is_told_of_and_replaced(train, monkeypatch, do, first)
     assert (told[:2], lost[:2]) == (("waiting", "only"), ("trying again", "only"))
     where = rf"\(on {platform.node()}, process {log[0][2]}\)"
     after = r"If that goes on for another \d+ s, a new process takes over"
-    assert re.fullmatch(rf"it has not reported for \d+ s {where}\. {after}", told[2])
-    assert re.fullmatch(rf"it has not reported for \d+ s {where}", lost[2])
+    assert re.fullmatch(rf"its process has not reported for \d+ s {where}\. {after}", told[2])
+    assert re.fullmatch(rf"its process has not reported for \d+ s {where}", lost[2])
     assert re.fullmatch(rf"a process has not reported since \d\d:\d\d:\d\d {where}", events.waited[0])
     assert events.waited[1:] == [""]
 
@@ -349,7 +349,7 @@ def test_a_worker_that_reports_again_is_told_of(train, monkeypatch):
     assert [what for what, _, _ in log] == ["begin", "end"]
     (first, _, _), going_on = events.remarks
     assert first == "waiting"
-    assert going_on == ("going on", "a", f"it has reported (on {platform.node()}, process {log[0][2]})")
+    assert going_on == ("reported again", "a", f"on {platform.node()}, process {log[0][2]}")
     assert (events.waited[0] != "", events.waited[1:]) == (True, [""])
 
 
@@ -361,7 +361,7 @@ def test_a_process_that_does_not_start_is_told_of_and_replaced(train, monkeypatc
     events, log = train(*before, stage("a", do="hang once before it begins"), workers=1)
     told = [line for heading, _, line in events.remarks if heading == "waiting"]
     # Ray learns the number of a new process when it is ready.
-    line = rf"it has been starting for \d+ s \(on {re.escape(platform.node())}(, process \d+)?\)"
+    line = rf"its process has been starting for \d+ s \(on {re.escape(platform.node())}(, process \d+)?\)"
     assert told
     for each in told:
         assert re.fullmatch(rf"{line}\. If that goes on for another \d+ s, a new process takes over", each)
@@ -370,7 +370,7 @@ def test_a_process_that_does_not_start_is_told_of_and_replaced(train, monkeypatc
     for key, each in lost:
         assert key == "a"
         assert re.fullmatch(line, each)
-    assert (events.states[-1], events.failures) == ("a", [])
+    assert (events.states[-1], events.failures, events.waited[-1]) == ("a", [], "")
     assert list(times(log, "end")) == [*(each.key for each in before), "a"]
 
 
@@ -385,7 +385,7 @@ def test_a_drain_does_not_wait_for_a_worker_that_hangs(train, tmp_path, monkeypa
     asked.join()
     heading, key, line = events.remarks[-1]
     assert (heading, key) == ("ended", "hangs")
-    assert re.fullmatch(r"it has not reported for \d+ s \(on .*, process \d+\)", line)
+    assert re.fullmatch(r"its process has not reported for \d+ s \(on .*, process \d+\)", line)
     assert (events.states, events.failures, list(times(log, "end"))) == (["first", "second"], [], ["first", "second"])
 
 

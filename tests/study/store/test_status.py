@@ -96,16 +96,16 @@ def test_the_clock_of_another_machine_says_nothing_about_the_store(store):
 
 
 @pytest.mark.parametrize(
-    ("record", "done"),
+    ("record", "saved"),
     [
-        ({"epochs_done": 2, "epochs_trained": 5, "epochs_present": 6}, 6),  # one was lost with its process
+        ({"epochs_done": 2, "epochs_trained": 5, "epochs_saved": 6}, 6),  # one is not saved yet
         ({"epochs_done": 2, "epochs_trained": 5}, 7),  # of a version that did not count them
-        ({"epochs_trained": 99, "epochs_present": 99}, 12),  # the plan was smaller before
+        ({"epochs_trained": 99, "epochs_saved": 99}, 12),  # the plan was smaller before
     ],
 )
-def test_each_epoch_of_the_plan_is_done_once(store, record, done):
+def test_each_epoch_of_the_plan_is_saved_once(store, record, saved):
     started(store, **record)
-    assert Status.of(store, run_of_two("mine"), {}).epochs_done == done
+    assert Status.of(store, run_of_two("mine"), {}).epochs_saved == saved
 
 
 @pytest.mark.parametrize(
