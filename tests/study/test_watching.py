@@ -37,6 +37,7 @@ def store(tmp_path: Path) -> Store:
 def start(store: Store) -> Iterator[Start]:
     """A driver of the run `mine`, in this process."""
     start = Start(store, "mine", 0, print)
+    start.begin(0, lambda: 0)
     yield start
     start.end("interrupted", 0)
 
