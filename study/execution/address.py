@@ -176,7 +176,8 @@ def check_address(address: str, option: str = "") -> None:
     (reason,) = within([lambda: ask_port(parts.hostname or "", int(match[1]))])
     if reason:
         words = f"must belong to a Ray cluster that answers within {SECONDS:g} s"
-        raise Refusal(option, address, words, hint=f"Reason: {reason}")
+        way_out = ". Unset it, or name another cluster by --address" if option == "RAY_ADDRESS" else ""
+        raise Refusal(option, address, words, hint=f"Reason: {reason}{way_out}")
 
 
 def _check_auto(option: str) -> None:

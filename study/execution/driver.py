@@ -297,7 +297,7 @@ class _Drive:
         began = time.monotonic()
         if began > self._next_count:
             self._begun.record.epochs_saved = self._ledger.done()
-            self._next_count = time.monotonic() + 20 * (time.monotonic() - began)  # it takes 0.1 s for 70,000 epochs
+            self._next_count = time.monotonic() + 20 * (time.monotonic() - began)  # a twentieth of the time at most
 
     def waits(self, what_for: str, reason: str) -> None:
         """Let the status show what the training waits for."""

@@ -205,5 +205,6 @@ def test_ray_s_variable_names_the_cluster_unless_an_address_is_given(refusing, m
     monkeypatch.setenv("RAY_ADDRESS", refusing)
     chosen = {"home": tmp_path / "home", "seeds": 1}
     (obstacle,) = study.plan("figure2", **chosen).obstacles
+    assert obstacle.endswith(". Unset it, or name another cluster by --address")
     assert obstacle.startswith(f"RAY_ADDRESS must belong to a Ray cluster that answers within 2 s (got '{refusing}')")
     assert study.plan("figure2", address="local", **chosen).obstacles == ()
