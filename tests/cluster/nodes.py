@@ -178,11 +178,15 @@ class Node:
         return mine
 
     def training(self) -> list[psutil.Process]:
-        """Return the processes on this machine that train."""
+        """Return the processes on this machine that train, but for ranks after the first."""
+        return self.running("ray::StageTrain")
+
+    def running(self, name: str) -> list[psutil.Process]:
+        """Return the processes on this machine whose name begins like this."""
         mine = []
         for process in self.processes():
             with suppress(psutil.Error):
-                if process.name().startswith("ray::StageTrain"):
+                if process.name().startswith(name):
                     mine.append(process)
         return mine
 

@@ -8,6 +8,7 @@ All are in one file, because the cluster takes memory and time from other tests:
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -194,16 +195,26 @@ def test_a_detached_run_s_report_is_the_local_run_s(cluster: Cluster, local_repo
     assert report == local_report(str(BRIEF), "--name", "brief")
 
 
-def test_ranks_on_two_machines_have_the_bits_of_ranks_on_one(
+def test_ranks_on_two_machines_one_of_which_is_lost_have_the_bits_of_ranks_on_one(
     cluster: Cluster, local_report: Callable[..., str]
 ) -> None:
     """Gloo would listen where a node's name leads: to 127.0.1.1, which the other node does not reach."""
     user = cluster.nodes[1]
+    log = user.folder / "ranks.log"
     assert user.run("python", "-c", "import socket; print(socket.gethostbyname('node2'))").stdout == "127.0.1.1\n"
     store = ["--store", cluster.servers.store("ranks")]
     ranks = ["--ranks-per-trial", "2", "--cpus-per-trial", "2"]  # and each node has one CPU
     command = ["study", "run", "figure2", "--seeds", "1", *ranks, *store, "--address", cluster.address]
-    user.run(*command, *services(cluster), seconds=300)
+    driver = user.popen([*command, *services(cluster)], log)
+    try:
+        wait_until(lambda: " epochs, " in log.read_text(), log)
+        second, *_ = (rank for node in cluster.nodes for rank in node.running("ray::Member"))
+        second.kill()
+        assert driver.wait(300) == 0, log.read_text()
+    finally:
+        kill(driver)
+        driver.wait()
+    assert re.search(r"trying again: .*: RankLost: another training process", log.read_text()), log.read_text()
     report = user.run("study", "report", "figure2", "--format", "json", *store).stdout
     assert report == local_report("figure2", *ranks)
 
