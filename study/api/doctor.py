@@ -145,8 +145,8 @@ def _of_places(home: Home, services: tuple[str, str]) -> Iterator[Finding]:
 def _refused(topic: str, where: str, error: StudyError) -> Finding:
     if isinstance(error, Refusal) and error.hint and not error.hint.startswith("Reason: "):
         return Finding("error", topic, where, str(error).removesuffix(f". {error.hint}"), error.hint)
-    is_away = isinstance(error, Refusal) and error.hint
-    return Finding("error", topic, where, one_line(error), _OTHERS.get(topic, "") if is_away else "")
+    is_well_formed = isinstance(error, Refusal) and error.hint  # the hint is a reason: it was tried
+    return Finding("error", topic, where, one_line(error), _OTHERS.get(topic, "") if is_well_formed else "")
 
 
 def _of_data(draft: Draft) -> Finding:
