@@ -517,7 +517,7 @@ def test_a_stage_that_waits_for_room_says_so_and_does_not_begin_after_a_drain(ta
     cpus = f"{ray.cluster_resources()['CPU']:g}"
     words = rf"waiting for Ray since [\d:]{{8}}: a trial wants 0.5 CPUs, and 0 of {cpus} CPUs are free"
     assert [re.fullmatch(words, line) is not None for line in said] == [True, True]
-    assert events.waited == said
+    assert events.waited == [*said, "it is being stopped: workers finish their epoch and save"]
     assert not (tmp_path / "log").exists()
     assert (events.states, events.failures) == ([], [])
 
