@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,11 +107,15 @@ def stranger(cluster: Cluster) -> Iterator[Node]:
         yield node
 
 
-def wait_until(condition: Callable[[], object], log: Path, seconds: float = 400.0) -> None:
-    """Wait for something; if it does not come, show a log."""
+def wait_until(condition: Callable[[], object], log: Path, node: Node, seconds: float = 400.0) -> None:
+    """Wait for something; if it does not come, show a log, to which the drivers on the node add where they are."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, log.read_text()
+        if time.monotonic() > deadline:
+            for driver in node.running("study"):
+                driver.send_signal(signal.SIGABRT)  # see PYTHONFAULTHANDLER
+            time.sleep(2)
+            raise AssertionError(log.read_text())
         time.sleep(1)
 
 
@@ -118,11 +123,11 @@ def test_machines_that_join_are_used_or_left_out_and_one_that_ends_is_not_waited
     user = cluster.nodes[1]
     store, log = ["--store", cluster.servers.store("elastic")], user.folder / "elastic.log"
     command = ["study", "run", "table9", "--seeds", "3", *store, "--address", cluster.address, *services(cluster)]
-    driver = user.popen(command, log)
+    driver = user.popen(command, log, PYTHONFAULTHANDLER="1")
     try:
-        wait_until(lambda: " epochs, " in log.read_text(), log)  # in a line of progress
+        wait_until(lambda: " epochs, " in log.read_text(), log, user)  # in a line of progress
         with further(cluster, "late") as late, further(cluster, "odd", "2.11.0") as odd:
-            wait_until(lambda: late.training() and f"left out: node {odd.name}" in log.read_text(), log)
+            wait_until(lambda: late.training() and f"left out: node {odd.name}" in log.read_text(), log, user)
             late.crash()
             assert driver.wait(600) == 0, log.read_text()
             assert odd.name not in hosts(cluster, store[1])
@@ -205,9 +210,9 @@ def test_ranks_on_two_machines_one_of_which_is_lost_have_the_bits_of_ranks_on_on
     store = ["--store", cluster.servers.store("ranks")]
     ranks = ["--ranks-per-trial", "2", "--cpus-per-trial", "2"]  # and each node has one CPU
     command = ["study", "run", "figure2", "--seeds", "1", *ranks, *store, "--address", cluster.address]
-    driver = user.popen([*command, *services(cluster)], log)
+    driver = user.popen([*command, *services(cluster)], log, PYTHONFAULTHANDLER="1")
     try:
-        wait_until(lambda: " epochs, " in log.read_text(), log)
+        wait_until(lambda: " epochs, " in log.read_text(), log, user)
         second, *_ = (rank for node in cluster.nodes for rank in node.running("ray::Member"))
         second.kill()
         assert driver.wait(300) == 0, log.read_text()
