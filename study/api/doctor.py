@@ -36,8 +36,6 @@ _REMEDIES = {
 }
 _OTHERS = {  # for what is well-formed and cannot be used
     "store": "Give another --store, or mend this one",
-    "MLflow": "Start the server, or give another --tracking-uri",
-    "Optuna": "Start the server, or give another --storage",
     "Ray": "Start the cluster, give the --address of another one, or --address local for this machine alone",
 }
 

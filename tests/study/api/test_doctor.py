@@ -99,6 +99,15 @@ def plant(tmp_path, monkeypatch, refusing, denying, request):
     return fill
 
 
+def test_what_does_not_answer_comes_with_what_to_do_and_what_is_malformed_with_what_is_allowed(study, refusing):
+    servers = ["--address", refusing, "--tracking-uri", f"http://{refusing}"]
+    advice = {each["topic"]: each["do"] for each in parsed(study("doctor", *servers, "--json", code=2))}
+    assert advice["MLflow"] == "Start the server, or name another one"
+    assert advice["Ray"].startswith("Start the cluster, ")
+    advice = {each["topic"]: each["do"] for each in parsed(study("doctor", "--address", "host", "--json", code=2))}
+    assert advice["Ray"] == ""
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found_with_its_place_and_leaves_nothing(fault, plant, study, tmp_path):
     arguments, topic, where, words = FAULTS[fault]
