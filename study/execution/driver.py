@@ -78,9 +78,9 @@ def start(
             is_new = False
             begun.check()
             absent = ledger.look_again() if drive.has_trained else 0
-            begun.record.epochs_saved = ledger.done()
+            saved = begun.record.epochs_saved = ledger.done()
             # Workers may have saved epochs that they could not report any more.
-            trained = ledger.trained() if ledger.done() > drive.reported else 0
+            trained = ledger.trained() if saved > drive.reported else 0
             outcome = "complete" if drive.is_complete() else "interrupted" if stopped else "failed"
             if absent:
                 states = "1 state that was saved is" if absent == 1 else f"{absent} states that were saved are"
@@ -178,7 +178,9 @@ class _Drive:
         self._draft, self._store, self._projection, self._progress = draft, begun.store, projection, progress
         self._begun, self._ledger, self._resume = begun, ledger, resume
         self._needs_ray, self.has_trained = True, False
-        self.reported = ledger.done()  # the plan's epochs that are trained, as workers and other runs have reported
+        self.reported = (
+            begun.record.epochs_done
+        )  # the plan's epochs that are trained, as workers and other runs have reported
         self._next_count = 0.0
         self._waits: dict[str, str] = {}  # by what it waits for: the line for the user
         self._active: dict[str, list[Replicate]] = {}  # by the stage that is being trained: replicates that need it

@@ -230,6 +230,7 @@ def test_machines_that_do_not_see_the_store_are_left_out(cluster: Cluster, local
     home = ["--home", f"{PRIVATE}/own"]
     command = ["study", "run", "./brief.py", "--name", "brief", "--seeds", "1", "--address", "auto", *home]
     errors = driver.run(*command).stderr
+    assert f"training on the Ray cluster at {head.address}:6379 (--address auto)\n" in errors
     for node in (head, other):
         assert f"left out: node {node.name} ({node.address}): it does not see the store {PRIVATE}/own/store: " in errors
         assert not (node.folder / "work" / "own").exists()
